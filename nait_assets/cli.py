@@ -1,0 +1,261 @@
+"""The command line: a thin shell over the same assets and the same Dagster instance as the UI.
+
+Exit codes: 0 done, 1 a step failed, 2 bad input, 3 (`nait status`) something is missing or out of date.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+STATUS_STALE = 3
+DAGSTER_YAML = "telemetry:\n  enabled: false\n"
+
+recipe_option = click.option(
+    "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Recipe file; $NAIT_RECIPE, else the demo."
+)
+home_option = click.option(
+    "--home", type=click.Path(path_type=Path), help="Where tables and subsets lie; $NAIT_HOME, else data/home/<recipe>."
+)
+
+
+@click.group()
+@click.version_option(package_name="nait_assets")
+def nait() -> None:
+    """Choose instruction-tuning examples by the neurons that they activate."""
+
+
+@nait.command()
+@recipe_option
+@home_option
+@click.option(
+    "--select",
+    "selection",
+    default=None,
+    help="A Dagster asset selection, such as 'group:corpora' or 'key:scoring/nait_scores'.",
+)
+def run(recipe_path: Path | None, home: Path | None, selection: str | None) -> None:
+    """Make what is missing or out of date, and nothing else."""
+    with _workplace(recipe_path, home) as workplace:
+        plan = workplace.plan(selection)
+        n_runs = n_outputs = 0
+        started = time.monotonic()
+        for stage in plan.stages():
+            steps = [step for asset in stage for step in plan.out_of_date(asset, workplace.warehouse.records())]
+            done = _run_stage(workplace, steps)
+            n_runs, n_outputs = n_runs + done, n_outputs + len(steps)
+        if n_outputs == 0:
+            click.echo(f"Everything is up to date in {workplace.home}; nothing was computed.")
+        else:
+            click.echo(
+                f"{n_outputs} outputs made in {n_runs} runs, {time.monotonic() - started:.0f} s, in {workplace.home}"
+            )
+
+
+@nait.command()
+@recipe_option
+@home_option
+def status(recipe_path: Path | None, home: Path | None) -> None:
+    """Say what is missing or out of date, and why. Exit code 3 if anything is."""
+    with _workplace(recipe_path, home) as workplace:
+        plan, records = workplace.plan(None), workplace.warehouse.records()
+        stale: set[str] = set()
+        for asset in (asset for stage in plan.stages() for asset in stage):
+            name, steps = "/".join(asset.path), plan.out_of_date(asset, records)
+            graph = workplace.defs.resolve_asset_graph()
+            above = sorted(stale & {"/".join(key.path) for key in graph.get_ancestor_asset_keys(asset)})
+            n_partitions = len(plan.partitions(asset))
+            current = n_partitions - len(steps)
+            note = f", may change once {', '.join(above)} is made" if above and not steps else ""
+            click.echo(f"{name:<40} {current:>3} of {n_partitions} current{note}")
+            for step in steps:
+                click.echo(f"    {step.partition or 'whole asset'}: {'; '.join(step.reasons)}")
+            if steps:
+                stale.add(name)
+        if stale:
+            click.echo("`nait run` brings it up to date.")
+            sys.exit(STATUS_STALE)
+
+
+@nait.command()
+@click.argument("sample_id")
+@click.option("--target", required=True, help="A capability, or 'all'.")
+@click.option("--neurons", default=10, show_default=True, help="How many neurons to show.")
+@recipe_option
+@home_option
+def explain(sample_id: str, target: str, neurons: int, recipe_path: Path | None, home: Path | None) -> None:
+    """Show a candidate's scores and ranks, the neurons that speak for it, and its text. A unique beginning of the id will do."""
+    from nait_assets.scoring.explanation import explain as explained
+
+    with _workplace(recipe_path, home) as workplace:
+        click.echo(explained(workplace.recipe, workplace.warehouse, sample_id, target, neurons))
+
+
+@nait.command()
+@recipe_option
+@home_option
+def summary(recipe_path: Path | None, home: Path | None) -> None:
+    """Print what was read, what was chosen, and how far the choice fits the topics."""
+    from nait_assets.selection.summary import summarize
+
+    with _workplace(recipe_path, home) as workplace:
+        click.echo(summarize(workplace.recipe, workplace.warehouse, workplace.tokens_per_second()))
+        click.echo(f"Open the UI: nait ui --recipe {workplace.recipe.path} (then http://127.0.0.1:3000)")
+
+
+@nait.command()
+@recipe_option
+@home_option
+@click.option("--port", default=3000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+def ui(recipe_path: Path | None, home: Path | None, port: int, host: str) -> None:
+    """Start Dagster's web server and daemon on the home's own instance."""
+    with _workplace(recipe_path, home) as workplace:
+        environment = {**os.environ, "NAIT_RECIPE": str(workplace.recipe.path), "NAIT_HOME": str(workplace.home)}
+    program = Path(sys.executable).with_name("dagster")
+    arguments = ["dev", "-m", "nait_assets.definitions", "--host", host, "--port", str(port)]
+    sys.exit(subprocess.call([str(program), *arguments], env=environment))
+
+
+class _Workplace:
+    """A recipe, its home, and the Dagster instance that lies there."""
+
+    def __init__(self, recipe_path: Path | None, home: Path | None):
+        from nait_assets.recipe import load_recipe
+        from nait_assets.resources import LanguageModel, Warehouse, home_of
+
+        self.recipe = load_recipe(recipe_path)
+        self.home = home.expanduser().absolute() if home else home_of(self.recipe)
+        self.warehouse = Warehouse(home=str(self.home))
+        self.model = LanguageModel.of(self.recipe, self.home)
+        self._defs: Any = None
+        self._instance: Any = None
+
+    @property
+    def defs(self) -> Any:
+        """The recipe's definitions."""
+        if self._defs is None:
+            # The module builds the definitions of the recipe that the environment names, as Dagster's processes do.
+            os.environ.update(NAIT_RECIPE=str(self.recipe.path), NAIT_HOME=str(self.home))
+            from nait_assets.definitions import build_definitions
+
+            self._defs = build_definitions(self.recipe, self.home)
+        return self._defs
+
+    @property
+    def instance(self) -> Any:
+        """The Dagster instance of the home, made if it is not there."""
+        if self._instance is None:
+            import dagster as dg
+
+            folder = self.home / "dagster"
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "dagster.yaml").exists():
+                (folder / "dagster.yaml").write_text(DAGSTER_YAML)
+            os.environ["DAGSTER_HOME"] = str(folder)
+            self._instance = dg.DagsterInstance.get()
+        return self._instance
+
+    def tokens_per_second(self) -> float | None:
+        """Speed of the last extraction of the pool that this instance ran."""
+        import dagster as dg
+
+        event = self.instance.get_latest_materialization_event(dg.AssetKey(["extraction", "candidate_activations"]))
+        value = event.asset_materialization.metadata.get("tokens_per_second") if event else None
+        return float(value.value) if value and value.value else None
+
+    def plan(self, selection: str | None) -> Any:
+        """The state of the recipe's outputs, or of the selected ones."""
+        import dagster as dg
+
+        from nait_assets.planning import Plan
+
+        only = None
+        if selection is not None:
+            try:
+                only = frozenset(dg.AssetSelection.from_string(selection).resolve(self.defs.resolve_asset_graph()))
+            except Exception as error:
+                raise click.UsageError(f"--select {selection!r} is no asset selection: {error}") from error
+            if not only:
+                raise click.UsageError(f"--select {selection!r} selects no asset")
+        return Plan(self.defs, self.recipe, self.warehouse, self.model, self.instance, only)
+
+
+@contextlib.contextmanager
+def _workplace(recipe_path: Path | None, home: Path | None) -> Iterator[_Workplace]:
+    workplace = _Workplace(recipe_path, home)
+    workplace.instance  # noqa: B018  sets DAGSTER_HOME
+    try:
+        yield workplace
+    finally:
+        workplace.instance.dispose()
+
+
+def _run_stage(workplace: _Workplace, steps: list[Any]) -> int:
+    """Run one stage's steps; a failure ends the command when the stage is through."""
+    from nait_assets.planning import runs_of
+
+    runs = runs_of(steps, workplace.defs)
+    job = workplace.defs.resolve_implicit_global_asset_job_def() if runs else None
+    level = "WARNING" if sys.stderr.isatty() else "INFO"
+    failures: list[str] = []
+    for partition, assets in runs:
+        names = ", ".join("/".join(asset.path) for asset in assets)
+        started = time.monotonic()
+        result = job.execute_in_process(
+            instance=workplace.instance,
+            asset_selection=assets,
+            partition_key=partition,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {"config": {"log_level": level}}}},
+            tags={"nait/command": "run"},
+        )
+        label = f"{names} [{partition}]" if partition else names
+        click.echo(f"{'done  ' if result.success else 'FAILED'} {time.monotonic() - started:6.1f} s  {label}")
+        if not result.success:
+            failures += [_failure(event) for event in result.all_events if event.is_step_failure]
+    if failures:
+        raise StepFailed("\n".join(failures))
+    return len(runs)
+
+
+class StepFailed(click.ClickException):
+    """A step of the run failed; what was made before it stays."""
+
+    exit_code = 1
+
+
+def _failure(event: Any) -> str:
+    """The reason of a failure, without Dagster's frames around it."""
+    error = event.step_failure_data.error
+    while error.cause is not None:
+        error = error.cause
+    message = error.message.strip().partition(": ")[2] or error.message.strip()
+    trace = (
+        "" if error.cls_name in {"RecipeError", "WarehouseError", "NonFiniteActivations"} else "".join(error.stack[-2:])
+    )
+    return f"{event.step_key}: {error.cls_name}: {message}" + (f"\n{trace}" if trace else "")
+
+
+def main() -> None:
+    """Entry point of `nait`: user errors become one line and exit code 2."""
+    warnings.filterwarnings("ignore", module="dagster")
+    from nait_assets.recipe import RecipeError
+    from nait_assets.resources.warehouse import WarehouseError
+
+    try:
+        nait(standalone_mode=True)
+    except (RecipeError, WarehouseError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

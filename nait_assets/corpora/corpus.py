@@ -1,0 +1,158 @@
+"""A corpus from its sources: rows read, rejected with a reason, sampled by content, duplicates dropped and counted."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from nait_assets.corpora.conversation import RowRejected, columns_of, reader_of, sample_id
+from nait_assets.recipe import Recipe, RecipeError, Source
+from nait_assets.resources.dataset_source import fingerprint_of, read_rows
+from nait_assets.resources.files import HashCache
+from nait_assets.tables import EXAMPLE, REJECTED
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Examples and what became of the rest.
+
+    Attributes:
+        examples: One row per sample, columns of `tables.EXAMPLE`.
+        rejected: One row per row that could not be used, columns of `tables.REJECTED`.
+        n_rows: Rows read from all sources.
+        n_duplicates: Rows dropped because an equal conversation stands earlier.
+        n_unsampled: Usable rows left out by `limit` and `skip`.
+    """
+
+    examples: pl.DataFrame
+    rejected: pl.DataFrame
+    n_rows: int
+    n_duplicates: int
+    n_unsampled: int
+
+
+def source_inputs(recipe: Recipe, corpus: str, hashes: HashCache) -> dict[str, str]:
+    """The state that each source of a corpus is in now.
+
+    Raises:
+        RecipeError: A source does not exist or cannot be reached.
+    """
+    return {
+        f"source:{number}:{source.source}": fingerprint_of(source, recipe, hashes)
+        for number, source in enumerate(recipe.corpus_sources(corpus))
+    }
+
+
+def read_corpus(recipe: Recipe, corpus: str) -> Corpus:
+    """Read the candidate pool (`candidates`) or a capability's in-domain set.
+
+    Raises:
+        RecipeError: A source cannot be read or lacks a column of its format, or too few rows are left.
+    """
+    examples: dict[str, dict[str, Any]] = {}
+    rejected: list[dict[str, Any]] = []
+    n_rows = n_duplicates = n_unsampled = 0
+    for source in recipe.corpus_sources(corpus):
+        read = _read_source(source, recipe)
+        chosen = _sample(read.examples, source)
+        n_rows += read.n_rows
+        n_unsampled += len(read.examples) - len(chosen)
+        n_duplicates += read.n_duplicates + sum(example["sample_id"] in examples for example in chosen)
+        for example in chosen:
+            examples.setdefault(example["sample_id"], example)
+        rejected += [{"corpus": corpus, **row} for row in read.rejected]
+    _require_enough(recipe, corpus, len(examples), n_rows, rejected)
+    return Corpus(
+        pl.DataFrame(list(examples.values()), schema=EXAMPLE),
+        pl.DataFrame(rejected, schema=REJECTED),
+        n_rows,
+        n_duplicates,
+        n_unsampled,
+    )
+
+
+@dataclass(frozen=True)
+class _SourceRead:
+    examples: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
+    n_rows: int
+    n_duplicates: int
+
+
+def _read_source(source: Source, recipe: Recipe) -> _SourceRead:
+    rows = list(read_rows(source, recipe))
+    present = {column for row in rows for column in row.fields}
+    needed = columns_of(source.format) | ({source.topic_field} if source.topic_field else set())
+    if present and (absent := sorted(needed - present)):
+        raise RecipeError(
+            f"{recipe.path}: source {source.source!r} has no column {', '.join(map(repr, absent))}, which its format needs. "
+            f"Its columns: {', '.join(sorted(present))}."
+        )
+    conversation = reader_of(source.format)
+    examples: dict[str, dict[str, Any]] = {}
+    rejected, n_duplicates = [], 0
+    for row in rows:
+        try:
+            if row.problem is not None:
+                raise RowRejected(row.problem)
+            messages = conversation(row.fields)
+        except RowRejected as reason:
+            excerpt = row.excerpt or str(dict(row.fields))[:80]
+            rejected.append(
+                {
+                    "source": source.source,
+                    "source_row": row.number,
+                    "sample_id": None,
+                    "reason": str(reason),
+                    "excerpt": excerpt,
+                }
+            )
+            continue
+        identity = sample_id(messages)
+        n_duplicates += identity in examples
+        topic = row.fields.get(source.topic_field) if source.topic_field else source.topic
+        examples.setdefault(
+            identity,
+            {
+                "sample_id": identity,
+                "messages": messages,
+                "source": source.source,
+                "source_row": row.number,
+                "topic": None if topic is None else str(topic),
+            },
+        )
+    return _SourceRead(list(examples.values()), rejected, len(rows), n_duplicates)
+
+
+def _sample(examples: list[dict[str, Any]], source: Source) -> list[dict[str, Any]]:
+    """The examples after the first `skip`, at most `limit`, in an order seeded by content, returned in source order.
+
+    Each example's place depends on its own content alone, so one row more changes at most one row of the sample, and
+    samples with the same seed and adjoining `skip` and `limit` are disjoint.
+    """
+    if source.skip == 0 and source.limit is None:
+        return examples
+
+    def place(example: dict[str, Any]) -> bytes:
+        return hashlib.sha256(f"{source.seed}:{example['sample_id']}".encode()).digest()
+
+    end = None if source.limit is None else source.skip + source.limit
+    taken = {example["sample_id"] for example in sorted(examples, key=place)[source.skip : end]}
+    return [example for example in examples if example["sample_id"] in taken]
+
+
+def _require_enough(recipe: Recipe, corpus: str, n_examples: int, n_rows: int, rejected: list[dict[str, Any]]) -> None:
+    needs_component = corpus != "candidates" and "nait_directions" in recipe.features_needed
+    needed = 2 if needs_component else 1  # a principal component is a direction of variance: one example has none
+    if n_examples >= needed:
+        return
+    what = "the candidate pool" if corpus == "candidates" else f"the in-domain set of capability {corpus!r}"
+    sources = ", ".join(source.source for source in recipe.corpus_sources(corpus))
+    reasons = Counter(row["reason"] for row in rejected).most_common(3)
+    because = f" Rejected: {'; '.join(f'{count} x {reason}' for reason, count in reasons)}." if reasons else ""
+    why = " for a principal component" if needs_component else ""
+    raise RecipeError(
+        f"{recipe.path}: {what} has {n_examples} usable example(s) of {n_rows} row(s) from {sources}; {needed} are needed{why}.{because}"
+    )

@@ -1,0 +1,36 @@
+"""Where assets, jobs and resources meet. No logic: it states what there is."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from nait_assets.corpora import assets as corpora
+from nait_assets.extraction import assets as extraction
+from nait_assets.features import assets as features
+from nait_assets.partitions import Partitions
+from nait_assets.recipe import Recipe, load_recipe
+from nait_assets.resources import LanguageModel, Warehouse, home_of
+from nait_assets.scoring import assets as scoring
+from nait_assets.selection import assets as selection
+
+
+def build_definitions(recipe: Recipe, home: Path | None = None) -> dg.Definitions:
+    """The definitions of a recipe.
+
+    Args:
+        recipe: What to select, from what, with what.
+        home: Where tables and subsets lie; `$NAIT_HOME`, else `data/home/<recipe name>`, by default.
+    """
+    home = home or home_of(recipe)
+    partitions = Partitions.of(
+        recipe.capability_names, recipe.capabilities_with_examples, recipe.targets, recipe.ratios
+    )
+    rooms = [corpora, *([extraction, features] if recipe.features_needed else []), scoring, selection]
+    return dg.Definitions(
+        assets=[asset for room in rooms for asset in room.build_assets(recipe, partitions)],
+        resources={"warehouse": Warehouse(home=str(home)), "language_model": LanguageModel.of(recipe, home)},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions(load_recipe())

@@ -1,0 +1,1 @@
+"""What the frozen model does with each example: pooled activations per sample and layer."""

@@ -1,0 +1,131 @@
+"""Conversations as token ids, and token ids as batches: what the model is going to read, in which order."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nait_assets.recipe import RecipeError, fingerprint
+
+PLAIN_HEADINGS = {"system": "", "user": "### Instruction:\n", "assistant": "### Response:\n", "tool": "### Tool:\n"}
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """One example as the model reads it.
+
+    Attributes:
+        sample_id: Of the conversation.
+        token_ids: The first token is the beginning-of-sequence token, or what stands for it.
+        truncated: Whether the conversation was cut to the recipe's `max_tokens`.
+    """
+
+    sample_id: str
+    token_ids: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Batches that are stored together: what a killed run loses at most.
+
+    Attributes:
+        batches: Each a list of samples of similar length.
+        name: Hash of the samples and of how they are batched, so that a shard on disk is known to be this one.
+    """
+
+    batches: tuple[tuple[EncodedSample, ...], ...]
+    name: str
+
+    @property
+    def samples(self) -> list[EncodedSample]:
+        """All samples, in order."""
+        return [sample for batch in self.batches for sample in batch]
+
+
+def encode(
+    conversations: Iterable[tuple[str, list[dict[str, str]]]],
+    tokenizer: Any,
+    template: Literal["chat", "plain"],
+    max_tokens: int,
+) -> tuple[list[EncodedSample], list[tuple[str, str]]]:
+    """Tokenise conversations.
+
+    The first token of a causal model is an attention sink: its activations are enormous, and averaged in they make
+    every score a function of length. So every sample begins with a token that is left out of the mean: the
+    beginning-of-sequence token, which is put in front where the template does not.
+
+    Args:
+        conversations: Pairs of `sample_id` and messages.
+        tokenizer: Of the model.
+        template: The model's chat template, or plain headings in the manner of Alpaca.
+        max_tokens: Tokens read of each example, the first one included.
+
+    Returns:
+        The samples, and pairs of `sample_id` and reason for those that the chat template refuses.
+
+    Raises:
+        RecipeError: The tokenizer has no chat template, or no token that can begin a sequence.
+    """
+    if template == "chat" and not tokenizer.chat_template:
+        raise RecipeError("extraction.template: the model's tokenizer has no chat template; use `template: plain`.")
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if first is None:
+        raise RecipeError(
+            "the model's tokenizer has neither a beginning- nor an end-of-sequence token to begin a sequence with."
+        )
+    samples, refused = [], []
+    for identity, messages in conversations:
+        try:
+            text = (
+                tokenizer.apply_chat_template(messages, tokenize=False) if template == "chat" else plain_text(messages)
+            )
+        except Exception as error:  # noqa: BLE001  a template may raise whatever its author wrote
+            refused.append((identity, f"the chat template refuses it: {error}"))
+            continue
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not ids or ids[0] != first:
+            ids = [first, *ids]
+        if len(ids) < 2:
+            refused.append((identity, "no tokens after the template"))
+            continue
+        samples.append(EncodedSample(identity, tuple(ids[:max_tokens]), len(ids) > max_tokens))
+    return samples, refused
+
+
+def plain_text(messages: Sequence[dict[str, str]]) -> str:
+    """A conversation under plain headings, for models without a chat template."""
+    return "\n\n".join(PLAIN_HEADINGS[message["role"]] + message["content"] for message in messages)
+
+
+def plan(samples: Sequence[EncodedSample], batch_tokens: int, shard_tokens: int) -> list[Shard]:
+    """Shards of batches with little padding: samples by length, longest first, as many to a batch as the budget holds.
+
+    Longest first: a batch that does not fit in memory fails at the beginning. The plan depends on the samples and the
+    budgets alone, so a run that is begun again makes the same batches.
+
+    Args:
+        samples: In any order.
+        batch_tokens: Most tokens of a batch, padding included; a longer sample is a batch of its own.
+        shard_tokens: Tokens after which a shard is closed.
+    """
+    batches: list[list[EncodedSample]] = []
+    for sample in sorted(samples, key=lambda sample: (-len(sample.token_ids), sample.sample_id)):
+        fits = batches and (len(batches[-1]) + 1) * len(batches[-1][0].token_ids) <= batch_tokens
+        if fits:
+            batches[-1].append(sample)
+        else:
+            batches.append([sample])
+    shards: list[list[list[EncodedSample]]] = [[]]
+    n_tokens = 0
+    for batch in batches:
+        if n_tokens >= shard_tokens:
+            shards.append([])
+            n_tokens = 0
+        shards[-1].append(batch)
+        n_tokens += sum(len(sample.token_ids) for sample in batch)
+    return [_shard(batches) for batches in shards if batches]
+
+
+def _shard(batches: list[list[EncodedSample]]) -> Shard:
+    name = fingerprint([[sample.sample_id for sample in batch] for batch in batches])
+    return Shard(tuple(map(tuple, batches)), name)

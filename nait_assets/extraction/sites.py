@@ -1,0 +1,83 @@
+"""Where activations are read: the modules of a network, found by name, for each kind of site.
+
+`mlp` is the input of the down-projection, act(gate) * up, the neurons of the field; `residual` is the decoder layer's
+output.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Literal
+
+from nait_assets.recipe import RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LAYER_LISTS = ("layers", "h", "model.layers", "transformer.h", "decoder.layers", "gpt_neox.layers")
+DOWN_PROJECTIONS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "fc2")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in every layer asked for.
+
+    Attributes:
+        kind: `mlp` or `residual`.
+        modules: By layer: the down-projection, whose input is read, or the decoder layer, whose output is read.
+        width: Neurons (`mlp`) or residual dimensions of a layer.
+    """
+
+    kind: Literal["mlp", "residual"]
+    modules: "dict[int, nn.Module]"
+    width: int
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers, in order."""
+        return tuple(self.modules)
+
+
+def resolve_site(network: Any, kind: Literal["mlp", "residual"], layers: Literal["all"] | Sequence[int]) -> Site:
+    """The modules to read in a base model (Llama, Mistral, Qwen, Gemma, Phi, GPT-NeoX, GPT-2 and relatives).
+
+    Raises:
+        RecipeError: The network has none of the known module names, or a layer is out of range.
+    """
+    stack = next((found for name in LAYER_LISTS if (found := _at(network, name)) is not None), None)
+    if stack is None:
+        raise _unknown_architecture(network, "its list of decoder layers", LAYER_LISTS)
+    wanted = tuple(range(len(stack))) if layers == "all" else tuple(layers)
+    if wanted and max(wanted) >= len(stack):
+        raise RecipeError(
+            f"extraction.layers: {max(wanted)} is out of range; {type(network).__name__} has layers 0 to {len(stack) - 1}."
+        )
+    if kind == "residual":
+        return Site(kind, {layer: stack[layer] for layer in wanted}, int(network.config.hidden_size))
+    name = next((name for name in DOWN_PROJECTIONS if _at(stack[0], name) is not None), None)
+    if name is None:
+        raise _unknown_architecture(network, f"the down-projection of {type(stack[0]).__name__}", DOWN_PROJECTIONS)
+    modules = {layer: _at(stack[layer], name) for layer in wanted}
+    widths = {_input_width(module) for module in modules.values()}
+    if len(widths) != 1:
+        raise RecipeError(
+            f"{type(network).__name__}: layers {list(wanted)} have different numbers of neurons {sorted(widths)}; name layers of one width."
+        )
+    return Site(kind, modules, widths.pop())
+
+
+def _at(module: Any, path: str) -> Any:
+    return reduce(lambda found, name: getattr(found, name, None), path.split("."), module)
+
+
+def _input_width(projection: Any) -> int:
+    """Inputs of a linear layer; GPT-2's Conv1D keeps its weight transposed."""
+    return int(projection.in_features if hasattr(projection, "in_features") else projection.weight.shape[0])
+
+
+def _unknown_architecture(network: Any, what: str, names: tuple[str, ...]) -> RecipeError:
+    children = ", ".join(name for name, _ in network.named_children())
+    return RecipeError(
+        f"unknown architecture {type(network).__name__}: {what} was looked for as {', '.join(names)}; its modules are {children}. "
+        "Models of the Llama, Mistral, Qwen, Gemma, Phi, GPT-NeoX and GPT-2 families work."
+    )

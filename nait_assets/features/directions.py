@@ -1,0 +1,52 @@
+"""The NAIT direction of a capability: the principal direction of its activation changes (arXiv 2603.13201, eq. 2-4).
+
+Trap: eq. 6 of the first version, the centroid of the examples' scores in a centred PCA, is a vector of zeros. The final
+version takes the first principal component itself and lets the mean change fix its sign.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+ChangeKind = Literal["last_minus_first", "mean_minus_first"]
+
+
+def activation_change(kind: ChangeKind, mean: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """`(n_samples, width)` change of activation over each example.
+
+    Eq. 2: the last token's activation less the first token's. The text of the paper's first version describes the mean
+    over the tokens less the first token's instead.
+
+    Args:
+        kind: Which of the two.
+        mean: Mean over all tokens but the first, `(n_samples, width)`.
+        first: Activations of the first token, same shape.
+        last: Activations of the last token, same shape.
+    """
+    return (last if kind == "last_minus_first" else mean) - first
+
+
+def principal_direction(change: np.ndarray) -> tuple[np.ndarray, float]:
+    """The unit vector `(width,)` along which the changes vary most, pointing where they go on average (eq. 3 and 4).
+
+    Args:
+        change: `(n_samples, width)`, at least two samples.
+
+    Returns:
+        The direction, float32, and the share of the changes' variance along it.
+
+    Raises:
+        ValueError: The changes do not vary, so that no direction is theirs.
+    """
+    from sklearn.decomposition import PCA
+
+    change = np.asarray(change, dtype=np.float64)
+    if np.ptp(change, axis=0).max(initial=0.0) == 0:
+        raise ValueError(
+            f"the activation changes of all {len(change)} example(s) are equal: they have no principal component"
+        )
+    pca = PCA(n_components=1, svd_solver="full").fit(change)
+    direction = pca.components_[0]
+    if direction @ change.mean(axis=0) < 0:
+        direction = -direction
+    return (direction / np.linalg.norm(direction)).astype(np.float32), float(pca.explained_variance_ratio_[0])

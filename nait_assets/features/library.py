@@ -1,0 +1,125 @@
+"""Feature files: a capability's features as safetensors, to be used on another pool (the paper's feature library).
+
+A file holds one feature of one capability, a matrix `(n_layers, width)` for each tensor, and in its metadata what the
+feature rests on: the model, the site, the layers and the template must be the reader's own.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nait_assets.recipe import FeatureName, Recipe, RecipeError
+from nait_assets.resources.files import replacing
+
+TENSORS: dict[FeatureName, tuple[str, ...]] = {
+    "nait_directions": ("direction",),
+    "standardized_centroids": ("mean_activation", "centroid"),
+}
+
+
+@dataclass(frozen=True)
+class FeatureOrigin:
+    """What a feature rests on.
+
+    Attributes:
+        feature: Its asset's name.
+        capability: That it is of.
+        model: Identity of weights and tokenizer.
+        site: Where activations were read.
+        layers: Of the tensors' rows, in order.
+        template: How conversations were written out.
+        n_samples: In-domain examples.
+        data_version: Of the feature.
+    """
+
+    feature: str
+    capability: str
+    model: str
+    site: str
+    layers: tuple[int, ...]
+    template: str
+    n_samples: int
+    data_version: str
+
+
+def write_feature_file(path: Path, origin: FeatureOrigin, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a feature file, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asdict(origin).items()}
+    with replacing(path) as temporary:
+        save_file(
+            {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
+            temporary,
+            metadata={"format": "nait-feature-1", **metadata},
+        )
+
+
+def feature_file(recipe: Recipe, capability: str, feature: FeatureName) -> Path:
+    """The file that a recipe names for a capability's feature.
+
+    Raises:
+        RecipeError: There is no such file, or the folder has none for this feature.
+    """
+    given = recipe.capabilities[capability].features
+    assert given is not None
+    path = recipe.resolve(given)
+    where = f"{recipe.path}: capabilities.{capability}.features"
+    file = path / f"{feature}.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise RecipeError(
+            f"{where}: there is no file {file}. Name a feature file, or a folder with {feature}.safetensors in it."
+        )
+    return file
+
+
+def read_feature_file(
+    path: Path, feature: FeatureName, model: str, site: str, layers: tuple[int, ...], template: str
+) -> tuple[FeatureOrigin, dict[str, np.ndarray]]:
+    """A feature and what it rests on.
+
+    Args:
+        path: Of the file.
+        feature: That the file should hold.
+        model: Identity of the reader's model.
+        site: Of the reader's extraction, as are `layers` and `template`.
+
+    Raises:
+        RecipeError: The file is not a feature file, holds another feature, or rests on something else than asked for.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  the handle is no mapping
+    except (SafetensorError, OSError) as error:
+        raise RecipeError(f"{path} is not a readable safetensors file: {error}") from error
+    if metadata.get("format") != "nait-feature-1":
+        raise RecipeError(
+            f"{path} is a safetensors file, yet not a feature file of this project (its metadata lacks format nait-feature-1)."
+        )
+    origin = FeatureOrigin(
+        feature=metadata["feature"],
+        capability=metadata["capability"],
+        model=metadata["model"],
+        site=metadata["site"],
+        layers=tuple(json.loads(metadata["layers"])),
+        template=metadata["template"],
+        n_samples=json.loads(metadata["n_samples"]),
+        data_version=metadata["data_version"],
+    )
+    if origin.feature != feature:
+        raise RecipeError(
+            f"{path} holds {origin.feature}, and a method of the recipe needs {feature}: name the folder that holds both, or drop the method."
+        )
+    wanted = {"model": model, "site": site, "layers": layers, "template": template}
+    for name, value in wanted.items():
+        if getattr(origin, name) != value:
+            raise RecipeError(
+                f"{path} was made with {name} {getattr(origin, name)}, and the recipe's is {value}: a feature holds only where it was read."
+            )
+    return origin, tensors

@@ -1,0 +1,57 @@
+"""How assets are partitioned, and which partitions each one needs of the ones before it."""
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+from nait_assets.recipe import COMPREHENSIVE_TARGET
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """Partitions of a recipe, and the mappings between them.
+
+    Attributes:
+        capability: Every capability.
+        with_examples: Capabilities that the model reads examples of; the others come from feature files.
+        target: What candidates are scored for: capabilities, and all of them together.
+        cell: Target x ratio. Its dimension is called `capability` so that keys read `math|0.10`.
+    """
+
+    capability: dg.StaticPartitionsDefinition
+    with_examples: dg.StaticPartitionsDefinition
+    target: dg.StaticPartitionsDefinition
+    cell: dg.MultiPartitionsDefinition
+
+    @classmethod
+    def of(
+        cls, capabilities: list[str], with_examples: list[str], targets: list[str], ratios: tuple[str, ...]
+    ) -> "Partitions":
+        """Partitions from the names in a recipe."""
+        target = dg.StaticPartitionsDefinition(targets)
+        return cls(
+            dg.StaticPartitionsDefinition(capabilities),
+            dg.StaticPartitionsDefinition(with_examples),
+            target,
+            dg.MultiPartitionsDefinition({"capability": target, "ratio": dg.StaticPartitionsDefinition(list(ratios))}),
+        )
+
+    def examples_to_features(self) -> dg.PartitionMapping:
+        """Each capability's features rest on its own examples; one from a feature file rests on none."""
+        return dg.StaticPartitionMapping({name: name for name in self.with_examples.get_partition_keys()})
+
+    def features_to_scores(self) -> dg.PartitionMapping:
+        """A target rests on its own capability, the comprehensive target on every one."""
+        return dg.StaticPartitionMapping(
+            {name: {name, COMPREHENSIVE_TARGET} for name in self.capability.get_partition_keys()}
+        )
+
+    def scores_to_subsets(self) -> dg.PartitionMapping:
+        """A cell rests on its target's scores."""
+        return dg.MultiToSingleDimensionPartitionMapping("capability")
+
+
+def cell_of(partition_key: object) -> tuple[str, str]:
+    """Target and ratio of a subset's partition key."""
+    target, _, ratio = str(partition_key).partition("|")
+    return target, ratio

@@ -1,0 +1,149 @@
+"""What is missing or out of date, why, and the runs that mend it: the command line's view of the same assets.
+
+An output is current if its stored record says that this code made it from the versions that its inputs have now.
+Dagster's own view cannot tell: it does not know the content of files, and does not see beyond one step.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from nait_assets.corpora.corpus import source_inputs
+from nait_assets.features.assets import feature_file_inputs
+from nait_assets.lineage import Record, reference
+from nait_assets.recipe import FeatureName, Recipe
+from nait_assets.resources import LanguageModel, Warehouse
+
+ROOMS = ("corpora", "extraction", "features", "scoring", "selection")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One output that is not current.
+
+    Attributes:
+        asset: Its key.
+        partition: Its partition key, or None.
+        reasons: Why it is not current.
+    """
+
+    asset: dg.AssetKey
+    partition: str | None
+    reasons: tuple[str, ...]
+
+
+@dataclass
+class Plan:
+    """The state of a recipe's outputs.
+
+    Attributes:
+        defs: Of the recipe.
+        recipe: That the definitions were built from.
+        warehouse: That holds the outputs.
+        model: Of the recipe.
+        instance: Where Dagster keeps what it ran.
+        only: Assets to look at; all by default.
+    """
+
+    defs: dg.Definitions
+    recipe: Recipe
+    warehouse: Warehouse
+    model: LanguageModel
+    instance: dg.DagsterInstance
+    only: frozenset[dg.AssetKey] | None = None
+    _external: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+
+    def stages(self) -> list[list[dg.AssetKey]]:
+        """Assets in the order in which they can be made: room by room, and within a room by what they rest on."""
+        graph = self.defs.resolve_asset_graph()
+        stages: dict[tuple[int, int], list[dg.AssetKey]] = {}
+        for level, keys in enumerate(graph.toposorted_asset_keys_by_level):
+            for key in sorted(keys):
+                if self.only is None or key in self.only:
+                    stages.setdefault((ROOMS.index(key.path[0]), level), []).append(key)
+        return [stages[place] for place in sorted(stages)]
+
+    def partitions(self, asset: dg.AssetKey) -> list[str | None]:
+        """An asset's partition keys, or None alone."""
+        definition = self.defs.resolve_asset_graph().get(asset).partitions_def
+        return [str(key) for key in definition.get_partition_keys()] if definition else [None]
+
+    def out_of_date(self, asset: dg.AssetKey, records: Mapping[str, Record]) -> list[Step]:
+        """The partitions of an asset that are not current, given the records of what there is.
+
+        Raises:
+            RecipeError: A source or the model cannot be found.
+        """
+        definition = self.defs.resolve_asset_graph().get(asset).partitions_def
+        seen = self._seen_by_dagster(asset, definition is not None)
+        steps = [
+            Step(asset, partition, tuple(self._reasons(asset, partition, records, seen)))
+            for partition in self.partitions(asset)
+        ]
+        return [step for step in steps if step.reasons]
+
+    def _reasons(
+        self, asset: dg.AssetKey, partition: str | None, records: Mapping[str, Record], seen: set[str | None]
+    ) -> Iterator[str]:
+        name = "/".join(asset.path)
+        record = records.get(reference(name, partition))
+        if record is None:
+            yield "missing"
+            return
+        if record.code_version != self.defs.resolve_asset_graph().get(asset).code_version:
+            yield "the recipe or the code changed"
+        wanted = self._inputs(asset, partition, records)
+        for source in sorted({*wanted, *record.inputs}):
+            if source not in record.inputs:
+                yield f"new input {source}"
+            elif source not in wanted:
+                yield f"{source} is no longer an input"
+            elif wanted[source] != record.inputs[source]:
+                yield f"{source} changed"
+        if partition not in seen:
+            yield "unknown to this Dagster instance"
+
+    def _inputs(self, asset: dg.AssetKey, partition: str | None, records: Mapping[str, Record]) -> dict[str, str]:
+        """The versions that an output's inputs have now; "" for one that is missing."""
+        parents = self.defs.resolve_asset_graph().get_parents_partitions(asset, partition).parent_partitions
+        names = [
+            reference("/".join(parent.asset_key.path), parent.partition_key and str(parent.partition_key))
+            for parent in parents
+        ]
+        inputs = {name: records[name].data_version if name in records else "" for name in names}
+        return {**inputs, **self._outside("/".join(asset.path), partition or "")}
+
+    def _outside(self, asset: str, partition: str) -> dict[str, str]:
+        """The versions of what an output reads from outside: sources, the model, feature files."""
+        if (asset, partition) not in self._external:
+            self._external[asset, partition] = self._read_outside(asset, partition)
+        return self._external[asset, partition]
+
+    def _read_outside(self, asset: str, partition: str) -> dict[str, str]:
+        room, name = asset.split("/")
+        if room == "corpora":
+            return source_inputs(self.recipe, partition or "candidates", self.warehouse.hashes)
+        if room == "extraction":
+            return {f"model:{self.recipe.model.source}": self.model.identity()}
+        if room == "features" and partition:
+            feature: Any = name
+            known: FeatureName = feature
+            return feature_file_inputs(self.recipe, partition, known)
+        return {}
+
+    def _seen_by_dagster(self, asset: dg.AssetKey, partitioned: bool) -> set[str | None]:
+        if partitioned:
+            return {str(key) for key in self.instance.get_materialized_partitions(asset)}
+        return {None} if self.instance.get_latest_materialization_event(asset) else set()
+
+
+def runs_of(steps: list[Step], defs: dg.Definitions) -> list[tuple[str | None, list[dg.AssetKey]]]:
+    """Steps of one stage as few runs: assets with the same partitions are made together, partition by partition."""
+    graph = defs.resolve_asset_graph()
+    runs: dict[tuple[str, str | None], list[dg.AssetKey]] = {}
+    for step in steps:
+        definition = graph.get(step.asset).partitions_def
+        runs.setdefault((repr(definition), step.partition), []).append(step.asset)
+    return [(partition, assets) for (_, partition), assets in runs.items()]

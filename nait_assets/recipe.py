@@ -1,0 +1,330 @@
+"""The recipe: everything that a user may set and that can change a result.
+
+Belongs here: the fields, their checks, and the fingerprints of parts of them. Does not belong here: anything that
+touches data or a model, and the knobs that cannot change a result (batch size, device), which are run configuration.
+"""
+
+import hashlib
+import json
+import os
+import re
+from decimal import Decimal
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+COMPREHENSIVE_TARGET = "all"
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_RECIPE = PROJECT_ROOT / "recipes" / "demo.yaml"
+
+FormatName = Literal["messages", "alpaca", "sharegpt"]
+MethodName = Literal["nait", "nait_standardized", "random"]
+FeatureName = Literal["nait_directions", "standardized_centroids"]
+FEATURE_OF_METHOD: dict[MethodName, FeatureName | None] = {
+    "nait": "nait_directions",
+    "nait_standardized": "standardized_centroids",
+    "random": None,
+}
+
+
+class RecipeError(ValueError):
+    """The recipe, or something that it names, cannot be used; the message says what, where, and what would work."""
+
+
+def fingerprint(*values: Any) -> str:
+    """Twelve hex digits of the SHA-256 of the values' canonical JSON."""
+    canonical = json.dumps(
+        values, sort_keys=True, ensure_ascii=False, default=lambda value: value.model_dump(mode="json")
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FieldTemplates(_Part):
+    """How the fields of one source row become a conversation: Jinja templates over the row's columns."""
+
+    user: str = Field(description="Template of the user's message, for example '{{ question }}'.")
+    assistant: str = Field(description="Template of the response, for example '{{ answer }}'.")
+    system: str | None = Field(None, description="Template of a system message in front of both; none by default.")
+
+    @field_validator("user", "assistant", "system")
+    @classmethod
+    def _is_a_template(cls, template: str | None) -> str | None:
+        from jinja2 import Environment, TemplateSyntaxError
+
+        try:
+            Environment(autoescape=False).parse(template or "")
+        except TemplateSyntaxError as error:
+            raise ValueError(f"not a Jinja template: {error}") from error
+        return template
+
+
+def _known_format(value: Any) -> Any:
+    if isinstance(value, str) and value not in get_args(FormatName):
+        known = ", ".join(get_args(FormatName))
+        raise ValueError(f"unknown format {value!r}; use {known}, or a mapping with `user` and `assistant` templates")
+    return FieldTemplates.model_validate(value) if isinstance(value, dict) else value
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class Source(_Part):
+    """Where examples come from, how a row becomes a conversation, and which rows are taken."""
+
+    source: str = Field(
+        description="A .jsonl, .json, .csv or .parquet file, or 'hub:<org>/<name>'. `${VAR}` is expanded."
+    )
+    format: Annotated[FormatName | FieldTemplates, BeforeValidator(_known_format)] = Field(
+        "messages", description="messages, alpaca, sharegpt, or templates over the source's columns."
+    )
+    config: str | tuple[str, ...] | None = Field(None, description="Hub only: configuration(s), read in this order.")
+    split: str = Field("train", description="Hub only: split, as `datasets` writes it.")
+    revision: str | None = Field(None, description="Hub only: commit, tag or branch; the commit read is recorded.")
+    limit: int | None = Field(None, ge=1, description="Take this many examples, chosen by `seed`; all by default.")
+    skip: int = Field(0, ge=0, description="Leave out the first examples of the seeded order: disjoint samples.")
+    seed: int = Field(0, description="Seed of the order from which `skip` and `limit` take.")
+    topic: str | None = Field(None, description="A label for every row, shown to people; never an input of a method.")
+    topic_field: str | None = Field(None, description="The column that holds the label, instead of `topic`.")
+
+    @model_validator(mode="after")
+    def _one_topic(self) -> "Source":
+        if self.topic is not None and self.topic_field is not None:
+            raise ValueError("give `topic` or `topic_field`, not both")
+        return self
+
+    @property
+    def hub_id(self) -> str | None:
+        """`<org>/<name>` where the source is a data set of the hub, else None."""
+        return self.source.removeprefix("hub:") if self.source.startswith("hub:") else None
+
+
+class ModelSpec(_Part):
+    """Which frozen language model is read."""
+
+    source: str = Field(description="'package:<module>' with a GGUF file in it, 'hub:<org>/<name>', or a local folder.")
+    revision: str | None = Field(None, description="Hub only, and required there: the commit to use.")
+    gguf_file: str | None = Field(None, description="Name of the GGUF file, where the package or folder has several.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of the forward pass; auto is bfloat16 where the hardware multiplies it, else float32."
+    )
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> "ModelSpec":
+        if self.source.startswith("hub:") and not self.revision:
+            raise ValueError(
+                f"model {self.source!r} needs a `revision` (a commit of the repository), so that the result can be repeated"
+            )
+        return self
+
+
+class Extraction(_Part):
+    """What is read from the model for each example."""
+
+    site: Literal["mlp", "residual"] = Field(
+        "mlp", description="mlp: the input of the down-projection, the neurons; residual: the decoder layer's output."
+    )
+    layers: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        "all", description="Layers, counted from 0."
+    )
+    max_tokens: int = Field(512, ge=8, description="Tokens of an example that are read; longer ones are cut.")
+    template: Literal["chat", "plain"] = Field("chat", description="The model's chat template, or plain headings.")
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_distinct(cls, layers: Any) -> Any:
+        if layers == "all":
+            return layers
+        if not layers or len(set(layers)) != len(layers):
+            raise ValueError(f"layers {list(layers)} must be 'all' or distinct numbers")
+        return tuple(sorted(layers))
+
+
+class FeatureOptions(_Part):
+    """How a capability is summarised."""
+
+    change: Literal["last_minus_first", "mean_minus_first"] = Field(
+        "last_minus_first",
+        description="The activation change of the NAIT direction: eq. 2 of the final paper, or its first version's.",
+    )
+
+
+class Capability(_Part):
+    """One capability: examples of it, or a feature file made from examples elsewhere."""
+
+    examples: tuple[Source, ...] = Field((), description="One source, or a list of them.")
+    features: str | None = Field(
+        None, description="A .safetensors feature file, or a folder of them, instead of examples."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources_stand_alone(cls, value: Any) -> Any:
+        """`math: {source: ...}` and `math: [{source: ...}, ...]` are the examples themselves."""
+        if isinstance(value, dict) and "source" in value:
+            return {"examples": [value]}
+        return {"examples": value} if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _either_or(self) -> "Capability":
+        if bool(self.examples) == bool(self.features):
+            raise ValueError(
+                "give either a source of examples (or a list of them) or `features` (a feature file or folder)"
+            )
+        return self
+
+
+class Recipe(_Part):
+    """A selection: a model, a pool, the capabilities to select for, the methods and the ratios."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Names the default home folder.")
+    model: ModelSpec
+    extraction: Extraction = Extraction()
+    candidates: Annotated[tuple[Source, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
+    capabilities: dict[str, Capability] = Field(min_length=1)
+    features: FeatureOptions = FeatureOptions()
+    methods: tuple[MethodName, ...] = Field(("nait", "nait_standardized", "random"), min_length=1)
+    ratios: tuple[str, ...] = Field(min_length=1, description="Shares of the pool to keep, in (0, 1].")
+    seed: int = Field(0, description="Seed of the random control.")
+    path: Path = Field(exclude=True, description="The file that the recipe was read from.")
+
+    @field_validator("capabilities")
+    @classmethod
+    def _capability_names(cls, capabilities: dict[str, Capability]) -> dict[str, Capability]:
+        for name in capabilities:
+            if not re.fullmatch(r"[a-z0-9_]+", name):
+                raise ValueError(f"capability name {name!r} must match [a-z0-9_]+")
+            if name == COMPREHENSIVE_TARGET:
+                raise ValueError(f"capability name {name!r} is taken: it is the target that combines all capabilities")
+        return capabilities
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_are_distinct(cls, methods: tuple[MethodName, ...]) -> tuple[MethodName, ...]:
+        if len(set(methods)) != len(methods):
+            raise ValueError(f"methods {list(methods)} must be distinct")
+        return methods
+
+    @field_validator("ratios", mode="before")
+    @classmethod
+    def _ratios_are_keys(cls, ratios: Any) -> Any:
+        if not isinstance(ratios, list | tuple):
+            raise ValueError(f"ratios must be a list of numbers, not {ratios!r}")
+        keys = [ratio_key(ratio) for ratio in ratios]
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"ratios {list(ratios)} must differ once written as partition keys: {keys}")
+        return sorted(keys)
+
+    @cached_property
+    def capability_names(self) -> list[str]:
+        """Capabilities in alphabetical order."""
+        return sorted(self.capabilities)
+
+    @cached_property
+    def capabilities_with_examples(self) -> list[str]:
+        """Capabilities that the model reads examples of, in alphabetical order."""
+        return [name for name in self.capability_names if self.capabilities[name].examples]
+
+    @cached_property
+    def targets(self) -> list[str]:
+        """What candidates are scored for: every capability, and all of them together."""
+        return [*self.capability_names, COMPREHENSIVE_TARGET]
+
+    def capabilities_of(self, target: str) -> list[str]:
+        """Capabilities that a target combines."""
+        return self.capability_names if target == COMPREHENSIVE_TARGET else [target]
+
+    def corpus_sources(self, corpus: str) -> tuple[Source, ...]:
+        """Sources of the candidate pool (`candidates`) or of a capability's in-domain set."""
+        return self.candidates if corpus == "candidates" else self.capabilities[corpus].examples
+
+    @cached_property
+    def features_needed(self) -> list[FeatureName]:
+        """Features that the recipe's methods read; a feature that no method reads costs nothing."""
+        return sorted({feature for method in self.methods if (feature := FEATURE_OF_METHOD[method])})
+
+    def resolve(self, path: str) -> Path:
+        """A path of the recipe: `${VAR}` expanded, and relative to the recipe's folder.
+
+        A relative value of a variable is relative to the working folder, as it is for the shell that set it.
+
+        Raises:
+            RecipeError: A variable is not set.
+        """
+
+        def value(match: re.Match[str]) -> str:
+            name = match.group(1)
+            if name not in os.environ:
+                raise RecipeError(
+                    f"{self.path}: {path!r} needs the environment variable {name}, which is not set. Run with {name}=... in front."
+                )
+            return str(Path(os.environ[name]).expanduser().absolute()) if match.start() == 0 else os.environ[name]
+
+        expanded = Path(re.sub(r"\$\{(\w+)\}", value, path)).expanduser()
+        return (self.path.parent / expanded).resolve()
+
+
+def ratio_key(ratio: Any) -> str:
+    """The partition key of a ratio: at least two and at most four decimals, `0.1` -> `"0.10"`."""
+    try:
+        value = Decimal(str(ratio)).normalize()
+    except ArithmeticError as error:
+        raise ValueError(f"ratio {ratio!r} is not a number") from error
+    if isinstance(ratio, bool) or not value.is_finite() or not 0 < value <= 1:
+        raise ValueError(f"ratio {ratio!r} must lie in (0, 1]")
+    decimals = max(2, -int(value.as_tuple().exponent))
+    if decimals > 4:
+        raise ValueError(f"ratio {ratio!r} has more than four decimals")
+    return f"{value:.{decimals}f}"
+
+
+def subset_size(ratio: str, n_candidates: int) -> int:
+    """ceil(ratio x n), exact: in floats 0.07 x 100 is a little more than 7."""
+    share = Fraction(ratio) * n_candidates
+    return -(-share.numerator // share.denominator)
+
+
+def load_recipe(path: str | Path | None = None) -> Recipe:
+    """The recipe at `path`, else at `$NAIT_RECIPE`, else the demo.
+
+    Raises:
+        RecipeError: There is no such file, it is not YAML, or a field is wrong; every wrong field has a line.
+    """
+    given = path or os.environ.get("NAIT_RECIPE") or DEFAULT_RECIPE
+    file = Path(given).expanduser().absolute()
+    if not file.is_file():
+        raise RecipeError(
+            f"no recipe at {file} (from {'--recipe' if path else 'NAIT_RECIPE'}). See the recipes/ folder for examples."
+        )
+    try:
+        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file} is not readable as YAML: {error}") from error
+    if not isinstance(fields, dict):
+        raise RecipeError(
+            f"{file} holds {type(fields).__name__}, not the fields of a recipe (name, model, candidates, ...)."
+        )
+    fields.pop("definitions", None)  # a place for YAML anchors
+    try:
+        return Recipe(**{**fields, "path": file})
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise RecipeError("\n  ".join([f"{file}: {len(lines)} problem(s) in the recipe:", *lines])) from error
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown field; see the field list in recipes/README.md"
+    if problem["type"] == "missing":
+        return f"{where}: this field is required"
+    return f"{where}: {message}" + ("" if problem["type"] == "value_error" else f" (got {problem['input']!r})")

@@ -1,0 +1,50 @@
+"""Files: written whole or not at all, and hashed once for each state that they are in."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class HashCache:
+    """SHA-256 of files, remembered by path, size and time of change: model weights are large."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def sha256(self, file: Path) -> str:
+        """SHA-256 of a file, read again only if its size or time differs from when it was last hashed."""
+        state = file.stat()
+        key = f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}"
+        known = json.loads(self.path.read_text()) if self.path.exists() else {}
+        if key not in known:
+            known[key] = sha256(file)
+            with (
+                contextlib.suppress(OSError),
+                replacing(self.path) as temporary,
+            ):  # a read-only home still gets its hash
+                temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
+        return known[key]

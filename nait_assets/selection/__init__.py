@@ -1,0 +1,1 @@
+"""Which candidates we keep, and the folders that fine-tuning tools read."""

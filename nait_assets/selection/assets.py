@@ -1,0 +1,121 @@
+"""Assets of the selection: one subset for each method, in every cell of target x ratio."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from nait_assets import __version__, lineage
+from nait_assets.automation import when_inputs_change
+from nait_assets.partitions import Partitions, cell_of
+from nait_assets.recipe import Recipe
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.scoring.assets import METHODS
+from nait_assets.selection.subset import best_rows, dataset_card, write_folder
+from nait_assets.tables import CANDIDATE_POOL, SUBSETS, content_version, scores_table
+
+ROOM = "selection"
+ALGORITHM = "1"
+
+
+def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
+    """`<method>_subset` of every method in the recipe."""
+    return [_subset_asset(name, recipe, partitions) for name in recipe.methods]
+
+
+def subset_folder(warehouse: Warehouse, method: str, target: str, ratio: str) -> Path:
+    """Where a subset's files lie."""
+    return warehouse.folder / "subsets" / method / target / ratio
+
+
+def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    scores_key = dg.AssetKey(scores_table(method).name.split("."))
+
+    @dg.asset(
+        name=f"{method}_subset",
+        description=f"The best candidates by `{method}`. One row is one chosen candidate, with its score and rank.",
+        deps=[
+            dg.AssetDep(scores_key, partition_mapping=partitions.scores_to_subsets()),
+            dg.AssetKey(CANDIDATE_POOL.name.split(".")),
+        ],
+        partitions_def=partitions.cell,
+        code_version=ALGORITHM,
+        key_prefix=ROOM,
+        group_name=ROOM,
+        kinds={"parquet", "json", "duckdb"},
+        automation_condition=when_inputs_change(),
+    )
+    def subset(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, language_model: LanguageModel
+    ) -> dg.MaterializeResult:
+        target, ratio = cell_of(context.partition_key)
+        with warehouse.tables.reading() as snapshot:
+            scores, pool = snapshot.read(scores_table(method), target=target), snapshot.read(CANDIDATE_POOL)
+        chosen = best_rows(scores, ratio)
+        rows = chosen.join(pool, on="sample_id", how="inner", maintain_order="left", validate="1:1")
+        assert len(rows) == len(chosen), "a scored candidate is not in the pool"
+        record = lineage.record_of(context, content_version(rows, ("rank",)), snapshot.inputs)
+        folder = subset_folder(warehouse, method, target, ratio)
+        card = dataset_card(
+            method,
+            METHODS[method].description,
+            target,
+            ratio,
+            len(rows),
+            len(scores),
+            recipe.model.source,
+            record.inputs,
+        )
+        write_folder(folder, rows, _manifest(record, method, target, ratio, recipe, warehouse, language_model), card)
+        with warehouse.tables.writing() as transaction:
+            transaction.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
+            transaction.put_record(record)
+        return lineage.result(record, _metadata(rows, len(scores), folder))
+
+    return subset
+
+
+def _manifest(
+    record: lineage.Record,
+    method: str,
+    target: str,
+    ratio: str,
+    recipe: Recipe,
+    warehouse: Warehouse,
+    model: LanguageModel,
+) -> dict[str, Any]:
+    """What a subset rests on: nothing in it changes unless one of these does."""
+    return {
+        "asset": record.asset,
+        "partition": record.partition,
+        "data_version": record.data_version,
+        "code_version": record.code_version,
+        "nait_assets": __version__,
+        "method": method,
+        "target": target,
+        "ratio": ratio,
+        "model": {"source": recipe.model.source, "identity": model.identity()},
+        "recipe": recipe.model_dump(mode="json"),
+        "inputs": dict(record.inputs),
+        "lineage": lineage.upstream(warehouse.records(), record.inputs),
+    }
+
+
+def _metadata(rows: pl.DataFrame, n_candidates: int, folder: Path) -> dict[str, object]:
+    text = pl.col("messages").list.first().struct.field("content").str.slice(0, 160)
+    return {
+        "dagster/table_name": SUBSETS.name,
+        "dagster/row_count": len(rows),
+        "dagster/column_schema": lineage.column_schema(rows),
+        "n_candidates": n_candidates,
+        "threshold": float(rows["score"][-1]),
+        "folder": dg.MetadataValue.path(str(folder)),
+        "topics": dg.MetadataValue.json(
+            {str(topic): count for topic, count in Counter(rows["topic"].to_list()).most_common(20)}
+        ),
+        "top_rows": lineage.table_metadata(
+            rows.head(10).select("rank", pl.col("score").round(4), "sample_id", "topic", text=text)
+        ),
+    }

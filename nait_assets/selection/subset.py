@@ -1,0 +1,112 @@
+"""A subset: the best rows of a target, and the folder that holds them."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from nait_assets.recipe import subset_size
+from nait_assets.resources.files import sha256
+
+TRAINING_FILES = ("train.jsonl", "train.parquet")
+
+
+def best_rows(scores: pl.DataFrame, ratio: str) -> pl.DataFrame:
+    """The ceil(ratio x N) rows of the best rank (arXiv 2603.13201, eq. 6), best first: `sample_id`, `score`, `rank`."""
+    return (
+        scores.filter(pl.col("rank") <= subset_size(ratio, len(scores)))
+        .sort("rank")
+        .select("sample_id", "score", "rank")
+    )
+
+
+def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], card: str) -> None:
+    """Write a subset's folder: the rows in both formats, the manifest with their hashes, the card.
+
+    The folder appears whole: it is written beside its place, and takes it at the end.
+
+    Args:
+        folder: `<home>/subsets/<method>/<target>/<ratio>`.
+        rows: Columns `rank`, `score`, `sample_id`, `messages`, `topic`, `source`, `source_row`, best first.
+        manifest: What the subset rests on; row count and file hashes are added.
+        card: The data-set card, README.md.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        with (temporary / "train.jsonl").open("w", encoding="utf-8") as file:
+            for row in rows.select("messages", "sample_id").iter_rows(named=True):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        rows.write_parquet(temporary / "train.parquet")
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        files = {name: sha256(temporary / name) for name in (*TRAINING_FILES, "README.md")}
+        full = {**manifest, "n_rows": len(rows), "files": {name: {"sha256": digest} for name, digest in files.items()}}
+        (temporary / "manifest.json").write_text(
+            json.dumps(full, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        temporary.chmod(0o755)
+        _take_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_place(temporary: Path, folder: Path) -> None:
+    """Rename a folder over another, which a file system does not do in one step for a folder that holds files."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    temporary.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def dataset_card(
+    method: str,
+    description: str,
+    target: str,
+    ratio: str,
+    n_rows: int,
+    n_candidates: int,
+    model: str,
+    lineage: Mapping[str, str],
+) -> str:
+    """The README.md of a subset: front matter that `datasets` reads, and where the rows come from.
+
+    Args:
+        method: That scored the candidates.
+        description: Of the method.
+        target: That the rows were selected for.
+        ratio: Of the pool.
+        n_rows: In the subset.
+        n_candidates: In the pool.
+        model: As the recipe names it.
+        lineage: Version of each direct input.
+    """
+    inputs = "\n".join(f"| `{name}` | `{version}` |" for name, version in sorted(lineage.items()))
+    return f"""---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: train.parquet
+tags:
+- instruction-tuning
+- data-selection
+- nait
+---
+# {n_rows} of {n_candidates} examples for `{target}`, by `{method}`
+
+{description}
+
+The best {ratio} of the pool, read with `{model}`. `train.parquet` has rank, score and source of each row; `train.jsonl`
+the conversations alone. `manifest.json` holds everything that the selection rests on. The rows keep the licence of the
+pool that they were chosen from.
+
+| input | version |
+|---|---|
+{inputs}
+"""

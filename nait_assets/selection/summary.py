@@ -1,0 +1,115 @@
+"""A summary for people: what was read, what was chosen, and how far the choice fits the topics.
+
+Topics are labels that no method reads, so the share of a capability's own topic among its best rows is an honest, if
+small, check.
+"""
+
+import polars as pl
+
+from nait_assets.extraction import activation_table
+from nait_assets.recipe import Recipe, subset_size
+from nait_assets.resources import Warehouse
+from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, scores_table
+
+N_BEST = 5
+TOP = "0.10"
+
+
+def own_topic_share(scores: pl.DataFrame, pool: pl.DataFrame, topic: str, ratio: str = TOP) -> tuple[float, float]:
+    """Shares of a topic: among the best rows, and the most that could be.
+
+    Args:
+        scores: Columns `sample_id`, `rank`.
+        pool: Columns `sample_id`, `topic`.
+        topic: The capability's own.
+        ratio: Of the pool that counts as best.
+    """
+    n_best = subset_size(ratio, len(scores))
+    topics = scores.filter(pl.col("rank") <= n_best).join(pool, on="sample_id")["topic"]
+    n_own = pool.filter(pl.col("topic") == topic).height
+    return float((topics == topic).sum() or 0) / n_best, min(n_own, n_best) / n_best
+
+
+def summarize(recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | None) -> str:
+    """The text that `nait summary` prints.
+
+    Args:
+        recipe: Whose outputs are all made.
+        warehouse: That holds them.
+        tokens_per_second: Of the last extraction of the pool, where it is known.
+
+    Raises:
+        WarehouseError: Something has not been materialized.
+    """
+    with warehouse.tables.reading() as snapshot:
+        pool = snapshot.read(CANDIDATE_POOL)
+        rejected = snapshot.connection.execute(
+            f"SELECT corpus, count(*) FROM {REJECTED_ROWS.name} GROUP BY corpus ORDER BY corpus"
+        ).fetchall()
+        scores = {
+            (method, target): snapshot.read(scores_table(method), target=target)
+            for method in recipe.methods
+            for target in recipe.targets
+        }
+    lines = [
+        f"Pool: {len(pool):,} candidates. Rejected rows: {', '.join(f'{n} in {corpus}' for corpus, n in rejected) or 'none'}."
+    ]
+    lines += _reading_lines(recipe, warehouse, tokens_per_second)
+    if "nait_standardized" in recipe.methods:
+        for capability in recipe.capability_names:
+            lines += [
+                "",
+                f"Best for {capability} (nait_standardized):",
+                *_best_lines(scores["nait_standardized", capability], pool),
+            ]
+    topics = set(pool["topic"].to_list())
+    judged = [capability for capability in recipe.capability_names if capability in topics]
+    if judged:
+        lines += [
+            "",
+            f"Own topic among the best {TOP} of the pool (topics are labels that no method reads):",
+            *_share_lines(recipe, scores, pool, judged),
+        ]
+    return "\n".join(
+        [*lines, "", f"Subsets: {warehouse.folder / 'subsets'}/<method>/<target>/<ratio>/train.jsonl and train.parquet"]
+    )
+
+
+def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | None) -> list[str]:
+    if not recipe.features_needed:
+        return []
+    n_tokens = {}
+    for corpus in ("candidates", *recipe.capabilities_with_examples):
+        with warehouse.activations(corpus).reading() as snapshot:
+            n_tokens[corpus] = int(activation_table.samples(snapshot)["n_tokens"].sum())
+    speed = f" at {tokens_per_second:,.0f} tokens/s" if tokens_per_second else ""
+    in_domain = sum(n_tokens.values()) - n_tokens["candidates"]
+    return [
+        f"Read by {recipe.model.source}: {n_tokens['candidates']:,} tokens of candidates{speed}, {in_domain:,} tokens of in-domain examples."
+    ]
+
+
+def _best_lines(scores: pl.DataFrame, pool: pl.DataFrame) -> list[str]:
+    best = scores.sort("rank").head(N_BEST).join(pool, on="sample_id", maintain_order="left")
+    return [
+        f"  {row['rank']}. {row['score']:+.3f}  {row['topic'] or '-':<14} {row['sample_id']}  {_one_line(row['messages'][0]['content'])}"
+        for row in best.iter_rows(named=True)
+    ]
+
+
+def _one_line(text: str, width: int = 70) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 3] + "..."
+
+
+def _share_lines(
+    recipe: Recipe, scores: dict[tuple[str, str], pl.DataFrame], pool: pl.DataFrame, judged: list[str]
+) -> list[str]:
+    lines = [f"  {'':<14}" + "".join(f"{method:>20}" for method in (*recipe.methods, "most possible"))]
+    for capability in judged:
+        shares = [own_topic_share(scores[method, capability], pool, capability) for method in recipe.methods]
+        lines.append(
+            f"  {capability:<14}"
+            + "".join(f"{share:>20.0%}" for share in (*(share for share, _ in shares), shares[0][1]))
+        )
+    return lines

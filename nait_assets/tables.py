@@ -1,0 +1,119 @@
+"""What one row is, for every table: the column names that all rooms share, and the content hash of a frame.
+
+Belongs here: schemas and what follows from them. Does not belong here: where tables are stored (`resources.warehouse`).
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+VECTOR = pl.List(pl.Float32)
+
+EXAMPLE = {
+    "sample_id": pl.String,
+    "messages": MESSAGES,
+    "source": pl.String,
+    "source_row": pl.Int64,
+    "topic": pl.String,
+}
+REJECTED = {
+    "corpus": pl.String,
+    "source": pl.String,
+    "source_row": pl.Int64,
+    "sample_id": pl.String,
+    "reason": pl.String,
+    "excerpt": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the warehouse.
+
+    Attributes:
+        name: `<room>.<name>`, the schema and table in DuckDB.
+        columns: Column names and types.
+        slice_columns: Columns that are constant within what one materialization writes.
+        key: Columns that identify a row, and by which the content is ordered before it is hashed.
+    """
+
+    name: str
+    columns: dict[str, pl.DataType | type[pl.DataType]]
+    slice_columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+
+CANDIDATE_POOL = Table("corpora.candidate_pool", EXAMPLE, (), ("sample_id",))
+IN_DOMAIN_SET = Table("corpora.in_domain_set", {"capability": pl.String, **EXAMPLE}, ("capability",), ("sample_id",))
+REJECTED_ROWS = Table("corpora.rejected", REJECTED, ("corpus",), ("source", "source_row"))
+REJECTED_SAMPLES = Table("extraction.rejected", REJECTED, ("corpus",), ("sample_id",))
+NEURON_STATISTICS = Table(
+    "features.neuron_statistics",
+    {"layer": pl.Int16, "mean": VECTOR, "standard_deviation": VECTOR, "n_samples": pl.Int64},
+    (),
+    ("layer",),
+)
+NAIT_DIRECTIONS = Table(
+    "features.nait_directions",
+    {
+        "capability": pl.String,
+        "layer": pl.Int16,
+        "direction": VECTOR,
+        "explained_variance_ratio": pl.Float64,
+        "n_samples": pl.Int64,
+    },
+    ("capability",),
+    ("layer",),
+)
+STANDARDIZED_CENTROIDS = Table(
+    "features.standardized_centroids",
+    {"capability": pl.String, "layer": pl.Int16, "centroid": VECTOR, "mean_activation": VECTOR, "n_samples": pl.Int64},
+    ("capability",),
+    ("layer",),
+)
+SUBSETS = Table(
+    "selection.subsets",
+    {
+        "method": pl.String,
+        "target": pl.String,
+        "ratio": pl.String,
+        "sample_id": pl.String,
+        "score": pl.Float64,
+        "rank": pl.Int64,
+    },
+    ("method", "target", "ratio"),
+    ("rank",),
+)
+
+
+def scores_table(method: str) -> Table:
+    """Scores of one method: `rank` 1 is the best, `score` is higher for better, ties are broken by `sample_id`."""
+    columns = {"target": pl.String, "sample_id": pl.String, "score": pl.Float64, "rank": pl.Int64}
+    return Table(f"scoring.{method}_scores", columns, ("target",), ("sample_id",))
+
+
+def content_version(frame: pl.DataFrame, key: tuple[str, ...]) -> str:
+    """SHA-256 of a frame's content, 16 hex digits, whatever the order of its rows and the version of its library.
+
+    Args:
+        frame: Any frame; lists and structs are allowed.
+        key: Columns by which the rows are ordered before hashing.
+    """
+    digest = hashlib.sha256()
+    ordered = frame.sort(key)
+    for name in sorted(frame.columns):
+        column = ordered[name]
+        digest.update(f"{name}:{len(column)}:".encode())
+        if column.dtype == VECTOR:
+            digest.update(np.ascontiguousarray(column.list.len().to_numpy()).tobytes())
+            digest.update(np.ascontiguousarray(column.explode(empty_as_null=False).to_numpy()).tobytes())
+        elif column.dtype.is_numeric() and column.null_count() == 0:
+            digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
+        else:
+            for value in column.to_list():
+                text = repr(value).encode()
+                digest.update(f"{len(text)}:".encode() + text)
+    return digest.hexdigest()[:16]
