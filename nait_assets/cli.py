@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a step failed, 2 bad input, 3 (`nait status`) something is
 """
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import click
 
 STATUS_STALE = 3
+CLEAR_ERRORS = {"RecipeError", "WarehouseError", "NonFiniteActivations"}  # their messages need no traceback
 DAGSTER_YAML = "telemetry:\n  enabled: false\n"
 
 recipe_option = click.option(
@@ -204,8 +206,7 @@ def _run_stage(workplace: _Workplace, steps: list[Any]) -> int:
 
     runs = runs_of(steps, workplace.defs)
     job = workplace.defs.resolve_implicit_global_asset_job_def() if runs else None
-    level = "WARNING" if sys.stderr.isatty() else "INFO"
-    failures: list[str] = []
+    failures: dict[str, list[str]] = {}
     for partition, assets in runs:
         names = ", ".join("/".join(asset.path) for asset in assets)
         started = time.monotonic()
@@ -214,15 +215,17 @@ def _run_stage(workplace: _Workplace, steps: list[Any]) -> int:
             asset_selection=assets,
             partition_key=partition,
             raise_on_error=False,
-            run_config={"loggers": {"console": {"config": {"log_level": level}}}},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             tags={"nait/command": "run"},
         )
         label = f"{names} [{partition}]" if partition else names
         click.echo(f"{'done  ' if result.success else 'FAILED'} {time.monotonic() - started:6.1f} s  {label}")
         if not result.success:
-            failures += [_failure(event) for event in result.all_events if event.is_step_failure]
+            for event in result.all_events:
+                if event.is_step_failure:
+                    failures.setdefault(_failure(event), []).append(label)
     if failures:
-        raise StepFailed("\n".join(failures))
+        raise StepFailed("\n".join(f"{', '.join(labels)}: {failure}" for failure, labels in failures.items()))
     return len(runs)
 
 
@@ -241,12 +244,16 @@ def _failure(event: Any) -> str:
     trace = (
         "" if error.cls_name in {"RecipeError", "WarehouseError", "NonFiniteActivations"} else "".join(error.stack[-2:])
     )
-    return f"{event.step_key}: {error.cls_name}: {message}" + (f"\n{trace}" if trace else "")
+    return message if error.cls_name in CLEAR_ERRORS else f"{error.cls_name}: {message}\n{''.join(error.stack[-2:])}"
 
 
 def main() -> None:
     """Entry point of `nait`: user errors become one line and exit code 2."""
-    warnings.filterwarnings("ignore", module="dagster")
+    import dagster as dg
+
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    logging.basicConfig(format="  %(message)s", level=logging.WARNING)
+    logging.getLogger("nait_assets").setLevel(logging.INFO)
     from nait_assets.recipe import RecipeError
     from nait_assets.resources.warehouse import WarehouseError
 

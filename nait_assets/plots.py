@@ -1,4 +1,4 @@
-"""Small pictures for metadata: drawn with Altair, stored as PNG inside Markdown, so that the Dagster UI shows them."""
+"""Small pictures for metadata: drawn with Altair, stored as SVG inside Markdown, so that the Dagster UI shows them."""
 
 import base64
 from typing import TYPE_CHECKING
@@ -36,6 +36,6 @@ def histogram(frame: pl.DataFrame, column: str, thresholds: dict[str, float] | N
 def _picture(chart: "alt.Chart | alt.LayerChart") -> dg.MetadataValue:
     import vl_convert
 
-    png = vl_convert.vegalite_to_png(chart.properties(width=420, height=160).to_json(), scale=1)
-    assert len(png) <= MOST_BYTES, f"a picture of {len(png)} bytes"
-    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+    svg = vl_convert.vegalite_to_svg(chart.properties(width=420, height=160).to_json()).encode()
+    assert len(svg) <= MOST_BYTES, f"a picture of {len(svg)} bytes"
+    return dg.MetadataValue.md(f"![plot](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})")

@@ -1,11 +1,13 @@
 """Progress of an extraction: a bar on a terminal, else a line every so often for the run's log."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
+log = logging.getLogger(__name__)
 LINE_SECONDS = 15.0
 
 
@@ -50,9 +52,10 @@ class Progress:
             self._bar.update(n_samples)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
-            self._say(
-                f"{self.name}: {self.n_done:,} of {self.n_samples:,} samples read, {self.tokens_per_second:,.0f} tokens/s"
-            )
+            progress = f"{self.n_done:,} of {self.n_samples:,} samples"
+            line = f"{self.name}: {progress} read, {self.tokens_per_second:,.0f} tokens/s"
+            self._say(line)
+            log.info(line)
 
     def close(self) -> float:
         """End the bar.

@@ -16,7 +16,7 @@ from nait_assets.partitions import Partitions
 from nait_assets.recipe import FeatureName, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
-from nait_assets.tables import NAIT_DIRECTIONS, NEURON_STATISTICS, STANDARDIZED_CENTROIDS, Table, content_version
+from nait_assets.tables import NAIT_DIRECTIONS, NEURON_STATISTICS, STANDARDIZED_CENTROIDS, VECTOR, Table, content_version
 
 ROOM = "features"
 ALGORITHM = "1"
@@ -95,17 +95,13 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
             standardized_centroid(np.asarray(row["mean_activation"]), statistics[row["layer"]])
             for row in frame.iter_rows(named=True)
         ]
-        frame = frame.with_columns(centroid=pl.Series(centroids, dtype=pl.List(pl.Float32)))
-        strongest = _strongest(frame)
+        frame = frame.with_columns(centroid=pl.Series([centroid.tolist() for centroid in centroids], dtype=VECTOR))
+        norms = [float(np.linalg.norm(centroid)) for centroid in centroids]
         metadata = {
             "n_samples": int(frame["n_samples"][0]),
-            "norm": float(np.sqrt(sum((vector**2).sum() for vector in centroids))),
-            "strongest_neurons": lineage.table_metadata(strongest),
-            "norm_by_layer": plots.line(
-                frame.select("layer", norm=pl.col("centroid").list.eval(pl.element() ** 2).list.sum().sqrt()),
-                "layer",
-                "norm",
-            ),
+            "norm": float(np.linalg.norm(norms)),
+            "strongest_neurons": lineage.table_metadata(_strongest(frame)),
+            "norm_by_layer": plots.line(pl.DataFrame({"layer": frame["layer"], "norm": norms}), "layer", "norm"),
         }
         inputs = {**inputs, **snapshot.inputs}
         return _write_feature(

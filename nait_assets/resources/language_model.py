@@ -214,11 +214,23 @@ class LanguageModel(dg.ConfigurableResource):
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModel, AutoTokenizer
+    import gguf as gguf_package
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    # transformers parses the file's 50,000-entry vocabulary three times, ten seconds each: once is enough.
+    reader_class = gguf_package.GGUFReader
+    gguf_package.GGUFReader = functools.cache(reader_class)
+    try:
+        _dequantize(gguf, folder)
+    finally:
+        gguf_package.GGUFReader = reader_class
+
+
+def _dequantize(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
     arguments: dict[str, Any] = {"gguf_file": gguf.name}
     AutoTokenizer.from_pretrained(str(gguf.parent), **arguments).save_pretrained(folder)
     network = AutoModel.from_pretrained(str(gguf.parent), dtype=torch.float32, **arguments)

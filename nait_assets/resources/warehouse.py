@@ -178,7 +178,7 @@ class Transaction(Snapshot):
             **where: Values of the table's slice columns.
         """
         full = frame.with_columns(pl.lit(value).alias(column) for column, value in where.items())
-        full = full.select(table.columns).cast(dict(table.columns))  # type: ignore[arg-type]
+        full = full.select(list(table.columns)).cast(dict(table.columns))  # type: ignore[arg-type]
         schema = table.name.split(".")[0]
         condition = " AND ".join(f"{column} = ?" for column in where) or "true"
         self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
