@@ -214,17 +214,17 @@ class LanguageModel(dg.ConfigurableResource):
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
-    import gguf as gguf_package
+    import gguf as package
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    # transformers parses the file's 50,000-entry vocabulary three times, ten seconds each: once is enough.
-    reader_class = gguf_package.GGUFReader
-    gguf_package.GGUFReader = functools.cache(reader_class)
+    # transformers parses the file three times, and rebuilds the table of tensor names for every module: once is enough.
+    originals = package.GGUFReader, package.get_tensor_name_map
+    package.GGUFReader, package.get_tensor_name_map = map(functools.cache, originals)
     try:
         _dequantize(gguf, folder)
     finally:
-        gguf_package.GGUFReader = reader_class
+        package.GGUFReader, package.get_tensor_name_map = originals
 
 
 def _dequantize(gguf: Path, folder: Path) -> None:

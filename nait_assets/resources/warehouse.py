@@ -161,7 +161,11 @@ class Snapshot:
 
     def has_table(self, name: str) -> bool:
         """Whether the file holds the table `<schema>.<name>`."""
-        query = "SELECT count(*) FROM information_schema.tables WHERE table_catalog = 'store' AND table_schema || '.' || table_name = ?"
+        query = """
+            SELECT count(*) FROM (SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'store'
+            UNION ALL SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = 'store')
+            WHERE schema_name || '.' || table_name = ?
+        """
         row = self.connection.execute(query, [name]).fetchone()
         return row is not None and row[0] > 0
 

@@ -1,0 +1,126 @@
+"""Fixtures: a real two-layer Llama with random weights and its tokenizer, and recipes over small files."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nait_assets.recipe import Recipe, load_recipe
+
+CHAT_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}</s>\n{% endfor %}"
+WORDS = "the cat sat on a mat while two dogs add three numbers and print sum of list def return x y in for is not".split()
+CAPABILITIES = ("code", "math")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test must not depend on the recipe or home of the person who runs it."""
+    for name in ("NAIT_RECIPE", "NAIT_HOME", "NAIT_DATA", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A byte-level BPE tokenizer trained on a line of text, with a chat template and a beginning-of-sequence token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["<unk>", "<s>", "</s>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=CHAT_TEMPLATE
+    )
+
+
+@pytest.fixture(scope="session")
+def llama() -> Any:
+    """A two-layer Llama, 32 dimensions, 48 neurons a layer, random weights from a fixed seed."""
+    import torch
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+    )
+    return LlamaModel(config).eval()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, llama: Any, tokenizer: Any) -> Path:
+    """The two-layer Llama as a local model folder."""
+    folder = tmp_path_factory.mktemp("model")
+    llama.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def conversation(question: str, answer: str) -> dict[str, Any]:
+    """A row in the `messages` format."""
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write rows as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def pool_rows(n: int = 20) -> list[dict[str, Any]]:
+    """Distinct conversations of different lengths, half of them about code and half about mathematics."""
+    rows = []
+    for number in range(n):
+        topic = CAPABILITIES[number % 2]
+        text = " ".join(WORDS[: 3 + number % 7])
+        rows.append({**conversation(f"{topic} question {number}: {text}?", f"{text} {number}"), "topic": topic})
+    return rows
+
+
+def in_domain_rows(capability: str, n: int = 4) -> list[dict[str, Any]]:
+    """Examples of a capability that are not in the pool."""
+    return [conversation(f"{capability} example {number}?", f"the {capability} answer is {number * 7}") for number in range(n)]
+
+
+@pytest.fixture
+def make_recipe(tmp_path: Path, model_folder: Path) -> Callable[..., Recipe]:
+    """Write data files and a recipe over the two-layer Llama, and load it.
+
+    Called with fields of the recipe, it replaces them: `make_recipe(ratios=[0.5])`. Called again, it rewrites the
+    recipe and leaves data files that exist as they are.
+    """
+
+    def make(**fields: Any) -> Recipe:
+        if not (tmp_path / "pool.jsonl").exists():
+            write_jsonl(tmp_path / "pool.jsonl", pool_rows())
+        for capability in CAPABILITIES:
+            if not (tmp_path / f"{capability}.jsonl").exists():
+                write_jsonl(tmp_path / f"{capability}.jsonl", in_domain_rows(capability))
+        recipe = {
+            "name": "tiny",
+            "model": {"source": str(model_folder), "dtype": "float32"},
+            "extraction": {"max_tokens": 64},
+            "candidates": {"source": "pool.jsonl", "topic_field": "topic"},
+            "capabilities": {capability: {"source": f"{capability}.jsonl"} for capability in CAPABILITIES},
+            "methods": ["nait", "nait_standardized", "random"],
+            "ratios": [0.1, 0.3],
+            **fields,
+        }
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        return load_recipe(path)
+
+    return make
