@@ -50,7 +50,8 @@ def run(recipe_path: Path | None, home: Path | None, selection: str | None) -> N
         n_runs = n_outputs = 0
         started = time.monotonic()
         for stage in plan.stages():
-            steps = [step for asset in stage for step in plan.out_of_date(asset, workplace.warehouse.records())]
+            records = workplace.warehouse.records()
+            steps = [step for asset in stage for step in plan.out_of_date(asset, records)]
             done = _run_stage(workplace, steps)
             n_runs, n_outputs = n_runs + done, n_outputs + len(steps)
         if n_outputs == 0:

@@ -16,7 +16,14 @@ from nait_assets.partitions import Partitions
 from nait_assets.recipe import FeatureName, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
-from nait_assets.tables import NAIT_DIRECTIONS, NEURON_STATISTICS, STANDARDIZED_CENTROIDS, VECTOR, Table, content_version
+from nait_assets.tables import (
+    NAIT_DIRECTIONS,
+    NEURON_STATISTICS,
+    STANDARDIZED_CENTROIDS,
+    VECTOR,
+    Table,
+    content_version,
+)
 
 ROOM = "features"
 ALGORITHM = "1"

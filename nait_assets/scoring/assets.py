@@ -90,11 +90,11 @@ def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) ->
 
 def _create_view(transaction: Transaction) -> None:
     """`scoring.scores(method, target, sample_id, score, rank)` over the tables of every method that has been run."""
-    query = "SELECT table_name FROM information_schema.tables WHERE table_catalog = 'store' AND table_schema = 'scoring' AND table_name LIKE '%\\_scores' ESCAPE '\\'"
-    names = sorted(name for (name,) in transaction.connection.execute(query).fetchall())
+    query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'store' AND schema_name = 'scoring'"
+    methods = sorted(name.removesuffix("_scores") for (name,) in transaction.connection.execute(query).fetchall())
     parts = [
-        f"SELECT '{name.removesuffix('_scores')}' AS method, target, sample_id, score, rank FROM scoring.{name}"
-        for name in names
+        f"SELECT '{method}' AS method, target, sample_id, score, rank FROM scoring.{method}_scores"
+        for method in methods
     ]
     transaction.connection.execute(f"CREATE OR REPLACE VIEW scoring.scores AS {' UNION ALL '.join(parts)}")
 
