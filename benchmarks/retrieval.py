@@ -1,0 +1,78 @@
+"""Does a method find examples of a capability that are hidden in a pool?
+
+The recipe `alpaca.yaml` plants unseen rows of some capabilities among Alpaca rows; `topic` says which. For every method
+and planted capability this prints the area under the ROC curve of finding the planted rows by score, and the precision
+among as many best rows as are planted. Run the recipe first:
+
+    NAIT_DATA=... nait run --recipe recipes/alpaca.yaml
+    NAIT_DATA=... python benchmarks/retrieval.py --recipe recipes/alpaca.yaml --json retrieval.json
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from sklearn.metrics import roc_auc_score
+
+from nait_assets.recipe import load_recipe
+from nait_assets.resources import Warehouse, home_of
+from nait_assets.tables import CANDIDATE_POOL, scores_table
+
+
+def figures(scores: pl.DataFrame, pool: pl.DataFrame, capability: str) -> dict[str, float]:
+    """Area under the ROC curve and precision among the best `n_planted` rows."""
+    joined = scores.join(pool.select("sample_id", "topic"), on="sample_id").sort("rank")
+    planted = (joined["topic"] == capability).fill_null(False).to_numpy()
+    n_planted = int(planted.sum())
+    return {
+        "auc": float(roc_auc_score(planted, -joined["rank"].to_numpy())),
+        "precision": float(planted[:n_planted].mean()),
+        "n_planted": n_planted,
+    }
+
+
+def length_scores(pool: pl.DataFrame) -> pl.DataFrame:
+    """The control that knows nothing but the number of characters: longer is better."""
+    characters = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
+    ordered = pool.select("sample_id", score=characters).sort(["score", "sample_id"], descending=[True, False])
+    return ordered.with_columns(rank=pl.int_range(1, pl.len() + 1))
+
+
+def main() -> None:
+    """Print the table, and write it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = parser.parse_args()
+    recipe = load_recipe(arguments.recipe)
+    home = arguments.home or home_of(recipe)
+    with Warehouse(home=str(home)).tables.reading() as snapshot:
+        pool = snapshot.read(CANDIDATE_POOL)
+        topics = set(pool["topic"].to_list())
+        planted = [capability for capability in recipe.capability_names if capability in topics]
+        table = {
+            method: {c: figures(snapshot.read(scores_table(method), target=c), pool, c) for c in planted}
+            for method in recipe.methods
+        }
+    table["length"] = {capability: figures(length_scores(pool), pool, capability) for capability in planted}
+
+    print(f"{len(pool):,} candidates; area under the ROC curve / precision among the planted number\n")
+    print("| method | " + " | ".join(planted) + " | mean |")
+    print("|---|" + "---|" * (len(planted) + 1))
+    for method, row in table.items():
+        means = [np.mean([row[capability][name] for capability in planted]) for name in ("auc", "precision")]
+        cells = [f"{row[capability]['auc']:.3f} / {row[capability]['precision']:.2f}" for capability in planted]
+        print(f"| `{method}` | " + " | ".join([*cells, f"{means[0]:.3f} / {means[1]:.2f}"]) + " |")
+    if arguments.json:
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+        facts = {"commit": commit.stdout.strip(), "machine": platform.machine(), "n_candidates": len(pool)}
+        arguments.json.write_text(json.dumps({**facts, "methods": table}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
