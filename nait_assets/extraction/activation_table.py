@@ -33,7 +33,7 @@ class Contents:
 
 
 def shard_schema(width: int, ends: bool) -> pa.Schema:
-    """Columns of a shard: sample_id, layer, n_tokens, truncated, activation, and for `ends` the two ends' activations."""
+    """Columns of a shard: sample_id, layer, n_tokens, truncated, activation, and for `ends` those of both ends."""
     vector = pa.list_(pa.float32(), width)
     fields = [
         ("sample_id", pa.string()),
@@ -85,9 +85,8 @@ def fold(
         connection.register("incoming", pa.concat_tables(shards))
         fresh = f"sample_id IN (FROM wanted) AND sample_id NOT IN (SELECT sample_id FROM {SAMPLE})"
         connection.execute(f"INSERT INTO {ACTIVATION} SELECT sample_id, layer, {vectors} FROM incoming WHERE {fresh}")
-        connection.execute(
-            f"INSERT INTO {SAMPLE} SELECT DISTINCT sample_id, n_tokens, truncated FROM incoming WHERE {fresh} ORDER BY sample_id"
-        )
+        distinct = f"SELECT DISTINCT sample_id, n_tokens, truncated FROM incoming WHERE {fresh} ORDER BY sample_id"
+        connection.execute(f"INSERT INTO {SAMPLE} {distinct}")
     connection.unregister("incoming")
     connection.unregister("wanted")
 
@@ -130,7 +129,8 @@ def matrix(snapshot: Snapshot, layer: int, column: str = "activation") -> np.nda
     """One layer's activations of all samples, `(n_samples, width)`, in the order of `samples`."""
     query = f"SELECT {column} AS vector FROM {ACTIVATION} WHERE layer = ? ORDER BY sample_id"
     table = snapshot.connection.sql(query, params=[layer]).to_arrow_table()
-    return table["vector"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+    vectors = table["vector"]
+    return vectors.combine_chunks().flatten().to_numpy().reshape(len(table), vectors.type.list_size)
 
 
 def of_sample(snapshot: Snapshot, sample_id: str) -> dict[int, np.ndarray]:

@@ -125,6 +125,6 @@ def _require_finite(mean: np.ndarray, site: Site, batch: Sequence[EncodedSample]
     rows, columns = np.nonzero(~finite)
     samples = ", ".join(batch[row].sample_id for row in sorted(set(rows.tolist()))[:10])
     raise NonFiniteActivations(
-        f"NaN or infinite activations at site {site.kind!r}, first in layer {site.layers[min(columns.tolist())]}, for sample(s) {samples}. "
-        "Nothing was stored of them. Try `model.dtype: float32`, or look at the weights."
+        f"NaN or infinite activations at site {site.kind!r}, first in layer {site.layers[min(columns.tolist())]}, "
+        f"for sample(s) {samples}. Nothing was stored of them. Try `model.dtype: float32`, or look at the weights."
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 LAYER_LISTS = ("layers", "h", "model.layers", "transformer.h", "decoder.layers", "gpt_neox.layers")
-DOWN_PROJECTIONS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "fc2")
+DOWN_PROJECTIONS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2")
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,27 @@ def resolve_site(network: Any, kind: Literal["mlp", "residual"], layers: Literal
     wanted = tuple(range(len(stack))) if layers == "all" else tuple(layers)
     if wanted and max(wanted) >= len(stack):
         raise RecipeError(
-            f"extraction.layers: {max(wanted)} is out of range; {type(network).__name__} has layers 0 to {len(stack) - 1}."
+            f"extraction.layers: {max(wanted)} is out of range; "
+            f"{type(network).__name__} has layers 0 to {len(stack) - 1}."
         )
     if kind == "residual":
         return Site(kind, {layer: stack[layer] for layer in wanted}, int(network.config.hidden_size))
-    name = next((name for name in DOWN_PROJECTIONS if _at(stack[0], name) is not None), None)
-    if name is None:
-        raise _unknown_architecture(network, f"the down-projection of {type(stack[0]).__name__}", DOWN_PROJECTIONS)
-    modules = {layer: _at(stack[layer], name) for layer in wanted}
+    modules = {layer: _down_projection(network, layer, stack[layer]) for layer in wanted}
     widths = {_input_width(module) for module in modules.values()}
     if len(widths) != 1:
         raise RecipeError(
-            f"{type(network).__name__}: layers {list(wanted)} have different numbers of neurons {sorted(widths)}; name layers of one width."
+            f"{type(network).__name__}: layers {list(wanted)} have different numbers of neurons "
+            f"{sorted(widths)}; name layers of one width."
         )
     return Site(kind, modules, widths.pop())
+
+
+def _down_projection(network: Any, layer: int, block: Any) -> Any:
+    found = next((module for name in DOWN_PROJECTIONS if (module := _at(block, name)) is not None), None)
+    if found is None:
+        what = f"the down-projection of layer {layer} ({type(block).__name__})"
+        raise _unknown_architecture(network, what, DOWN_PROJECTIONS)
+    return found
 
 
 def _at(module: Any, path: str) -> Any:
@@ -78,6 +85,6 @@ def _input_width(projection: Any) -> int:
 def _unknown_architecture(network: Any, what: str, names: tuple[str, ...]) -> RecipeError:
     children = ", ".join(name for name, _ in network.named_children())
     return RecipeError(
-        f"unknown architecture {type(network).__name__}: {what} was looked for as {', '.join(names)}; its modules are {children}. "
-        "Models of the Llama, Mistral, Qwen, Gemma, Phi, GPT-NeoX and GPT-2 families work."
+        f"unknown architecture {type(network).__name__}: {what} was looked for as {', '.join(names)}; "
+        f"its modules are {children}. Models of the Llama, Mistral, Qwen, Gemma, Phi, GPT-NeoX and GPT-2 families work."
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 IDENTITY_SUFFIXES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".gguf")
+REPORTING = {"output_loading_info": True}
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,16 @@ class LanguageModel(dg.ConfigurableResource):
         """The model's tokenizer."""
         from transformers import AutoTokenizer
 
-        with self._reading_hub():
-            return AutoTokenizer.from_pretrained(*self._pretrained()[0], **self._pretrained()[1])
+        with self._reading():
+            return AutoTokenizer.from_pretrained(**self._pretrained())
 
     def skeleton(self) -> Any:
         """The base model's modules without weights: enough to resolve sites and layers, in about a second."""
         import torch
         from transformers import AutoConfig, AutoModel
 
-        with self._reading_hub():
-            config = AutoConfig.from_pretrained(*self._pretrained()[0], **self._pretrained()[1])
+        with self._reading():
+            config = AutoConfig.from_pretrained(**self._pretrained())
         with torch.device("meta"):
             return AutoModel.from_config(config)
 
@@ -140,23 +141,25 @@ class LanguageModel(dg.ConfigurableResource):
         """The model in memory; the same process loads it once.
 
         Raises:
-            RecipeError: The hub cannot be reached, or the folder holds no weights.
+            RecipeError: The hub cannot be reached, or weights are missing or broken.
         """
-        positional, named = self._pretrained()
-        with self._reading_hub():
-            return _load(positional[0], named.get("revision"), self.resolved_device(), self.resolved_dtype())
+        with self._reading():
+            named = self._pretrained()
+            name, revision = named["pretrained_model_name_or_path"], named.get("revision")
+            return _load(self.identity(), name, revision, self.resolved_device(), self.resolved_dtype())
 
-    def _pretrained(self) -> tuple[tuple[str], dict[str, str]]:
+    def _pretrained(self) -> dict[str, str]:
         """Arguments that make transformers read this model."""
         if self.source.startswith("hub:"):
-            return (self.source[4:],), {"revision": hub_commit(self.source[4:], self.revision, "model")}
+            commit = hub_commit(self.source[4:], self.revision, "model")
+            return {"pretrained_model_name_or_path": self.source[4:], "revision": commit}
         gguf = self._gguf()
-        return (str(self._converted(gguf) if gguf else self._folder()),), {}
+        return {"pretrained_model_name_or_path": str(self._converted(gguf) if gguf else self._folder())}
 
     def _folder(self) -> Path:
         if self.source.startswith("package:"):
             module = self.source.removeprefix("package:")
-            spec = importlib.util.find_spec(module) if "." not in module else None
+            spec = importlib.util.find_spec(module) if module.isidentifier() else None
             if spec is None or not spec.submodule_search_locations:
                 name = module.replace("_", "-")
                 raise RecipeError(
@@ -167,7 +170,8 @@ class LanguageModel(dg.ConfigurableResource):
         folder = Path(self.source)
         if not folder.is_dir():
             raise RecipeError(
-                f"model folder {folder} does not exist. Use a folder with config.json, 'package:<module>' or 'hub:<org>/<name>'."
+                f"model folder {folder} does not exist. "
+                "Use a folder with config.json, 'package:<module>' or 'hub:<org>/<name>'."
             )
         return folder
 
@@ -180,7 +184,8 @@ class LanguageModel(dg.ConfigurableResource):
         if len(files) != 1:
             found = ", ".join(file.name for file in sorted(folder.glob("*.gguf"))) or "none"
             raise RecipeError(
-                f"model {self.source!r}: {folder} must hold config.json or one GGUF file (GGUF files there: {found}); name it in `gguf_file`."
+                f"model {self.source!r}: {folder} must hold config.json or one GGUF file "
+                f"(GGUF files there: {found}); name it in `gguf_file`."
             )
         return files[0]
 
@@ -202,15 +207,15 @@ class LanguageModel(dg.ConfigurableResource):
         return folder
 
     @contextlib.contextmanager
-    def _reading_hub(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[None]:
         try:
             yield
         except RecipeError:
             raise
-        except (OSError, ValueError) as error:
-            if not self.source.startswith("hub:"):
-                raise RecipeError(f"model {self.source!r} cannot be read: {error}") from error
-            raise hub_error(self.source[4:], self.revision, "model", error) from error
+        except Exception as error:  # the readers of each format raise classes of their own
+            if self.source.startswith("hub:") and isinstance(error, OSError | ValueError):
+                raise hub_error(self.source[4:], self.revision, "model", error) from error
+            raise RecipeError(f"model {self.source!r} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
@@ -233,7 +238,7 @@ def _dequantize(gguf: Path, folder: Path) -> None:
 
     arguments: dict[str, Any] = {"gguf_file": gguf.name}
     AutoTokenizer.from_pretrained(str(gguf.parent), **arguments).save_pretrained(folder)
-    network = AutoModel.from_pretrained(str(gguf.parent), dtype=torch.float32, **arguments)
+    network = _whole(*AutoModel.from_pretrained(str(gguf.parent), dtype=torch.float32, **arguments, **REPORTING))
     # The weights are plain float32 now; transformers refuses to save what it still takes for quantised.
     network.hf_quantizer = None
     if hasattr(network.config, "quantization_config"):
@@ -241,20 +246,35 @@ def _dequantize(gguf: Path, folder: Path) -> None:
     network.save_pretrained(folder)
 
 
+def _whole(network: Any, report: dict[str, Any]) -> Any:
+    """The network, unless the file lacks some of its weights, which transformers makes up at random.
+
+    Raises:
+        RecipeError: It lacks some.
+    """
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise RecipeError(
+            f"{type(network).__name__}: the model's files lack {len(missing)} of its weights, such as {missing[0]}. "
+            "Download them again, or use a model that transformers can read."
+        )
+    return network
+
+
 @functools.lru_cache(maxsize=1)
-def _load(name: str, revision: str | None, device: "torch.device", dtype: "torch.dtype") -> LoadedModel:
+def _load(identity: str, name: str, revision: str | None, device: "torch.device", dtype: "torch.dtype") -> LoadedModel:
     from transformers import AutoModel
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    named = {"revision": revision} if revision else {}
-    network = AutoModel.from_pretrained(name, dtype=dtype, **named).to(device).eval().requires_grad_(False)
-    return LoadedModel(network, device, dtype)
+    log.info("loading %s (%s)", name, identity)  # the identity is a key of the cache: a folder's weights may change
+    network = _whole(*AutoModel.from_pretrained(name, dtype=dtype, revision=revision, **REPORTING))
+    return LoadedModel(network.to(device).eval().requires_grad_(False), device, dtype)
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    """Whether the CPU has bfloat16 instructions (avx512_bf16, AMX, or Arm's bf16); without them it is slower than float32."""
+    """Whether the CPU has bfloat16 instructions (avx512_bf16, AMX, or Arm's bf16); without them float32 is faster."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return False

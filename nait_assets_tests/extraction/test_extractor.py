@@ -1,0 +1,463 @@
+"""The extractor: the model runs once on what is missing; the table is a function of corpus and settings."""
+
+import copy
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from nait_assets.corpora.conversation import sample_id
+from nait_assets.extraction import activation_table
+from nait_assets.extraction.encoding import EncodedSample, encode
+from nait_assets.extraction.extractor import Budget, Outcome, extract, extraction_identity
+from nait_assets.extraction.reading import NonFiniteActivations, read_batch
+from nait_assets.extraction.sites import resolve_site
+from nait_assets.lineage import Record
+from nait_assets.recipe import Extraction, RecipeError
+from nait_assets.resources import LanguageModel
+from nait_assets.resources.language_model import _load
+from nait_assets.resources.warehouse import Store
+from nait_assets.tables import MESSAGES, REJECTED_SAMPLES
+from nait_assets_tests.conftest import CHAT_TEMPLATE, pool_rows
+
+SETTINGS = Extraction(max_tokens=99)
+BUDGET = Budget(batch_tokens=128, shard_tokens=100)
+SMALL_BUDGET = Budget(batch_tokens=64, shard_tokens=1)  # every batch is a shard
+
+
+def corpus_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    conversations = [row["messages"] for row in rows]
+    columns = {"sample_id": [sample_id(messages) for messages in conversations], "messages": conversations}
+    return pl.DataFrame(columns, schema={"sample_id": pl.String, "messages": MESSAGES})
+
+
+CORPUS = corpus_of(pool_rows(8))
+
+
+@dataclass
+class Bench:
+    """An activation table, a model, and how often the model ran."""
+
+    store: Store
+    model: LanguageModel
+    rows_read: int = 0
+    batches_read: int = 0
+    fail_at_batch: int | None = None
+
+    def extract(
+        self,
+        corpus: pl.DataFrame = CORPUS,
+        settings: Extraction = SETTINGS,
+        ends: bool = False,
+        budget: Budget = BUDGET,
+    ) -> Outcome:
+        """One run, which counts from nothing."""
+        self.rows_read = self.batches_read = 0
+        return extract(corpus, "candidates", self.model, settings, self.store, ends, budget, record, lambda line: None)
+
+    def watch(self) -> None:
+        """Count what the model reads from now on."""
+        self.model.load().network.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, _module: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        self.batches_read += 1
+        if self.batches_read == self.fail_at_batch:
+            raise RuntimeError("killed")
+        self.rows_read += named["input_ids"].shape[0]
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Everything that the table holds, in a fixed order."""
+        with self.store.reading() as snapshot:
+            query = f"FROM {activation_table.ACTIVATION} JOIN {activation_table.SAMPLE} USING (sample_id) ORDER BY ALL"
+            return snapshot.connection.sql(query).fetchall()
+
+    @property
+    def spool(self) -> Path:
+        """Where finished shards lie until they are folded in."""
+        return self.store.path.with_name("candidates.spool")
+
+
+def record(version: str) -> Record:
+    return Record("extraction/candidate_activations", "", "1", version)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, model_folder: Path) -> Iterator[Bench]:
+    """A table that is not there yet, and the two-layer Llama, freshly loaded."""
+    _load.cache_clear()
+    model = LanguageModel(source=str(model_folder), dtype="float32", home=str(tmp_path / "home"), device="cpu")
+    bench = Bench(Store(tmp_path / "activations" / "candidates.duckdb"), model)
+    bench.watch()
+    yield bench
+    _load.cache_clear()
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, model_folder: Path) -> Path:
+    """A copy of the model that a test may change."""
+    return Path(shutil.copytree(model_folder, tmp_path / "own_model"))
+
+
+# What the table holds
+
+
+def test_every_sample_has_its_own_mean_at_every_layer(bench: Bench) -> None:
+    """From text to table through batches and shards: a row under another's id would be found by nothing else."""
+    outcome = bench.extract()
+
+    loaded = bench.model.load()
+    site = resolve_site(loaded.network, "mlp", "all")
+    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 99)
+    expected = {one.sample_id: read_batch(loaded, site, [one], ends=False).mean[0] for one in encoded}
+    assert (outcome.n_extracted, outcome.layers, outcome.width) == (8, (0, 1), 48)
+    with bench.store.reading() as snapshot:
+        assert activation_table.samples(snapshot).rows() == sorted(
+            (one.sample_id, len(one.token_ids), False) for one in encoded
+        )
+        for name in CORPUS["sample_id"]:
+            found = activation_table.of_sample(snapshot, name)
+            np.testing.assert_allclose([found[0], found[1]], expected[name], atol=1e-6)
+
+
+def test_in_domain_table_holds_the_ends(bench: Bench) -> None:
+    """The activation change is the last token's minus the first one's; the pool has no such columns."""
+    bench.extract(ends=True)
+
+    loaded = bench.model.load()
+    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 99)
+    in_order = sorted(encoded, key=lambda one: one.sample_id)
+    site = resolve_site(loaded.network, "mlp", "all")
+    pooled = [read_batch(loaded, site, [one], ends=True) for one in in_order]
+    with bench.store.reading() as snapshot:
+        for layer in (0, 1):
+            first = activation_table.matrix(snapshot, layer, "first_token_activation")
+            last = activation_table.matrix(snapshot, layer, "last_token_activation")
+            np.testing.assert_allclose(first, [one.first[0, layer] for one in pooled], atol=1e-6)
+            np.testing.assert_allclose(last, [one.last[0, layer] for one in pooled], atol=1e-6)
+
+
+def test_pool_table_holds_no_ends(bench: Bench) -> None:
+    """They would triple the largest table."""
+    bench.extract(ends=False)
+
+    with bench.store.reading() as snapshot:
+        columns = snapshot.connection.sql(f"FROM {activation_table.ACTIVATION}").columns
+    assert columns == ["sample_id", "layer", "activation"]
+
+
+def test_outcome_counts_tokens_of_this_run(bench: Bench) -> None:
+    """Tokens per second and the share of padding are computed of them."""
+    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 99)
+    lengths = [len(one.token_ids) for one in encoded]
+
+    outcome = bench.extract(budget=Budget(batch_tokens=10_000, shard_tokens=10_000))
+
+    assert outcome.n_tokens == sum(lengths)
+    assert outcome.n_padding == 8 * max(lengths) - sum(lengths)
+    assert outcome.seconds > 0
+    assert (outcome.device, outcome.dtype) == ("cpu", "float32")
+
+
+def test_truncated_samples_are_marked(bench: Bench) -> None:
+    """What was not read of a sample cannot count for it: the user must be able to see which ones."""
+    bench.extract(settings=Extraction(max_tokens=60))
+
+    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 60)
+    marks = {one.sample_id: one.truncated for one in encoded}
+    assert set(marks.values()) == {True, False}
+    with bench.store.reading() as snapshot:
+        assert {name: cut for name, _, cut in activation_table.samples(snapshot).rows()} == marks
+
+
+def test_record_is_stored_with_the_table(bench: Bench) -> None:
+    """The version beside the data is of that data."""
+    outcome = bench.extract()
+
+    assert bench.store.records()["extraction/candidate_activations"].data_version == outcome.data_version
+
+
+# Changes cost what they change
+
+
+def test_second_run_loads_no_model_and_reads_nothing(bench: Bench) -> None:
+    """Nothing changed: nothing is computed, and the version says so."""
+    first = bench.extract()
+    before = bench.rows()
+    _load.cache_clear()
+
+    second = bench.extract()
+
+    assert _load.cache_info().currsize == 0
+    assert (second.n_extracted, second.n_removed, second.n_tokens, bench.rows_read) == (0, 0, 0, 0)
+    assert second.data_version == first.data_version
+    assert bench.rows() == before
+
+
+def test_added_row_runs_the_model_on_that_row(bench: Bench) -> None:
+    """A pool of a million grows by one; the others' activations stay as they are, to the bit."""
+    first = bench.extract(CORPUS[:-1])
+    before = bench.rows()
+
+    second = bench.extract(CORPUS)
+
+    assert (first.n_extracted, second.n_extracted, second.n_removed, bench.rows_read) == (7, 1, 0, 1)
+    assert second.sample_ids == tuple(sorted(CORPUS["sample_id"]))
+    assert [row for row in bench.rows() if row[0] != CORPUS["sample_id"][-1]] == before
+    assert second.data_version != first.data_version
+
+
+def test_removed_row_vanishes_and_nothing_is_read(bench: Bench) -> None:
+    """A sample that is no longer in the pool must not be scored."""
+    bench.extract(CORPUS)
+    gone = CORPUS["sample_id"][0]
+    expected = [row for row in bench.rows() if row[0] != gone]
+
+    outcome = bench.extract(CORPUS[1:])
+
+    assert (outcome.n_extracted, outcome.n_removed, bench.rows_read) == (0, 1, 0)
+    assert bench.rows() == expected
+
+
+def test_order_of_the_corpus_is_no_change(bench: Bench) -> None:
+    """Rows are joined by id; a shuffled file is the same pool."""
+    first = bench.extract(CORPUS)
+
+    second = bench.extract(CORPUS.reverse())
+
+    assert bench.rows_read == 0
+    assert second.data_version == first.data_version
+
+
+@pytest.mark.parametrize(
+    ("changed", "ends"),
+    [
+        (Extraction(max_tokens=99, layers=(1,)), False),
+        (Extraction(max_tokens=99, site="residual"), False),
+        (Extraction(max_tokens=30), False),
+        (Extraction(max_tokens=99, template="plain"), False),
+        (SETTINGS, True),
+    ],
+    ids=["layers", "site", "max_tokens", "template", "ends"],
+)
+def test_changed_settings_read_everything_again(bench: Bench, changed: Extraction, ends: bool) -> None:
+    """Activations of two settings cannot be compared, so that none of the old ones may stay."""
+    first = bench.extract()
+
+    second = bench.extract(settings=changed, ends=ends)
+
+    assert bench.rows_read == second.n_extracted == 8
+    assert second.data_version != first.data_version
+    with bench.store.reading() as snapshot:
+        assert activation_table.layers_of(snapshot) == list(second.layers)
+        assert activation_table.matrix(snapshot, 1).shape == (8, second.width)
+
+
+def test_changed_weights_read_everything_again_with_the_new_weights(bench: Bench, own_folder: Path, llama: Any) -> None:
+    """A model that was trained further in place has the same name and other activations."""
+    bench.model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder)})
+    bench.extract()
+    before = bench.rows()
+    changed = copy.deepcopy(llama)
+    with torch.no_grad():
+        changed.layers[0].mlp.up_proj.weight.mul_(2)
+    changed.save_pretrained(own_folder)
+
+    bench.extract()
+
+    for old, new in zip(before, bench.rows(), strict=True):
+        if old[1] == 0:
+            np.testing.assert_allclose(new[2], 2 * np.float32(old[2]), rtol=1e-5)
+
+
+# Cut off
+
+
+def test_run_that_was_cut_off_goes_on_and_gives_the_same_table(bench: Bench, tmp_path: Path) -> None:
+    """A day's extraction must survive a restart; other batches round differently, so the plan must be the same."""
+    undisturbed = Bench(Store(tmp_path / "undisturbed" / "candidates.duckdb"), bench.model)
+    expected = undisturbed.extract(budget=SMALL_BUDGET)
+    bench.fail_at_batch = 2
+    with pytest.raises(RuntimeError, match="killed"):
+        bench.extract(budget=SMALL_BUDGET)
+    n_before = bench.rows_read
+    assert n_before > 0
+    assert not bench.store.path.exists()
+
+    bench.fail_at_batch = None
+    outcome = bench.extract(CORPUS.reverse(), budget=SMALL_BUDGET)
+
+    assert bench.rows_read == 8 - n_before
+    assert outcome.data_version == expected.data_version
+    assert bench.rows() == undisturbed.rows()
+    assert not bench.spool.exists()
+
+
+def test_cut_off_update_leaves_the_old_table(bench: Bench) -> None:
+    """Until the new rows are whole, the old ones are what there is."""
+    bench.extract(CORPUS[:4])
+    before = bench.rows()
+    bench.fail_at_batch = 2
+
+    with pytest.raises(RuntimeError, match="killed"):
+        bench.extract(CORPUS, budget=SMALL_BUDGET)
+
+    assert bench.rows() == before
+
+
+def test_shards_of_other_settings_are_not_taken(bench: Bench, tmp_path: Path) -> None:
+    """The samples and batches of a run with another site have the same names; their numbers are others."""
+    undisturbed = Bench(Store(tmp_path / "undisturbed" / "candidates.duckdb"), bench.model)
+    residual = Extraction(max_tokens=99, site="residual", layers=(0,))
+    undisturbed.extract(settings=residual, budget=SMALL_BUDGET)
+    bench.fail_at_batch = 2
+    with pytest.raises(RuntimeError, match="killed"):
+        bench.extract(budget=SMALL_BUDGET)
+
+    bench.fail_at_batch = None
+    bench.extract(settings=residual, budget=SMALL_BUDGET)
+
+    assert bench.rows_read == 8
+    assert bench.rows() == undisturbed.rows()
+    assert not bench.spool.exists()
+
+
+def test_corpus_that_changed_after_the_cut_is_read_right(bench: Bench, tmp_path: Path) -> None:
+    """The plan is another one then; a shard is taken only where its samples are the same."""
+    undisturbed = Bench(Store(tmp_path / "undisturbed" / "candidates.duckdb"), bench.model)
+    undisturbed.extract(CORPUS[1:], budget=SMALL_BUDGET)
+    bench.fail_at_batch = 3
+    with pytest.raises(RuntimeError, match="killed"):
+        bench.extract(CORPUS[:-1], budget=SMALL_BUDGET)
+
+    bench.fail_at_batch = None
+    bench.extract(CORPUS[1:], budget=SMALL_BUDGET)
+
+    assert bench.rows() == undisturbed.rows()
+
+
+# What cannot be read
+
+
+def test_refused_sample_is_recorded_with_its_reason_and_the_rest_goes_on(bench: Bench, own_folder: Path) -> None:
+    """Never dropped in silence, never scored with an invented value."""
+    refusal = "{% if 'while' in m['content'] %}{{ raise_exception('no loops') }}{% endif %}"
+    refusing = f"{{% for m in messages %}}{refusal}{{% endfor %}}"
+    (own_folder / "chat_template.jinja").write_text(refusing + CHAT_TEMPLATE)
+    bench.model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder)})
+    picked = {name for name, messages in CORPUS.rows() if any("while" in turn["content"] for turn in messages)}
+    assert 0 < len(picked) < 8
+
+    for n_extracted in (8 - len(picked), 0):  # a second run says the same and tries no sample again with the model
+        outcome = bench.extract()
+
+        assert (outcome.n_rejected, outcome.n_extracted) == (len(picked), n_extracted)
+        assert set(outcome.sample_ids) == set(CORPUS["sample_id"]) - picked
+        with bench.store.reading() as snapshot:
+            rejected = snapshot.connection.sql(
+                f"SELECT sample_id, corpus, reason FROM {REJECTED_SAMPLES.name}"
+            ).fetchall()
+            assert set(activation_table.samples(snapshot)["sample_id"]) == set(CORPUS["sample_id"]) - picked
+        assert {name for name, _, _ in rejected} == picked
+        assert {row[1:] for row in rejected} == {("candidates", "the chat template refuses it: no loops")}
+
+
+def test_nan_stores_nothing_and_names_the_sample(bench: Bench, own_folder: Path, llama: Any, tokenizer: Any) -> None:
+    """One poisoned value would spread into every mean and every score."""
+    encoded, _ = encode(CORPUS.rows(), tokenizer, "chat", 99)
+    one, token = token_of_one_sample(encoded)
+    poisoned = copy.deepcopy(llama)
+    with torch.no_grad():
+        poisoned.embed_tokens.weight[token] = torch.nan
+    poisoned.save_pretrained(own_folder)
+    bench.model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder)})
+
+    with pytest.raises(NonFiniteActivations, match=rf"for sample\(s\) {one.sample_id}\."):
+        bench.extract()
+
+    assert not bench.store.path.exists()
+    for file in bench.spool.rglob("*.arrow"):
+        assert one.sample_id.encode() not in file.read_bytes()
+
+
+def token_of_one_sample(samples: list[EncodedSample]) -> tuple[EncodedSample, int]:
+    """A sample and a token that no other sample has."""
+    for one in samples:
+        others = {token for other in samples if other is not one for token in other.token_ids}
+        if alone := set(one.token_ids) - others:
+            return one, min(alone)
+    raise AssertionError("every token is in two samples")
+
+
+@pytest.mark.parametrize("corpus", [CORPUS, CORPUS[:0]], ids=["samples", "no samples"])
+def test_layer_out_of_range_fails_before_the_model_is_loaded(bench: Bench, corpus: pl.DataFrame) -> None:
+    """Known in a second instead of after minutes of loading."""
+    _load.cache_clear()
+
+    with pytest.raises(RecipeError, match=r"extraction\.layers: 7 is out of range; LlamaModel has layers 0 to 1"):
+        bench.extract(corpus, settings=Extraction(layers=(1, 7)))
+
+    assert _load.cache_info().currsize == 0
+    assert not bench.store.path.exists()
+
+
+# Identity
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"settings": Extraction(max_tokens=99, site="residual")},
+        {"settings": Extraction(max_tokens=99, layers=(0,))},
+        {"settings": Extraction(max_tokens=99, template="plain")},
+        {"settings": Extraction(max_tokens=98)},
+        {"ends": True},
+        {"dtype": "bfloat16"},
+        {"weights": 2.0},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_identity_changes_with_what_changes_an_activation(
+    bench: Bench, own_folder: Path, llama: Any, changed: dict[str, Any]
+) -> None:
+    """Whatever is missing here would leave old activations in a table of new ones."""
+
+    def identity(
+        settings: Extraction = SETTINGS, ends: bool = False, dtype: str = "float32", weights: float = 1.0
+    ) -> str:
+        network = copy.deepcopy(llama)
+        with torch.no_grad():
+            network.norm.weight.mul_(weights)
+        network.save_pretrained(own_folder)
+        model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder), "dtype": dtype})
+        return extraction_identity(model, settings, ends)
+
+    assert identity() == identity()
+    assert identity(**changed) != identity()
+
+
+def test_identity_does_not_change_with_the_device(bench: Bench) -> None:
+    """A pool that a GPU read is not read again on a laptop."""
+    identities = {
+        extraction_identity(LanguageModel(**{**bench.model.model_dump(), "device": device}), SETTINGS, ends=False)
+        for device in ("auto", "cpu", "cuda:0")
+    }
+
+    assert len(identities) == 1
+
+
+def test_batches_and_shards_change_nothing_but_rounding(bench: Bench, tmp_path: Path) -> None:
+    """They are run configuration, which is in no version: so they must be in no result."""
+    one_by_one = Bench(Store(tmp_path / "other" / "candidates.duckdb"), bench.model)
+
+    versions = {bench.extract().data_version, one_by_one.extract(budget=Budget(1, 1)).data_version}
+
+    assert len(versions) == 1
+    for mine, other in zip(bench.rows(), one_by_one.rows(), strict=True):
+        assert mine[:2] == other[:2]
+        np.testing.assert_allclose(mine[2], other[2], atol=1e-6)
