@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 COMPREHENSIVE_TARGET = "all"
+POOL = "candidates"
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_RECIPE = PROJECT_ROOT / "recipes" / "demo.yaml"
 
@@ -60,7 +61,7 @@ class FieldTemplates(_Part):
         from jinja2 import Environment, TemplateSyntaxError
 
         try:
-            Environment(autoescape=False).parse(template or "")
+            Environment(autoescape=False).compile(template or "")  # parsing alone lets unknown filters pass
         except TemplateSyntaxError as error:
             raise ValueError(f"not a Jinja template: {error}") from error
         return template
@@ -121,7 +122,8 @@ class ModelSpec(_Part):
     def _hub_is_pinned(self) -> "ModelSpec":
         if self.source.startswith("hub:") and not self.revision:
             raise ValueError(
-                f"model {self.source!r} needs a `revision` (a commit of the repository), so that the result can be repeated"
+                f"model {self.source!r} needs a `revision` (a commit of the repository), "
+                "so that the result can be repeated"
             )
         return self
 
@@ -204,6 +206,8 @@ class Recipe(_Part):
                 raise ValueError(f"capability name {name!r} must match [a-z0-9_]+")
             if name == COMPREHENSIVE_TARGET:
                 raise ValueError(f"capability name {name!r} is taken: it is the target that combines all capabilities")
+            if name == POOL:
+                raise ValueError(f"capability name {name!r} is taken: it is the corpus that we choose from")
         return capabilities
 
     @field_validator("methods")
@@ -244,7 +248,7 @@ class Recipe(_Part):
 
     def corpus_sources(self, corpus: str) -> tuple[Source, ...]:
         """Sources of the candidate pool (`candidates`) or of a capability's in-domain set."""
-        return self.candidates if corpus == "candidates" else self.capabilities[corpus].examples
+        return self.candidates if corpus == POOL else self.capabilities[corpus].examples
 
     @cached_property
     def features_needed(self) -> list[FeatureName]:
@@ -264,7 +268,8 @@ class Recipe(_Part):
             name = match.group(1)
             if name not in os.environ:
                 raise RecipeError(
-                    f"{self.path}: {path!r} needs the environment variable {name}, which is not set. Run with {name}=... in front."
+                    f"{self.path}: {path!r} needs the environment variable {name}, which is not set. "
+                    f"Run with {name}=... in front."
                 )
             return str(Path(os.environ[name]).expanduser().absolute()) if match.start() == 0 else os.environ[name]
 
@@ -278,7 +283,7 @@ def ratio_key(ratio: Any) -> str:
         value = Decimal(str(ratio)).normalize()
     except ArithmeticError as error:
         raise ValueError(f"ratio {ratio!r} is not a number") from error
-    if isinstance(ratio, bool) or not value.is_finite() or not 0 < value <= 1:
+    if not value.is_finite() or not 0 < value <= 1:
         raise ValueError(f"ratio {ratio!r} must lie in (0, 1]")
     decimals = max(2, -int(value.as_tuple().exponent))
     if decimals > 4:
@@ -314,7 +319,7 @@ def load_recipe(path: str | Path | None = None) -> Recipe:
         )
     fields.pop("definitions", None)  # a place for YAML anchors
     try:
-        return Recipe(**{**fields, "path": file})
+        return Recipe.model_validate({**fields, "path": file})
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
         raise RecipeError("\n  ".join([f"{file}: {len(lines)} problem(s) in the recipe:", *lines])) from error

@@ -1,4 +1,7 @@
-"""One source row as one conversation: formats, normalisation, identity. A row that cannot be one raises `RowRejected`."""
+"""One source row as one conversation: formats, normalisation, identity.
+
+A row that cannot be a conversation raises `RowRejected`.
+"""
 
 import hashlib
 import json
@@ -48,7 +51,7 @@ def sample_id(messages: list[Message]) -> str:
 
 
 def _normalised(messages: list[tuple[Any, Any]]) -> list[Message]:
-    """Unicode NFC, line ends as `\\n`, outer white space gone, roles by their common names."""
+    """Unicode NFC, line ends as line feeds, outer white space gone, roles by their common names."""
     conversation = []
     for role, content in messages:
         if not isinstance(role, str) or (name := ROLE_NAMES.get(role.lower(), role.lower())) not in ROLES:
@@ -109,8 +112,10 @@ def _templated(templates: FieldTemplates) -> Callable[[Mapping[str, Any]], list[
 
     def read(fields: Mapping[str, Any]) -> list[Message]:
         try:
-            rendered: list[tuple[Any, Any]] = [(role, template.render(**fields)) for role, template in compiled]
-        except (TemplateError, ArithmeticError, TypeError, LookupError) as error:
+            rendered: list[tuple[Any, Any]] = [(role, template.render(fields)) for role, template in compiled]
+        except RowRejected:
+            raise
+        except (TemplateError, ArithmeticError, TypeError, LookupError, ValueError) as error:
             raise RowRejected(f"the template fails: {error}") from error
         return _normalised(rendered)
 

@@ -87,8 +87,8 @@ def _read_source(source: Source, recipe: Recipe) -> _SourceRead:
     needed = columns_of(source.format) | ({source.topic_field} if source.topic_field else set())
     if present and (absent := sorted(needed - present)):
         raise RecipeError(
-            f"{recipe.path}: source {source.source!r} has no column {', '.join(map(repr, absent))}, which its format needs. "
-            f"Its columns: {', '.join(sorted(present))}."
+            f"{recipe.path}: source {source.source!r} has no column {', '.join(map(repr, absent))}, "
+            f"which its format or `topic_field` names. Its columns: {', '.join(sorted(present))}."
         )
     conversation = reader_of(source.format)
     examples: dict[str, dict[str, Any]] = {}
@@ -99,7 +99,7 @@ def _read_source(source: Source, recipe: Recipe) -> _SourceRead:
                 raise RowRejected(row.problem)
             messages = conversation(row.fields)
         except RowRejected as reason:
-            excerpt = row.excerpt or str(dict(row.fields))[:80]
+            excerpt = _encodable(row.excerpt or str(dict(row.fields))[:80])
             rejected.append(
                 {
                     "source": source.source,
@@ -120,10 +120,15 @@ def _read_source(source: Source, recipe: Recipe) -> _SourceRead:
                 "messages": messages,
                 "source": source.source,
                 "source_row": row.number,
-                "topic": None if topic is None else str(topic),
+                "topic": None if topic is None else _encodable(str(topic)),
             },
         )
     return _SourceRead(list(examples.values()), rejected, len(rows), n_duplicates)
+
+
+def _encodable(text: str) -> str:
+    """Text that a table can hold: JSON can spell half a surrogate pair, UTF-8 cannot."""
+    return text.encode("utf-8", errors="replace").decode()
 
 
 def _sample(examples: list[dict[str, Any]], source: Source) -> list[dict[str, Any]]:
@@ -154,5 +159,6 @@ def _require_enough(recipe: Recipe, corpus: str, n_examples: int, n_rows: int, r
     because = f" Rejected: {'; '.join(f'{count} x {reason}' for reason, count in reasons)}." if reasons else ""
     why = " for a principal component" if needs_component else ""
     raise RecipeError(
-        f"{recipe.path}: {what} has {n_examples} usable example(s) of {n_rows} row(s) from {sources}; {needed} are needed{why}.{because}"
+        f"{recipe.path}: {what} has {n_examples} usable example(s) of {n_rows} row(s) from {sources}; "
+        f"{needed} are needed{why}.{because}"
     )

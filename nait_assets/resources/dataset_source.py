@@ -77,7 +77,7 @@ def hub_commit(repository: str, revision: str | None, kind: str) -> str:
 
     try:
         return str(HfApi().repo_info(repository, revision=revision, repo_type=kind).sha)
-    except Exception as error:  # noqa: BLE001  the hub's client raises half a dozen unrelated classes
+    except Exception as error:  # the hub's client raises half a dozen unrelated classes
         raise hub_error(repository, revision, kind, error) from error
 
 
@@ -87,8 +87,9 @@ def hub_error(repository: str, revision: str | None, kind: str, error: Exception
     use = "name a file of it as `source`" if kind == "dataset" else "name the folder as the model's `source`"
     reason = (str(error).strip().splitlines() or [""])[0]
     return RecipeError(
-        f"the hub's {kind} {repository!r} (revision {revision or 'default'}) cannot be read: {type(error).__name__}: {reason}. "
-        f"Check its name, your connection and, for a gated one, HF_TOKEN. To use a local copy: "
+        f"the hub's {kind} {repository!r} (revision {revision or 'default'}) cannot be read: "
+        f"{type(error).__name__}: {reason.rstrip('.')}. "
+        "Check its name, your connection and, for a gated one, HF_TOKEN. To use a local copy: "
         f"`hf download {flag}{repository} --local-dir FOLDER` where there is a connection, then {use}."
     )
 
@@ -97,7 +98,8 @@ def _local_file(source: Source, recipe: Recipe) -> Path:
     file = recipe.resolve(source.source)
     if not file.is_file():
         raise RecipeError(
-            f"{recipe.path}: there is no file {file} (source {source.source!r}). Relative paths start at the recipe's folder."
+            f"{recipe.path}: there is no file {file} (source {source.source!r}). "
+            "Relative paths start at the recipe's folder."
         )
     if file.suffix not in READERS:
         raise RecipeError(
@@ -113,11 +115,13 @@ def _jsonl_rows(file: Path) -> Iterator[SourceRow]:
                 continue
             excerpt = line[:80].decode("utf-8", errors="replace").strip()
             try:
-                fields = json.loads(line.decode("utf-8"))
+                fields = json.loads(line.rstrip().decode("utf-8-sig"))
             except UnicodeDecodeError as error:
                 yield SourceRow(number, {}, f"invalid UTF-8 at byte {error.start} of the line", excerpt)
             except json.JSONDecodeError as error:
                 yield SourceRow(number, {}, f"invalid JSON: {error.msg} at column {error.colno}", excerpt)
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+                yield SourceRow(number, {}, f"unreadable JSON: {error}", excerpt)
             else:
                 yield _row_of(number, fields, excerpt)
 
@@ -130,8 +134,8 @@ def _row_of(number: int, fields: Any, excerpt: str) -> SourceRow:
 
 def _json_rows(file: Path) -> Iterator[SourceRow]:
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        rows = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{file} is not JSON in UTF-8: {error}") from error
     if not isinstance(rows, list):
         raise RecipeError(
@@ -143,7 +147,7 @@ def _json_rows(file: Path) -> Iterator[SourceRow]:
 
 def _csv_rows(file: Path) -> Iterator[SourceRow]:
     csv.field_size_limit(2**31 - 1)
-    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         for number, fields in enumerate(csv.DictReader(lines), start=1):
             texts = [*filter(None, fields), *(value for value in fields.values() if isinstance(value, str))]
             excerpt = " ".join(texts)[:80].encode("utf-8", errors="replace").decode()
@@ -182,7 +186,7 @@ def _hub_rows(source: Source) -> Iterator[SourceRow]:
     for config in configs:
         try:
             rows = datasets.load_dataset(source.hub_id, config, split=source.split, revision=commit)
-        except Exception as error:  # noqa: BLE001  as above
+        except Exception as error:  # as above
             raise hub_error(source.hub_id, source.revision, "dataset", error) from error
         for fields in rows:
             number += 1

@@ -101,7 +101,7 @@ class Store:
                 now = time.monotonic()
                 if now > deadline:
                     raise WarehouseError(
-                        f"{self.path} was locked by another process for {self.lock_timeout_seconds:.0f} s ({error}). "
+                        f"{self.path} was locked by another process for {self.lock_timeout_seconds:g} s ({error}). "
                         "Wait for that run to end, or close the program that has the file open for writing."
                     ) from error
                 if now > next_line:

@@ -1,0 +1,319 @@
+"""The recipe: what it accepts, what it refuses and with which words, and what its fingerprints depend on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nait_assets.recipe import DEFAULT_RECIPE, Recipe, RecipeError, fingerprint, load_recipe, ratio_key, subset_size
+
+TEMPLATES = {"user": "{{ question }}", "assistant": "{{ answer }}"}
+
+
+def recipe_fields(**fields: Any) -> dict[str, Any]:
+    """The smallest recipe, with some fields replaced."""
+    return {
+        "name": "tiny",
+        "model": {"source": "model"},
+        "candidates": {"source": "pool.jsonl"},
+        "capabilities": {"math": {"source": "math.jsonl"}},
+        "ratios": [0.1],
+        **fields,
+    }
+
+
+def recipe_in(folder: Path, **fields: Any) -> Recipe:
+    """The smallest recipe, with some fields replaced, as a file in a folder."""
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe_fields(**fields)), encoding="utf-8")
+    return load_recipe(path)
+
+
+def refusal_of(folder: Path, **fields: Any) -> str:
+    """What is said of a recipe that cannot be used."""
+    with pytest.raises(RecipeError) as error:
+        recipe_in(folder, **fields)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DEFAULT_RECIPE.parent.glob("*.yaml")))
+def test_every_recipe_that_we_ship_loads(name: str) -> None:
+    """They are the examples that users start from."""
+    assert load_recipe(DEFAULT_RECIPE.parent / name).targets[-1] == "all"
+
+
+def test_recipe_comes_from_the_argument_then_the_environment_then_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line overrides the shell's setting; with neither, a fresh clone runs the demo."""
+    assert load_recipe().path == DEFAULT_RECIPE
+    recipe_in(tmp_path, name="from_environment")
+    monkeypatch.setenv("NAIT_RECIPE", str(tmp_path / "recipe.yaml"))
+    assert load_recipe().name == "from_environment"
+    assert load_recipe(DEFAULT_RECIPE).name == "demo"
+
+
+def test_missing_recipe_is_named_with_where_the_name_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forgotten NAIT_RECIPE in the shell is otherwise hard to find."""
+    missing = tmp_path / "nowhere.yaml"
+    with pytest.raises(RecipeError, match=rf"no recipe at {missing} \(from --recipe\).*recipes/"):
+        load_recipe(missing)
+    monkeypatch.setenv("NAIT_RECIPE", str(missing))
+    with pytest.raises(RecipeError, match=rf"no recipe at {missing} \(from NAIT_RECIPE\)"):
+        load_recipe()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [1", "is not readable as YAML"),
+        (b"name: \xff", "is not readable as YAML"),
+        (b"", "holds NoneType, not the fields of a recipe"),
+        (b"- name", "holds list, not the fields of a recipe"),
+        (b"1: one", "problem(s) in the recipe"),
+    ],
+)
+def test_file_that_is_no_recipe_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    """The wrong file given as a recipe ends in one sentence, not in a traceback."""
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError) as error:
+        load_recipe(path)
+    assert str(path) in str(error.value)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"ratio": [0.1]}, ["ratio: unknown field", "recipes/README.md"]),
+        ({"extraction": {"sites": "mlp"}}, ["extraction.sites: unknown field"]),
+        ({"candidates": {"source": "a", "lmit": 3}}, ["candidates.0.lmit: unknown field"]),
+        (
+            {"candidates": {"source": "a", "format": {**TEMPLATES, "answer": "x"}}},
+            ["candidates.0.format.answer: unknown field"],
+        ),
+        (
+            {"candidates": {"source": "a", "format": "alpacca"}},
+            ["candidates.0.format", "'alpacca'", "messages, alpaca"],
+        ),
+        ({"candidates": {"source": "a", "format": {"user": "x"}}}, ["candidates.0.format.assistant", "required"]),
+        (
+            {"candidates": {"source": "a", "format": {**TEMPLATES, "user": "{{ q"}}},
+            ["candidates.0.format.user", "Jinja"],
+        ),
+        (
+            {"candidates": {"source": "a", "format": {**TEMPLATES, "user": "{{ q | shout }}"}}},
+            ["candidates.0.format.user", "'shout'"],
+        ),
+        ({"candidates": {"source": "a", "limit": 0}}, ["candidates.0.limit", "1", "got 0"]),
+        ({"candidates": {"source": "a", "topic": "x", "topic_field": "y"}}, ["candidates.0", "not both"]),
+        ({"candidates": []}, ["candidates", "at least 1 item"]),
+        ({"methods": ["nait", "naitt"]}, ["methods.1", "'naitt'", "'nait_standardized'", "'random'"]),
+        ({"methods": ["nait", "nait"]}, ["methods", "distinct"]),
+        ({"methods": []}, ["methods", "at least 1 item"]),
+        ({"extraction": {"site": "attention"}}, ["extraction.site", "'attention'", "'mlp' or 'residual'"]),
+        ({"extraction": {"layers": "last"}}, ["extraction.layers", "'last'", "'all'"]),
+        ({"extraction": {"layers": [-1]}}, ["extraction.layers", "got -1", "greater than or equal to 0"]),
+        ({"extraction": {"layers": [2, 2]}}, ["extraction.layers", "[2, 2]", "distinct"]),
+        ({"extraction": {"layers": []}}, ["extraction.layers", "[]", "distinct"]),
+        ({"model": {"source": "m", "dtype": "int8"}}, ["model.dtype", "'int8'", "'bfloat16'"]),
+        ({"model": {"source": "hub:org/name"}}, ["model", "'hub:org/name'", "`revision`"]),
+        ({"capabilities": {}}, ["capabilities", "at least 1 item"]),
+        ({"capabilities": {"math": {}}}, ["capabilities.math", "source of examples", "`features`"]),
+        ({"capabilities": {"math": {"examples": [{"source": "a"}], "features": "b"}}}, ["capabilities.math", "either"]),
+        ({"features": {"change": "last"}}, ["features.change", "'last'", "'mean_minus_first'"]),
+        ({"name": "My Recipe"}, ["name", "'My Recipe'", "[a-z0-9_]+"]),
+    ],
+)
+def test_wrong_field_is_named_with_its_value_and_what_would_work(
+    tmp_path: Path, fields: dict[str, Any], words: list[str]
+) -> None:
+    """A typing error must not be ignored, nor cost a run of hours before it shows."""
+    message = refusal_of(tmp_path, **fields)
+    assert str(tmp_path / "recipe.yaml") in message
+    for word in words:
+        assert word in message
+
+
+def test_every_wrong_field_has_a_line_of_its_own(tmp_path: Path) -> None:
+    """A user corrects a recipe once, not once per mistake."""
+    lines = refusal_of(tmp_path, seeed=1, methods=["nait", "x"], extraction={"site": "y"}).splitlines()
+    assert "3 problem(s)" in lines[0]
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["extraction.site", "methods.1", "seeed"]
+
+
+@pytest.mark.parametrize("name", ["Math", "two words", "ma-th", "", "math\n"])
+def test_capability_name_that_is_no_identifier_is_refused(tmp_path: Path, name: str) -> None:
+    """Names become partition keys, folders and file names."""
+    message = refusal_of(tmp_path, capabilities={name: {"source": "a.jsonl"}})
+    assert f"capabilities: capability name {name!r} must match [a-z0-9_]+" in message
+
+
+def test_capability_named_all_is_refused(tmp_path: Path) -> None:
+    """`all` is the target that combines the capabilities; the two would overwrite each other."""
+    assert "capability name 'all' is taken" in refusal_of(tmp_path, capabilities={"all": {"source": "a.jsonl"}})
+
+
+def test_capability_named_candidates_is_refused(tmp_path: Path) -> None:
+    """The pool is the corpus `candidates`: the capability would be read from its sources, into its files."""
+    message = refusal_of(tmp_path, capabilities={"candidates": {"source": "a.jsonl"}})
+    assert "capability name 'candidates' is taken" in message
+
+
+@pytest.mark.parametrize("ratio", [0, -0.1, 1.01, float("nan"), float("inf")])
+def test_ratio_outside_its_interval_is_refused(tmp_path: Path, ratio: float) -> None:
+    """A ratio of 30, meant as per cent, would otherwise select everything."""
+    assert f"ratios: ratio {ratio!r} must lie in (0, 1]" in refusal_of(tmp_path, ratios=[0.5, ratio])
+
+
+@pytest.mark.parametrize("ratio", ["a tenth", None, True, [0.1]])
+def test_ratio_that_is_no_number_is_refused(tmp_path: Path, ratio: Any) -> None:
+    """`true` is 1 to Python and would select everything."""
+    assert f"ratios: ratio {ratio!r} is not a number" in refusal_of(tmp_path, ratios=[ratio])
+
+
+def test_ratio_is_not_rounded_to_a_key(tmp_path: Path) -> None:
+    """0.00001 written with four decimals is 0."""
+    assert "ratios: ratio 1e-05 has more than four decimals" in refusal_of(tmp_path, ratios=[0.00001])
+
+
+def test_ratios_equal_once_written_are_refused(tmp_path: Path) -> None:
+    """Two ratios of one key would be one partition, and one folder."""
+    message = refusal_of(tmp_path, ratios=[0.1, "0.100"])
+    assert "ratios [0.1, '0.100'] must differ" in message
+    assert "['0.10', '0.10']" in message
+
+
+def test_a_single_ratio_must_stand_in_a_list(tmp_path: Path) -> None:
+    """The message shows the value that was given."""
+    assert "ratios must be a list of numbers, not 0.1" in refusal_of(tmp_path, ratios=0.1)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "key"),
+    [
+        (0.1, "0.10"),
+        ("0.1", "0.10"),
+        (0.105, "0.105"),
+        (1, "1.00"),
+        (1.0, "1.00"),
+        (0.0625, "0.0625"),
+        (1e-4, "0.0001"),
+    ],
+)
+def test_ratio_key_is_a_plain_decimal_of_at_least_two_places(ratio: Any, key: str) -> None:
+    """The key names a partition and a folder: one spelling per number, never `1e-4`."""
+    assert ratio_key(ratio) == key
+
+
+def test_ratios_are_keys_in_rising_order(tmp_path: Path) -> None:
+    """The order in the recipe must not change the partitions."""
+    assert recipe_in(tmp_path, ratios=[0.3, 1, 0.05, 0.105]).ratios == ("0.05", "0.105", "0.30", "1.00")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "n_candidates", "size"),
+    [("0.07", 100, 7), ("0.10", 20, 2), ("0.10", 21, 3), ("0.01", 3, 1), ("1.00", 5, 5), ("0.0001", 10**8, 10**4)],
+)
+def test_subset_size_is_the_exact_ceiling(ratio: str, n_candidates: int, size: int) -> None:
+    """In floats ceil(0.07 x 100) is 8: 0.07 is a little more than seven hundredths."""
+    assert subset_size(ratio, n_candidates) == size
+
+
+def test_order_of_layers_does_not_matter(tmp_path: Path) -> None:
+    """Layers 1 and 3 are the same extraction however they are listed: nothing is read twice."""
+    one, other = (recipe_in(tmp_path, extraction={"layers": layers}).extraction for layers in ([3, 1], [1, 3]))
+    assert fingerprint(one) == fingerprint(other)
+
+
+def test_relative_path_starts_at_the_folder_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe means the same from every working folder."""
+    (tmp_path / "recipes").mkdir()
+    recipe = recipe_in(tmp_path / "recipes")
+    monkeypatch.chdir("/")
+    assert recipe.resolve("../data/a.jsonl") == tmp_path / "data" / "a.jsonl"
+    assert recipe.resolve("/data/a.jsonl") == Path("/data/a.jsonl")
+
+
+def test_variable_in_a_path_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative value is relative to the working folder, as `NAIT_DATA=../data nait run` means it."""
+    (tmp_path / "recipes").mkdir()
+    recipe = recipe_in(tmp_path / "recipes")
+    monkeypatch.setenv("NAIT_DATA", "/somewhere")
+    monkeypatch.setenv("PART", "two")
+    assert recipe.resolve("${NAIT_DATA}/pool_${PART}.jsonl") == Path("/somewhere/pool_two.jsonl")
+    monkeypatch.setenv("NAIT_DATA", "data")
+    monkeypatch.chdir(tmp_path)
+    assert recipe.resolve("${NAIT_DATA}/a.jsonl") == tmp_path / "data" / "a.jsonl"
+
+
+def test_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
+    """An unset variable must not become an empty string and another file."""
+    recipe = recipe_in(tmp_path)
+    with pytest.raises(RecipeError) as error:
+        recipe.resolve("${NAIT_DATA}/a.jsonl")
+    assert str(recipe.path) in str(error.value)
+    assert "'${NAIT_DATA}/a.jsonl' needs the environment variable NAIT_DATA" in str(error.value)
+    assert "NAIT_DATA=..." in str(error.value)
+
+
+def test_one_source_may_stand_without_a_list(tmp_path: Path) -> None:
+    """`{source: ...}`, `[{source: ...}]` and `{examples: [{source: ...}]}` are the same capability."""
+    source = {"source": "a.jsonl"}
+    short, listed, full = (
+        recipe_in(tmp_path, capabilities={"math": value}, candidates=candidates)
+        for value, candidates in [(source, source), ([source], [source]), ({"examples": [source]}, [source])]
+    )
+    assert short == listed == full
+    assert fingerprint(short.candidates) == fingerprint(listed.candidates)
+
+
+def test_definitions_hold_anchors_and_are_no_field(tmp_path: Path) -> None:
+    """A source that is both a capability and planted in the pool is written once."""
+    path = tmp_path / "recipe.yaml"
+    anchors = "definitions:\n  a: &a {source: a.jsonl, seed: 3}\n"
+    rest = yaml.safe_dump(recipe_fields(candidates="X")).replace("candidates: X", "candidates: {<<: *a, limit: 2}")
+    path.write_text(anchors + rest, encoding="utf-8")
+    source = load_recipe(path).candidates[0]
+    assert (source.source, source.seed, source.limit) == ("a.jsonl", 3, 2)
+
+
+def test_targets_are_the_capabilities_and_all_of_them(tmp_path: Path) -> None:
+    """The comprehensive target combines every capability, in an order that the recipe's order does not change."""
+    recipe = recipe_in(tmp_path, capabilities={"math": {"source": "a"}, "code": {"features": "b"}})
+    assert recipe.targets == ["code", "math", "all"]
+    assert recipe.capabilities_of("all") == ["code", "math"]
+    assert recipe.capabilities_of("math") == ["math"]
+    assert recipe.capabilities_with_examples == ["math"]
+
+
+def test_only_features_that_a_method_reads_are_needed(tmp_path: Path) -> None:
+    """A recipe without `nait` must not demand what its principal component demands."""
+    assert recipe_in(tmp_path, methods=["random"]).features_needed == []
+    assert recipe_in(tmp_path, methods=["random", "nait_standardized"]).features_needed == ["standardized_centroids"]
+    assert recipe_in(tmp_path).features_needed == ["nait_directions", "standardized_centroids"]
+
+
+def test_recipe_cannot_be_changed_after_it_is_read(tmp_path: Path) -> None:
+    """Fingerprints are taken at definition time: a later change would be a result that no version tells of."""
+    with pytest.raises(ValueError, match="frozen"):
+        recipe_in(tmp_path).extraction.max_tokens = 3  # type: ignore[misc]
+
+
+def test_fingerprint_follows_values_and_not_their_order(tmp_path: Path) -> None:
+    """It is the code version: stale when a field changes, and only then."""
+    recipe = recipe_in(tmp_path, candidates={"source": "a.jsonl", "seed": 1})
+    same = recipe_in(tmp_path, candidates={"seed": 1, "source": "a.jsonl"})
+    other = recipe_in(tmp_path, candidates={"source": "a.jsonl", "seed": 2})
+    assert fingerprint(recipe.candidates) == fingerprint(same.candidates) != fingerprint(other.candidates)
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint(["a", "b"]) != fingerprint(["b", "a"])
+    assert fingerprint("a", "b") != fingerprint("ab")
+
+
+def test_fingerprint_of_a_recipe_is_the_same_in_another_folder(tmp_path: Path) -> None:
+    """Moving a clone must not recompute anything."""
+    (tmp_path / "elsewhere").mkdir()
+    assert fingerprint(recipe_in(tmp_path)) == fingerprint(recipe_in(tmp_path / "elsewhere"))
