@@ -1,0 +1,64 @@
+"""The recipe of real data sets, on the real files; skipped where `NAIT_DATA` does not name a folder that holds them."""
+
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from nait_assets.corpora.corpus import read_corpus
+from nait_assets.recipe import PROJECT_ROOT, Recipe, load_recipe
+
+NAIT_DATA = os.environ.get("NAIT_DATA", "")  # read before the fixtures hide it
+HERE = Path(NAIT_DATA).absolute() if NAIT_DATA else None
+
+pytestmark = pytest.mark.skipif(
+    HERE is None or not (HERE / "alpaca_52k.parquet").exists(),
+    reason="NAIT_DATA names no folder with alpaca_52k.parquet (see recipes/README.md)",
+)
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """`recipes/alpaca.yaml`."""
+    monkeypatch.setenv("NAIT_DATA", str(HERE))
+    return load_recipe(PROJECT_ROOT / "recipes" / "alpaca.yaml")
+
+
+def test_alpaca_pool_holds_what_the_recipe_plants(recipe: Recipe) -> None:
+    """The retrieval table counts planted rows: 40 of each of three capabilities among 2,000 of Alpaca."""
+    corpus = read_corpus(recipe, "candidates")
+    counts = dict(corpus.examples["topic"].value_counts().iter_rows())
+    assert counts == {"alpaca": 2000, "gsm8k": 40, "bbh": 40, "bigcodebench": 40}
+    assert corpus.n_rows == 51_941 + 7_473 + 6_511 + 1_140
+
+
+def test_planted_rows_are_not_among_the_examples_of_their_capability(recipe: Recipe) -> None:
+    """A method that had seen the planted rows would find them for the wrong reason."""
+    pool = set(read_corpus(recipe, "candidates").examples["sample_id"].to_list())
+    for capability in recipe.capability_names:
+        examples = read_corpus(recipe, capability).examples
+        assert len(examples) == 64
+        assert pool.isdisjoint(examples["sample_id"].to_list())
+
+
+@pytest.mark.parametrize(
+    ("capability", "in_question", "in_answer"),
+    [
+        ("gsm8k", r"\w", r"#### -?[\d,]+"),
+        ("mmlu", r"\nA\. .*\nB\. .*\nC\. .*\nD\. ", r"^[ABCD]$"),
+        ("bbh", r"\w", r"\S"),
+        ("tydiqa", r"\n\n.*\?", r"\S"),
+        ("bigcodebench", r"(?i)python|function|should", r"def task_func"),
+    ],
+)
+def test_templates_fit_the_columns_of_the_real_files(
+    recipe: Recipe, capability: str, in_question: str, in_answer: str
+) -> None:
+    """A mapping that renders the wrong column gives text of the wrong kind."""
+    contents = pl.col("messages").list.eval(pl.element().struct.field("content"))
+    examples = read_corpus(recipe, capability).examples.select(
+        question=contents.list.first(), answer=contents.list.last()
+    )
+    assert examples["question"].str.contains(in_question, literal=False).mean() > 0.9
+    assert examples["answer"].str.contains(in_answer, literal=False).all()
