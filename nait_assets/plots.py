@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     import altair as alt
 
 MOST_BYTES = 50_000  # every byte of metadata lies in Dagster's event log
+MOST_MARKS = 40  # points of a line, and half as many ratios in a legend: more are neither legible nor small
 
 
 def line(frame: pl.DataFrame, x: str, y: str) -> dg.MetadataValue:
     """One quantity along another, for example by layer."""
     import altair as alt
 
-    return _picture(alt.Chart(frame.select(x, y)).mark_line(point=True).encode(x=alt.X(x), y=alt.Y(y)))
+    mark = alt.MarkDef(type="line", point=len(frame) <= MOST_MARKS)
+    return _picture(alt.Chart(frame.select(x, y), mark=mark).encode(x=alt.X(x), y=alt.Y(y)))
 
 
 def histogram(frame: pl.DataFrame, column: str, thresholds: dict[str, float] | None = None) -> dg.MetadataValue:
@@ -24,12 +26,17 @@ def histogram(frame: pl.DataFrame, column: str, thresholds: dict[str, float] | N
     import altair as alt
     import numpy as np
 
-    counts, edges = np.histogram(frame[column].to_numpy(), bins=40)
+    values = frame[column].to_numpy()
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-9 * max(abs(low), abs(high)):  # floats this close have no room for 40 bins between them
+        low, high = low - 0.5 * max(1.0, abs(low)), high + 0.5 * max(1.0, abs(high))
+    counts, edges = np.histogram(values, bins=40, range=(low, high))
     bins = pl.DataFrame({column: edges[:-1], "end": edges[1:], "count": counts})
     chart = alt.Chart(bins).mark_bar().encode(x=alt.X(column, bin="binned", title=column), x2="end", y="count")
     if thresholds:
         rules = pl.DataFrame({column: list(thresholds.values()), "ratio": list(thresholds)})
-        chart = chart + alt.Chart(rules).mark_rule(size=2).encode(x=column, color="ratio")
+        legend = alt.Undefined if len(thresholds) <= MOST_MARKS // 2 else None
+        chart = chart + alt.Chart(rules).mark_rule(size=2).encode(x=column, color=alt.Color("ratio", legend=legend))
     return _picture(chart)
 
 
@@ -37,5 +44,6 @@ def _picture(chart: "alt.Chart | alt.LayerChart") -> dg.MetadataValue:
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(chart.properties(width=420, height=160).to_json()).encode()
-    assert len(svg) <= MOST_BYTES, f"a picture of {len(svg)} bytes"
-    return dg.MetadataValue.md(f"![plot](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})")
+    picture = f"![plot](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
+    assert len(picture) <= MOST_BYTES, f"a picture of {len(picture)} bytes"
+    return dg.MetadataValue.md(picture)

@@ -14,6 +14,7 @@ import numpy as np
 from nait_assets.recipe import FeatureName, Recipe, RecipeError
 from nait_assets.resources.files import replacing
 
+FORMAT = "nait-feature-1"
 TENSORS: dict[FeatureName, tuple[str, ...]] = {
     "nait_directions": ("direction",),
     "standardized_centroids": ("mean_activation", "centroid"),
@@ -54,7 +55,7 @@ def write_feature_file(path: Path, origin: FeatureOrigin, tensors: Mapping[str, 
         save_file(
             {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
             temporary,
-            metadata={"format": "nait-feature-1", **metadata},
+            metadata={"format": FORMAT, **metadata},
         )
 
 
@@ -85,41 +86,58 @@ def read_feature_file(
         path: Of the file.
         feature: That the file should hold.
         model: Identity of the reader's model.
-        site: Of the reader's extraction, as are `layers` and `template`.
+        site: Of the reader's extraction.
+        layers: Of the reader's extraction.
+        template: Of the reader's extraction.
 
     Raises:
         RecipeError: The file is not a feature file, holds another feature, or rests on something else than asked for.
     """
     from safetensors import SafetensorError, safe_open
 
+    mend = f"Name a {feature}.safetensors that this project wrote, or give examples of the capability instead."
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:  # asked first: a model's own weights are safetensors too, and large
+                raise RecipeError(
+                    f"{path} is a safetensors file, yet not a feature file: its metadata lacks format {FORMAT}. {mend}"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  the handle is no mapping
     except (SafetensorError, OSError) as error:
-        raise RecipeError(f"{path} is not a readable safetensors file: {error}") from error
-    if metadata.get("format") != "nait-feature-1":
-        raise RecipeError(
-            f"{path} is a safetensors file, yet not a feature file of this project (its metadata lacks format nait-feature-1)."
-        )
-    origin = FeatureOrigin(
-        feature=metadata["feature"],
-        capability=metadata["capability"],
-        model=metadata["model"],
-        site=metadata["site"],
-        layers=tuple(json.loads(metadata["layers"])),
-        template=metadata["template"],
-        n_samples=json.loads(metadata["n_samples"]),
-        data_version=metadata["data_version"],
-    )
+        raise RecipeError(f"{path} is not a readable safetensors file: {error}. {mend}") from error
+    origin = _origin(path, metadata, mend)
     if origin.feature != feature:
         raise RecipeError(
-            f"{path} holds {origin.feature}, and a method of the recipe needs {feature}: name the folder that holds both, or drop the method."
+            f"{path} holds {origin.feature}, and a method of the recipe needs {feature}: "
+            "name the folder that holds both, or drop the method."
         )
     wanted = {"model": model, "site": site, "layers": layers, "template": template}
     for name, value in wanted.items():
         if getattr(origin, name) != value:
             raise RecipeError(
-                f"{path} was made with {name} {getattr(origin, name)}, and the recipe's is {value}: a feature holds only where it was read."
+                f"{path} was made with {name} {getattr(origin, name)}, and the recipe's is {value}: a feature holds "
+                "only where it was read. Set the recipe's to the file's, or make the file again with this recipe."
             )
+    shapes = {name: tensors[name].shape if name in tensors else None for name in TENSORS[feature]}
+    if any(shape is None or len(shape) != 2 or shape[0] != len(layers) for shape in shapes.values()):
+        raise RecipeError(
+            f"{path} is damaged: of {len(layers)} layers it should hold matrices, and has {shapes}. {mend}"
+        )
     return origin, tensors
+
+
+def _origin(path: Path, metadata: Mapping[str, str], mend: str) -> FeatureOrigin:
+    try:
+        return FeatureOrigin(
+            feature=metadata["feature"],
+            capability=metadata["capability"],
+            model=metadata["model"],
+            site=metadata["site"],
+            layers=tuple(json.loads(metadata["layers"])),
+            template=metadata["template"],
+            n_samples=json.loads(metadata["n_samples"]),
+            data_version=metadata["data_version"],
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise RecipeError(f"{path} is damaged: its metadata lacks or garbles {error}. {mend}") from error

@@ -24,7 +24,8 @@ class NeuronStatistics:
     def standardize(self, activations: np.ndarray) -> np.ndarray:
         """`(..., width)` activations in standard deviations from the pool's mean; 0 for neurons that never vary."""
         spread = self.standard_deviation
-        return (activations - self.mean) * np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
+        varies = spread >= np.finfo(np.float32).tiny  # one over a subnormal number is infinite
+        return (activations - self.mean) * np.divide(1, spread, out=np.zeros_like(spread), where=varies)
 
 
 def neuron_statistics(scan: Iterable[tuple[int, np.ndarray, np.ndarray]]) -> pl.DataFrame:

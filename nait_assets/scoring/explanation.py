@@ -63,10 +63,15 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
         if len(pool) != 1:
             found = f"{len(pool)} samples begin so" if len(pool) else "no candidate has it"
             raise RecipeError(
-                f"sample id {sample_id!r}: {found} in {snapshot.path}. Ids are in scoring.scores and in every subset's train.jsonl."
+                f"sample id {sample_id!r}: {found} in {snapshot.path}. "
+                "Ids are in scoring.scores and in every subset's train.jsonl."
             )
         sample = pool.row(0, named=True)
-        query = "SELECT method, score, rank, (SELECT count(*) FROM scoring.scores o WHERE o.method = s.method AND o.target = s.target) FROM scoring.scores s WHERE target = ? AND sample_id = ? ORDER BY method"
+        query = """
+            SELECT method, score, rank, n_candidates FROM (
+                SELECT *, count(*) OVER (PARTITION BY method) AS n_candidates FROM scoring.scores WHERE target = ?
+            ) WHERE sample_id = ? ORDER BY method
+        """
         scores = (
             snapshot.connection.execute(query, [target, sample["sample_id"]]).fetchall()
             if snapshot.has_table("scoring.scores")
@@ -110,6 +115,7 @@ def _neuron_lines(
         return ["  none: the sample was rejected when it was read"]
     frame = contributions(activations, statistics, centroids, n_neurons)
     return [
-        f"  layer {row['layer']:>3}  neuron {row['neuron']:>6}  sample {row['standardized_activation']:+7.2f} sd  target {row['centroid']:+6.2f}  share {row['contribution']:+.5f}"
+        f"  layer {row['layer']:>3}  neuron {row['neuron']:>6}  sample {row['standardized_activation']:+7.2f} sd"
+        f"  target {row['centroid']:+6.2f}  share {row['contribution']:+.5f}"
         for row in frame.iter_rows(named=True)
     ]

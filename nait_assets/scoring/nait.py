@@ -56,7 +56,8 @@ def score(inputs: ScoringInputs) -> np.ndarray:
 
 METHOD = Method(
     "nait",
-    "The paper's rule: a candidate's activations along the capability's principal direction of change, summed over layers.",
+    "The paper's rule: a candidate's activations along the capability's principal direction of change, "
+    "summed over layers.",
     score,
     feature=NAIT_DIRECTIONS,
 )

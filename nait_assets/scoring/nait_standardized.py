@@ -40,7 +40,8 @@ def cosines(
     norms = np.sqrt(squares)[:, None] * np.sqrt(
         sum((matrix.astype(np.float64) ** 2).sum(axis=1) for matrix in centroids.values())
     )
-    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    quotients = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    return np.clip(quotients, -1.0, 1.0)  # rounding in float32 steps over 1 by about 1e-7
 
 
 def combined_centroids(features: Mapping[str, pl.DataFrame]) -> dict[int, np.ndarray]:
@@ -65,7 +66,8 @@ def score(inputs: ScoringInputs) -> np.ndarray:
 
 METHOD = Method(
     "nait_standardized",
-    "The recommended rule: cosine between a candidate and the capability, both standardised neuron by neuron against the pool.",
+    "The recommended rule: cosine between a candidate and the capability, both standardised neuron by neuron "
+    "against the pool.",
     score,
     feature=STANDARDIZED_CENTROIDS,
     standardizes=True,

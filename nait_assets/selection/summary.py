@@ -9,7 +9,7 @@ import polars as pl
 from nait_assets.extraction import activation_table
 from nait_assets.recipe import Recipe, subset_size
 from nait_assets.resources import Warehouse
-from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, scores_table
+from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, scores_table
 
 N_BEST = 5
 TOP = "0.10"
@@ -46,14 +46,14 @@ def summarize(recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | N
         rejected = snapshot.connection.execute(
             f"SELECT corpus, count(*) FROM {REJECTED_ROWS.name} GROUP BY corpus ORDER BY corpus"
         ).fetchall()
-        scores = {
+        scores: dict[tuple[str, str], pl.DataFrame] = {
             (method, target): snapshot.read(scores_table(method), target=target)
             for method in recipe.methods
             for target in recipe.targets
         }
-    lines = [
-        f"Pool: {len(pool):,} candidates. Rejected rows: {', '.join(f'{n} in {corpus}' for corpus, n in rejected) or 'none'}."
-    ]
+    rejected += _rejected_samples(recipe, warehouse)
+    refused = ", ".join(f"{n} in {corpus}" for corpus, n in rejected) or "none"
+    lines = [f"Pool: {len(pool):,} candidates. Rejected rows: {refused}."]
     lines += _reading_lines(recipe, warehouse, tokens_per_second)
     if "nait_standardized" in recipe.methods:
         for capability in recipe.capability_names:
@@ -75,6 +75,18 @@ def summarize(recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | N
     )
 
 
+def _rejected_samples(recipe: Recipe, warehouse: Warehouse) -> list[tuple[str, int]]:
+    """How many samples of each corpus the model could not read."""
+    if not recipe.features_needed:
+        return []
+    counts = []
+    for corpus in ("candidates", *recipe.capabilities_with_examples):
+        with warehouse.activations(corpus).reading() as snapshot:
+            (count,) = snapshot.connection.execute(f"SELECT count(*) FROM {REJECTED_SAMPLES.name}").fetchall()[0]
+            counts.append((f"{corpus} when the model read it", count))
+    return [(name, count) for name, count in counts if count]
+
+
 def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | None) -> list[str]:
     if not recipe.features_needed:
         return []
@@ -85,14 +97,16 @@ def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: floa
     speed = f" at {tokens_per_second:,.0f} tokens/s" if tokens_per_second else ""
     in_domain = sum(n_tokens.values()) - n_tokens["candidates"]
     return [
-        f"Read by {recipe.model.source}: {n_tokens['candidates']:,} tokens of candidates{speed}, {in_domain:,} tokens of in-domain examples."
+        f"Read by {recipe.model.source}: {n_tokens['candidates']:,} tokens of candidates{speed}, "
+        f"{in_domain:,} tokens of in-domain examples."
     ]
 
 
 def _best_lines(scores: pl.DataFrame, pool: pl.DataFrame) -> list[str]:
     best = scores.sort("rank").head(N_BEST).join(pool, on="sample_id", maintain_order="left")
     return [
-        f"  {row['rank']}. {row['score']:+.3f}  {row['topic'] or '-':<14} {row['sample_id']}  {_one_line(row['messages'][0]['content'])}"
+        f"  {row['rank']}. {row['score']:+.3f}  {row['topic'] or '-':<14} {row['sample_id']}"
+        f"  {_one_line(row['messages'][0]['content'])}"
         for row in best.iter_rows(named=True)
     ]
 

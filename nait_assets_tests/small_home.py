@@ -1,0 +1,146 @@
+"""A home small enough to follow by hand: ten candidates, two layers of three neurons, written by the project's code."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from nait_assets.extraction import activation_table
+from nait_assets.features.centroids import standardized_centroid
+from nait_assets.features.statistics import by_layer, neuron_statistics
+from nait_assets.lineage import Record
+from nait_assets.recipe import Recipe, load_recipe
+from nait_assets.resources import Warehouse
+from nait_assets.resources.warehouse import Store, Transaction
+from nait_assets.scoring.assets import METHODS, _create_view
+from nait_assets.scoring.method import ScoringInputs, ranked
+from nait_assets.tables import (
+    CANDIDATE_POOL,
+    NEURON_STATISTICS,
+    REJECTED_ROWS,
+    REJECTED_SAMPLES,
+    STANDARDIZED_CENTROIDS,
+    Table,
+    scores_table,
+)
+
+LAYERS, WIDTH, N_TOKENS = (0, 5), 3, 10
+METHODS_SCORED = ("nait_standardized", "random")
+UNREAD = "c9"
+"""The candidate that the model could not read."""
+
+
+def candidates() -> pl.DataFrame:
+    """Candidates c0 to c9, half of them about code; c3 has no topic."""
+    rows = [
+        {
+            "sample_id": f"c{number}",
+            "messages": [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": "answer"}],
+            "source": "pool.jsonl",
+            "source_row": number,
+            "topic": None if number == 3 else ("code", "math")[number % 2],
+        }
+        for number in range(10)
+    ]
+    return pl.DataFrame(rows, schema=CANDIDATE_POOL.columns)
+
+
+def activations() -> dict[int, np.ndarray]:
+    """By layer, of the nine candidates that were read, `(9, 3)`."""
+    random = np.random.default_rng(0)
+    return {layer: random.normal(layer, 1 + layer, (9, WIDTH)).astype(np.float32) for layer in LAYERS}
+
+
+def small_recipe(folder: Path) -> Recipe:
+    """A recipe of two capabilities, whose data and model are never read."""
+    path = folder / "recipe.yaml"
+    path.write_text(
+        f"""
+        name: small
+        model: {{source: a-model}}
+        candidates: {{source: pool.jsonl}}
+        capabilities: {{code: {{source: code.jsonl}}, math: {{source: math.jsonl}}}}
+        methods: [{", ".join(METHODS_SCORED)}]
+        ratios: [0.1, 0.3]
+        """
+    )
+    return load_recipe(path)
+
+
+def build_home(recipe: Recipe, folder: Path) -> Warehouse:
+    """A warehouse with pool, activations, statistics, centroids and scores of every target of the recipe."""
+    warehouse, pool, values = Warehouse(home=str(folder)), candidates(), activations()
+    ids = [name for name in pool["sample_id"].to_list() if name != UNREAD]
+    blocks = [(layer, np.arange(len(ids)), values[layer]) for layer in LAYERS]
+    frame = neuron_statistics(blocks)
+    statistics = by_layer(frame)
+    rejected = {
+        "corpus": "",
+        "source": "",
+        "source_row": None,
+        "sample_id": UNREAD,
+        "reason": "no token",
+        "excerpt": "",
+    }
+    _write_activations(
+        warehouse.activations("candidates"),
+        "candidate_activations",
+        "",
+        dict(zip(ids, zip(*values.values(), strict=True), strict=True)),
+        [rejected],
+    )
+    features = {}
+    for place, capability in enumerate(recipe.capability_names):
+        mean = {layer: np.roll([3.0, 0.0, 1.0], place) for layer in LAYERS}
+        features[capability] = pl.DataFrame(
+            {
+                "layer": LAYERS,
+                "centroid": [standardized_centroid(mean[layer], statistics[layer]).tolist() for layer in LAYERS],
+                "mean_activation": [mean[layer].tolist() for layer in LAYERS],
+                "n_samples": [4] * len(LAYERS),
+            }
+        )
+        example = {f"{capability}-example": tuple(mean[layer].astype(np.float32) for layer in LAYERS)}
+        _write_activations(warehouse.activations(capability), "in_domain_activations", capability, example, [])
+    with warehouse.tables.writing() as tables:
+        _put(tables, CANDIDATE_POOL, pool)
+        bad = {**rejected, "source": "pool.jsonl", "source_row": 10, "sample_id": None}
+        tables.replace(REJECTED_ROWS, pl.DataFrame([bad, bad], schema=REJECTED_ROWS.columns), corpus="candidates")
+        _put(tables, NEURON_STATISTICS, frame)
+        for capability, feature in features.items():
+            _put(tables, STANDARDIZED_CENTROIDS, feature, capability=capability)
+        for target in recipe.targets:
+            wanted = {capability: features[capability] for capability in recipe.capabilities_of(target)}
+            inputs = ScoringInputs(ids, blocks, wanted, statistics, target, recipe.seed)
+            for method in METHODS_SCORED:
+                _put(tables, scores_table(method), ranked(ids, METHODS[method].score(inputs)), target=target)
+        _create_view(tables)
+    return warehouse
+
+
+def _put(tables: Transaction, table: Table, frame: pl.DataFrame, **where: str) -> None:
+    tables.replace(table, frame, **where)
+    tables.put_record(Record(table.name.replace(".", "/"), "|".join(where.values()), "1", "version"))
+
+
+def _write_activations(
+    store: Store,
+    asset: str,
+    partition: str,
+    samples: Mapping[str, tuple[np.ndarray, ...]],
+    rejected: list[dict[str, object]],
+) -> None:
+    rows = [
+        {"sample_id": name, "layer": layer, "n_tokens": N_TOKENS, "truncated": False, "activation": vector.tolist()}
+        for name, vectors in samples.items()
+        for layer, vector in zip(LAYERS, vectors, strict=True)
+    ]
+    schema = activation_table.shard_schema(WIDTH, ends=False)
+    with store.writing() as transaction:
+        activation_table.fold(transaction, "extraction-1", list(samples), [pa.Table.from_pylist(rows, schema)], schema)
+        transaction.replace(
+            REJECTED_SAMPLES, pl.DataFrame(rejected, schema=REJECTED_SAMPLES.columns), corpus=partition or "candidates"
+        )
+        transaction.put_record(Record(f"extraction/{asset}", partition, "1", "version"))

@@ -1,0 +1,77 @@
+"""Pictures in metadata: real SVG, small enough for an event log."""
+
+import base64
+import re
+from xml.etree import ElementTree
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+
+from nait_assets import plots
+
+MOST_BYTES = 50_000
+
+
+def svg_of(value: dg.MetadataValue) -> ElementTree.Element:
+    """The picture inside a Markdown value, parsed."""
+    assert isinstance(value, dg.MarkdownMetadataValue)
+    markdown = value.md_str or ""
+    assert len(markdown) < MOST_BYTES
+    match = re.fullmatch(r"!\[plot\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)", markdown)
+    assert match, markdown[:80]
+    root = ElementTree.fromstring(base64.b64decode(match.group(1)))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    return root
+
+
+def text_of(root: ElementTree.Element) -> set[str]:
+    """Every label of a picture."""
+    return {"".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")}
+
+
+def n_marks(root: ElementTree.Element, kind: str) -> int:
+    """How many marks of a kind a picture draws, axes apart."""
+    groups = [group for group in root.iter("{http://www.w3.org/2000/svg}g")]
+    return sum(len(group) for group in groups if {f"mark-{kind}", "role-mark"} <= set(group.get("class", "").split()))
+
+
+@pytest.mark.parametrize("n_layers", [1, 30, 126], ids=str)
+def test_a_line_is_a_small_svg_however_many_layers(n_layers: int) -> None:
+    """126 layers is the largest open model; every byte stays in Dagster's event log for good."""
+    values = np.random.default_rng(0).normal(size=n_layers)
+    labels = text_of(svg_of(plots.line(pl.DataFrame({"layer": range(n_layers), "norm": values}), "layer", "norm")))
+    assert {"layer", "norm"} <= labels
+
+
+def test_a_line_without_values_is_still_a_picture() -> None:
+    """A direction that comes from a feature file has no explained variance."""
+    frame = pl.DataFrame({"layer": [0, 1], "norm": [None, None]}, schema={"layer": pl.Int16, "norm": pl.Float64})
+    svg_of(plots.line(frame, "layer", "norm"))
+
+
+def test_a_histogram_shows_every_value_and_every_threshold() -> None:
+    """Where a ratio cuts the scores is what a person looks for."""
+    scores = np.random.default_rng(0).normal(size=1000)
+    root = svg_of(plots.histogram(pl.DataFrame({"score": scores}), "score", {"0.10": 1.3, "0.30": 0.5}))
+    assert {"score", "count", "0.10", "0.30"} <= text_of(root)
+    assert n_marks(root, "rect") == 40
+    assert n_marks(root, "rule") == 2
+
+
+@pytest.mark.parametrize("n_ratios", [0, 5, 20, 40], ids=str)
+def test_a_histogram_is_a_small_svg_however_many_ratios(n_ratios: int) -> None:
+    """A recipe with many ratios must not fail because of its picture."""
+    frame = pl.DataFrame({"score": np.random.default_rng(0).normal(size=1000)})
+    svg_of(plots.histogram(frame, "score", {f"{0.01 * n:.2f}": n / n_ratios for n in range(1, n_ratios + 1)}))
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [[0.5], [0.0] * 5, [0.5, np.nextafter(0.5, 1)], [-2e9, np.nextafter(-2e9, 1)]],
+    ids=["one", "zeros", "neighbours", "large neighbours"],
+)
+def test_a_histogram_of_scores_that_hardly_differ_is_a_picture(scores: list[float]) -> None:
+    """Between neighbouring floats there is no room for 40 bins, and a picture must not fail the scores."""
+    svg_of(plots.histogram(pl.DataFrame({"score": scores}), "score", {"0.10": scores[0]}))
