@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-STATUS_STALE = 3
+STEP_FAILED, BAD_INPUT, STATUS_STALE = 1, 2, 3
 CLEAR_ERRORS = {"RecipeError", "WarehouseError", "NonFiniteActivations"}  # their messages need no traceback
 DAGSTER_YAML = "telemetry:\n  enabled: false\n"
 
@@ -46,14 +46,14 @@ def nait() -> None:
 def run(recipe_path: Path | None, home: Path | None, selection: str | None) -> None:
     """Make what is missing or out of date, and nothing else."""
     with _workplace(recipe_path, home) as workplace:
-        plan = workplace.plan(selection)
+        plan, records = workplace.plan(selection), workplace.warehouse.records()
         n_runs = n_outputs = 0
         started = time.monotonic()
-        for stage in plan.stages():
-            records = workplace.warehouse.records()
+        for stage in plan.stages() if plan.check(records) else []:
             steps = [step for asset in stage for step in plan.out_of_date(asset, records)]
-            done = _run_stage(workplace, steps)
-            n_runs, n_outputs = n_runs + done, n_outputs + len(steps)
+            if steps:
+                n_runs, n_outputs = n_runs + _run_stage(workplace, steps), n_outputs + len(steps)
+                records = workplace.warehouse.records()
         if n_outputs == 0:
             click.echo(f"Everything is up to date in {workplace.home}; nothing was computed.")
         else:
@@ -69,19 +69,17 @@ def status(recipe_path: Path | None, home: Path | None) -> None:
     """Say what is missing or out of date, and why. Exit code 3 if anything is."""
     with _workplace(recipe_path, home) as workplace:
         plan, records = workplace.plan(None), workplace.warehouse.records()
-        stale: set[str] = set()
+        graph = workplace.defs.resolve_asset_graph()
+        stale: set[Any] = set()
         for asset in (asset for stage in plan.stages() for asset in stage):
-            name, steps = "/".join(asset.path), plan.out_of_date(asset, records)
-            graph = workplace.defs.resolve_asset_graph()
-            above = sorted(stale & {"/".join(key.path) for key in graph.get_ancestor_asset_keys(asset)})
-            n_partitions = len(plan.partitions(asset))
-            current = n_partitions - len(steps)
+            steps, n_partitions = plan.out_of_date(asset, records), len(plan.partitions(asset))
+            above = sorted("/".join(key.path) for key in stale & graph.get_ancestor_asset_keys(asset))
             note = f", may change once {', '.join(above)} is made" if above and not steps else ""
-            click.echo(f"{name:<40} {current:>3} of {n_partitions} current{note}")
-            for step in steps:
-                click.echo(f"    {step.partition or 'whole asset'}: {'; '.join(step.reasons)}")
+            click.echo(f"{'/'.join(asset.path):<40} {n_partitions - len(steps):>3} of {n_partitions} current{note}")
+            for line in _reason_lines(steps, n_partitions):
+                click.echo(f"    {line}")
             if steps:
-                stale.add(name)
+                stale.add(asset)
         if stale:
             click.echo("`nait run` brings it up to date.")
             sys.exit(STATUS_STALE)
@@ -94,7 +92,10 @@ def status(recipe_path: Path | None, home: Path | None) -> None:
 @recipe_option
 @home_option
 def explain(sample_id: str, target: str, neurons: int, recipe_path: Path | None, home: Path | None) -> None:
-    """Show a candidate's scores and ranks, the neurons that speak for it, and its text. A unique beginning of the id will do."""
+    """Show a candidate's scores and ranks, the neurons that speak for it, and its text.
+
+    A unique beginning of the id will do.
+    """
     from nait_assets.scoring.explanation import explain as explained
 
     with _workplace(recipe_path, home) as workplace:
@@ -201,15 +202,34 @@ def _workplace(recipe_path: Path | None, home: Path | None) -> Iterator[_Workpla
         workplace.instance.dispose()
 
 
+def _reason_lines(steps: list[Any], n_partitions: int) -> list[str]:
+    """One line for each set of reasons, with the partitions that share it."""
+    from nait_assets.planning import by_reasons
+
+    lines = []
+    for reasons, partitions in by_reasons(steps).items():
+        names = [partition for partition in partitions if partition is not None]
+        where = "every partition" if 1 < len(names) == n_partitions else ", ".join(names)
+        lines.append(f"{where}: {'; '.join(reasons)}" if where else "; ".join(reasons))
+    return lines
+
+
 def _run_stage(workplace: _Workplace, steps: list[Any]) -> int:
-    """Run one stage's steps; a failure ends the command when the stage is through."""
+    """Run one stage's steps; a failure ends the command when the stage is through.
+
+    Returns:
+        How many runs it took.
+
+    Raises:
+        StepFailed: What failed, and why, each reason once.
+    """
     from nait_assets.planning import runs_of
 
     runs = runs_of(steps, workplace.defs)
-    job = workplace.defs.resolve_implicit_global_asset_job_def() if runs else None
+    job = workplace.defs.resolve_implicit_global_asset_job_def()
     failures: dict[str, list[str]] = {}
+    kinds: set[str] = set()
     for partition, assets in runs:
-        names = ", ".join("/".join(asset.path) for asset in assets)
         started = time.monotonic()
         result = job.execute_in_process(
             instance=workplace.instance,
@@ -219,32 +239,47 @@ def _run_stage(workplace: _Workplace, steps: list[Any]) -> int:
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             tags={"nait/command": "run"},
         )
-        label = f"{names} [{partition}]" if partition else names
-        click.echo(f"{'done  ' if result.success else 'FAILED'} {time.monotonic() - started:6.1f} s  {label}")
-        if not result.success:
-            for event in result.all_events:
-                if event.is_step_failure:
-                    failures.setdefault(_failure(event), []).append(label)
+        errors = {event.step_key: _cause(event) for event in result.all_events if event.is_step_failure}
+        names = {asset.to_python_identifier(): _label([asset], partition) for asset in assets}
+        outcome = "done  " if result.success else "FAILED"
+        click.echo(f"{outcome} {time.monotonic() - started:6.1f} s  {_label(assets, partition)}")
+        for step, error in errors.items():
+            failures.setdefault(_reason(error), []).append(names[step])
+            kinds.add(error.cls_name)
     if failures:
-        raise StepFailed("\n".join(f"{', '.join(labels)}: {failure}" for failure, labels in failures.items()))
+        lines = [f"{', '.join(labels)}: {reason}" for reason, labels in failures.items()]
+        raise (StepRefused if kinds == {"RecipeError"} else StepFailed)("\n".join(lines))
     return len(runs)
 
 
 class StepFailed(click.ClickException):
     """A step of the run failed; what was made before it stays."""
 
-    exit_code = 1
+    exit_code = STEP_FAILED
 
 
-def _failure(event: Any) -> str:
-    """The reason of a failure, without Dagster's frames around it."""
+class StepRefused(StepFailed):
+    """A step could not use what the recipe names."""
+
+    exit_code = BAD_INPUT
+
+
+def _label(assets: list[Any], partition: str | None) -> str:
+    names = ", ".join("/".join(asset.path) for asset in assets)
+    return f"{names} [{partition}]" if partition else names
+
+
+def _cause(event: Any) -> Any:
+    """The error that failed a step, without Dagster's own around it."""
     error = event.step_failure_data.error
-    while error.cause is not None:
+    while error.cause is not None and error.cls_name.startswith("Dagster"):
         error = error.cause
+    return error
+
+
+def _reason(error: Any) -> str:
+    """What an error says, and where it was raised unless its message is clear without."""
     message = error.message.strip().partition(": ")[2] or error.message.strip()
-    trace = (
-        "" if error.cls_name in {"RecipeError", "WarehouseError", "NonFiniteActivations"} else "".join(error.stack[-2:])
-    )
     return message if error.cls_name in CLEAR_ERRORS else f"{error.cls_name}: {message}\n{''.join(error.stack[-2:])}"
 
 
@@ -262,7 +297,7 @@ def main() -> None:
         nait(standalone_mode=True)
     except (RecipeError, WarehouseError) as error:
         click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(BAD_INPUT)
 
 
 if __name__ == "__main__":

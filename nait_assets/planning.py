@@ -6,12 +6,13 @@ Dagster's own view cannot tell: it does not know the content of files, and does 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import dagster as dg
 
 from nait_assets.corpora.corpus import source_inputs
-from nait_assets.features.assets import feature_file_inputs
+from nait_assets.extraction.sites import resolve_site
+from nait_assets.features.assets import feature_file_inputs, feature_from_file
 from nait_assets.lineage import Record, reference
 from nait_assets.recipe import FeatureName, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
@@ -56,14 +57,16 @@ class Plan:
     _external: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
 
     def stages(self) -> list[list[dg.AssetKey]]:
-        """Assets in the order in which they can be made: room by room, and within a room by what they rest on."""
+        """Assets in the order in which they can be made: room by room, and within a room by what they rest on there."""
         graph = self.defs.resolve_asset_graph()
+        depths: dict[dg.AssetKey, int] = {}
         stages: dict[tuple[int, int], list[dg.AssetKey]] = {}
-        for level, keys in enumerate(graph.toposorted_asset_keys_by_level):
-            for key in sorted(keys):
-                if self.only is None or key in self.only:
-                    stages.setdefault((ROOMS.index(key.path[0]), level), []).append(key)
-        return [stages[place] for place in sorted(stages)]
+        for key in graph.toposorted_asset_keys:
+            parents = [parent for parent in graph.get(key).parent_keys if parent.path[0] == key.path[0]]
+            depths[key] = 1 + max((depths[parent] for parent in parents), default=0)
+            if self.only is None or key in self.only:
+                stages.setdefault((ROOMS.index(key.path[0]), depths[key]), []).append(key)
+        return [sorted(stages[place]) for place in sorted(stages)]
 
     def partitions(self, asset: dg.AssetKey) -> list[str | None]:
         """An asset's partition keys, or None alone."""
@@ -83,6 +86,26 @@ class Plan:
             for partition in self.partitions(asset)
         ]
         return [step for step in steps if step.reasons]
+
+    def check(self, records: Mapping[str, Record]) -> list[Step]:
+        """Find what a user got wrong before anything is written or the model is loaded.
+
+        Returns:
+            Every step that is not current now; making them can show that others are not.
+
+        Raises:
+            RecipeError: A source, the model or a feature file cannot be found, the model lacks the site or a layer, or
+                a feature file does not fit the recipe.
+        """
+        steps = [step for stage in self.stages() for asset in stage for step in self.out_of_date(asset, records)]
+        for step in steps:
+            self._outside("/".join(step.asset.path), step.partition or "")
+        if any(step.asset.path[0] == "extraction" for step in steps):
+            resolve_site(self.model.skeleton(), self.recipe.extraction.site, self.recipe.extraction.layers)
+        for step in steps:
+            if step.asset.path[0] == "features" and step.partition:
+                feature_from_file(self.recipe, self.model, step.partition, cast("FeatureName", step.asset.path[1]))
+        return steps
 
     def _reasons(
         self, asset: dg.AssetKey, partition: str | None, records: Mapping[str, Record], seen: set[str | None]
@@ -128,15 +151,21 @@ class Plan:
         if room == "extraction":
             return {f"model:{self.recipe.model.source}": self.model.identity()}
         if room == "features" and partition:
-            feature: Any = name
-            known: FeatureName = feature
-            return feature_file_inputs(self.recipe, partition, known)
+            return feature_file_inputs(self.recipe, partition, cast("FeatureName", name))
         return {}
 
     def _seen_by_dagster(self, asset: dg.AssetKey, partitioned: bool) -> set[str | None]:
         if partitioned:
             return {str(key) for key in self.instance.get_materialized_partitions(asset)}
         return {None} if self.instance.get_latest_materialization_event(asset) else set()
+
+
+def by_reasons(steps: list[Step]) -> dict[tuple[str, ...], list[str | None]]:
+    """Partitions that are not current for the same reasons, together."""
+    partitions: dict[tuple[str, ...], list[str | None]] = {}
+    for step in steps:
+        partitions.setdefault(step.reasons, []).append(step.partition)
+    return partitions
 
 
 def runs_of(steps: list[Step], defs: dg.Definitions) -> list[tuple[str | None, list[dg.AssetKey]]]:

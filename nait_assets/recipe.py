@@ -4,6 +4,7 @@ Belongs here: the fields, their checks, and the fingerprints of parts of them. D
 touches data or a model, and the knobs that cannot change a result (batch size, device), which are run configuration.
 """
 
+import difflib
 import hashlib
 import json
 import os
@@ -310,7 +311,7 @@ def load_recipe(path: str | Path | None = None) -> Recipe:
             f"no recipe at {file} (from {'--recipe' if path else 'NAIT_RECIPE'}). See the recipes/ folder for examples."
         )
     try:
-        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+        fields = yaml.load(file.read_text(encoding="utf-8"), Loader=_RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{file} is not readable as YAML: {error}") from error
     if not isinstance(fields, dict):
@@ -318,6 +319,8 @@ def load_recipe(path: str | Path | None = None) -> Recipe:
             f"{file} holds {type(fields).__name__}, not the fields of a recipe (name, model, candidates, ...)."
         )
     fields.pop("definitions", None)  # a place for YAML anchors
+    if "path" in fields:
+        raise RecipeError(f"{file}: path: unknown field; see recipes/README.md")
     try:
         return Recipe.model_validate({**fields, "path": file})
     except ValidationError as error:
@@ -325,11 +328,26 @@ def load_recipe(path: str | Path | None = None) -> Recipe:
         raise RecipeError("\n  ".join([f"{file}: {len(lines)} problem(s) in the recipe:", *lines])) from error
 
 
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML that refuses a key written twice, where the library would drop the first in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        written = [self.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = sorted({str(key) for key in written if written.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                problem=f"{', '.join(twice)} written twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "recipe"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown field; see the field list in recipes/README.md"
+        known = {name for part in _Part.__subclasses__() for name in part.model_fields} - {"path"}
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        return f"{where}: unknown field; {f'did you mean {close[0]!r}? See' if close else 'see'} recipes/README.md"
     if problem["type"] == "missing":
         return f"{where}: this field is required"
     return f"{where}: {message}" + ("" if problem["type"] == "value_error" else f" (got {problem['input']!r})")

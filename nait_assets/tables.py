@@ -9,24 +9,28 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+MESSAGES = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
 VECTOR = pl.List(pl.Float32)
 
-EXAMPLE = {
-    "sample_id": pl.String,
-    "messages": MESSAGES,
-    "source": pl.String,
-    "source_row": pl.Int64,
-    "topic": pl.String,
-}
-REJECTED = {
-    "corpus": pl.String,
-    "source": pl.String,
-    "source_row": pl.Int64,
-    "sample_id": pl.String,
-    "reason": pl.String,
-    "excerpt": pl.String,
-}
+EXAMPLE = pl.Schema(
+    {
+        "sample_id": pl.String(),
+        "messages": MESSAGES,
+        "source": pl.String(),
+        "source_row": pl.Int64(),
+        "topic": pl.String(),
+    }
+)
+REJECTED = pl.Schema(
+    {
+        "corpus": pl.String(),
+        "source": pl.String(),
+        "source_row": pl.Int64(),
+        "sample_id": pl.String(),
+        "reason": pl.String(),
+        "excerpt": pl.String(),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -41,49 +45,63 @@ class Table:
     """
 
     name: str
-    columns: dict[str, pl.DataType | type[pl.DataType]]
+    columns: pl.Schema
     slice_columns: tuple[str, ...]
     key: tuple[str, ...]
 
 
 CANDIDATE_POOL = Table("corpora.candidate_pool", EXAMPLE, (), ("sample_id",))
-IN_DOMAIN_SET = Table("corpora.in_domain_set", {"capability": pl.String, **EXAMPLE}, ("capability",), ("sample_id",))
+IN_DOMAIN_SET = Table(
+    "corpora.in_domain_set", pl.Schema({"capability": pl.String(), **EXAMPLE}), ("capability",), ("sample_id",)
+)
 REJECTED_ROWS = Table("corpora.rejected", REJECTED, ("corpus",), ("source", "source_row"))
 REJECTED_SAMPLES = Table("extraction.rejected", REJECTED, ("corpus",), ("sample_id",))
 NEURON_STATISTICS = Table(
     "features.neuron_statistics",
-    {"layer": pl.Int16, "mean": VECTOR, "standard_deviation": VECTOR, "n_samples": pl.Int64},
+    pl.Schema({"layer": pl.Int16(), "mean": VECTOR, "standard_deviation": VECTOR, "n_samples": pl.Int64()}),
     (),
     ("layer",),
 )
 NAIT_DIRECTIONS = Table(
     "features.nait_directions",
-    {
-        "capability": pl.String,
-        "layer": pl.Int16,
-        "direction": VECTOR,
-        "explained_variance_ratio": pl.Float64,
-        "n_samples": pl.Int64,
-    },
+    pl.Schema(
+        {
+            "capability": pl.String(),
+            "layer": pl.Int16(),
+            "direction": VECTOR,
+            "explained_variance_ratio": pl.Float64(),
+            "n_samples": pl.Int64(),
+        }
+    ),
     ("capability",),
     ("layer",),
 )
 STANDARDIZED_CENTROIDS = Table(
     "features.standardized_centroids",
-    {"capability": pl.String, "layer": pl.Int16, "centroid": VECTOR, "mean_activation": VECTOR, "n_samples": pl.Int64},
+    pl.Schema(
+        {
+            "capability": pl.String(),
+            "layer": pl.Int16(),
+            "centroid": VECTOR,
+            "mean_activation": VECTOR,
+            "n_samples": pl.Int64(),
+        }
+    ),
     ("capability",),
     ("layer",),
 )
 SUBSETS = Table(
     "selection.subsets",
-    {
-        "method": pl.String,
-        "target": pl.String,
-        "ratio": pl.String,
-        "sample_id": pl.String,
-        "score": pl.Float64,
-        "rank": pl.Int64,
-    },
+    pl.Schema(
+        {
+            "method": pl.String(),
+            "target": pl.String(),
+            "ratio": pl.String(),
+            "sample_id": pl.String(),
+            "score": pl.Float64(),
+            "rank": pl.Int64(),
+        }
+    ),
     ("method", "target", "ratio"),
     ("rank",),
 )
@@ -91,7 +109,7 @@ SUBSETS = Table(
 
 def scores_table(method: str) -> Table:
     """Scores of one method: `rank` 1 is the best, `score` is higher for better, ties are broken by `sample_id`."""
-    columns = {"target": pl.String, "sample_id": pl.String, "score": pl.Float64, "rank": pl.Int64}
+    columns = pl.Schema({"target": pl.String(), "sample_id": pl.String(), "score": pl.Float64(), "rank": pl.Int64()})
     return Table(f"scoring.{method}_scores", columns, ("target",), ("sample_id",))
 
 

@@ -11,7 +11,33 @@ import yaml
 from nait_assets.recipe import Recipe, load_recipe
 
 CHAT_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}</s>\n{% endfor %}"
-WORDS = "the cat sat on a mat while two dogs add three numbers and print sum of list def return x y in for is not".split()
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "while",
+    "two",
+    "dogs",
+    "add",
+    "three",
+    "numbers",
+    "and",
+    "print",
+    "sum",
+    "of",
+    "list",
+    "def",
+    "return",
+    "x",
+    "y",
+    "in",
+    "for",
+    "is",
+    "not",
+]
 CAPABILITIES = ("code", "math")
 
 
@@ -33,7 +59,9 @@ def tokenizer() -> Any:
     backend.decoder = decoders.ByteLevel()
     special = ["<unk>", "<s>", "</s>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     backend.train_from_iterator([" ".join(WORDS)] * 4, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=CHAT_TEMPLATE
@@ -92,7 +120,10 @@ def pool_rows(n: int = 20) -> list[dict[str, Any]]:
 
 def in_domain_rows(capability: str, n: int = 4) -> list[dict[str, Any]]:
     """Examples of a capability that are not in the pool."""
-    return [conversation(f"{capability} example {number}?", f"the {capability} answer is {number * 7}") for number in range(n)]
+    return [
+        conversation(f"{capability} example {number}?", f"the {capability} answer is {number * 7}")
+        for number in range(n)
+    ]
 
 
 @pytest.fixture

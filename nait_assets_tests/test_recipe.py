@@ -43,6 +43,39 @@ def test_every_recipe_that_we_ship_loads(name: str) -> None:
     assert load_recipe(DEFAULT_RECIPE.parent / name).targets[-1] == "all"
 
 
+def test_key_written_twice_is_refused(tmp_path: Path) -> None:
+    """YAML keeps the last one: a capability would vanish in silence."""
+    path = tmp_path / "recipe.yaml"
+    twice = "capabilities:\n  math: {source: a.jsonl}\n  code: {source: b.jsonl}\n  math: {source: c.jsonl}\n"
+    path.write_text(yaml.safe_dump({k: v for k, v in recipe_fields().items() if k != "capabilities"}) + twice)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml is not readable as YAML: .*math written twice"):
+        load_recipe(path)
+
+
+def test_anchors_may_be_merged_and_overridden(tmp_path: Path) -> None:
+    """A merged key is no key written twice: recipes share a source between the pool and a capability."""
+    path = tmp_path / "recipe.yaml"
+    fields = {k: v for k, v in recipe_fields().items() if k not in ("candidates", "capabilities")}
+    shared = "definitions: {m: &m {source: m.jsonl, limit: 2}}\n"
+    shared += "candidates: {<<: *m, skip: 2, limit: 1}\ncapabilities: {math: *m}\n"
+    path.write_text(yaml.safe_dump(fields) + shared)
+    recipe = load_recipe(path)
+    assert (recipe.candidates[0].skip, recipe.candidates[0].limit) == (2, 1)
+    assert recipe.capabilities["math"].examples[0].limit == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"capabilites": {}}, "capabilites: unknown field; did you mean 'capabilities'?"),
+        ({"path": "x"}, "path: unknown field; see recipes/README.md"),
+    ],
+)
+def test_unknown_field_is_answered_with_the_nearest_known_one(tmp_path: Path, fields: Any, said: str) -> None:
+    """A misspelt field that was ignored would be a setting that lies."""
+    assert said in refusal_of(tmp_path, **fields)
+
+
 def test_recipe_comes_from_the_argument_then_the_environment_then_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

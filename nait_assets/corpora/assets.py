@@ -1,6 +1,7 @@
 """Assets of the corpora."""
 
 from collections import Counter
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -19,7 +20,7 @@ ALGORITHM = "1"
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """The candidate pool and the in-domain sets of a recipe."""
-    common = {
+    common: dict[str, Any] = {
         "key_prefix": ROOM,
         "group_name": ROOM,
         "kinds": {"polars", "duckdb"},

@@ -1,5 +1,7 @@
 """Assets of the extraction."""
 
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
 
@@ -25,7 +27,7 @@ class ExtractionConfig(dg.Config):
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """The activations of the candidates and of the in-domain sets."""
-    common = {
+    common: dict[str, Any] = {
         "key_prefix": ROOM,
         "group_name": ROOM,
         "kinds": {"pytorch", "duckdb"},

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,7 +22,7 @@ from nait_assets.extraction.progress import Progress
 from nait_assets.extraction.reading import PooledActivations, read_batch
 from nait_assets.extraction.sites import Site, resolve_site
 from nait_assets.lineage import Record
-from nait_assets.recipe import Extraction, fingerprint
+from nait_assets.recipe import Extraction, RecipeError, fingerprint
 from nait_assets.resources.files import replacing
 from nait_assets.resources.language_model import LanguageModel, LoadedModel
 from nait_assets.resources.warehouse import Store
@@ -115,10 +116,13 @@ def extract(
         say: Where progress lines go when there is no terminal.
 
     Raises:
-        RecipeError: The model cannot be found, or the site or a layer does not exist in it.
+        RecipeError: The model cannot be found, lacks the site or a layer, has a shorter context than the recipe's
+            `max_tokens`, or its chat template refuses every example.
         NonFiniteActivations: The model computed NaN or infinity.
     """
-    site = resolve_site(model.skeleton(), settings.site, settings.layers)
+    skeleton = model.skeleton()
+    site = resolve_site(skeleton, settings.site, settings.layers)
+    _require_context(skeleton.config, settings.max_tokens)
     identity = extraction_identity(model, settings, ends)
     held = _held(store)
     known = held.sample_ids if held.extraction_id == identity else frozenset()
@@ -127,6 +131,8 @@ def extract(
     encoded, refused = (
         encode(conversations, model.tokenizer(), settings.template, settings.max_tokens) if conversations else ([], [])
     )
+    if len(refused) == len(corpus):
+        raise RecipeError(f"{corpus_name}: every example is refused when it is written out; the first: {refused[0][1]}")
     shards = plan(encoded, budget.batch_tokens, budget.shard_tokens)
     schema = activation_table.shard_schema(site.width, ends)
     spool = store.path.parent / f"{store.path.stem}.spool" / f"{identity}-{fingerprint(schema.to_string())}"
@@ -156,6 +162,15 @@ def extract(
         transaction.put_record(record_of(outcome.data_version))
     shutil.rmtree(spool.parent, ignore_errors=True)
     return outcome
+
+
+def _require_context(config: Any, max_tokens: int) -> None:
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and max_tokens > context:
+        raise RecipeError(
+            f"extraction.max_tokens: {max_tokens} is more than the model's context of {context} tokens; "
+            f"use {context} or less."
+        )
 
 
 def _held(store: Store) -> activation_table.Contents:

@@ -44,6 +44,10 @@ def resolve_site(network: Any, kind: Literal["mlp", "residual"], layers: Literal
     Raises:
         RecipeError: The network has none of the known module names, or a layer is out of range.
     """
+    if getattr(network.config, "is_encoder_decoder", False):
+        raise _unknown_architecture(
+            network, "a decoder alone (this one has an encoder)", ("is_encoder_decoder: false",)
+        )
     stack = next((found for name in LAYER_LISTS if (found := _at(network, name)) is not None), None)
     if stack is None:
         raise _unknown_architecture(network, "its list of decoder layers", LAYER_LISTS)

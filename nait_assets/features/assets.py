@@ -1,10 +1,12 @@
 """Assets of the features."""
 
+from typing import Any
+
 import dagster as dg
 import numpy as np
 import polars as pl
 
-from nait_assets import lineage, plots
+from nait_assets import __version__, lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.sites import resolve_site
@@ -13,7 +15,7 @@ from nait_assets.features.directions import activation_change, principal_directi
 from nait_assets.features.library import TENSORS, FeatureOrigin, feature_file, read_feature_file, write_feature_file
 from nait_assets.features.statistics import by_layer, neuron_statistics
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import FeatureName, Recipe, fingerprint
+from nait_assets.recipe import FeatureName, Recipe, RecipeError, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.tables import (
@@ -33,10 +35,10 @@ POOL = "extraction/candidate_activations"
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """The features that the recipe's methods need."""
-    common = {"key_prefix": ROOM, "group_name": ROOM, "automation_condition": when_inputs_change()}
+    common: dict[str, Any] = {"key_prefix": ROOM, "group_name": ROOM, "automation_condition": when_inputs_change()}
     files = {name: spec.features for name, spec in recipe.capabilities.items() if spec.features}
     from_examples = [dg.AssetDep(dg.AssetKey(EXAMPLES.split("/")), partition_mapping=partitions.examples_to_features())]
-    examples = from_examples if recipe.capabilities_with_examples else []
+    examples: list[dg.AssetDep] = from_examples if recipe.capabilities_with_examples else []
 
     @dg.asset(
         name="neuron_statistics",
@@ -68,17 +70,15 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     def nait_directions(
         context: dg.AssetExecutionContext, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
-        """Where a capability moves the model's activations. One row is one layer: the unit direction of NAIT's eq. 3."""
+        """Where a capability moves the activations. One row is one layer: the unit direction of NAIT's eq. 3."""
         capability = context.partition_key
-        frame, inputs = _from_file(recipe, language_model, capability, "nait_directions")
+        frame, inputs = feature_from_file(recipe, language_model, capability, "nait_directions")
         if frame is None:
             frame, inputs = _directions(recipe, warehouse, capability)
-        explained = frame["explained_variance_ratio"]
-        metadata = {
-            "explained_variance_ratio": float(explained.mean() or 0),  # type: ignore[arg-type]
-            "n_samples": int(frame["n_samples"][0]),
-            "explained_variance_by_layer": plots.line(frame, "layer", "explained_variance_ratio"),
-        }
+        metadata: dict[str, object] = {"n_samples": int(frame["n_samples"][0])}
+        if frame["explained_variance_ratio"].null_count() == 0:  # a feature file holds the direction alone
+            metadata["explained_variance_ratio"] = frame["explained_variance_ratio"].to_numpy().mean().item()
+            metadata["explained_variance_by_layer"] = plots.line(frame, "layer", "explained_variance_ratio")
         return _write_feature(context, warehouse, language_model, recipe, NAIT_DIRECTIONS, frame, inputs, metadata)
 
     @dg.asset(
@@ -91,9 +91,12 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     def standardized_centroids(
         context: dg.AssetExecutionContext, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
-        """By how much each neuron is busier on a capability than on the pool, in standard deviations. One row is one layer."""
+        """By how much each neuron is busier on a capability than on the pool.
+
+        One row is one layer: a vector in standard deviations of the pool.
+        """
         capability = context.partition_key
-        frame, inputs = _from_file(recipe, language_model, capability, "standardized_centroids")
+        frame, inputs = feature_from_file(recipe, language_model, capability, "standardized_centroids")
         if frame is None:
             frame, inputs = _mean_activations(warehouse, capability)
         with warehouse.tables.reading() as snapshot:
@@ -131,7 +134,10 @@ def _directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[
                 activation_table.matrix(snapshot, layer, column)
                 for column in ("activation", "first_token_activation", "last_token_activation")
             )
-            direction, explained = principal_direction(activation_change(recipe.features.change, mean, first, last))
+            try:
+                direction, explained = principal_direction(activation_change(recipe.features.change, mean, first, last))
+            except ValueError as error:
+                raise RecipeError(f"capability {capability!r}, layer {layer}: {error}") from error
             rows.append(
                 {"layer": layer, "direction": direction, "explained_variance_ratio": explained, "n_samples": len(mean)}
             )
@@ -149,16 +155,21 @@ def _mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFra
     return pl.DataFrame(rows, schema=_without_slice(STANDARDIZED_CENTROIDS)), snapshot.inputs
 
 
-def _from_file(
+def feature_from_file(
     recipe: Recipe, model: LanguageModel, capability: str, feature: FeatureName
 ) -> tuple[pl.DataFrame | None, dict[str, str]]:
-    """A feature that the recipe takes from a file, or None where the capability has examples."""
+    """A feature that the recipe takes from a file, and the state of the file; None where the capability has examples.
+
+    Raises:
+        RecipeError: The file does not exist, is no feature file, or was made with another model or extraction.
+    """
     if recipe.capabilities[capability].features is None:
         return None, {}
     path = feature_file(recipe, capability, feature)
     layers = resolve_site(model.skeleton(), recipe.extraction.site, recipe.extraction.layers).layers
+    settings, change = recipe.extraction, _change_of(recipe, feature)
     origin, tensors = read_feature_file(
-        path, feature, model.identity(), recipe.extraction.site, layers, recipe.extraction.template
+        path, feature, model.identity(), settings.site, layers, settings.template, change
     )
     schema = _without_slice(NAIT_DIRECTIONS if feature == "nait_directions" else STANDARDIZED_CENTROIDS)
     rows = [
@@ -166,6 +177,11 @@ def _from_file(
         for index, layer in enumerate(origin.layers)
     ]
     return pl.DataFrame(rows, schema=schema), feature_file_inputs(recipe, capability, feature)
+
+
+def _change_of(recipe: Recipe, feature: FeatureName) -> str:
+    """Which activation change a feature is made of: only directions are."""
+    return recipe.features.change if feature == "nait_directions" else ""
 
 
 def feature_file_inputs(recipe: Recipe, capability: str, feature: FeatureName) -> dict[str, str]:
@@ -178,8 +194,8 @@ def feature_file_inputs(recipe: Recipe, capability: str, feature: FeatureName) -
     return {f"feature_file:{given}": sha256(feature_file(recipe, capability, feature))[:16]} if given else {}
 
 
-def _without_slice(table: Table) -> dict[str, pl.DataType | type[pl.DataType]]:
-    return {name: dtype for name, dtype in table.columns.items() if name not in table.slice_columns}
+def _without_slice(table: Table) -> pl.Schema:
+    return pl.Schema({name: dtype for name, dtype in table.columns.items() if name not in table.slice_columns})
 
 
 def _strongest(frame: pl.DataFrame, n: int = 10) -> pl.DataFrame:
@@ -228,7 +244,8 @@ def _write_feature(
     metadata: dict[str, object],
 ) -> dg.MaterializeResult:
     """Write a capability's feature to the warehouse and to its feature file."""
-    capability, feature = context.partition_key, table.name.split(".")[1]
+    capability: str = context.partition_key
+    feature: Any = table.name.split(".")[1]
     path = warehouse.folder / "features" / capability / f"{feature}.safetensors"
     origin = FeatureOrigin(
         feature,
@@ -237,13 +254,16 @@ def _write_feature(
         recipe.extraction.site,
         tuple(frame["layer"].to_list()),
         recipe.extraction.template,
+        recipe.extraction.max_tokens,
+        _change_of(recipe, feature),
+        __version__,
         int(frame["n_samples"][0]),
         content_version(frame, table.key),
     )
     tensors = {
         name: np.stack([np.asarray(vector, np.float32) for vector in frame[name].to_list()])
         for name in TENSORS[feature]
-    }  # type: ignore[index]
+    }
     write_feature_file(path, origin, tensors)
     return _write(
         context, warehouse, table, frame, inputs, {**metadata, "feature_file": dg.MetadataValue.path(str(path))}

@@ -32,6 +32,9 @@ class FeatureOrigin:
         site: Where activations were read.
         layers: Of the tensors' rows, in order.
         template: How conversations were written out.
+        max_tokens: Of an example that were read.
+        change: Of a direction: which activation change it is the direction of; "" for other features.
+        nait_assets: Version of this project that wrote the file.
         n_samples: In-domain examples.
         data_version: Of the feature.
     """
@@ -42,6 +45,9 @@ class FeatureOrigin:
     site: str
     layers: tuple[int, ...]
     template: str
+    max_tokens: int
+    change: str
+    nait_assets: str
     n_samples: int
     data_version: str
 
@@ -78,7 +84,7 @@ def feature_file(recipe: Recipe, capability: str, feature: FeatureName) -> Path:
 
 
 def read_feature_file(
-    path: Path, feature: FeatureName, model: str, site: str, layers: tuple[int, ...], template: str
+    path: Path, feature: FeatureName, model: str, site: str, layers: tuple[int, ...], template: str, change: str
 ) -> tuple[FeatureOrigin, dict[str, np.ndarray]]:
     """A feature and what it rests on.
 
@@ -89,6 +95,7 @@ def read_feature_file(
         site: Of the reader's extraction.
         layers: Of the reader's extraction.
         template: Of the reader's extraction.
+        change: Of the reader's directions; "" for other features.
 
     Raises:
         RecipeError: The file is not a feature file, holds another feature, or rests on something else than asked for.
@@ -112,7 +119,7 @@ def read_feature_file(
             f"{path} holds {origin.feature}, and a method of the recipe needs {feature}: "
             "name the folder that holds both, or drop the method."
         )
-    wanted = {"model": model, "site": site, "layers": layers, "template": template}
+    wanted = {"model": model, "site": site, "layers": layers, "template": template, "change": change}
     for name, value in wanted.items():
         if getattr(origin, name) != value:
             raise RecipeError(
@@ -136,6 +143,9 @@ def _origin(path: Path, metadata: Mapping[str, str], mend: str) -> FeatureOrigin
             site=metadata["site"],
             layers=tuple(json.loads(metadata["layers"])),
             template=metadata["template"],
+            max_tokens=json.loads(metadata["max_tokens"]),
+            change=metadata["change"],
+            nait_assets=metadata["nait_assets"],
             n_samples=json.loads(metadata["n_samples"]),
             data_version=metadata["data_version"],
         )

@@ -37,7 +37,7 @@ class HashCache:
         """SHA-256 of a file, read again only if its size or time differs from when it was last hashed."""
         state = file.stat()
         key = f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}"
-        known = json.loads(self.path.read_text()) if self.path.exists() else {}
+        known = self._known()
         if key not in known:
             known[key] = sha256(file)
             with (
@@ -46,3 +46,9 @@ class HashCache:
             ):  # a read-only home still gets its hash
                 temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
         return known[key]
+
+    def _known(self) -> dict[str, str]:
+        try:
+            return json.loads(self.path.read_text())
+        except (OSError, ValueError):  # a damaged cache is no cache
+            return {}

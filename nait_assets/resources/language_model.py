@@ -278,5 +278,4 @@ def _cpu_multiplies_bfloat16() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return False
-    flags = cpuinfo.read_text()
-    return any(flag in flags for flag in (" avx512_bf16", " amx_bf16", " bf16 "))
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(cpuinfo.read_text().split())

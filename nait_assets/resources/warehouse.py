@@ -133,7 +133,7 @@ class Snapshot:
         condition = " AND ".join(f"{column} = ?" for column in where) or "true"
         columns = ", ".join(table.columns)
         query = f"SELECT {columns} FROM {table.name} WHERE {condition}"
-        return self.connection.sql(query, params=list(where.values())).pl().cast(dict(table.columns))  # type: ignore[arg-type]
+        return self.connection.sql(query, params=list(where.values())).pl().cast(table.columns)
 
     def note(self, asset: str, partition: str = "") -> Record:
         """The record of an asset's partition, noted as read.
@@ -152,11 +152,11 @@ class Snapshot:
 
     def records(self) -> dict[str, Record]:
         """Version records by reference."""
-        if not self.has_table("lineage.versions"):
+        query = "SELECT asset, partition, code_version, data_version, inputs FROM lineage.versions"
+        try:
+            rows = self.connection.execute(query).fetchall()
+        except duckdb.CatalogException:  # cheaper than to ask whether the table is there
             return {}
-        rows = self.connection.execute(
-            "SELECT asset, partition, code_version, data_version, inputs FROM lineage.versions"
-        ).fetchall()
         return {record.reference: record for record in map(Record.from_row, rows)}
 
     def has_table(self, name: str) -> bool:
@@ -182,14 +182,20 @@ class Transaction(Snapshot):
             **where: Values of the table's slice columns.
         """
         full = frame.with_columns(pl.lit(value).alias(column) for column, value in where.items())
-        full = full.select(list(table.columns)).cast(dict(table.columns))  # type: ignore[arg-type]
+        full = full.select(list(table.columns)).cast(table.columns)
         schema = table.name.split(".")[0]
         condition = " AND ".join(f"{column} = ?" for column in where) or "true"
         self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         self.connection.register("incoming", full.to_arrow())
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} AS FROM incoming LIMIT 0")
         self.connection.execute(f"DELETE FROM {table.name} WHERE {condition}", list(where.values()))
-        self.connection.execute(f"INSERT INTO {table.name} BY NAME FROM incoming")
+        try:
+            self.connection.execute(f"INSERT INTO {table.name} BY NAME FROM incoming")
+        except duckdb.BinderException as error:
+            raise WarehouseError(
+                f"{self.path}: the table {table.name} has other columns than are written now ({error}). If another "
+                "version of nait_assets wrote it, use a new home."
+            ) from error
         self.connection.unregister("incoming")
 
     def put_record(self, record: Record) -> None:

@@ -29,12 +29,14 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
 
 
 def _scores_asset(method: Method, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    seed = recipe.seed if method.feature is None else None
+
     @dg.asset(
         name=f"{method.name}_scores",
         description=f"{method.description}\n\nOne row is one candidate's score for the target; rank 1 is the best.",
         deps=_dependencies(method, partitions),
         partitions_def=partitions.target,
-        code_version=f"{ALGORITHM}:{fingerprint(recipe.capability_names, recipe.seed if method.feature is None else None)}",
+        code_version=f"{ALGORITHM}:{fingerprint(recipe.capability_names, seed)}",
         key_prefix=ROOM,
         group_name=ROOM,
         kinds={"numpy", "duckdb"},

@@ -367,6 +367,23 @@ def test_refused_sample_is_recorded_with_its_reason_and_the_rest_goes_on(bench: 
         assert {row[1:] for row in rejected} == {("candidates", "the chat template refuses it: no loops")}
 
 
+def test_corpus_that_is_refused_whole_fails_with_the_reason(bench: Bench, own_folder: Path) -> None:
+    """An empty activation table would fail later, where nobody can tell why."""
+    (own_folder / "chat_template.jinja").write_text("{{ raise_exception('no system, please') }}")
+    bench.model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder)})
+
+    with pytest.raises(RecipeError, match=r"candidates: every example is refused .* no system, please"):
+        bench.extract()
+
+    assert not bench.store.path.exists()
+
+
+def test_more_tokens_than_the_model_can_read_are_refused(bench: Bench) -> None:
+    """Learned positions end there, and rotary ones were never trained beyond."""
+    with pytest.raises(RecipeError, match=r"extraction\.max_tokens: 513 is more than .* 512 tokens; use 512 or less"):
+        bench.extract(settings=Extraction(max_tokens=513))
+
+
 def test_nan_stores_nothing_and_names_the_sample(bench: Bench, own_folder: Path, llama: Any, tokenizer: Any) -> None:
     """One poisoned value would spread into every mean and every score."""
     encoded, _ = encode(CORPUS.rows(), tokenizer, "chat", 99)

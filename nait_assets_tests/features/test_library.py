@@ -22,6 +22,9 @@ ORIGIN = FeatureOrigin(
     site="mlp",
     layers=(3, 11),
     template="chat",
+    max_tokens=256,
+    change="last_minus_first",
+    nait_assets="0.1.0",
     n_samples=64,
     data_version="0123456789abcdef",
 )
@@ -32,6 +35,7 @@ READER: dict[str, Any] = {
     "site": "mlp",
     "layers": (3, 11),
     "template": "chat",
+    "change": "last_minus_first",
 }
 
 
@@ -83,6 +87,9 @@ def test_any_safetensors_reader_sees_what_a_feature_rests_on(file: Path) -> None
         "site": "mlp",
         "layers": "[3, 11]",
         "template": "chat",
+        "max_tokens": "256",
+        "change": "last_minus_first",
+        "nait_assets": "0.1.0",
         "n_samples": "64",
         "data_version": "0123456789abcdef",
     }
@@ -104,6 +111,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(file: Path) -> None:
         ("layers", (3, 12), r"layers \(3, 11\), and the recipe's is \(3, 12\)"),
         ("layers", (11, 3), r"layers \(3, 11\), and the recipe's is \(11, 3\)"),
         ("template", "plain", r"template chat, and the recipe's is plain"),
+        ("change", "mean_minus_first", r"change last_minus_first, and the recipe's is mean_minus_first"),
     ],
 )
 def test_a_feature_read_elsewhere_is_refused(file: Path, field: str, wanted: Any, shown: str) -> None:
