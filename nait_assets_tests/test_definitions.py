@@ -1,0 +1,124 @@
+"""The definitions: what a person sees of an asset, what its code version depends on, and what importing them costs."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from nait_assets.definitions import build_definitions
+from nait_assets.recipe import Recipe
+
+MakeRecipe = Callable[..., Recipe]
+HEAVY = ("torch", "transformers", "sklearn", "altair", "vl_convert", "datasets", "huggingface_hub", "safetensors")
+CORPORA = {"corpora/candidate_pool", "corpora/in_domain_set"}
+EXTRACTION = {"extraction/candidate_activations", "extraction/in_domain_activations"}
+FEATURES = {"features/nait_directions", "features/neuron_statistics", "features/standardized_centroids"}
+SCORES = {f"scoring/{method}_scores" for method in ("nait", "nait_standardized", "random")}
+SUBSETS = {f"selection/{method}_subset" for method in ("nait", "nait_standardized", "random")}
+
+
+def specs(recipe: Recipe, home: Path) -> dict[str, dg.AssetSpec]:
+    """Every asset of a recipe, by its key as a path."""
+    definitions = build_definitions(recipe, home).resolve_all_asset_specs()
+    return {"/".join(spec.key.path): spec for spec in definitions}
+
+
+def test_a_recipe_has_these_assets(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """Keys are what people select, and under which versions are stored: a new name makes everything again."""
+    assert set(specs(make_recipe(), tmp_path)) == CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS
+
+
+@pytest.mark.parametrize(
+    ("fields", "absent"),
+    [
+        ({"methods": ["nait"]}, {"features/neuron_statistics", "features/standardized_centroids"}),
+        ({"methods": ["nait_standardized"]}, {"features/nait_directions"}),
+        ({"methods": ["random"]}, EXTRACTION | FEATURES),
+        (
+            {"capabilities": {"math": {"features": "library"}}},
+            {"corpora/in_domain_set", "extraction/in_domain_activations"},
+        ),
+    ],
+)
+def test_what_no_method_reads_is_not_there(
+    make_recipe: MakeRecipe, tmp_path: Path, fields: dict[str, Any], absent: set[str]
+) -> None:
+    """An asset that nobody needs would still be asked for, computed and stored."""
+    methods = fields.get("methods", ["nait", "nait_standardized", "random"])
+    unused = {f"scoring/{name}_scores" for name in ("nait", "nait_standardized", "random") if name not in methods}
+    unused |= {name.replace("scoring", "selection").replace("_scores", "_subset") for name in unused}
+    everything = CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS
+    assert set(specs(make_recipe(**fields), tmp_path)) == everything - absent - unused
+
+
+def test_every_asset_says_what_it_is(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """In the UI the group is the room, and the description says what one row is."""
+    for name, spec in specs(make_recipe(), tmp_path).items():
+        assert spec.group_name == name.split("/")[0]
+        assert spec.kinds, name
+        assert "One row is" in (spec.description or ""), name
+        assert spec.code_version, name
+        assert spec.automation_condition is not None, name
+        assert spec.automation_condition.get_label() == "when_inputs_change"
+
+
+def test_what_runs_the_model_shares_a_pool(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """Two processes with a model each do not fit where one does; a limit on the pool keeps them apart."""
+    definitions = build_definitions(make_recipe(), tmp_path)
+    pools = {name: definitions.resolve_assets_def(dg.AssetKey(name.split("/"))).op.pool for name in EXTRACTION}
+    assert set(pools.values()) == {"language_model"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "changed"),
+    [
+        ({"name": "another"}, set()),
+        ({"ratios": [0.1, 0.3, 0.5]}, set()),
+        ({"methods": ["random", "nait_standardized", "nait"]}, set()),
+        ({"seed": 1}, {"scoring/random_scores"}),
+        ({"candidates": {"source": "pool.jsonl", "limit": 10}}, {"corpora/candidate_pool"}),
+        (
+            {"capabilities": {"code": {"source": "code.jsonl", "limit": 3}, "math": {"source": "math.jsonl"}}},
+            {"corpora/in_domain_set"},
+        ),
+        ({"capabilities": {"math": {"source": "math.jsonl"}}}, {"corpora/in_domain_set", *SCORES}),
+        ({"model": {"source": "elsewhere", "dtype": "float32"}}, EXTRACTION),
+        (
+            {"extraction": {"max_tokens": 32}},
+            {*EXTRACTION, "features/nait_directions", "features/standardized_centroids"},
+        ),
+        ({"features": {"change": "mean_minus_first"}}, {"features/nait_directions"}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_code_version_changes_with_the_fields_that_the_asset_reads(
+    make_recipe: MakeRecipe, tmp_path: Path, fields: dict[str, Any], changed: set[str]
+) -> None:
+    """A field too many recomputes what did not change; a field too few keeps what is wrong."""
+    before = {name: spec.code_version for name, spec in specs(make_recipe(), tmp_path).items()}
+    after = {name: spec.code_version for name, spec in specs(make_recipe(**fields), tmp_path).items()}
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_code_version_does_not_depend_on_where_the_recipe_lies(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """A project folder that is moved, or cloned elsewhere, is the same project."""
+    before = {name: spec.code_version for name, spec in specs(make_recipe(), tmp_path).items()}
+    (tmp_path / "moved").mkdir()
+    recipe = make_recipe()
+    moved = recipe.model_copy(update={"path": tmp_path / "moved" / "recipe.yaml"})
+    assert {name: spec.code_version for name, spec in specs(moved, tmp_path / "moved").items()} == before
+
+
+def test_importing_the_definitions_imports_no_heavy_library(tmp_path: Path) -> None:
+    """Web server, daemon and every run import them; with torch that takes ten seconds each time."""
+    program = f"import sys, nait_assets.definitions; print([name for name in {HEAVY} if name in sys.modules])"
+    environment = {"NAIT_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "[]"
+    assert list(tmp_path.iterdir()) == []  # and it writes nothing
