@@ -16,9 +16,9 @@ from typing import Any
 
 import click
 
-STEP_FAILED, BAD_INPUT, STATUS_STALE = 1, 2, 3
+STEP_FAILED, BAD_INPUT, STATUS_STALE, INTERRUPTED = 1, 2, 3, 130
 CLEAR_ERRORS = {"RecipeError", "WarehouseError", "NonFiniteActivations"}  # their messages need no traceback
-DAGSTER_YAML = "telemetry:\n  enabled: false\n"
+DAGSTER_YAML = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
 recipe_option = click.option(
     "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Recipe file; $NAIT_RECIPE, else the demo."
@@ -65,7 +65,7 @@ def run(recipe_path: Path | None, home: Path | None, selection: str | None) -> N
 @nait.command()
 @recipe_option
 @home_option
-def status(recipe_path: Path | None, home: Path | None) -> None:
+def status(recipe_path: Path | None, home: Path | None) -> int:
     """Say what is missing or out of date, and why. Exit code 3 if anything is."""
     with _workplace(recipe_path, home) as workplace:
         plan, records = workplace.plan(None), workplace.warehouse.records()
@@ -82,7 +82,8 @@ def status(recipe_path: Path | None, home: Path | None) -> None:
                 stale.add(asset)
         if stale:
             click.echo("`nait run` brings it up to date.")
-            sys.exit(STATUS_STALE)
+            return STATUS_STALE
+    return 0
 
 
 @nait.command()
@@ -119,13 +120,13 @@ def summary(recipe_path: Path | None, home: Path | None) -> None:
 @home_option
 @click.option("--port", default=3000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
-def ui(recipe_path: Path | None, home: Path | None, port: int, host: str) -> None:
+def ui(recipe_path: Path | None, home: Path | None, port: int, host: str) -> int:
     """Start Dagster's web server and daemon on the home's own instance."""
     with _workplace(recipe_path, home) as workplace:
         environment = {**os.environ, "NAIT_RECIPE": str(workplace.recipe.path), "NAIT_HOME": str(workplace.home)}
     program = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-m", "nait_assets.definitions", "--host", host, "--port", str(port)]
-    sys.exit(subprocess.call([str(program), *arguments], env=environment))
+    return subprocess.call([str(program), *arguments], env=environment)
 
 
 class _Workplace:
@@ -283,8 +284,12 @@ def _reason(error: Any) -> str:
     return message if error.cls_name in CLEAR_ERRORS else f"{error.cls_name}: {message}\n{''.join(error.stack[-2:])}"
 
 
-def main() -> None:
-    """Entry point of `nait`: user errors become one line and exit code 2."""
+def execute() -> int:
+    """Run the command in `sys.argv`.
+
+    Returns:
+        Its exit code; an error that a user can mend is one message on standard error, without a traceback.
+    """
     import dagster as dg
 
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -294,10 +299,25 @@ def main() -> None:
     from nait_assets.resources.warehouse import WarehouseError
 
     try:
-        nait(standalone_mode=True)
+        return nait(standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except (RecipeError, WarehouseError) as error:
         click.echo(f"Error: {error}", err=True)
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted. What was made stays; the next run goes on from there.", err=True)
+        return INTERRUPTED
+
+
+def main() -> None:
+    """Entry point of `nait`."""
+    code = execute()
+    # Not `sys.exit`: where torch was imported, DuckDB's bindings end a page of warnings about leaked types after it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,20 @@ Dagster's own view cannot tell: it does not know the content of files, and does 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import dagster as dg
 
 from nait_assets.corpora.corpus import source_inputs
 from nait_assets.extraction.sites import resolve_site
-from nait_assets.features.assets import feature_file_inputs, feature_from_file
+from nait_assets.features.assets import exported_file, feature_file_inputs, feature_from_file
 from nait_assets.lineage import Record, reference
+from nait_assets.partitions import cell_of
 from nait_assets.recipe import FeatureName, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.selection.assets import subset_folder
+from nait_assets.selection.subset import SUBSET_FILES
 
 ROOMS = ("corpora", "extraction", "features", "scoring", "selection")
 
@@ -125,8 +129,21 @@ class Plan:
                 yield f"{source} is no longer an input"
             elif wanted[source] != record.inputs[source]:
                 yield f"{source} changed"
+        for path in self._files(asset, partition):
+            if not path.exists():
+                yield f"{path} is missing"
         if partition not in seen:
             yield "unknown to this Dagster instance"
+
+    def _files(self, asset: dg.AssetKey, partition: str | None) -> list[Path]:
+        """The files that an output lies in beside its table."""
+        room, name = asset.path
+        if room == "selection":
+            folder = subset_folder(self.warehouse, name.removesuffix("_subset"), *cell_of(partition))
+            return [folder / file for file in SUBSET_FILES]
+        if room == "features" and partition:
+            return [exported_file(self.warehouse, partition, name)]
+        return []
 
     def _inputs(self, asset: dg.AssetKey, partition: str | None, records: Mapping[str, Record]) -> dict[str, str]:
         """The versions that an output's inputs have now; "" for one that is missing."""

@@ -44,11 +44,8 @@ def nait(*arguments: str | Path) -> Answer:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        try:
-            cli.main()
-        except SystemExit as ended:
-            return Answer(int(ended.code or 0), out.getvalue(), err.getvalue())
-    raise AssertionError("the entry point returned without an exit code")
+        code = cli.execute()
+    return Answer(code, out.getvalue(), err.getvalue())
 
 
 def quick_home(folder: Path) -> Path:

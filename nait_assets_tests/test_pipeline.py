@@ -196,6 +196,15 @@ def test_examples_written_otherwise_stop_at_the_corpus(recipe: Recipe, home: Pat
     assert versions(home) == before
 
 
+def test_a_subset_folder_that_was_deleted_is_written_again(recipe: Recipe, home: Path) -> None:
+    """`nait run` makes what is missing, and the folder is what people use."""
+    folder = home / "subsets" / "nait_standardized" / "math" / "0.30"
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    shutil.rmtree(folder)
+    assert run(recipe, home) == {"selection/nait_standardized_subset[math|0.30]"}
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
 def test_a_ratio_more_makes_its_cells_alone(make: MakeRecipe, home: Path) -> None:
     """Trying another size is free: no model, no scores, and the subsets that there are stay as they are."""
     files = times(home, "subsets")

@@ -100,10 +100,27 @@ def plan(make_recipe: MakeRecipe, tmp_path: Path, instance: dg.DagsterInstance) 
 
 @pytest.fixture
 def records(plan: Plan) -> dict[str, Record]:
-    """Records and a Dagster instance by which everything is current."""
+    """Records, files and a Dagster instance by which everything is current."""
     records = records_when_all_is_current(plan)
     note(plan.instance, records)
+    leave_files(plan.warehouse.folder)
     return records
+
+
+def leave_files(home: Path) -> None:
+    """What a finished run leaves beside its tables."""
+    files = [
+        home / "features" / name / f"{feature}.safetensors"
+        for name in ("code", "math")
+        for feature in ("nait_directions", "standardized_centroids")
+    ]
+    for method in ("nait", "nait_standardized", "random"):
+        for target in ("code", "math", "all"):
+            folder = home / "subsets" / method / target / "0.30"
+            files += [folder / name for name in ("train.jsonl", "train.parquet", "README.md", "manifest.json")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
 
 
 def test_nothing_is_out_of_date_after_a_run(plan: Plan, records: dict[str, Record]) -> None:
@@ -159,6 +176,7 @@ def test_another_model_in_the_same_folder_makes_every_activation_stale(
     recipe = make_recipe(**EVERYTHING, model={"source": str(folder)})
     records = records_when_all_is_current(plan_of(recipe, tmp_path / "home", instance))
     note(instance, records)
+    leave_files(tmp_path / "home")
     (folder / "config.json").write_text('{"hidden_size": 1}')
     found = reasons(plan_of(recipe, tmp_path / "home", instance), records)
     assert set(found) == {name for name in records if name.startswith("extraction/")}
@@ -196,6 +214,21 @@ def test_an_output_that_dagster_has_forgotten_is_noted_again(
         found = reasons(plan_of(plan.recipe, tmp_path / "home", empty), records)
     assert set(found) == set(records)
     assert set(found.values()) == {("unknown to this Dagster instance",)}
+
+
+@pytest.mark.parametrize(
+    ("file", "output"),
+    [
+        ("features/math/nait_directions.safetensors", "features/nait_directions[math]"),
+        ("subsets/random/all/0.30/train.parquet", "selection/random_subset[all|0.30]"),
+        ("subsets/nait/code/0.30/manifest.json", "selection/nait_subset[code|0.30]"),
+    ],
+)
+def test_a_file_that_was_deleted_is_made_again(plan: Plan, records: dict[str, Record], file: str, output: str) -> None:
+    """The table alone is not what a fine-tuning tool reads."""
+    path = plan.warehouse.folder / file
+    path.unlink()
+    assert reasons(plan, records) == {output: (f"{path} is missing",)}
 
 
 def test_rooms_are_made_in_order_and_what_is_independent_in_one_stage(plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """Assets of the features."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -179,6 +180,11 @@ def feature_from_file(
     return pl.DataFrame(rows, schema=schema), feature_file_inputs(recipe, capability, feature)
 
 
+def exported_file(warehouse: Warehouse, capability: str, feature: str) -> Path:
+    """Where a capability's feature lies as a file for other recipes."""
+    return warehouse.folder / "features" / capability / f"{feature}.safetensors"
+
+
 def _change_of(recipe: Recipe, feature: FeatureName) -> str:
     """Which activation change a feature is made of: only directions are."""
     return recipe.features.change if feature == "nait_directions" else ""
@@ -246,7 +252,7 @@ def _write_feature(
     """Write a capability's feature to the warehouse and to its feature file."""
     capability: str = context.partition_key
     feature: Any = table.name.split(".")[1]
-    path = warehouse.folder / "features" / capability / f"{feature}.safetensors"
+    path = exported_file(warehouse, capability, feature)
     origin = FeatureOrigin(
         feature,
         capability,

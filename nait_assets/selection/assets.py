@@ -96,7 +96,7 @@ def _manifest(
         "method": method,
         "target": target,
         "ratio": ratio,
-        "model": {"source": recipe.model.source, "identity": model.identity()},
+        "model": {"source": recipe.model.source, "identity": model.identity()} if METHODS[method].feature else None,
         "recipe": recipe.model_dump(mode="json"),
         "inputs": dict(record.inputs),
         "lineage": lineage.upstream(warehouse.records(), record.inputs),

@@ -12,7 +12,8 @@ import polars as pl
 from nait_assets.recipe import subset_size
 from nait_assets.resources.files import sha256
 
-TRAINING_FILES = ("train.jsonl", "train.parquet")
+HASHED_FILES = ("train.jsonl", "train.parquet", "README.md")
+SUBSET_FILES = (*HASHED_FILES, "manifest.json")
 
 
 def best_rows(scores: pl.DataFrame, ratio: str) -> pl.DataFrame:
@@ -43,7 +44,7 @@ def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], 
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         rows.write_parquet(temporary / "train.parquet")
         (temporary / "README.md").write_text(card, encoding="utf-8")
-        files = {name: sha256(temporary / name) for name in (*TRAINING_FILES, "README.md")}
+        files = {name: sha256(temporary / name) for name in HASHED_FILES}
         full = {**manifest, "n_rows": len(rows), "files": {name: {"sha256": digest} for name, digest in files.items()}}
         (temporary / "manifest.json").write_text(
             json.dumps(full, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
