@@ -1,6 +1,7 @@
 """The command line: a thin shell over the same assets and the same Dagster instance as the UI.
 
-Exit codes: 0 done, 1 a step failed, 2 bad input, 3 (`nait status`) something is missing or out of date.
+Exit codes: 0 done, 1 a step failed, 2 bad input, 3 (`nait status`) something is missing or out of date,
+130 interrupted.
 """
 
 import contextlib

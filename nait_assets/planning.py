@@ -13,7 +13,7 @@ import dagster as dg
 
 from nait_assets.corpora.corpus import source_inputs
 from nait_assets.extraction.sites import resolve_site
-from nait_assets.features.assets import exported_file, feature_file_inputs, feature_from_file
+from nait_assets.features.capability import exported_file, feature_file_inputs, feature_from_file
 from nait_assets.lineage import Record, reference
 from nait_assets.partitions import cell_of
 from nait_assets.recipe import FeatureName, Recipe

@@ -1,24 +1,20 @@
 """Assets of the features."""
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import polars as pl
 
-from nait_assets import __version__, lineage, plots
+from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.sites import resolve_site
+from nait_assets.features.capability import EXAMPLES, directions, export, feature_from_file, mean_activations
 from nait_assets.features.centroids import standardized_centroid
-from nait_assets.features.directions import activation_change, principal_direction
-from nait_assets.features.library import TENSORS, FeatureOrigin, feature_file, read_feature_file, write_feature_file
 from nait_assets.features.statistics import by_layer, neuron_statistics
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import FeatureName, Recipe, RecipeError, fingerprint
+from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.resources.files import sha256
 from nait_assets.tables import (
     NAIT_DIRECTIONS,
     NEURON_STATISTICS,
@@ -30,7 +26,6 @@ from nait_assets.tables import (
 
 ROOM = "features"
 ALGORITHM = "1"
-EXAMPLES = "extraction/in_domain_activations"
 POOL = "extraction/candidate_activations"
 
 
@@ -75,12 +70,14 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         capability = context.partition_key
         frame, inputs = feature_from_file(recipe, language_model, capability, "nait_directions")
         if frame is None:
-            frame, inputs = _directions(recipe, warehouse, capability)
+            frame, inputs = directions(recipe, warehouse, capability)
         metadata: dict[str, object] = {"n_samples": int(frame["n_samples"][0])}
         if frame["explained_variance_ratio"].null_count() == 0:  # a feature file holds the direction alone
             metadata["explained_variance_ratio"] = frame["explained_variance_ratio"].to_numpy().mean().item()
             metadata["explained_variance_by_layer"] = plots.line(frame, "layer", "explained_variance_ratio")
-        return _write_feature(context, warehouse, language_model, recipe, NAIT_DIRECTIONS, frame, inputs, metadata)
+        file = export(recipe, warehouse, language_model, capability, "nait_directions", frame)
+        metadata["feature_file"] = dg.MetadataValue.path(str(file))
+        return _write(context, warehouse, NAIT_DIRECTIONS, frame, inputs, metadata)
 
     @dg.asset(
         partitions_def=partitions.capability,
@@ -99,7 +96,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         capability = context.partition_key
         frame, inputs = feature_from_file(recipe, language_model, capability, "standardized_centroids")
         if frame is None:
-            frame, inputs = _mean_activations(warehouse, capability)
+            frame, inputs = mean_activations(warehouse, capability)
         with warehouse.tables.reading() as snapshot:
             statistics = by_layer(snapshot.read(NEURON_STATISTICS))
         centroids = [
@@ -108,100 +105,21 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         ]
         frame = frame.with_columns(centroid=pl.Series([centroid.tolist() for centroid in centroids], dtype=VECTOR))
         norms = [float(np.linalg.norm(centroid)) for centroid in centroids]
-        metadata = {
+        metadata: dict[str, object] = {
             "n_samples": int(frame["n_samples"][0]),
             "norm": float(np.linalg.norm(norms)),
             "strongest_neurons": lineage.table_metadata(_strongest(frame)),
             "norm_by_layer": plots.line(pl.DataFrame({"layer": frame["layer"], "norm": norms}), "layer", "norm"),
         }
-        inputs = {**inputs, **snapshot.inputs}
-        return _write_feature(
-            context, warehouse, language_model, recipe, STANDARDIZED_CENTROIDS, frame, inputs, metadata
-        )
+        file = export(recipe, warehouse, language_model, capability, "standardized_centroids", frame)
+        metadata["feature_file"] = dg.MetadataValue.path(str(file))
+        return _write(context, warehouse, STANDARDIZED_CENTROIDS, frame, {**inputs, **snapshot.inputs}, metadata)
 
     built = {
         "nait_directions": [nait_directions],
         "standardized_centroids": [neuron_statistics_asset, standardized_centroids],
     }
     return [asset for feature in recipe.features_needed for asset in built[feature]]
-
-
-def _directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
-    rows = []
-    with warehouse.activations(capability).reading() as snapshot:
-        snapshot.note(EXAMPLES, capability)
-        for layer in activation_table.layers_of(snapshot):
-            mean, first, last = (
-                activation_table.matrix(snapshot, layer, column)
-                for column in ("activation", "first_token_activation", "last_token_activation")
-            )
-            try:
-                direction, explained = principal_direction(activation_change(recipe.features.change, mean, first, last))
-            except ValueError as error:
-                raise RecipeError(f"capability {capability!r}, layer {layer}: {error}") from error
-            rows.append(
-                {"layer": layer, "direction": direction, "explained_variance_ratio": explained, "n_samples": len(mean)}
-            )
-    return pl.DataFrame(rows, schema=_without_slice(NAIT_DIRECTIONS)), snapshot.inputs
-
-
-def _mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
-    rows = []
-    with warehouse.activations(capability).reading() as snapshot:
-        snapshot.note(EXAMPLES, capability)
-        for layer in activation_table.layers_of(snapshot):
-            activations = activation_table.matrix(snapshot, layer)
-            mean = activations.mean(axis=0, dtype=np.float64).astype(np.float32)
-            rows.append({"layer": layer, "centroid": None, "mean_activation": mean, "n_samples": len(activations)})
-    return pl.DataFrame(rows, schema=_without_slice(STANDARDIZED_CENTROIDS)), snapshot.inputs
-
-
-def feature_from_file(
-    recipe: Recipe, model: LanguageModel, capability: str, feature: FeatureName
-) -> tuple[pl.DataFrame | None, dict[str, str]]:
-    """A feature that the recipe takes from a file, and the state of the file; None where the capability has examples.
-
-    Raises:
-        RecipeError: The file does not exist, is no feature file, or was made with another model or extraction.
-    """
-    if recipe.capabilities[capability].features is None:
-        return None, {}
-    path = feature_file(recipe, capability, feature)
-    layers = resolve_site(model.skeleton(), recipe.extraction.site, recipe.extraction.layers).layers
-    settings, change = recipe.extraction, _change_of(recipe, feature)
-    origin, tensors = read_feature_file(
-        path, feature, model.identity(), settings.site, layers, settings.template, change
-    )
-    schema = _without_slice(NAIT_DIRECTIONS if feature == "nait_directions" else STANDARDIZED_CENTROIDS)
-    rows = [
-        {"layer": layer, "n_samples": origin.n_samples, **{name: tensor[index] for name, tensor in tensors.items()}}
-        for index, layer in enumerate(origin.layers)
-    ]
-    return pl.DataFrame(rows, schema=schema), feature_file_inputs(recipe, capability, feature)
-
-
-def exported_file(warehouse: Warehouse, capability: str, feature: str) -> Path:
-    """Where a capability's feature lies as a file for other recipes."""
-    return warehouse.folder / "features" / capability / f"{feature}.safetensors"
-
-
-def _change_of(recipe: Recipe, feature: FeatureName) -> str:
-    """Which activation change a feature is made of: only directions are."""
-    return recipe.features.change if feature == "nait_directions" else ""
-
-
-def feature_file_inputs(recipe: Recipe, capability: str, feature: FeatureName) -> dict[str, str]:
-    """The state of the file that a capability's feature is taken from; nothing where it has examples.
-
-    Raises:
-        RecipeError: The file does not exist.
-    """
-    given = recipe.capabilities[capability].features
-    return {f"feature_file:{given}": sha256(feature_file(recipe, capability, feature))[:16]} if given else {}
-
-
-def _without_slice(table: Table) -> pl.Schema:
-    return pl.Schema({name: dtype for name, dtype in table.columns.items() if name not in table.slice_columns})
 
 
 def _strongest(frame: pl.DataFrame, n: int = 10) -> pl.DataFrame:
@@ -237,40 +155,3 @@ def _write(
         "dagster/column_schema": lineage.column_schema(frame),
     }
     return lineage.result(record, {**shown, **metadata})
-
-
-def _write_feature(
-    context: dg.AssetExecutionContext,
-    warehouse: Warehouse,
-    model: LanguageModel,
-    recipe: Recipe,
-    table: Table,
-    frame: pl.DataFrame,
-    inputs: dict[str, str],
-    metadata: dict[str, object],
-) -> dg.MaterializeResult:
-    """Write a capability's feature to the warehouse and to its feature file."""
-    capability: str = context.partition_key
-    feature: Any = table.name.split(".")[1]
-    path = exported_file(warehouse, capability, feature)
-    origin = FeatureOrigin(
-        feature,
-        capability,
-        model.identity(),
-        recipe.extraction.site,
-        tuple(frame["layer"].to_list()),
-        recipe.extraction.template,
-        recipe.extraction.max_tokens,
-        _change_of(recipe, feature),
-        __version__,
-        int(frame["n_samples"][0]),
-        content_version(frame, table.key),
-    )
-    tensors = {
-        name: np.stack([np.asarray(vector, np.float32) for vector in frame[name].to_list()])
-        for name in TENSORS[feature]
-    }
-    write_feature_file(path, origin, tensors)
-    return _write(
-        context, warehouse, table, frame, inputs, {**metadata, "feature_file": dg.MetadataValue.path(str(path))}
-    )

@@ -1,0 +1,147 @@
+"""A capability's features: made from the activations of its examples, or taken from a feature file of another run."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from nait_assets import __version__
+from nait_assets.extraction import activation_table
+from nait_assets.extraction.sites import resolve_site
+from nait_assets.features.directions import activation_change, principal_direction
+from nait_assets.features.library import TENSORS, FeatureOrigin, feature_file, read_feature_file, write_feature_file
+from nait_assets.recipe import FeatureName, Recipe, RecipeError
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.files import sha256
+from nait_assets.tables import NAIT_DIRECTIONS, STANDARDIZED_CENTROIDS, Table, content_version
+
+EXAMPLES = "extraction/in_domain_activations"
+TABLES: dict[FeatureName, Table] = {
+    "nait_directions": NAIT_DIRECTIONS,
+    "standardized_centroids": STANDARDIZED_CENTROIDS,
+}
+
+
+def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
+    """A capability's NAIT directions, one row per layer, and the version of the activations that they are made of.
+
+    Raises:
+        RecipeError: The examples' activations do not change, or all in the same way.
+    """
+    rows = []
+    columns = ("activation", "first_token_activation", "last_token_activation")
+    with warehouse.activations(capability).reading() as snapshot:
+        snapshot.note(EXAMPLES, capability)
+        for layer in activation_table.layers_of(snapshot):
+            mean, first, last = (activation_table.matrix(snapshot, layer, column) for column in columns)
+            try:
+                direction, explained = principal_direction(activation_change(recipe.features.change, mean, first, last))
+            except ValueError as error:
+                raise RecipeError(f"capability {capability!r}, layer {layer}: {error}") from error
+            rows.append(
+                {"layer": layer, "direction": direction, "explained_variance_ratio": explained, "n_samples": len(mean)}
+            )
+    return pl.DataFrame(rows, schema=_without_slice(NAIT_DIRECTIONS)), snapshot.inputs
+
+
+def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
+    """A capability's mean activations, one row per layer, and the version of the activations that they are made of.
+
+    The column `centroid` is still empty: it needs the pool's statistics.
+    """
+    rows = []
+    with warehouse.activations(capability).reading() as snapshot:
+        snapshot.note(EXAMPLES, capability)
+        for layer in activation_table.layers_of(snapshot):
+            activations = activation_table.matrix(snapshot, layer)
+            mean = activations.mean(axis=0, dtype=np.float64).astype(np.float32)
+            rows.append({"layer": layer, "centroid": None, "mean_activation": mean, "n_samples": len(activations)})
+    return pl.DataFrame(rows, schema=_without_slice(STANDARDIZED_CENTROIDS)), snapshot.inputs
+
+
+def feature_from_file(
+    recipe: Recipe, model: LanguageModel, capability: str, feature: FeatureName
+) -> tuple[pl.DataFrame | None, dict[str, str]]:
+    """A feature that the recipe takes from a file, and the state of the file; None where the capability has examples.
+
+    Raises:
+        RecipeError: The file does not exist, is no feature file, or was made with another model or extraction.
+    """
+    if recipe.capabilities[capability].features is None:
+        return None, {}
+    path, settings = feature_file(recipe, capability, feature), recipe.extraction
+    layers = resolve_site(model.skeleton(), settings.site, settings.layers).layers
+    change = _change_of(recipe, feature)
+    origin, tensors = read_feature_file(
+        path, feature, model.identity(), settings.site, layers, settings.template, change
+    )
+    rows = [
+        {"layer": layer, "n_samples": origin.n_samples, **{name: tensor[index] for name, tensor in tensors.items()}}
+        for index, layer in enumerate(origin.layers)
+    ]
+    frame = pl.DataFrame(rows, schema=_without_slice(TABLES[feature]))
+    return frame, feature_file_inputs(recipe, capability, feature)
+
+
+def feature_file_inputs(recipe: Recipe, capability: str, feature: FeatureName) -> dict[str, str]:
+    """The state of the file that a capability's feature is taken from; nothing where it has examples.
+
+    Raises:
+        RecipeError: The file does not exist.
+    """
+    given = recipe.capabilities[capability].features
+    return {f"feature_file:{given}": sha256(feature_file(recipe, capability, feature))[:16]} if given else {}
+
+
+def exported_file(warehouse: Warehouse, capability: str, feature: str) -> Path:
+    """Where a capability's feature lies as a file for other recipes."""
+    return warehouse.folder / "features" / capability / f"{feature}.safetensors"
+
+
+def export(
+    recipe: Recipe,
+    warehouse: Warehouse,
+    model: LanguageModel,
+    capability: str,
+    feature: FeatureName,
+    frame: pl.DataFrame,
+) -> Path:
+    """Write a capability's feature as a file for other recipes.
+
+    Args:
+        recipe: That the feature was made by.
+        warehouse: Whose home the file goes to.
+        model: Of the recipe.
+        capability: That the feature is of.
+        feature: Which one.
+        frame: Its rows, one per layer.
+
+    Returns:
+        The file.
+    """
+    path = exported_file(warehouse, capability, feature)
+    origin = FeatureOrigin(
+        feature=feature,
+        capability=capability,
+        model=model.identity(),
+        site=recipe.extraction.site,
+        layers=tuple(frame["layer"].to_list()),
+        template=recipe.extraction.template,
+        max_tokens=recipe.extraction.max_tokens,
+        change=_change_of(recipe, feature),
+        nait_assets=__version__,
+        n_samples=int(frame["n_samples"][0]),
+        data_version=content_version(frame, TABLES[feature].key),
+    )
+    vectors = {name: [np.asarray(vector, np.float32) for vector in frame[name].to_list()] for name in TENSORS[feature]}
+    write_feature_file(path, origin, {name: np.stack(rows) for name, rows in vectors.items()})
+    return path
+
+
+def _change_of(recipe: Recipe, feature: FeatureName) -> str:
+    """Which activation change a feature is made of: only directions are."""
+    return recipe.features.change if feature == "nait_directions" else ""
+
+
+def _without_slice(table: Table) -> pl.Schema:
+    return pl.Schema({name: dtype for name, dtype in table.columns.items() if name not in table.slice_columns})
