@@ -4,6 +4,7 @@ Batches are padded on the right and carry no attention mask: in a causal model n
 and the padding is left out of every mean.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from nait_assets.resources.language_model import LoadedModel
 
 if TYPE_CHECKING:
     import torch
+
+
+log = logging.getLogger(__name__)
 
 
 class NonFiniteActivations(RuntimeError):
@@ -42,7 +46,7 @@ class _Enough(Exception):
 
 
 def read_batch(model: LoadedModel, site: Site, batch: Sequence[EncodedSample], ends: bool) -> PooledActivations:
-    """Run the model over a batch.
+    """Run the model over a batch; one that does not fit in memory is halved until it does.
 
     Args:
         model: In memory.
@@ -55,7 +59,41 @@ def read_batch(model: LoadedModel, site: Site, batch: Sequence[EncodedSample], e
 
     Raises:
         NonFiniteActivations: A mean is NaN or infinite.
+        MemoryError: A sample does not fit in memory by itself.
     """
+    try:
+        return _read(model, site, batch, ends)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            (sample,) = batch
+            raise MemoryError(
+                f"sample {sample.sample_id} of {len(sample.token_ids)} tokens does not fit in the memory of "
+                f"{model.device} by itself. Use a smaller `extraction.max_tokens`, or a machine with more memory."
+            ) from error
+    half = len(batch) // 2  # outside of the handler: the error's frames hold the tensors that did not fit
+    log.warning("a batch of %d samples does not fit in memory: reading it in two halves", len(batch))
+    return _joined([read_batch(model, site, part, ends) for part in (batch[:half], batch[half:])])
+
+
+def _joined(parts: Sequence[PooledActivations]) -> PooledActivations:
+    def join(arrays: list[np.ndarray | None]) -> np.ndarray | None:
+        present = [array for array in arrays if array is not None]
+        return np.concatenate(present) if present else None
+
+    mean = np.concatenate([part.mean for part in parts])
+    return PooledActivations(mean, join([part.first for part in parts]), join([part.last for part in parts]))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed: torch has a class of its own for a GPU, and a plain RuntimeError for the CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _read(model: LoadedModel, site: Site, batch: Sequence[EncodedSample], ends: bool) -> PooledActivations:
     import torch
 
     lengths = torch.tensor([len(sample.token_ids) for sample in batch])

@@ -217,3 +217,54 @@ def test_infinity_in_the_first_token_alone_fails_too(network: Any) -> None:
 
     with pytest.raises(NonFiniteActivations, match=r"layer 1, for sample\(s\) long\."):
         read(network, BATCH[:1], "mlp")
+
+
+CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ..."
+
+
+@pytest.mark.parametrize("error", [RuntimeError(CPU_MESSAGE), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_batch_that_does_not_fit_is_halved_and_gives_the_same(
+    network: Any, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A long tail of samples must not end an extraction of hours; the log says that the budget is too large."""
+    whole = read(network, BATCH, "mlp")
+    rows_tried = []
+
+    def allocate(_module: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        rows_tried.append(len(named["input_ids"]))
+        if rows_tried[-1] > 1:
+            raise error
+
+    network.register_forward_pre_hook(allocate, with_kwargs=True)
+    halved = read(network, BATCH, "mlp")
+
+    assert rows_tried == [3, 1, 2, 1, 1]
+    for name in ("mean", "first", "last"):
+        np.testing.assert_allclose(getattr(halved, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
+    assert "a batch of 3 samples does not fit" in caplog.text
+    assert n_hooks(network) == 1
+
+
+def test_sample_that_does_not_fit_alone_is_named(network: Any) -> None:
+    """Halving ends at one sample; then a person has to choose."""
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError(CPU_MESSAGE)
+
+    network.register_forward_pre_hook(refuse)
+    with pytest.raises(MemoryError, match=r"sample long of 12 tokens does not fit .* smaller `extraction\.max_tokens`"):
+        read(network, BATCH[:1], "mlp")
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(network: Any) -> None:
+    """Trying again in halves would hide what is wrong."""
+    calls = []
+
+    def fail(*_: Any) -> None:
+        calls.append(1)
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    network.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        read(network, BATCH, "mlp")
+    assert len(calls) == 1
