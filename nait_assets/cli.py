@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 a step failed, 2 bad input, 3 (`nait status`) something is
 import contextlib
 import logging
 import os
-import subprocess
 import sys
 import time
 import warnings
@@ -19,7 +18,15 @@ import click
 
 STEP_FAILED, BAD_INPUT, STATUS_STALE, INTERRUPTED = 1, 2, 3, 130
 CLEAR_ERRORS = {"RecipeError", "WarehouseError", "NonFiniteActivations"}  # their messages need no traceback
-DAGSTER_YAML = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+DAGSTER_YAML = """\
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1  # one run at a time has the language model in memory
+"""
 
 recipe_option = click.option(
     "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Recipe file; $NAIT_RECIPE, else the demo."
@@ -56,7 +63,8 @@ def run(recipe_path: Path | None, home: Path | None, selection: str | None) -> N
                 n_runs, n_outputs = n_runs + _run_stage(workplace, steps), n_outputs + len(steps)
                 records = workplace.warehouse.records()
         if n_outputs == 0:
-            click.echo(f"Everything is up to date in {workplace.home}; nothing was computed.")
+            what = "Everything" if selection is None else "What was selected"
+            click.echo(f"{what} is up to date in {workplace.home}; nothing was computed.")
         else:
             click.echo(
                 f"{n_outputs} outputs made in {n_runs} runs, {time.monotonic() - started:.0f} s, in {workplace.home}"
@@ -112,7 +120,8 @@ def summary(recipe_path: Path | None, home: Path | None) -> None:
     from nait_assets.selection.summary import summarize
 
     with _workplace(recipe_path, home) as workplace:
-        click.echo(summarize(workplace.recipe, workplace.warehouse, workplace.tokens_per_second()))
+        speed = workplace.noted("extraction/candidate_activations", "tokens_per_second")
+        click.echo(summarize(workplace.recipe, workplace.warehouse, speed, workplace.n_rows_read()))
         click.echo(f"Open the UI: nait ui --recipe {workplace.recipe.path} (then http://127.0.0.1:3000)")
 
 
@@ -121,13 +130,13 @@ def summary(recipe_path: Path | None, home: Path | None) -> None:
 @home_option
 @click.option("--port", default=3000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
-def ui(recipe_path: Path | None, home: Path | None, port: int, host: str) -> int:
+def ui(recipe_path: Path | None, home: Path | None, port: int, host: str) -> None:
     """Start Dagster's web server and daemon on the home's own instance."""
     with _workplace(recipe_path, home) as workplace:
         environment = {**os.environ, "NAIT_RECIPE": str(workplace.recipe.path), "NAIT_HOME": str(workplace.home)}
     program = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-m", "nait_assets.definitions", "--host", host, "--port", str(port)]
-    return subprocess.call([str(program), *arguments], env=environment)
+    os.execve(program, [str(program), *arguments], environment)  # so that Ctrl-C reaches Dagster and nobody else
 
 
 class _Workplace:
@@ -169,13 +178,22 @@ class _Workplace:
             self._instance = dg.DagsterInstance.get()
         return self._instance
 
-    def tokens_per_second(self) -> float | None:
-        """Speed of the last extraction of the pool that this instance ran."""
+    def noted(self, asset: str, name: str, partition: str | None = None) -> float | None:
+        """A number in the metadata of the latest materialization that this instance ran."""
         import dagster as dg
 
-        event = self.instance.get_latest_materialization_event(dg.AssetKey(["extraction", "candidate_activations"]))
-        value = event.asset_materialization.metadata.get("tokens_per_second") if event else None
-        return float(value.value) if value and value.value else None
+        partitions = [partition] if partition else None
+        wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset.split("/")), asset_partitions=partitions)
+        records = self.instance.fetch_materializations(wanted, limit=1).records
+        value = records[0].asset_materialization.metadata.get(name) if records else None
+        return value.value if value is not None else None
+
+    def n_rows_read(self) -> int | None:
+        """Rows read from the sources of all corpora."""
+        numbers = [self.noted("corpora/candidate_pool", "n_rows_read")]
+        for capability in self.recipe.capabilities_with_examples:
+            numbers.append(self.noted("corpora/in_domain_set", "n_rows_read", capability))
+        return None if None in numbers else int(sum(number or 0 for number in numbers))
 
     def plan(self, selection: str | None) -> Any:
         """The state of the recipe's outputs, or of the selected ones."""
@@ -245,6 +263,13 @@ def _run_stage(workplace: _Workplace, steps: list[Any]) -> int:
         names = {asset.to_python_identifier(): _label([asset], partition) for asset in assets}
         outcome = "done  " if result.success else "FAILED"
         click.echo(f"{outcome} {time.monotonic() - started:6.1f} s  {_label(assets, partition)}")
+        if any(error.cls_name == "DagsterExecutionInterruptedError" for error in errors.values()):
+            raise KeyboardInterrupt  # which Dagster takes for a failure of the step
+        if not result.success and not errors:
+            failures.setdefault("the run failed outside of its steps; its log says why", []).append(
+                _label(assets, partition)
+            )
+            kinds.add("")
         for step, error in errors.items():
             failures.setdefault(_reason(error), []).append(names[step])
             kinds.add(error.cls_name)

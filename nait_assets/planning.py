@@ -12,6 +12,7 @@ from typing import cast
 import dagster as dg
 
 from nait_assets.corpora.corpus import source_inputs
+from nait_assets.extraction.extractor import model_inputs
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.features.capability import exported_file, feature_file_inputs, feature_from_file
 from nait_assets.lineage import Record, reference
@@ -166,9 +167,9 @@ class Plan:
         if room == "corpora":
             return source_inputs(self.recipe, partition or "candidates", self.warehouse.hashes)
         if room == "extraction":
-            return {f"model:{self.recipe.model.source}": self.model.identity()}
+            return model_inputs(self.model, self.recipe.model.source)
         if room == "features" and partition:
-            return feature_file_inputs(self.recipe, partition, cast("FeatureName", name))
+            return feature_file_inputs(self.recipe, self.model, partition, cast("FeatureName", name))
         return {}
 
     def _seen_by_dagster(self, asset: dg.AssetKey, partitioned: bool) -> set[str | None]:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from nait_assets import lineage
 from nait_assets.automation import when_inputs_change
-from nait_assets.extraction.extractor import ALGORITHM, Budget, Outcome, extract
+from nait_assets.extraction.extractor import ALGORITHM, Budget, Outcome, extract, model_inputs
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
@@ -86,7 +86,7 @@ def _write(
 ) -> dg.MaterializeResult:
     with warehouse.tables.reading() as snapshot:
         corpus = snapshot.read(table, **where)
-    inputs = {**snapshot.inputs, f"model:{recipe.model.source}": model.identity()}
+    inputs = {**snapshot.inputs, **model_inputs(model, recipe.model.source)}
     budget = Budget(config.batch_tokens, config.shard_tokens)
     store = warehouse.activations(name)
     outcome = extract(
@@ -112,6 +112,7 @@ def _metadata(outcome: Outcome) -> dict[str, object]:
         "n_extracted": outcome.n_extracted,
         "n_removed": outcome.n_removed,
         "n_rejected": outcome.n_rejected,
+        "n_truncated": outcome.n_truncated,
         "n_tokens": outcome.n_tokens,
         "seconds": round(outcome.seconds, 2),
         "tokens_per_second": round(outcome.n_tokens / outcome.seconds, 1) if outcome.seconds else 0.0,

@@ -54,6 +54,7 @@ class Outcome:
         n_extracted: Samples that the model ran on, in this run or in one that was cut off before.
         n_removed: Samples that are no longer in the corpus.
         n_rejected: Samples that could not be read.
+        n_truncated: Samples read in this run that were cut to `max_tokens`.
         n_tokens: Tokens that the model read in this run, padding excluded.
         n_padding: Padding tokens.
         seconds: Wall time of the forward passes.
@@ -68,6 +69,7 @@ class Outcome:
     n_extracted: int
     n_removed: int
     n_rejected: int
+    n_truncated: int
     n_tokens: int
     n_padding: int
     seconds: float
@@ -80,6 +82,19 @@ class Outcome:
     def data_version(self) -> str:
         """Hash of what the table holds: an activation is a function of the extraction's identity and the sample."""
         return fingerprint(self.extraction_id, self.sample_ids)
+
+
+def model_inputs(model: LanguageModel, source: str) -> dict[str, str]:
+    """The versions of what an extraction reads beside the corpus: the model, and the dtype that this machine gives it.
+
+    Args:
+        model: Of the recipe.
+        source: As the recipe names it.
+
+    Raises:
+        RecipeError: The model cannot be found.
+    """
+    return {f"model:{source}": model.identity(), "dtype": str(model.resolved_dtype()).removeprefix("torch.")}
 
 
 def extraction_identity(model: LanguageModel, settings: Extraction, ends: bool) -> str:
@@ -148,6 +163,7 @@ def extract(
         n_extracted=len(encoded),
         n_removed=len(known - set(wanted)),
         n_rejected=len(refused),
+        n_truncated=sum(sample.truncated for sample in encoded),
         n_tokens=progress.n_tokens,
         n_padding=progress.n_padding,
         seconds=seconds,

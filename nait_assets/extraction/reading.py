@@ -116,7 +116,7 @@ def _read(model: LoadedModel, site: Site, batch: Sequence[EncodedSample], ends: 
         _run(model.network, site, token_ids.to(model.device), reduce)
     mean, first, final = (torch.stack(layers, dim=1).numpy() if layers else None for layers in kept)
     assert mean is not None
-    _require_finite(mean, site, batch)
+    _require_finite([kind for kind in (mean, first, final) if kind is not None], site, batch)
     return PooledActivations(mean, first, final)
 
 
@@ -156,8 +156,8 @@ def _run(network: Any, site: Site, token_ids: "torch.Tensor", reduce: "Callable[
             handle.remove()
 
 
-def _require_finite(mean: np.ndarray, site: Site, batch: Sequence[EncodedSample]) -> None:
-    finite = np.isfinite(mean).all(axis=2)
+def _require_finite(kinds: Sequence[np.ndarray], site: Site, batch: Sequence[EncodedSample]) -> None:
+    finite = np.logical_and.reduce([np.isfinite(values).all(axis=2) for values in kinds])
     if finite.all():
         return
     rows, columns = np.nonzero(~finite)

@@ -10,6 +10,7 @@ from nait_assets.extraction import activation_table
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.features.directions import activation_change, principal_direction
 from nait_assets.features.library import TENSORS, FeatureOrigin, feature_file, read_feature_file, write_feature_file
+from nait_assets.lineage import reference
 from nait_assets.recipe import FeatureName, Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
@@ -69,6 +70,7 @@ def feature_from_file(
     """
     if recipe.capabilities[capability].features is None:
         return None, {}
+    inputs = feature_file_inputs(recipe, model, capability, feature)  # before the file is read, or it could be newer
     path, settings = feature_file(recipe, capability, feature), recipe.extraction
     layers = resolve_site(model.skeleton(), settings.site, settings.layers).layers
     change = _change_of(recipe, feature)
@@ -79,18 +81,22 @@ def feature_from_file(
         {"layer": layer, "n_samples": origin.n_samples, **{name: tensor[index] for name, tensor in tensors.items()}}
         for index, layer in enumerate(origin.layers)
     ]
-    frame = pl.DataFrame(rows, schema=_without_slice(TABLES[feature]))
-    return frame, feature_file_inputs(recipe, capability, feature)
+    return pl.DataFrame(rows, schema=_without_slice(TABLES[feature])), inputs
 
 
-def feature_file_inputs(recipe: Recipe, capability: str, feature: FeatureName) -> dict[str, str]:
-    """The state of the file that a capability's feature is taken from; nothing where it has examples.
+def feature_file_inputs(recipe: Recipe, model: LanguageModel, capability: str, feature: FeatureName) -> dict[str, str]:
+    """The state of the file that a capability's feature is taken from, and of the model that it has to be of.
+
+    Nothing where the capability has examples: its activations stand for the model.
 
     Raises:
-        RecipeError: The file does not exist.
+        RecipeError: The file or the model does not exist.
     """
     given = recipe.capabilities[capability].features
-    return {f"feature_file:{given}": sha256(feature_file(recipe, capability, feature))[:16]} if given else {}
+    if given is None:
+        return {}
+    digest = sha256(feature_file(recipe, capability, feature))[:16]
+    return {f"feature_file:{given}": digest, f"model:{recipe.model.source}": model.identity()}
 
 
 def exported_file(warehouse: Warehouse, capability: str, feature: str) -> Path:
@@ -123,7 +129,7 @@ def export(
     origin = FeatureOrigin(
         feature=feature,
         capability=capability,
-        model=model.identity(),
+        model=_model_of(recipe, warehouse, model, capability),
         site=recipe.extraction.site,
         layers=tuple(frame["layer"].to_list()),
         template=recipe.extraction.template,
@@ -136,6 +142,14 @@ def export(
     vectors = {name: [np.asarray(vector, np.float32) for vector in frame[name].to_list()] for name in TENSORS[feature]}
     write_feature_file(path, origin, {name: np.stack(rows) for name, rows in vectors.items()})
     return path
+
+
+def _model_of(recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str) -> str:
+    """Identity of the model that read a capability's examples, which the recipe's may no longer be."""
+    if not recipe.capabilities[capability].examples:
+        return model.identity()
+    record = warehouse.activations(capability).records()[reference(EXAMPLES, capability)]
+    return next(version for name, version in record.inputs.items() if name.startswith("model:"))
 
 
 def _change_of(recipe: Recipe, feature: FeatureName) -> str:

@@ -268,7 +268,7 @@ def _load(identity: str, name: str, revision: str | None, device: "torch.device"
 
     transformers_logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    log.info("loading %s (%s)", name, identity)  # the identity is a key of the cache: a folder's weights may change
+    log.info("loading the model, %.20s", identity)  # a key of the cache, too: a folder's weights may change
     network = _whole(*AutoModel.from_pretrained(name, dtype=dtype, revision=revision, **REPORTING))
     return LoadedModel(network.to(device).eval().requires_grad_(False), device, dtype)
 

@@ -92,6 +92,7 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
     lines += [
         f"  {method:<20} score {score:>12.5f}   rank {rank:>6,} of {n_candidates:,}"
         for method, score, rank, n_candidates in scores
+        if method in recipe.methods
     ]
     if centroids:
         lines += [

@@ -11,7 +11,8 @@ from nait_assets import __version__, lineage
 from nait_assets.automation import when_inputs_change
 from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import Recipe
-from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources import Warehouse
+from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring.assets import METHODS
 from nait_assets.selection.subset import best_rows, dataset_card, write_folder
 from nait_assets.tables import CANDIDATE_POOL, SUBSETS, content_version, scores_table
@@ -47,15 +48,19 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
         kinds={"parquet", "json", "duckdb"},
         automation_condition=when_inputs_change(),
     )
-    def subset(
-        context: dg.AssetExecutionContext, warehouse: Warehouse, language_model: LanguageModel
-    ) -> dg.MaterializeResult:
+    def subset(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         target, ratio = cell_of(context.partition_key)
         with warehouse.tables.reading() as snapshot:
             scores, pool = snapshot.read(scores_table(method), target=target), snapshot.read(CANDIDATE_POOL)
         chosen = best_rows(scores, ratio)
         rows = chosen.join(pool, on="sample_id", how="inner", maintain_order="left", validate="1:1")
-        assert len(rows) == len(chosen), "a scored candidate is not in the pool"
+        if len(rows) < len(chosen):
+            gone = chosen.join(pool, on="sample_id", how="anti")["sample_id"].to_list()
+            raise WarehouseError(
+                f"{len(gone)} chosen candidate(s) are no longer in the pool, such as {gone[0]}: the scores "
+                f"{scores_table(method).name} for {target} are older than the pool. Materialize them first; "
+                "`nait run` does so in order."
+            )
         record = lineage.record_of(context, content_version(rows, ("rank",)), snapshot.inputs)
         folder = subset_folder(warehouse, method, target, ratio)
         card = dataset_card(
@@ -68,7 +73,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
             recipe.model.source,
             record.inputs,
         )
-        write_folder(folder, rows, _manifest(record, method, target, ratio, recipe, warehouse, language_model), card)
+        write_folder(folder, rows, _manifest(record, method, target, ratio, recipe, warehouse), card)
         with warehouse.tables.writing() as transaction:
             transaction.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
             transaction.put_record(record)
@@ -84,9 +89,11 @@ def _manifest(
     ratio: str,
     recipe: Recipe,
     warehouse: Warehouse,
-    model: LanguageModel,
 ) -> dict[str, Any]:
     """What a subset rests on: nothing in it changes unless one of these does."""
+    upstream = lineage.upstream(warehouse.records(), record.inputs)
+    read = upstream.get("extraction/candidate_activations", {}).get("inputs", {})
+    models = [version for name, version in read.items() if name.startswith("model:")]
     return {
         "asset": record.asset,
         "partition": record.partition,
@@ -96,10 +103,10 @@ def _manifest(
         "method": method,
         "target": target,
         "ratio": ratio,
-        "model": {"source": recipe.model.source, "identity": model.identity()} if METHODS[method].feature else None,
+        "model": {"source": recipe.model.source, "identity": models[0], "dtype": read["dtype"]} if models else None,
         "recipe": recipe.model_dump(mode="json"),
         "inputs": dict(record.inputs),
-        "lineage": lineage.upstream(warehouse.records(), record.inputs),
+        "lineage": upstream,
     }
 
 

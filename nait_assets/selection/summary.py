@@ -30,13 +30,16 @@ def own_topic_share(scores: pl.DataFrame, pool: pl.DataFrame, topic: str, ratio:
     return float((topics == topic).sum() or 0) / n_best, min(n_own, n_best) / n_best
 
 
-def summarize(recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | None) -> str:
+def summarize(
+    recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | None, n_rows_read: int | None = None
+) -> str:
     """The text that `nait summary` prints.
 
     Args:
         recipe: Whose outputs are all made.
         warehouse: That holds them.
         tokens_per_second: Of the last extraction of the pool, where it is known.
+        n_rows_read: From the sources of all corpora, where it is known.
 
     Raises:
         WarehouseError: Something has not been materialized.
@@ -53,7 +56,8 @@ def summarize(recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | N
         }
     rejected += _rejected_samples(recipe, warehouse)
     refused = ", ".join(f"{n} in {corpus}" for corpus, n in rejected) or "none"
-    lines = [f"Pool: {len(pool):,} candidates. Rejected rows: {refused}."]
+    rows_read = f" {n_rows_read:,} rows read from all sources." if n_rows_read is not None else ""
+    lines = [f"Pool: {len(pool):,} candidates.{rows_read} Rejected rows: {refused}."]
     lines += _reading_lines(recipe, warehouse, tokens_per_second)
     if "nait_standardized" in recipe.methods:
         for capability in recipe.capability_names:
@@ -90,15 +94,18 @@ def _rejected_samples(recipe: Recipe, warehouse: Warehouse) -> list[tuple[str, i
 def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | None) -> list[str]:
     if not recipe.features_needed:
         return []
-    n_tokens = {}
+    n_tokens, truncated = {}, {}
     for corpus in ("candidates", *recipe.capabilities_with_examples):
         with warehouse.activations(corpus).reading() as snapshot:
-            n_tokens[corpus] = int(activation_table.samples(snapshot)["n_tokens"].sum())
+            samples = activation_table.samples(snapshot)
+        n_tokens[corpus], truncated[corpus] = int(samples["n_tokens"].sum()), int(samples["truncated"].sum())
     speed = f" at {tokens_per_second:,.0f} tokens/s" if tokens_per_second else ""
     in_domain = sum(n_tokens.values()) - n_tokens["candidates"]
     return [
         f"Read by {recipe.model.source}: {n_tokens['candidates']:,} tokens of candidates{speed}, "
-        f"{in_domain:,} tokens of in-domain examples."
+        f"{in_domain:,} tokens of in-domain examples.",
+        f"Cut to {recipe.extraction.max_tokens} tokens: {truncated['candidates']:,} candidates, "
+        f"{sum(truncated.values()) - truncated['candidates']:,} in-domain examples.",
     ]
 
 
