@@ -1,7 +1,10 @@
 """The command line: exit codes, what is said, and what is left after a failure."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from nait_assets.corpora import assets as corpora_assets
 from nait_assets.recipe import Recipe
 from nait_assets_tests.command import nait, quick_home, run
 
@@ -168,7 +172,29 @@ def test_a_home_gets_a_dagster_instance_of_its_own_and_keeps_the_settings_it_has
     """The web server reads the same folder; telemetry is off unless a person turns it on."""
     nait("status", "--recipe", recipe.path, "--home", tmp_path / "new")
     settings = tmp_path / "new" / "dagster" / "dagster.yaml"
-    assert yaml.safe_load(settings.read_text()) == {"telemetry": {"enabled": False}, "nux": {"enabled": False}}
+    assert yaml.safe_load(settings.read_text()) == {
+        "telemetry": {"enabled": False},
+        "nux": {"enabled": False},
+        "concurrency": {"pools": {"default_limit": 1}},
+    }
     settings.write_text("telemetry:\n  enabled: true\n")
     nait("status", "--recipe", recipe.path, "--home", tmp_path / "new")
     assert settings.read_text() == "telemetry:\n  enabled: true\n"
+
+
+def test_ctrl_c_ends_the_command_and_not_only_the_step(
+    recipe: Recipe, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster takes the signal for a failure of the step, and the next partition would start."""
+    begun = []
+
+    def interrupted(_recipe: Recipe, name: str) -> None:
+        begun.append(name)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    monkeypatch.setattr(corpora_assets, "read_corpus", interrupted)
+    answer = nait("run", "--recipe", recipe.path, "--home", home)
+    assert answer.code == 130
+    assert begun == ["candidates"]
+    assert "the next run goes on from there" in answer.err

@@ -1,5 +1,6 @@
 """All rooms together: what a run makes, what each kind of change makes again, and what it leaves alone."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -144,7 +145,7 @@ def test_manifest_of_the_comprehensive_subset_leads_back_to_every_source(recipe:
     steps = manifest["lineage"]
     outside = {name for step in steps.values() for name in step["inputs"]} - set(steps)
     model = f"model:{recipe.model.source}"
-    assert outside == {"source:0:pool.jsonl", "source:0:code.jsonl", "source:0:math.jsonl", model}
+    assert outside == {"source:0:pool.jsonl", "source:0:code.jsonl", "source:0:math.jsonl", model, "dtype"}
     assert {step["inputs"][model] for step in steps.values() if model in step["inputs"]} == {
         manifest["model"]["identity"]
     }
@@ -287,8 +288,43 @@ def test_a_feature_file_stands_in_for_the_examples(make: MakeRecipe, home: Path,
     # The file holds the direction without its explained variance, so that table differs; no score and no subset does.
     assert [name for name in before if after[name] != before[name]] == ["features/nait_directions[math]"]
     record = Warehouse(home=str(home)).records()["features/nait_directions[math]"]
-    assert list(record.inputs) == ["feature_file:library/math"]
+    assert [name.partition(":")[0] for name in record.inputs] == ["feature_file", "model"]
     assert "explained_variance_ratio" not in metadata_of(home, "features/nait_directions[math]")
+
+
+def test_a_feature_file_of_another_model_is_refused_once_the_model_changes(
+    make: MakeRecipe, home: Path, tmp_path: Path, llama: Any
+) -> None:
+    """Else the new model's activations would be scored along the old model's directions."""
+    own = tmp_path / "own_model"
+    shutil.copytree(make().model.source, own)
+    capabilities = {"math": {"features": str(home / "features" / "math")}}
+    fields = {"capabilities": capabilities, "methods": ["nait"], "ratios": [0.5]}
+    other = quick_home(tmp_path / "other")
+    run(make(model={"source": str(own), "dtype": "float32"}, **fields), other)
+    changed = copy.deepcopy(llama)
+    changed.layers[0].mlp.down_proj.weight.data.mul_(2)
+    changed.save_pretrained(own)
+
+    answer = nait(
+        "run", "--recipe", make(model={"source": str(own), "dtype": "float32"}, **fields).path, "--home", other
+    )
+
+    assert answer.code == 2
+    assert "was made with model" in answer.err
+
+
+def test_scores_older_than_the_pool_are_said_to_be_so(make: MakeRecipe, home: Path, tmp_path: Path) -> None:
+    """A person can select what to make; rows that are gone must not end in a riddle."""
+    recipe = make()
+    rows = (tmp_path / "pool.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "pool.jsonl").write_text(rows[0])
+    run(recipe, home, "--select", "group:corpora")
+
+    answer = nait("run", "--recipe", recipe.path, "--home", home, "--select", "key:selection/nait_subset")
+
+    assert answer.code == 1
+    assert "are older than the pool. Materialize them first" in answer.err
 
 
 def test_a_feature_file_of_other_layers_is_refused_before_anything_is_read(

@@ -47,10 +47,10 @@ def inputs_of_every_output(recipe: Recipe) -> dict[str, list[str]]:
         "extraction/candidate_activations",
         "features/neuron_statistics",
     )
-    inputs = {pool: ["source:0:pool.jsonl"], activations: [pool, model], statistics: [activations]}
+    inputs = {pool: ["source:0:pool.jsonl"], activations: [pool, model, "dtype"], statistics: [activations]}
     for name in ("code", "math"):
         inputs[f"corpora/in_domain_set[{name}]"] = [f"source:0:{name}.jsonl"]
-        inputs[f"extraction/in_domain_activations[{name}]"] = [f"corpora/in_domain_set[{name}]", model]
+        inputs[f"extraction/in_domain_activations[{name}]"] = [f"corpora/in_domain_set[{name}]", model, "dtype"]
         inputs[f"features/nait_directions[{name}]"] = [f"extraction/in_domain_activations[{name}]"]
         inputs[f"features/standardized_centroids[{name}]"] = [f"extraction/in_domain_activations[{name}]", statistics]
     for target, names in {"code": ["code"], "math": ["math"], "all": ["code", "math"]}.items():
@@ -68,7 +68,7 @@ def records_when_all_is_current(plan: Plan) -> dict[str, Record]:
     """Records as a finished run leaves them; the version of an output is its own name, `v` in front."""
     recipe, folder, graph = plan.recipe, plan.recipe.path.parent, plan.defs.resolve_asset_graph()
     outside = {f"source:0:{name}.jsonl": sha256(folder / f"{name}.jsonl")[:16] for name in ("pool", "code", "math")}
-    outside[f"model:{recipe.model.source}"] = plan.model.identity()
+    outside |= {f"model:{recipe.model.source}": plan.model.identity(), "dtype": "float32"}
     records = {}
     for name, inputs in inputs_of_every_output(recipe).items():
         asset, _, partition = name.rstrip("]").partition("[")
@@ -181,6 +181,21 @@ def test_another_model_in_the_same_folder_makes_every_activation_stale(
     found = reasons(plan_of(recipe, tmp_path / "home", instance), records)
     assert set(found) == {name for name in records if name.startswith("extraction/")}
     assert set(found.values()) == {(f"model:{folder} changed",)}
+
+
+def test_another_dtype_makes_every_activation_stale(make_recipe: MakeRecipe, tmp_path: Path, instance: Any) -> None:
+    """`auto` is another dtype on another machine: a home that moved there must not mix the two."""
+    plan = plan_of(make_recipe(**EVERYTHING), tmp_path / "home", instance)
+    records = records_when_all_is_current(plan)
+    note(instance, records)
+    leave_files(tmp_path / "home")
+    records = {
+        name: replace(record, inputs={**record.inputs, "dtype": "bfloat16"}) if "dtype" in record.inputs else record
+        for name, record in records.items()
+    }
+    found = reasons(plan, records)
+    assert set(found) == {name for name in records if name.startswith("extraction/")}
+    assert set(found.values()) == {("dtype changed",)}
 
 
 def test_an_output_of_other_code_is_stale(plan: Plan, records: dict[str, Record]) -> None:
