@@ -17,7 +17,7 @@ from nait_assets.extraction.sites import resolve_site
 from nait_assets.features.capability import exported_file, feature_file_inputs, feature_from_file
 from nait_assets.lineage import Record, reference
 from nait_assets.partitions import cell_of
-from nait_assets.recipe import FeatureName, Recipe
+from nait_assets.recipe import POOL, FeatureName, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.selection.assets import subset_folder
 from nait_assets.selection.subset import SUBSET_FILES
@@ -165,7 +165,7 @@ class Plan:
     def _read_outside(self, asset: str, partition: str) -> dict[str, str]:
         room, name = asset.split("/")
         if room == "corpora":
-            return source_inputs(self.recipe, partition or "candidates", self.warehouse.hashes)
+            return source_inputs(self.recipe, partition or POOL, self.warehouse.hashes)
         if room == "extraction":
             return model_inputs(self.model, self.recipe.model.source)
         if room == "features" and partition:

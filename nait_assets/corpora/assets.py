@@ -10,7 +10,7 @@ from nait_assets import lineage
 from nait_assets.automation import when_inputs_change
 from nait_assets.corpora.corpus import Corpus, read_corpus, source_inputs
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_ROWS, Table, content_version
 
@@ -30,7 +30,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     @dg.asset(code_version=f"{ALGORITHM}:{fingerprint(recipe.candidates)}", **common)
     def candidate_pool(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """The examples that we choose from. One row is one distinct conversation, by the hash of its messages."""
-        return _write(context, warehouse, recipe, "candidates", CANDIDATE_POOL)
+        return _write(context, warehouse, recipe, POOL, CANDIDATE_POOL)
 
     in_domain = {name: recipe.capabilities[name].examples for name in recipe.capabilities_with_examples}
 

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from nait_assets.corpora.conversation import RowRejected, columns_of, reader_of, sample_id
-from nait_assets.recipe import Recipe, RecipeError, Source
+from nait_assets.recipe import POOL, Recipe, RecipeError, Source
 from nait_assets.resources.dataset_source import fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache
 from nait_assets.tables import EXAMPLE, REJECTED
@@ -149,11 +149,11 @@ def _sample(examples: list[dict[str, Any]], source: Source) -> list[dict[str, An
 
 
 def _require_enough(recipe: Recipe, corpus: str, n_examples: int, n_rows: int, rejected: list[dict[str, Any]]) -> None:
-    needs_component = corpus != "candidates" and "nait_directions" in recipe.features_needed
+    needs_component = corpus != POOL and "nait_directions" in recipe.features_needed
     needed = 2 if needs_component else 1  # a principal component is a direction of variance: one example has none
     if n_examples >= needed:
         return
-    what = "the candidate pool" if corpus == "candidates" else f"the in-domain set of capability {corpus!r}"
+    what = "the candidate pool" if corpus == POOL else f"the in-domain set of capability {corpus!r}"
     sources = ", ".join(source.source for source in recipe.corpus_sources(corpus))
     reasons = Counter(row["reason"] for row in rejected).most_common(3)
     because = f" Rejected: {'; '.join(f'{count} x {reason}' for reason, count in reasons)}." if reasons else ""

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from nait_assets.resources.warehouse import Snapshot, Transaction
 
+CANDIDATE_ACTIVATIONS = "extraction/candidate_activations"
+IN_DOMAIN_ACTIVATIONS = "extraction/in_domain_activations"
 ACTIVATION = "extraction.activation"
 SAMPLE = "extraction.sample"
 IDENTITY = "extraction.identity"

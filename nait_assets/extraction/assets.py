@@ -9,7 +9,7 @@ from nait_assets import lineage
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction.extractor import ALGORITHM, Budget, Outcome, extract, model_inputs
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, Table
 
@@ -44,7 +44,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
 
         One row is one sample and layer: the mean activation over its tokens, the first token left out.
         """
-        return _write(context, config, warehouse, language_model, recipe, "candidates", CANDIDATE_POOL, ends=False)
+        return _write(context, config, warehouse, language_model, recipe, POOL, CANDIDATE_POOL, ends=False)
 
     @dg.asset(deps=[dg.AssetKey(["corpora", "in_domain_set"])], partitions_def=partitions.with_examples, **common)
     def in_domain_activations(

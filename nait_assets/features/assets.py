@@ -9,11 +9,12 @@ import polars as pl
 from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction import activation_table
-from nait_assets.features.capability import EXAMPLES, directions, export, feature_from_file, mean_activations
+from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.features.capability import directions, export, feature_from_file, mean_activations
 from nait_assets.features.centroids import standardized_centroid
 from nait_assets.features.statistics import by_layer, neuron_statistics
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.tables import (
     NAIT_DIRECTIONS,
@@ -26,27 +27,28 @@ from nait_assets.tables import (
 
 ROOM = "features"
 ALGORITHM = "1"
-POOL = "extraction/candidate_activations"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """The features that the recipe's methods need."""
     common: dict[str, Any] = {"key_prefix": ROOM, "group_name": ROOM, "automation_condition": when_inputs_change()}
     files = {name: spec.features for name, spec in recipe.capabilities.items() if spec.features}
-    from_examples = [dg.AssetDep(dg.AssetKey(EXAMPLES.split("/")), partition_mapping=partitions.examples_to_features())]
+    from_examples = [
+        dg.AssetDep(dg.AssetKey(IN_DOMAIN_ACTIVATIONS.split("/")), partition_mapping=partitions.examples_to_features())
+    ]
     examples: list[dg.AssetDep] = from_examples if recipe.capabilities_with_examples else []
 
     @dg.asset(
         name="neuron_statistics",
-        deps=[dg.AssetKey(POOL.split("/"))],
+        deps=[dg.AssetKey(CANDIDATE_ACTIVATIONS.split("/"))],
         code_version=ALGORITHM,
         kinds={"numpy", "duckdb"},
         **common,
     )
     def neuron_statistics_asset(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """How busy each neuron is over the pool. One row is one layer: mean and standard deviation of its neurons."""
-        with warehouse.activations("candidates").reading() as snapshot:
-            snapshot.note(POOL)
+        with warehouse.activations(POOL).reading() as snapshot:
+            snapshot.note(CANDIDATE_ACTIVATIONS)
             frame = neuron_statistics(activation_table.scan(snapshot))
         silent = sum(row.count(0.0) for row in frame["standard_deviation"].to_list())
         metadata = {

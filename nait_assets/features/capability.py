@@ -7,6 +7,7 @@ import polars as pl
 
 from nait_assets import __version__
 from nait_assets.extraction import activation_table
+from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.features.directions import activation_change, principal_direction
 from nait_assets.features.library import TENSORS, FeatureOrigin, feature_file, read_feature_file, write_feature_file
@@ -16,7 +17,6 @@ from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.tables import NAIT_DIRECTIONS, STANDARDIZED_CENTROIDS, Table, content_version
 
-EXAMPLES = "extraction/in_domain_activations"
 TABLES: dict[FeatureName, Table] = {
     "nait_directions": NAIT_DIRECTIONS,
     "standardized_centroids": STANDARDIZED_CENTROIDS,
@@ -32,7 +32,7 @@ def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[p
     rows = []
     columns = ("activation", "first_token_activation", "last_token_activation")
     with warehouse.activations(capability).reading() as snapshot:
-        snapshot.note(EXAMPLES, capability)
+        snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
         for layer in activation_table.layers_of(snapshot):
             mean, first, last = (activation_table.matrix(snapshot, layer, column) for column in columns)
             try:
@@ -52,7 +52,7 @@ def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFram
     """
     rows = []
     with warehouse.activations(capability).reading() as snapshot:
-        snapshot.note(EXAMPLES, capability)
+        snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
         for layer in activation_table.layers_of(snapshot):
             activations = activation_table.matrix(snapshot, layer)
             mean = activations.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -148,7 +148,7 @@ def _model_of(recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capabi
     """Identity of the model that read a capability's examples, which the recipe's may no longer be."""
     if not recipe.capabilities[capability].examples:
         return model.identity()
-    record = warehouse.activations(capability).records()[reference(EXAMPLES, capability)]
+    record = warehouse.activations(capability).records()[reference(IN_DOMAIN_ACTIVATIONS, capability)]
     return next(version for name, version in record.inputs.items() if name.startswith("model:"))
 
 

@@ -17,7 +17,7 @@ import duckdb
 import polars as pl
 
 from nait_assets.lineage import RECORD_COLUMNS, Record, reference
-from nait_assets.recipe import PROJECT_ROOT, Recipe
+from nait_assets.recipe import POOL, PROJECT_ROOT, Recipe
 from nait_assets.resources.files import HashCache
 from nait_assets.tables import Table
 
@@ -226,9 +226,7 @@ class Warehouse(dg.ConfigurableResource):
     def activations(self, corpus: str) -> Store:
         """The activations of the candidates (`candidates`) or of a capability's in-domain set."""
         folder = self.folder / "activations"
-        return Store(
-            folder / "candidates.duckdb" if corpus == "candidates" else folder / "in_domain" / f"{corpus}.duckdb"
-        )
+        return Store(folder / "candidates.duckdb" if corpus == POOL else folder / "in_domain" / f"{corpus}.duckdb")
 
     @property
     def hashes(self) -> HashCache:

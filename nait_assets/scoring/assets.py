@@ -8,9 +8,10 @@ import polars as pl
 from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction import activation_table
+from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS
 from nait_assets.features.statistics import by_layer
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, fingerprint, subset_size
+from nait_assets.recipe import POOL, Recipe, fingerprint, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
 from nait_assets.scoring import nait, nait_standardized, random
@@ -20,7 +21,6 @@ from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, content_versio
 ROOM = "scoring"
 ALGORITHM = "1"
 METHODS: dict[str, Method] = {method.name: method for method in (nait.METHOD, nait_standardized.METHOD, random.METHOD)}
-ACTIVATIONS = "extraction/candidate_activations"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -61,7 +61,7 @@ def _dependencies(method: Method, partitions: Partitions) -> list[dg.AssetDep]:
     feature = dg.AssetKey(method.feature.name.split("."))
     statistics = [dg.AssetDep(dg.AssetKey(NEURON_STATISTICS.name.split(".")))] if method.standardizes else []
     return [
-        dg.AssetDep(dg.AssetKey(ACTIVATIONS.split("/"))),
+        dg.AssetDep(dg.AssetKey(CANDIDATE_ACTIVATIONS.split("/"))),
         dg.AssetDep(feature, partition_mapping=partitions.features_to_scores()),
         *statistics,
     ]
@@ -81,8 +81,8 @@ def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) ->
             capability: tables.read(feature, capability=capability) for capability in recipe.capabilities_of(target)
         }
         statistics = by_layer(tables.read(NEURON_STATISTICS)) if method.standardizes else {}
-    with warehouse.activations("candidates").reading() as activations:
-        activations.note(ACTIVATIONS)
+    with warehouse.activations(POOL).reading() as activations:
+        activations.note(CANDIDATE_ACTIVATIONS)
         sample_ids = activation_table.samples(activations)["sample_id"].to_list()
         inputs = ScoringInputs(
             sample_ids, activation_table.scan(activations), features, statistics, target, recipe.seed

@@ -7,7 +7,7 @@ import polars as pl
 
 from nait_assets.extraction import activation_table
 from nait_assets.features.statistics import NeuronStatistics, by_layer
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.nait_standardized import combined_centroids
 from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, STANDARDIZED_CENTROIDS
@@ -110,7 +110,7 @@ def _neuron_lines(
     statistics: Mapping[int, NeuronStatistics],
     n_neurons: int,
 ) -> list[str]:
-    with warehouse.activations("candidates").reading() as snapshot:
+    with warehouse.activations(POOL).reading() as snapshot:
         activations = activation_table.of_sample(snapshot, sample_id)
     if not activations:
         return ["  none: the sample was rejected when it was read"]

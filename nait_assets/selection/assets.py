@@ -9,6 +9,7 @@ import polars as pl
 
 from nait_assets import __version__, lineage
 from nait_assets.automation import when_inputs_change
+from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS
 from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
@@ -92,7 +93,7 @@ def _manifest(
 ) -> dict[str, Any]:
     """What a subset rests on: nothing in it changes unless one of these does."""
     upstream = lineage.upstream(warehouse.records(), record.inputs)
-    read = upstream.get("extraction/candidate_activations", {}).get("inputs", {})
+    read = upstream.get(CANDIDATE_ACTIVATIONS, {}).get("inputs", {})
     models = [version for name, version in read.items() if name.startswith("model:")]
     return {
         "asset": record.asset,

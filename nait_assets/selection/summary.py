@@ -7,7 +7,7 @@ small, check.
 import polars as pl
 
 from nait_assets.extraction import activation_table
-from nait_assets.recipe import Recipe, subset_size
+from nait_assets.recipe import POOL, Recipe, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, scores_table
 
@@ -84,7 +84,7 @@ def _rejected_samples(recipe: Recipe, warehouse: Warehouse) -> list[tuple[str, i
     if not recipe.features_needed:
         return []
     counts = []
-    for corpus in ("candidates", *recipe.capabilities_with_examples):
+    for corpus in (POOL, *recipe.capabilities_with_examples):
         with warehouse.activations(corpus).reading() as snapshot:
             (count,) = snapshot.connection.execute(f"SELECT count(*) FROM {REJECTED_SAMPLES.name}").fetchall()[0]
             counts.append((f"{corpus} when the model read it", count))
@@ -95,17 +95,17 @@ def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: floa
     if not recipe.features_needed:
         return []
     n_tokens, truncated = {}, {}
-    for corpus in ("candidates", *recipe.capabilities_with_examples):
+    for corpus in (POOL, *recipe.capabilities_with_examples):
         with warehouse.activations(corpus).reading() as snapshot:
             samples = activation_table.samples(snapshot)
         n_tokens[corpus], truncated[corpus] = int(samples["n_tokens"].sum()), int(samples["truncated"].sum())
     speed = f" at {tokens_per_second:,.0f} tokens/s" if tokens_per_second else ""
-    in_domain = sum(n_tokens.values()) - n_tokens["candidates"]
+    in_domain = sum(n_tokens.values()) - n_tokens[POOL]
     return [
-        f"Read by {recipe.model.source}: {n_tokens['candidates']:,} tokens of candidates{speed}, "
+        f"Read by {recipe.model.source}: {n_tokens[POOL]:,} tokens of candidates{speed}, "
         f"{in_domain:,} tokens of in-domain examples.",
-        f"Cut to {recipe.extraction.max_tokens} tokens: {truncated['candidates']:,} candidates, "
-        f"{sum(truncated.values()) - truncated['candidates']:,} in-domain examples.",
+        f"Cut to {recipe.extraction.max_tokens} tokens: {truncated[POOL]:,} candidates, "
+        f"{sum(truncated.values()) - truncated[POOL]:,} in-domain examples.",
     ]
 
 
