@@ -51,7 +51,13 @@ def nait() -> None:
     default=None,
     help="A Dagster asset selection, such as 'group:corpora' or 'key:scoring/nait_scores'.",
 )
-def run(recipe_path: Path | None, home: Path | None, selection: str | None) -> None:
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="What reads.")
+@click.option("--ray-address", default=None, help="Of a running Ray cluster; starts Ray on this machine by default.")
+@click.option("--ray-workers", type=click.IntRange(1), default=2, show_default=True, help="Actors; each has the model.")
+@click.option("--ray-cpus", type=float, default=1.0, show_default=True, help="CPUs of each actor.")
+@click.option("--ray-gpus", type=float, default=0.0, show_default=True, help="GPUs of each actor.")
+@click.option("--batch-tokens", type=click.IntRange(1), default=None, help="Most tokens of a batch.")
+def run(recipe_path: Path | None, home: Path | None, selection: str | None, **extraction: Any) -> None:
     """Make what is missing or out of date, and nothing else."""
     with _workplace(recipe_path, home) as workplace:
         plan, records = workplace.plan(selection), workplace.warehouse.records()
@@ -60,7 +66,7 @@ def run(recipe_path: Path | None, home: Path | None, selection: str | None) -> N
         for stage in plan.stages() if plan.check(records) else []:
             steps = [step for asset in stage for step in plan.out_of_date(asset, records)]
             if steps:
-                n_runs, n_outputs = n_runs + _run_stage(workplace, steps), n_outputs + len(steps)
+                n_runs, n_outputs = n_runs + _run_stage(workplace, steps, extraction), n_outputs + len(steps)
                 records = workplace.warehouse.records()
         if n_outputs == 0:
             what = "Everything" if selection is None else "What was selected"
@@ -234,8 +240,13 @@ def _reason_lines(steps: list[Any], n_partitions: int) -> list[str]:
     return lines
 
 
-def _run_stage(workplace: _Workplace, steps: list[Any]) -> int:
+def _run_stage(workplace: _Workplace, steps: list[Any], extraction: dict[str, Any]) -> int:
     """Run one stage's steps; a failure ends the command when the stage is through.
+
+    Args:
+        workplace: Whose assets they are.
+        steps: To make.
+        extraction: Run configuration of the steps that read the model.
 
     Returns:
         How many runs it took.
@@ -256,7 +267,14 @@ def _run_stage(workplace: _Workplace, steps: list[Any]) -> int:
             asset_selection=assets,
             partition_key=partition,
             raise_on_error=False,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                "ops": {
+                    asset.to_python_identifier(): {"config": extraction}
+                    for asset in assets
+                    if asset.path[0] == "extraction"
+                },
+            },
             tags={"nait/command": "run"},
         )
         errors = {event.step_key: _cause(event) for event in result.all_events if event.is_step_failure}

@@ -142,7 +142,7 @@ class Plan:
         if room == "selection":
             folder = subset_folder(self.warehouse, name.removesuffix("_subset"), *cell_of(partition))
             return [folder / file for file in SUBSET_FILES]
-        if room == "features" and partition:
+        if room == "features" and partition and not self.recipe.extraction.projection:
             return [exported_file(self.warehouse, partition, name)]
         return []
 

@@ -31,6 +31,8 @@ FEATURE_OF_METHOD: dict[MethodName, FeatureName | None] = {
     "nait_standardized": "standardized_centroids",
     "random": None,
 }
+NEED_NEURONS: set[MethodName] = {"nait"}
+"""Methods that cannot work on a projection."""
 
 
 class RecipeError(ValueError):
@@ -129,6 +131,20 @@ class ModelSpec(_Part):
         return self
 
 
+class Projection(_Part):
+    """A random projection of all layers, kept instead of every neuron."""
+
+    dimensions: int = Field(ge=16, description="Numbers that are kept of each example.")
+    calibration_samples: int = Field(
+        512, ge=2, description="Candidates whose neurons give the mean and standard deviation of each neuron."
+    )
+    seed: int = Field(0, description="Seed of the signs, and of which candidates calibrate.")
+
+
+def _dimensions_or_projection(value: Any) -> Any:
+    return {"dimensions": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class Extraction(_Part):
     """What is read from the model for each example."""
 
@@ -140,6 +156,9 @@ class Extraction(_Part):
     )
     max_tokens: int = Field(512, ge=8, description="Tokens of an example that are read; longer ones are cut.")
     template: Literal["chat", "plain"] = Field("chat", description="The model's chat template, or plain headings.")
+    projection: Annotated[Projection | None, BeforeValidator(_dimensions_or_projection)] = Field(
+        None, description="Numbers to keep of each example instead of every neuron, such as 1024."
+    )
 
     @field_validator("layers")
     @classmethod
@@ -217,6 +236,16 @@ class Recipe(_Part):
         if len(set(methods)) != len(methods):
             raise ValueError(f"methods {list(methods)} must be distinct")
         return methods
+
+    @model_validator(mode="after")
+    def _methods_have_their_neurons(self) -> "Recipe":
+        needy = [method for method in self.methods if method in NEED_NEURONS]
+        if self.extraction.projection and needy:
+            raise ValueError(
+                f"method {needy[0]!r} needs every neuron, which `extraction.projection` does not keep; "
+                f"take {needy[0]!r} out of `methods`, or the projection out of `extraction`"
+            )
+        return self
 
     @field_validator("ratios", mode="before")
     @classmethod

@@ -56,12 +56,11 @@ IN_DOMAIN_SET = Table(
 )
 REJECTED_ROWS = Table("corpora.rejected", REJECTED, ("corpus",), ("source", "source_row"))
 REJECTED_SAMPLES = Table("extraction.rejected", REJECTED, ("corpus",), ("sample_id",))
-NEURON_STATISTICS = Table(
-    "features.neuron_statistics",
-    pl.Schema({"layer": pl.Int16(), "mean": VECTOR, "standard_deviation": VECTOR, "n_samples": pl.Int64()}),
-    (),
-    ("layer",),
+STATISTICS = pl.Schema({"layer": pl.Int16(), "mean": VECTOR, "standard_deviation": VECTOR, "n_samples": pl.Int64()})
+CALIBRATION_STATISTICS = Table(
+    "extraction.calibration_statistics", pl.Schema({**STATISTICS, "calibration_id": pl.String()}), (), ("layer",)
 )
+NEURON_STATISTICS = Table("features.neuron_statistics", STATISTICS, (), ("layer",))
 NAIT_DIRECTIONS = Table(
     "features.nait_directions",
     pl.Schema(

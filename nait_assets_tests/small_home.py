@@ -8,8 +8,8 @@ import polars as pl
 import pyarrow as pa
 
 from nait_assets.extraction import activation_table
+from nait_assets.extraction.statistics import by_layer, neuron_statistics
 from nait_assets.features.centroids import standardized_centroid
-from nait_assets.features.statistics import by_layer, neuron_statistics
 from nait_assets.lineage import Record
 from nait_assets.recipe import Recipe, load_recipe
 from nait_assets.resources import Warehouse

@@ -1,23 +1,29 @@
 """The activation table of a corpus: one row per sample and layer, in a DuckDB file of its own.
 
 DuckDB's arrays end at 100,000 elements and a model can have more neurons than that, so a row is one layer, never the
-whole network. A file holds one extraction: what was read from which model is in `extraction.identity`.
+whole network; with a projection it is the whole network in few numbers, under the layer `projection.NETWORK`. A file
+holds one extraction: what was read from which model is in `extraction.identity`.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nait_assets.resources.warehouse import Snapshot, Transaction
 
 CANDIDATE_ACTIVATIONS = "extraction/candidate_activations"
 IN_DOMAIN_ACTIVATIONS = "extraction/in_domain_activations"
+CALIBRATION = "extraction/calibration_statistics"
 ACTIVATION = "extraction.activation"
 SAMPLE = "extraction.sample"
 IDENTITY = "extraction.identity"
+SAMPLE_COLUMNS = ["sample_id", "n_tokens", "truncated"]
 SCAN_ROWS = 4096
 
 
@@ -34,8 +40,18 @@ class Contents:
     sample_ids: frozenset[str]
 
 
-def shard_schema(width: int, ends: bool) -> pa.Schema:
-    """Columns of a shard: sample_id, layer, n_tokens, truncated, activation, and for `ends` those of both ends."""
+def shard_schema(width: int, ends: bool, n_strongest: int = 0) -> pa.Schema:
+    """Columns of a shard.
+
+    Args:
+        width: Of an activation.
+        ends: Whether the first and the last token's activations are kept.
+        n_strongest: How many of a sample's strongest neurons are kept.
+
+    Returns:
+        sample_id, layer, n_tokens, truncated, activation; for `ends` those of both ends; for `n_strongest` the layer,
+        number and value of each.
+    """
     vector = pa.list_(pa.float32(), width)
     fields = [
         ("sample_id", pa.string()),
@@ -46,6 +62,9 @@ def shard_schema(width: int, ends: bool) -> pa.Schema:
     ]
     if ends:
         fields += [("first_token_activation", vector), ("last_token_activation", vector)]
+    if n_strongest:
+        types = {"strongest_layer": pa.int16(), "strongest_neuron": pa.int32(), "strongest_value": pa.float32()}
+        fields += [(name, pa.list_(kind, n_strongest)) for name, kind in types.items()]
     return pa.schema(fields)
 
 
@@ -59,7 +78,7 @@ def contents(snapshot: Snapshot) -> Contents:
 
 
 def fold(
-    transaction: Transaction, extraction_id: str, wanted: Sequence[str], shards: Sequence[pa.Table], schema: pa.Schema
+    transaction: Transaction, extraction_id: str, wanted: Sequence[str], shards: Iterable[pa.Table], schema: pa.Schema
 ) -> None:
     """Make the table hold exactly the wanted samples: delete those that vanished, insert the shards' rows.
 
@@ -67,30 +86,54 @@ def fold(
         transaction: On the corpus' file.
         extraction_id: A table of another extraction is dropped first.
         wanted: Every sample that the table shall hold; those not in it yet are in the shards.
-        shards: Tables in `schema`; rows of samples that the table has are passed over, so folding twice is harmless.
+        shards: Tables in `schema`, looked at one after the other; rows of samples that the table has, or that are not
+            wanted, are passed over, so folding twice is harmless.
         schema: `shard_schema` of this extraction.
     """
     connection = transaction.connection
+    _bound_memory(connection, sum(field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)))
     connection.execute("CREATE SCHEMA IF NOT EXISTS extraction")
     if contents(transaction).extraction_id != extraction_id:
         for table in (ACTIVATION, SAMPLE, IDENTITY):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
-    connection.register("wanted", pa.table({"sample_id": pa.array(wanted, pa.string())}))
+    columns = ", ".join(name for name in schema.names if name not in SAMPLE_COLUMNS[1:])
     connection.register("incoming", schema.empty_table())
-    vectors = ", ".join(name for name in schema.names if name.endswith("activation"))
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {ACTIVATION} AS SELECT sample_id, layer, {vectors} FROM incoming")
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {SAMPLE} AS SELECT sample_id, n_tokens, truncated FROM incoming")
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {ACTIVATION} AS SELECT {columns} FROM incoming")
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {SAMPLE} AS SELECT {', '.join(SAMPLE_COLUMNS)} FROM incoming")
     connection.execute(f"CREATE TABLE IF NOT EXISTS {IDENTITY} AS SELECT '{extraction_id}' AS extraction_id")
+    connection.register("wanted", pa.table({"sample_id": pa.array(wanted, pa.string())}))
     for table in (ACTIVATION, SAMPLE):
         connection.execute(f"DELETE FROM {table} WHERE sample_id NOT IN (FROM wanted)")
-    if shards:
-        connection.register("incoming", pa.concat_tables(shards))
-        fresh = f"sample_id IN (FROM wanted) AND sample_id NOT IN (SELECT sample_id FROM {SAMPLE})"
-        connection.execute(f"INSERT INTO {ACTIVATION} SELECT sample_id, layer, {vectors} FROM incoming WHERE {fresh}")
-        distinct = f"SELECT DISTINCT sample_id, n_tokens, truncated FROM incoming WHERE {fresh} ORDER BY sample_id"
-        connection.execute(f"INSERT INTO {SAMPLE} {distinct}")
-    connection.unregister("incoming")
     connection.unregister("wanted")
+    missing = pa.array(sorted(set(wanted) - contents(transaction).sample_ids), pa.string())
+    found: list[pa.Table] = []
+    connection.register("incoming", pa.RecordBatchReader.from_batches(schema, _rows_of(shards, missing, found)))
+    connection.execute(f"INSERT INTO {ACTIVATION} SELECT {columns} FROM incoming")
+    connection.unregister("incoming")
+    if found:
+        connection.register("incoming", pa.concat_tables(found))
+        connection.execute(f"INSERT INTO {SAMPLE} FROM incoming ORDER BY sample_id")
+        connection.unregister("incoming")
+
+
+def _rows_of(shards: Iterable[pa.Table], wanted: pa.Array, found: list[pa.Table]) -> Iterator[pa.RecordBatch]:
+    """The shards' rows of the wanted samples, of one shard at a time; the samples are added to `found`."""
+    for shard in shards:
+        mask = pc.is_in(shard["sample_id"], wanted)
+        rows = shard if pc.all(mask).as_py() else shard.filter(mask)  # filtering copies
+        if len(rows):
+            found.append(rows.filter(pc.equal(rows["layer"], rows["layer"][0])).select(SAMPLE_COLUMNS).combine_chunks())
+            yield from rows.to_batches(max_chunksize=SCAN_ROWS)
+
+
+def _bound_memory(connection: duckdb.DuckDBPyConnection, n_numbers: int) -> None:
+    """Keep DuckDB from filling the memory with what it has read and written: by default it takes 80 % of it.
+
+    Args:
+        connection: Of the file.
+        n_numbers: Of a row, four bytes each; a row group of 2,048 rows has to fit a few times.
+    """
+    connection.execute(f"SET memory_limit = '{max(256, 6 * 2048 * 4 * n_numbers // 2**20)}MiB'")
 
 
 def samples(snapshot: Snapshot) -> pl.DataFrame:
@@ -114,17 +157,23 @@ def scan(snapshot: Snapshot, column: str = "activation") -> Iterator[tuple[int, 
     Yields:
         A layer, places of samples in the order of `samples` `(n,)`, and their activations `(n, width)` in float32.
     """
-    place = {name: index for index, name in enumerate(samples(snapshot)["sample_id"].to_list())}
+    names = pa.array(samples(snapshot)["sample_id"].to_list(), pa.string())
+    _bound_memory(snapshot.connection, _width(snapshot, column))
     reader = snapshot.connection.sql(f"SELECT sample_id, layer, {column} AS vector FROM {ACTIVATION}").to_arrow_reader(
         SCAN_ROWS
     )
     for batch in reader:
         layers = batch["layer"].to_numpy()
         vectors = batch["vector"].flatten().to_numpy().reshape(len(batch), -1)
-        places = np.fromiter((place[name] for name in batch["sample_id"].to_pylist()), dtype=np.int64, count=len(batch))
-        for layer in np.unique(layers):
-            rows = np.flatnonzero(layers == layer)
-            yield int(layer), places[rows], vectors[rows]
+        places = pc.index_in(batch["sample_id"], names).to_numpy()
+        changes = [0, *(np.flatnonzero(np.diff(layers)) + 1).tolist(), len(layers)]
+        for begin, end in itertools.pairwise(changes):
+            yield int(layers[begin]), places[begin:end], vectors[begin:end]
+
+
+def _width(snapshot: Snapshot, column: str) -> int:
+    row = snapshot.connection.execute(f"SELECT len({column}) FROM {ACTIVATION} LIMIT 1").fetchone()
+    return int(row[0]) if row else 0
 
 
 def matrix(snapshot: Snapshot, layer: int, column: str = "activation") -> np.ndarray:
@@ -141,3 +190,16 @@ def of_sample(snapshot: Snapshot, sample_id: str) -> dict[int, np.ndarray]:
         f"SELECT layer, activation FROM {ACTIVATION} WHERE sample_id = ? ORDER BY layer", [sample_id]
     ).fetchall()
     return {layer: np.asarray(vector, dtype=np.float32) for layer, vector in rows}
+
+
+def strongest_neurons(snapshot: Snapshot, sample_id: str | None = None) -> pl.DataFrame:
+    """The strongest neurons of one sample, or of all: `sample_id`, `layer`, `neuron`, `value` in standard deviations.
+
+    Only a table of projections has them.
+    """
+    query = f"""
+        SELECT sample_id, unnest(strongest_layer) AS layer, unnest(strongest_neuron) AS neuron,
+               unnest(strongest_value) AS value
+        FROM {ACTIVATION} WHERE $sample_id IS NULL OR sample_id = $sample_id
+    """
+    return snapshot.connection.sql(query, params={"sample_id": sample_id}).pl()

@@ -1,17 +1,19 @@
 """Assets of the extraction."""
 
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
 
 from nait_assets import lineage
 from nait_assets.automation import when_inputs_change
-from nait_assets.extraction.extractor import ALGORITHM, Budget, Outcome, extract, model_inputs
+from nait_assets.extraction.activation_table import CALIBRATION
+from nait_assets.extraction.calibration import calibrate, projector_of
+from nait_assets.extraction.extractor import ALGORITHM, Outcome, RunOptions, extract, model_inputs
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, Table
+from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, IN_DOMAIN_SET, Table, content_version
 
 ROOM = "extraction"
 
@@ -19,10 +21,19 @@ ROOM = "extraction"
 class ExtractionConfig(dg.Config):
     """How the model is run; none of it changes what is computed, save for rounding."""
 
-    batch_tokens: int = Field(default=2048, description="Most tokens of a batch, padding included.")
+    batch_tokens: int | None = Field(default=None, ge=1, description="Most tokens of a batch; what suits the device.")
     shard_tokens: int = Field(
-        default=32768, description="Tokens after which finished batches are stored: what a killed run loses at most."
+        default=32768, ge=1, description="Tokens after which batches are stored: what a killed run loses at most."
     )
+    engine: Literal["local", "ray"] = Field(default="local", description="This process, or a pool of Ray actors.")
+    ray_address: str | None = Field(default=None, description="Of a running cluster; starts Ray here by default.")
+    ray_workers: int = Field(default=2, ge=1, description="Actors; each loads the model once.")
+    ray_cpus: float = Field(default=1.0, gt=0, description="CPUs of each actor.")
+    ray_gpus: float = Field(default=0.0, ge=0, description="GPUs of each actor.")
+
+    def options(self) -> RunOptions:
+        """The same without Dagster."""
+        return RunOptions(**self.model_dump())
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -36,41 +47,64 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         "pool": "language_model",
     }
 
-    @dg.asset(deps=[dg.AssetKey(["corpora", "candidate_pool"])], **common)
+    pool = dg.AssetDep(dg.AssetKey(["corpora", "candidate_pool"]))
+    calibration = [dg.AssetDep(dg.AssetKey(CALIBRATION.split("/")))] if recipe.extraction.projection else []
+
+    @dg.asset(deps=[pool], **common)
+    def calibration_statistics(
+        context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
+    ) -> dg.MaterializeResult:
+        """What a projection standardises with: every neuron's mean and spread over a sample of the pool.
+
+        One row is one layer. It is frozen: a pool that changes keeps it.
+        """
+        with warehouse.tables.reading() as snapshot:
+            candidates = snapshot.read(CANDIDATE_POOL)
+        inputs = {**snapshot.inputs, **model_inputs(language_model, recipe.model.source)}
+        frame, outcome = calibrate(
+            candidates, language_model, recipe.extraction, warehouse, config.options(), context.log.info
+        )
+        record = lineage.record_of(context, content_version(frame, CALIBRATION_STATISTICS.key), inputs)
+        with warehouse.tables.writing() as transaction:
+            transaction.replace(CALIBRATION_STATISTICS, frame)
+            transaction.put_record(record)
+        shown = {"n_samples": int(frame["n_samples"][0]), "kept": outcome is None}
+        return lineage.result(record, {**shown, **(_metadata(outcome) if outcome else {})})
+
+    @dg.asset(deps=[pool, *calibration], **common)
     def candidate_activations(
         context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
         """How each candidate activates the model's neurons.
 
-        One row is one sample and layer: the mean activation over its tokens, the first token left out.
+        One row is one sample and layer: the mean activation over its tokens, the first token left out. With a
+        projection, one row is one sample: its projection, and its strongest neurons.
         """
-        return _write(context, config, warehouse, language_model, recipe, POOL, CANDIDATE_POOL, ends=False)
+        return _write(context, config, warehouse, language_model, recipe, POOL, CANDIDATE_POOL)
 
-    @dg.asset(deps=[dg.AssetKey(["corpora", "in_domain_set"])], partitions_def=partitions.with_examples, **common)
+    @dg.asset(
+        deps=[dg.AssetKey(["corpora", "in_domain_set"]), *calibration],
+        partitions_def=partitions.with_examples,
+        **common,
+    )
     def in_domain_activations(
         context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
         """How each in-domain example activates the model's neurons.
 
         One row is one sample and layer: the mean activation over its tokens, and those of its first and last token,
-        whose difference is the activation change of NAIT's eq. 2.
+        whose difference is the activation change of NAIT's eq. 2. With a projection as for the candidates.
         """
         capability = context.partition_key
         return _write(
-            context,
-            config,
-            warehouse,
-            language_model,
-            recipe,
-            capability,
-            IN_DOMAIN_SET,
-            ends=True,
-            capability=capability,
+            context, config, warehouse, language_model, recipe, capability, IN_DOMAIN_SET, capability=capability
         )
 
-    return (
-        [candidate_activations, in_domain_activations] if recipe.capabilities_with_examples else [candidate_activations]
-    )
+    return [
+        *([calibration_statistics] if recipe.extraction.projection else []),
+        candidate_activations,
+        *([in_domain_activations] if recipe.capabilities_with_examples else []),
+    ]
 
 
 def _write(
@@ -81,13 +115,12 @@ def _write(
     recipe: Recipe,
     name: str,
     table: Table,
-    ends: bool,
     **where: str,
 ) -> dg.MaterializeResult:
     with warehouse.tables.reading() as snapshot:
         corpus = snapshot.read(table, **where)
-    inputs = {**snapshot.inputs, **model_inputs(model, recipe.model.source)}
-    budget = Budget(config.batch_tokens, config.shard_tokens)
+    projector, calibration, calibration_inputs = projector_of(warehouse, recipe.extraction)
+    inputs = {**snapshot.inputs, **calibration_inputs, **model_inputs(model, recipe.model.source)}
     store = warehouse.activations(name)
     outcome = extract(
         corpus,
@@ -95,19 +128,21 @@ def _write(
         model,
         recipe.extraction,
         store,
-        ends,
-        budget,
+        bool(where) and projector is None,
+        config.options(),
         lambda version: lineage.record_of(context, version, inputs),
         context.log.info,
+        projector,
+        calibration,
     )
-    metadata = {"dagster/uri": str(store.path), "dagster/table_name": "extraction.activation", **_metadata(outcome)}
+    n_rows = len(outcome.sample_ids) * (1 if projector else len(outcome.layers))
+    where_it_lies = {"dagster/uri": str(store.path), "dagster/table_name": "extraction.activation"}
+    metadata = {**where_it_lies, "dagster/row_count": n_rows, **_metadata(outcome)}
     return lineage.result(lineage.record_of(context, outcome.data_version, inputs), metadata)
 
 
 def _metadata(outcome: Outcome) -> dict[str, object]:
-    read = outcome.n_tokens + outcome.n_padding
     return {
-        "dagster/row_count": len(outcome.sample_ids) * len(outcome.layers),
         "n_samples": len(outcome.sample_ids),
         "n_extracted": outcome.n_extracted,
         "n_removed": outcome.n_removed,
@@ -116,9 +151,10 @@ def _metadata(outcome: Outcome) -> dict[str, object]:
         "n_tokens": outcome.n_tokens,
         "seconds": round(outcome.seconds, 2),
         "tokens_per_second": round(outcome.n_tokens / outcome.seconds, 1) if outcome.seconds else 0.0,
-        "padding_share": round(outcome.n_padding / read, 4) if read else 0.0,
+        "peak_memory_gb": round(outcome.peak_memory_bytes / 1e9, 3),
         "device": outcome.device,
         "dtype": outcome.dtype,
+        "engine": outcome.engine,
         "layers": f"{outcome.layers[0]} to {outcome.layers[-1]} ({len(outcome.layers)})",
         "width": outcome.width,
         "extraction_id": outcome.extraction_id,

@@ -1,26 +1,28 @@
 """Conversations as token ids, and token ids as batches: what the model is going to read, in which order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
 
 from nait_assets.recipe import RecipeError, fingerprint
 
 PLAIN_HEADINGS = {"system": "", "user": "### Instruction:\n", "assistant": "### Response:\n", "tool": "### Tool:\n"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncodedSample:
     """One example as the model reads it.
 
     Attributes:
         sample_id: Of the conversation.
-        token_ids: The first token is the beginning-of-sequence token, or what stands for it.
+        token_ids: `(n_tokens,)` int32; the first is the beginning-of-sequence token, or what stands for it.
         truncated: Whether the conversation was cut to the recipe's `max_tokens`.
     """
 
     sample_id: str
-    token_ids: tuple[int, ...]
+    token_ids: np.ndarray
     truncated: bool
 
 
@@ -40,6 +42,11 @@ class Shard:
     def samples(self) -> list[EncodedSample]:
         """All samples, in order."""
         return [sample for batch in self.batches for sample in batch]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all samples."""
+        return sum(len(sample.token_ids) for sample in self.samples)
 
 
 def encode(
@@ -88,7 +95,7 @@ def encode(
         if len(ids) < 2:
             refused.append((identity, "no tokens after the template"))
             continue
-        samples.append(EncodedSample(identity, tuple(ids[:max_tokens]), len(ids) > max_tokens))
+        samples.append(EncodedSample(identity, np.asarray(ids[:max_tokens], np.int32), len(ids) > max_tokens))
     return samples, refused
 
 
@@ -98,34 +105,33 @@ def plain_text(messages: Sequence[dict[str, str]]) -> str:
 
 
 def plan(samples: Sequence[EncodedSample], batch_tokens: int, shard_tokens: int) -> list[Shard]:
-    """Shards of batches with little padding: samples by length, longest first, as many to a batch as the budget holds.
+    """Shards of batches: samples by length, longest first, as many to a batch as the budget holds.
 
     Longest first: a batch that does not fit in memory fails at the beginning. The plan depends on the samples and the
     budgets alone, so a run that is begun again makes the same batches.
 
     Args:
         samples: In any order.
-        batch_tokens: Most tokens of a batch, padding included; a longer sample is a batch of its own.
+        batch_tokens: Most tokens of a batch; a longer sample is a batch of its own.
         shard_tokens: Tokens after which a shard is closed.
     """
-    batches: list[list[EncodedSample]] = []
-    for sample in sorted(samples, key=lambda sample: (-len(sample.token_ids), sample.sample_id)):
-        fits = batches and (len(batches[-1]) + 1) * len(batches[-1][0].token_ids) <= batch_tokens
-        if fits:
-            batches[-1].append(sample)
-        else:
-            batches.append([sample])
-    shards: list[list[list[EncodedSample]]] = [[]]
-    n_tokens = 0
-    for batch in batches:
-        if n_tokens >= shard_tokens:
-            shards.append([])
-            n_tokens = 0
-        shards[-1].append(batch)
-        n_tokens += sum(len(sample.token_ids) for sample in batch)
-    return [_shard(batches) for batches in shards if batches]
+    ordered = sorted(samples, key=lambda sample: (-len(sample.token_ids), sample.sample_id))
+    batches = _filled(ordered, lambda sample: len(sample.token_ids), batch_tokens)
+    shards = _filled(batches, lambda batch: sum(len(sample.token_ids) for sample in batch), shard_tokens)
+    return [
+        Shard(tuple(map(tuple, batches)), fingerprint([[sample.sample_id for sample in batch] for batch in batches]))
+        for batches in shards
+    ]
 
 
-def _shard(batches: list[list[EncodedSample]]) -> Shard:
-    name = fingerprint([[sample.sample_id for sample in batch] for batch in batches])
-    return Shard(tuple(map(tuple, batches)), name)
+def _filled(items: Sequence[Any], size: Callable[[Any], int], most: int) -> list[list[Any]]:
+    """Items in their order, in groups of at most a size; an item that is larger is a group of its own."""
+    groups: list[list[Any]] = []
+    room = 0
+    for item in items:
+        if not groups or size(item) > room:
+            groups.append([])
+            room = most
+        groups[-1].append(item)
+        room -= size(item)
+    return groups

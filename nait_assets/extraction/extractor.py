@@ -4,44 +4,55 @@ Finished shards lie beside the table until they are folded in. A killed run lose
 makes the same plan, finds the finished shards by name, and goes on.
 """
 
-import shutil
-import time
-from collections.abc import Callable, Sequence
+import contextlib
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.feather as feather
 
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.encoding import EncodedSample, Shard, encode, plan
+from nait_assets.extraction.encoding import Shard, encode, plan
 from nait_assets.extraction.progress import Progress
-from nait_assets.extraction.reading import PooledActivations, read_batch
-from nait_assets.extraction.sites import Site, resolve_site
+from nait_assets.extraction.projection import Projector
+from nait_assets.extraction.sites import resolve_site
+from nait_assets.extraction.spool import Manifest
+from nait_assets.extraction.worker import Job, Worker
 from nait_assets.lineage import Record
 from nait_assets.recipe import Extraction, RecipeError, fingerprint
-from nait_assets.resources.files import replacing
-from nait_assets.resources.language_model import LanguageModel, LoadedModel
+from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import REJECTED_SAMPLES
 
-ALGORITHM = "1"
+ALGORITHM = "2"
+BATCH_TOKENS = {"cuda": 16384}
+"""Tokens of a batch by kind of device: a GPU wants large ones; a CPU wants its tensors in the cache."""
+BATCH_TOKENS_ELSEWHERE = 1024
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Run configuration: none of it changes a result, save for rounding.
+class RunOptions:
+    """How the model is run: none of it changes a result, save for rounding.
 
     Attributes:
-        batch_tokens: Most tokens of a batch, padding included.
+        batch_tokens: Most tokens of a batch; None for what suits the device.
         shard_tokens: Tokens after which finished batches are stored.
+        engine: `local`, this process; `ray`, a pool of workers.
+        ray_address: Of a running Ray cluster; None to start one on this machine.
+        ray_workers: Workers of the pool.
+        ray_cpus: CPUs of each worker.
+        ray_gpus: GPUs of each worker.
     """
 
-    batch_tokens: int
-    shard_tokens: int
+    batch_tokens: int | None = None
+    shard_tokens: int = 32768
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    ray_workers: int = 2
+    ray_cpus: float = 1.0
+    ray_gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,11 +66,12 @@ class Outcome:
         n_removed: Samples that are no longer in the corpus.
         n_rejected: Samples that could not be read.
         n_truncated: Samples read in this run that were cut to `max_tokens`.
-        n_tokens: Tokens that the model read in this run, padding excluded.
-        n_padding: Padding tokens.
-        seconds: Wall time of the forward passes.
-        device: Where the model ran, or "" if it did not.
+        n_tokens: Tokens that the model read in this run.
+        seconds: Wall time of reading and storing them, from the first batch on.
+        peak_memory_bytes: Most memory that the process has held so far: the GPU's on a GPU, else resident.
+        device: Where the model runs.
         dtype: Of the forward pass.
+        engine: Which processes read.
         layers: Layers read.
         width: Neurons or dimensions of a layer.
     """
@@ -71,10 +83,11 @@ class Outcome:
     n_rejected: int
     n_truncated: int
     n_tokens: int
-    n_padding: int
     seconds: float
+    peak_memory_bytes: int
     device: str
     dtype: str
+    engine: str
     layers: tuple[int, ...]
     width: int
 
@@ -97,13 +110,19 @@ def model_inputs(model: LanguageModel, source: str) -> dict[str, str]:
     return {f"model:{source}": model.identity(), "dtype": str(model.resolved_dtype()).removeprefix("torch.")}
 
 
-def extraction_identity(model: LanguageModel, settings: Extraction, ends: bool) -> str:
+def extraction_identity(model: LanguageModel, settings: Extraction, ends: bool, calibration: str) -> str:
     """The hash of everything that an activation depends on beside the sample.
+
+    Args:
+        model: Of the recipe.
+        settings: Of the recipe.
+        ends: Whether the first and the last token's activations are kept.
+        calibration: Version of the calibration that a projection standardises with, or "".
 
     Raises:
         RecipeError: The model cannot be found.
     """
-    return fingerprint(ALGORITHM, model.identity(), settings, str(model.resolved_dtype()), ends)
+    return fingerprint(ALGORITHM, model.identity(), settings, str(model.resolved_dtype()), ends, calibration)
 
 
 def extract(
@@ -113,9 +132,11 @@ def extract(
     settings: Extraction,
     store: Store,
     ends: bool,
-    budget: Budget,
+    options: RunOptions,
     record_of: Callable[[str], Record],
     say: Callable[[str], None],
+    projector: Projector | None = None,
+    calibration: str = "",
 ) -> Outcome:
     """Bring a corpus' activation table up to date: the model runs on the samples that the table does not hold.
 
@@ -126,19 +147,21 @@ def extract(
         settings: Of the recipe.
         store: The corpus' file.
         ends: Whether to keep the first and the last token's activations beside the mean.
-        budget: Of batches and shards.
+        options: How the model is run.
         record_of: The version record for a data version, written in the same transaction.
         say: Where progress lines go when there is no terminal.
+        projector: Keeps a projection of all layers instead of their neurons.
+        calibration: Version of the projector's statistics.
 
     Raises:
         RecipeError: The model cannot be found, lacks the site or a layer, has a shorter context than the recipe's
-            `max_tokens`, or its chat template refuses every example.
+            `max_tokens`, or refuses every example.
         NonFiniteActivations: The model computed NaN or infinity.
     """
     skeleton = model.skeleton()
     site = resolve_site(skeleton, settings.site, settings.layers)
     _require_context(skeleton.config, settings.max_tokens)
-    identity = extraction_identity(model, settings, ends)
+    identity = extraction_identity(model, settings, ends, calibration)
     held = _held(store)
     known = held.sample_ids if held.extraction_id == identity else frozenset()
     missing = corpus.filter(~pl.col("sample_id").is_in(list(known)))
@@ -146,38 +169,80 @@ def extract(
     encoded, refused = (
         encode(conversations, model.tokenizer(), settings.template, settings.max_tokens) if conversations else ([], [])
     )
-    if len(refused) == len(corpus):
-        raise RecipeError(f"{corpus_name}: every example is refused when it is written out; the first: {refused[0][1]}")
-    shards = plan(encoded, budget.batch_tokens, budget.shard_tokens)
-    schema = activation_table.shard_schema(site.width, ends)
-    spool = store.path.parent / f"{store.path.stem}.spool" / f"{identity}-{fingerprint(schema.to_string())}"
-    progress = Progress(corpus_name, [len(shard.samples) for shard in shards], say)
-    tables = [_stored_or_read(shard, spool, schema, model, settings, progress) for shard in shards]
-    seconds = progress.close()
+    device = model.resolved_device()
+    batch_tokens = options.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS_ELSEWHERE)
+    shards = plan(encoded, batch_tokens, options.shard_tokens)
+    folder = store.path.parent / f"{store.path.stem}.spool" / identity
+    job = Job(model, model.identity(), settings, ends, projector, site.width, site.layers, str(folder))
+    progress = Progress(corpus_name, [(len(shard.samples), shard.n_tokens) for shard in shards], say)
+    with contextlib.closing(progress):
+        manifests = _manifests(shards, job, options, progress)
 
-    rejected_ids = {sample_id for sample_id, _ in refused}
-    wanted = tuple(sorted(set(corpus["sample_id"].to_list()) - rejected_ids))
+    rejected = [*refused, *(pair for manifest in manifests for pair in manifest.rejected)]
+    wanted = tuple(sorted(set(corpus["sample_id"].to_list()) - {sample_id for sample_id, _ in rejected}))
+    if not wanted:
+        raise RecipeError(f"{corpus_name}: not one example can be read; the first: {rejected[0][1]}")
     outcome = Outcome(
         extraction_id=identity,
         sample_ids=wanted,
-        n_extracted=len(encoded),
+        n_extracted=sum(manifest.n_samples for manifest in manifests),
         n_removed=len(known - set(wanted)),
-        n_rejected=len(refused),
-        n_truncated=sum(sample.truncated for sample in encoded),
+        n_rejected=len(rejected),
+        n_truncated=sum(manifest.n_truncated for manifest in manifests),
         n_tokens=progress.n_tokens,
-        n_padding=progress.n_padding,
-        seconds=seconds,
-        device=str(model.resolved_device()),
+        seconds=progress.seconds,
+        peak_memory_bytes=_peak_memory(device),
+        device=str(device),
         dtype=str(model.resolved_dtype()).removeprefix("torch."),
+        engine=options.engine,
         layers=site.layers,
         width=site.width,
     )
     with store.writing() as transaction:
-        activation_table.fold(transaction, identity, wanted, tables, schema)
-        transaction.replace(REJECTED_SAMPLES, _rejected(refused), corpus=corpus_name)
+        tables = (job.spool.table(manifest) for manifest in manifests)
+        activation_table.fold(transaction, identity, wanted, tables, job.schema)
+        transaction.replace(REJECTED_SAMPLES, _rejected(rejected), corpus=corpus_name)
         transaction.put_record(record_of(outcome.data_version))
-    shutil.rmtree(spool.parent, ignore_errors=True)
+    job.spool.remove()
     return outcome
+
+
+def _manifests(shards: Sequence[Shard], job: Job, options: RunOptions, progress: Progress) -> list[Manifest]:
+    """The shards' manifests in order: from the spool where a run that was cut off left them, else from workers."""
+    found = {shard.name: stored for shard in shards if (stored := job.spool.manifest(shard)) is not None}
+    missing = [shard for shard in shards if shard.name not in found]
+    for shard in shards:
+        if shard.name in found:
+            progress.skip(len(shard.samples), shard.n_tokens)
+    if missing:
+        found |= {manifest.shard: manifest for manifest in _read(missing, job, options, progress)}
+    return [found[shard.name] for shard in shards]
+
+
+def _read(shards: Sequence[Shard], job: Job, options: RunOptions, progress: Progress) -> Iterator[Manifest]:
+    if options.engine == "local":
+        worker = Worker(job)
+        worker.load()
+        progress.begin()
+        yield from worker.read(shards, progress.advance)
+        return
+    from nait_assets.extraction import ray_engine
+
+    sizes = {shard.name: (len(shard.samples), shard.n_tokens) for shard in shards}
+    progress.begin()
+    for manifest in ray_engine.read(shards, job, options):
+        progress.advance(*sizes[manifest.shard])
+        yield manifest
+
+
+def _peak_memory(device: Any) -> int:
+    """Most memory that this process has held so far, in bytes: the GPU's on a GPU, else resident."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _require_context(config: Any, max_tokens: int) -> None:
@@ -194,52 +259,6 @@ def _held(store: Store) -> activation_table.Contents:
         return activation_table.Contents(None, frozenset())
     with store.reading() as snapshot:
         return activation_table.contents(snapshot)
-
-
-def _stored_or_read(
-    shard: Shard, spool: Path, schema: pa.Schema, model: LanguageModel, settings: Extraction, progress: Progress
-) -> pa.Table:
-    """A shard's rows: from the spool where a run that was cut off left them, else from the model."""
-    file = spool / f"{shard.name}.arrow"
-    if not file.exists():
-        loaded = model.load()
-        site = resolve_site(loaded.network, settings.site, settings.layers)
-        table = pa.concat_tables([_read(loaded, site, batch, schema, progress) for batch in shard.batches])
-        with replacing(file) as temporary:
-            feather.write_feather(table, str(temporary), compression="uncompressed")
-    else:
-        progress.skip(len(shard.samples))
-    return feather.read_table(str(file), memory_map=True)
-
-
-def _read(
-    loaded: LoadedModel, site: Site, batch: Sequence[EncodedSample], schema: pa.Schema, progress: Progress
-) -> pa.Table:
-    started = time.monotonic()
-    pooled = read_batch(loaded, site, batch, ends="first_token_activation" in schema.names)
-    lengths = [len(sample.token_ids) for sample in batch]
-    progress.advance(len(batch), sum(lengths), len(batch) * max(lengths) - sum(lengths), time.monotonic() - started)
-    return _rows(pooled, site, batch, schema)
-
-
-def _rows(pooled: PooledActivations, site: Site, batch: Sequence[EncodedSample], schema: pa.Schema) -> pa.Table:
-    """A batch's activations as rows of one sample and layer each."""
-    n_layers = len(site.layers)
-    columns = {
-        "sample_id": pa.array(np.repeat([sample.sample_id for sample in batch], n_layers)),
-        "layer": pa.array(np.tile(np.asarray(site.layers, dtype=np.int16), len(batch))),
-        "n_tokens": pa.array(
-            np.repeat(np.asarray([len(sample.token_ids) for sample in batch], dtype=np.int32), n_layers)
-        ),
-        "truncated": pa.array(np.repeat([sample.truncated for sample in batch], n_layers)),
-    }
-    vectors = {"activation": pooled.mean, "first_token_activation": pooled.first, "last_token_activation": pooled.last}
-    for name, values in vectors.items():
-        if values is not None:
-            columns[name] = pa.FixedSizeListArray.from_arrays(
-                pa.array(np.ascontiguousarray(values).reshape(-1)), site.width
-            )
-    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def _rejected(refused: Sequence[tuple[str, str]]) -> pl.DataFrame:

@@ -12,57 +12,79 @@ LINE_SECONDS = 15.0
 
 
 class Progress:
-    """Counts what the model has read, and shows it.
+    """Counts what the model has read, and shows it with the time that is left, reckoned by tokens.
 
     Args:
         name: Of the corpus.
-        shard_sizes: Samples of each shard to read.
+        shard_sizes: Samples and tokens of each shard.
         say: Receives a line every 15 seconds where standard error is no terminal.
     """
 
-    def __init__(self, name: str, shard_sizes: Sequence[int], say: Callable[[str], None]):
+    def __init__(self, name: str, shard_sizes: Sequence[tuple[int, int]], say: Callable[[str], None]):
         self.name = name
-        self.n_samples = sum(shard_sizes)
-        self.n_done = self.n_tokens = self.n_padding = 0
-        self.seconds = 0.0
+        self.n_samples = sum(n_samples for n_samples, _ in shard_sizes)
+        self.n_done = self.n_tokens = 0
+        self._n_tokens_left = sum(n_tokens for _, n_tokens in shard_sizes)
         self._say = say
+        self._begun: float | None = None
+        self._latest = 0.0
         self._next_line = time.monotonic() + LINE_SECONDS
         interactive = sys.stderr.isatty() and self.n_samples > 0
-        self._bar = tqdm(total=self.n_samples, desc=f"  {name}", unit="sample", leave=False) if interactive else None
+        self._bar = (
+            tqdm(total=self._n_tokens_left, desc=f"  {name}", unit="token", unit_scale=True, leave=False)
+            if interactive
+            else None
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the model was ready, until the latest batch."""
+        return self._latest - self._begun if self._begun is not None else 0.0
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens read in a second of forward passes, padding excluded."""
+        """Tokens read in a second."""
         return self.n_tokens / self.seconds if self.seconds else 0.0
 
-    def skip(self, n_samples: int) -> None:
+    @property
+    def seconds_left(self) -> float:
+        """What the rest takes at the rate so far."""
+        return self._n_tokens_left / self.tokens_per_second if self.n_tokens else float("inf")
+
+    def begin(self) -> None:
+        """The model is ready; the first batch goes in."""
+        self._begun = self._latest = time.monotonic()
+
+    def skip(self, n_samples: int, n_tokens: int) -> None:
         """Note samples that an earlier run has read."""
         self.n_done += n_samples
+        self._n_tokens_left -= n_tokens
         if self._bar is not None:
-            self._bar.update(n_samples)
+            self._bar.update(n_tokens)
 
-    def advance(self, n_samples: int, n_tokens: int, n_padding: int, seconds: float) -> None:
+    def advance(self, n_samples: int, n_tokens: int) -> None:
         """Note a batch."""
+        self._latest = time.monotonic()
         self.n_done += n_samples
         self.n_tokens += n_tokens
-        self.n_padding += n_padding
-        self.seconds += seconds
+        self._n_tokens_left -= n_tokens
+        done = f"{self.n_done:,} of {self.n_samples:,} samples"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{self.tokens_per_second:,.0f} tokens/s", refresh=False)
-            self._bar.update(n_samples)
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + LINE_SECONDS
-            progress = f"{self.n_done:,} of {self.n_samples:,} samples"
-            line = f"{self.name}: {progress} read, {self.tokens_per_second:,.0f} tokens/s"
+            self._bar.set_postfix_str(done, refresh=False)
+            self._bar.update(n_tokens)
+        elif self._latest >= self._next_line:
+            self._next_line = self._latest + LINE_SECONDS
+            left = f"{_duration(self.seconds_left)} left"
+            line = f"{self.name}: {done} read, {self.tokens_per_second:,.0f} tokens/s, {left}"
             self._say(line)
             log.info(line)
 
-    def close(self) -> float:
-        """End the bar.
-
-        Returns:
-            Seconds spent in forward passes.
-        """
+    def close(self) -> None:
+        """End the bar."""
         if self._bar is not None:
             self._bar.close()
-        return self.seconds
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"

@@ -1,25 +1,32 @@
-"""The forward pass: activations reduced inside the hooks, so that [batch, tokens, neurons] is never kept.
+"""The forward pass: activations reduced inside the hooks, so that [tokens, neurons] of all layers is never kept.
 
-Batches are padded on the right and carry no attention mask: in a causal model no token sees the padding behind it,
-and the padding is left out of every mean.
+The samples of a batch lie one behind the other without padding (`attention`). A model whose tokens see each other in
+another way than by that attention is read one sample at a time, through its own.
 """
 
+import collections
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nait_assets.extraction import attention
+from nait_assets.extraction.attention import Packing
 from nait_assets.extraction.encoding import EncodedSample
+from nait_assets.extraction.projection import Projector
 from nait_assets.extraction.sites import Site
 from nait_assets.resources.language_model import LoadedModel
 
 if TYPE_CHECKING:
     import torch
 
-
+Batch = Sequence[EncodedSample]
 log = logging.getLogger(__name__)
+LOOK_AHEAD = 2
+"""Batches that a GPU works on while earlier ones are stored."""
+PROBE_LENGTHS = (11, 7, 9)
 
 
 class NonFiniteActivations(RuntimeError):
@@ -28,62 +35,340 @@ class NonFiniteActivations(RuntimeError):
 
 @dataclass(frozen=True)
 class PooledActivations:
-    """Activations of a batch, float32.
+    """Activations of a batch.
 
     Attributes:
-        mean: Over all tokens but the first, `(n_samples, n_layers, width)`.
-        first: Of the first token, same shape, or None where it was not asked for.
-        last: Of the last token, same shape, or None.
+        columns: By column of the activation table, float32 unless said otherwise. `activation`, the mean over all
+            tokens but the first, `(n_samples, n_rows, width)`, where a row is a layer, or with a projection all of them
+            at once. On request `first_token_activation` and `last_token_activation`, same shape; with a projection
+            `strongest_layer` (int16), `strongest_neuron` (int32) and `strongest_value`, `(n_samples, 1, n)`.
     """
 
-    mean: np.ndarray
-    first: np.ndarray | None
-    last: np.ndarray | None
+    columns: dict[str, np.ndarray]
+
+    @classmethod
+    def joined(cls, parts: "Sequence[PooledActivations]") -> "PooledActivations":
+        """Several batches as one."""
+        return cls({name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns})
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of a batch.
+
+    Attributes:
+        samples: Those that could be read.
+        pooled: Their activations, in their order; None if there are none.
+        rejected: Pairs of `sample_id` and reason for those that fail even when they are read alone.
+    """
+
+    samples: tuple[EncodedSample, ...]
+    pooled: PooledActivations | None
+    rejected: tuple[tuple[str, str], ...] = ()
 
 
 class _Enough(Exception):
     """Raised by the last layer's hook: nothing behind it is needed."""
 
 
-def read_batch(model: LoadedModel, site: Site, batch: Sequence[EncodedSample], ends: bool) -> PooledActivations:
-    """Run the model over a batch; one that does not fit in memory is halved until it does.
+@dataclass(frozen=True)
+class _Started:
+    """A batch on its way: tensors in the host's memory that are whole once `done` is."""
+
+    finite: "torch.Tensor"
+    columns: "dict[str, torch.Tensor]"
+    done: "torch.cuda.Event | None"
+
+
+class Reader:
+    """A model in memory that turns batches into pooled activations.
 
     Args:
         model: In memory.
         site: Where to read.
-        batch: Samples of at least two tokens.
         ends: Whether to keep the first and the last token's activations beside the mean.
-
-    Returns:
-        Activations of the samples in their order.
-
-    Raises:
-        NonFiniteActivations: A mean is NaN or infinite.
-        MemoryError: A sample does not fit in memory by itself.
+        projector: Keeps a projection of all layers instead of their neurons.
+        packs: Whether samples are read side by side; found out by a trial by default.
     """
-    try:
-        return _read(model, site, batch, ends)
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        site: Site,
+        ends: bool,
+        projector: Projector | None = None,
+        packs: bool | None = None,
+    ):
+        assert not (ends and projector), "a projection keeps no ends of samples"
+        self.model, self.site, self.ends = model, site, ends
+        self._projector = None if projector is None else projector.to(model.device)
+        self.packs = _packs(model, site) if packs is None else packs
+        if packs is None and not self.packs:
+            log.info("%s cannot be packed: reading one sample at a time", type(model.network).__name__)
+
+    def read(self, batches: Iterable[Batch]) -> Iterator[Reading]:
+        """Run the model over batches; one that does not fit in memory is halved until it does.
+
+        Args:
+            batches: Of samples of at least two tokens. A GPU is given the next ones before the first is stored.
+
+        Yields:
+            What came of each batch, in order.
+
+        Raises:
+            NonFiniteActivations: A mean is NaN or infinite.
+            MemoryError: No sample of a batch of several fits in memory.
+            RuntimeError: Or they all fail for another reason.
+        """
+        ahead: collections.deque[tuple[Batch, _Started | Exception]] = collections.deque()
+        for batch in batches:
+            ahead.append((batch, self._attempt(batch)))
+            if len(ahead) > (LOOK_AHEAD if self.model.device.type == "cuda" else 0):
+                yield self._complete(*ahead.popleft())
+        while ahead:
+            yield self._complete(*ahead.popleft())
+
+    def _attempt(self, batch: Batch) -> "_Started | Exception":
+        try:
+            return self._start(batch)
+        except (RuntimeError, MemoryError, IndexError) as error:
+            return error.with_traceback(None)  # its frames hold the tensors that did not fit
+
+    def _complete(self, batch: Batch, started: "_Started | Exception") -> Reading:
+        if isinstance(started, _Started):
+            try:
+                return Reading(tuple(batch), self._finish(batch, started))
+            except NonFiniteActivations:
+                raise
+            except RuntimeError as error:  # a GPU reports errors late
+                started = error.with_traceback(None)
         if len(batch) == 1:
-            (sample,) = batch
-            raise MemoryError(
-                f"sample {sample.sample_id} of {len(sample.token_ids)} tokens does not fit in the memory of "
-                f"{model.device} by itself. Use a smaller `extraction.max_tokens`, or a machine with more memory."
-            ) from error
-    half = len(batch) // 2  # outside of the handler: the error's frames hold the tensors that did not fit
-    log.warning("a batch of %d samples does not fit in memory: reading it in two halves", len(batch))
-    return _joined([read_batch(model, site, part, ends) for part in (batch[:half], batch[half:])])
+            return Reading((), None, ((batch[0].sample_id, self._reason(batch[0], started)),))
+        parts = self._parts(batch, started)
+        readings = [self._complete(part, self._attempt(part)) for part in parts]
+        pooled = [reading.pooled for reading in readings if reading.pooled is not None]
+        if not pooled:
+            raise self._hopeless(batch, started) from started
+        return Reading(
+            tuple(sample for reading in readings for sample in reading.samples),
+            PooledActivations.joined(pooled),
+            tuple(pair for reading in readings for pair in reading.rejected),
+        )
+
+    def _parts(self, batch: Batch, error: Exception) -> list[Batch]:
+        """A batch in halves if it did not fit in memory, else sample by sample, to find the one at fault."""
+        import torch
+
+        if not _is_out_of_memory(error):
+            log.warning("a batch of %d samples fails (%s): reading them one by one", len(batch), error)
+            return [[sample] for sample in batch]
+        log.warning("a batch of %d samples does not fit in memory: reading it in two halves", len(batch))
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return [batch[:half], batch[half:]]
+
+    def _reason(self, sample: EncodedSample, error: Exception) -> str:
+        if _is_out_of_memory(error):
+            return f"its {len(sample.token_ids)} tokens do not fit in the memory of {self.model.device} by themselves"
+        return f"the model fails on it: {type(error).__name__}: {error}"
+
+    def _hopeless(self, batch: Batch, error: Exception) -> Exception:
+        if _is_out_of_memory(error):
+            return MemoryError(
+                f"not one of {len(batch)} samples of at most {max(len(sample.token_ids) for sample in batch)} tokens "
+                f"fits in the memory of {self.model.device}. Use a smaller `extraction.max_tokens`, or a machine with "
+                "more memory."
+            )
+        return RuntimeError(f"the model fails on every one of {len(batch)} samples: {type(error).__name__}: {error}")
+
+    def _start(self, batch: Batch) -> _Started:
+        import torch
+
+        with torch.inference_mode():
+            if self.packs or len(batch) == 1:
+                finite, columns = self._forward(batch)
+            else:
+                singles = [self._forward([sample]) for sample in batch]
+                finite = torch.cat([finite for finite, _ in singles], dim=1)
+                columns = {name: torch.cat([single[name] for _, single in singles]) for name in singles[0][1]}
+            return _to_host(finite, columns)
+
+    def _forward(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
+        """Which layers and samples are finite `(n_layers, n_samples)`, and the columns, all on the device."""
+        import torch
+
+        device = self.model.device
+        packing = Packing(tuple(len(sample.token_ids) for sample in batch), device)
+        token_ids = _to_device(np.concatenate([sample.token_ids for sample in batch])[None], device)
+        pool = _Pool(packing, self.model.dtype)
+        means: list[torch.Tensor] = []
+        ends: list[list[torch.Tensor]] = [[], []]
+        finite: list[torch.Tensor] = []
+        projected = self._projector.start() if self._projector else None
+
+        def reduce(layer: int, activations: torch.Tensor) -> None:
+            mean = pool.mean(activations[0])
+            finite.append(torch.isfinite(mean).all(dim=1))
+            if projected is None:
+                means.append(mean)
+            else:
+                projected.add(layer, mean)
+            if self.ends:
+                for kept, places in zip(ends, (pool.first, pool.last), strict=True):
+                    kept.append(activations[0, places].float())
+                finite[-1] &= torch.isfinite(ends[0][-1]).all(dim=1) & torch.isfinite(ends[1][-1]).all(dim=1)
+
+        arguments: dict[str, Any] = {}
+        if self.packs:
+            positions = np.concatenate([np.arange(length) for length in packing.lengths])[None]
+            arguments = {"position_ids": _to_device(positions, device), "packing": packing}
+        _run(self.model.network, self.site, reduce, attention.NAME if self.packs else None, token_ids, arguments)
+        if projected is not None:
+            return torch.stack(finite), projected.columns()
+        columns = {"activation": torch.stack(means, dim=1)}
+        if self.ends:
+            names = ("first_token_activation", "last_token_activation")
+            columns |= {name: torch.stack(kept, dim=1) for name, kept in zip(names, ends, strict=True)}
+        return torch.stack(finite), columns
+
+    def _finish(self, batch: Batch, started: _Started) -> PooledActivations:
+        if started.done is not None:
+            started.done.synchronize()
+        if not started.finite.all():
+            self._name_the_broken(batch)
+        return PooledActivations({name: tensor.numpy() for name, tensor in started.columns.items()})
+
+    def _name_the_broken(self, batch: Batch) -> None:
+        """Fail, and name the samples at fault: in a packed batch NaN reaches the means of its neighbours."""
+        import torch
+
+        broken: list[str] = []
+        layers: list[int] = []
+        for sample in batch:
+            with torch.inference_mode():
+                finite = self._forward([sample])[0].cpu()
+            if not finite.all():
+                broken.append(sample.sample_id)
+                layers.append(self.site.layers[int((~finite[:, 0]).nonzero()[0])])
+        raise NonFiniteActivations(
+            f"NaN or infinite activations at site {self.site.kind!r}, first in layer {min(layers, default=0)}, "
+            f"for {len(broken)} of {len(batch)} samples of a batch: {', '.join(broken[:10])}. Nothing was stored of "
+            "them. Try `model.dtype: float32`, or look at the weights."
+        )
 
 
-def _joined(parts: Sequence[PooledActivations]) -> PooledActivations:
-    def join(arrays: list[np.ndarray | None]) -> np.ndarray | None:
-        present = [array for array in arrays if array is not None]
-        return np.concatenate(present) if present else None
+class _Pool:
+    """Means over the tokens of each sample of a packed batch, the first token left out; float32."""
 
-    mean = np.concatenate([part.mean for part in parts])
-    return PooledActivations(mean, join([part.first for part in parts]), join([part.last for part in parts]))
+    def __init__(self, packing: Packing, dtype: "torch.dtype"):
+        import torch
+
+        self.first = packing.offsets[:-1].long()
+        self.last = packing.offsets[1:].long() - 1
+        n_pooled = torch.tensor([length - 1 for length in packing.lengths], device=packing.device)
+        places = torch.arange(sum(packing.lengths), device=packing.device)
+        members = (places > self.first[:, None]) & (places <= self.last[:, None])
+        # Ones are exact in every dtype, 1/n is not; a GPU adds them up in float32.
+        self._on_gpu = packing.device.type == "cuda" and dtype != torch.float32
+        self._weights = members.to(dtype) if self._on_gpu else members / n_pooled[:, None]
+        self._scale = 1 / n_pooled[:, None].float()
+
+    def mean(self, activations: "torch.Tensor") -> "torch.Tensor":
+        """`(n_samples, width)` means of `(n_tokens, width)` activations."""
+        import torch
+
+        if self._on_gpu:
+            return torch.mm(self._weights, activations, out_dtype=torch.float32) * self._scale
+        return self._weights @ activations.float()
+
+
+def _run(
+    network: Any,
+    site: Site,
+    reduce: "Callable[[int, torch.Tensor], None]",
+    attention_name: str | None,
+    token_ids: "torch.Tensor",
+    arguments: dict[str, Any],
+) -> None:
+    """Call the network with a hook on every module of the site, and stop after the last."""
+    last_layer = max(site.layers)
+
+    def hook(layer: int) -> Callable[..., None]:
+        def read(_module: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
+            value = inputs[0] if site.kind == "mlp" else output
+            reduce(layer, value[0] if isinstance(value, tuple) else value)
+            if layer == last_layer:
+                raise _Enough
+
+        return read
+
+    register = "register_forward_pre_hook" if site.kind == "mlp" else "register_forward_hook"
+    handles = [getattr(module, register)(hook(layer)) for layer, module in site.modules.items()]
+    own = network.config._attn_implementation
+    try:
+        if attention_name is not None:
+            network.config._attn_implementation = attention_name
+        network(input_ids=token_ids, use_cache=False, **arguments)
+    except _Enough:
+        pass
+    finally:
+        network.config._attn_implementation = own
+        for handle in handles:
+            handle.remove()
+
+
+def _packs(model: LoadedModel, site: Site) -> bool:
+    """Whether three short samples, packed, come out as they do one by one through the model's own attention.
+
+    They do not where tokens see each other in another way, as in state-space layers, or with a rule that the packed
+    attention does not know.
+    """
+    import torch
+
+    if not getattr(model.network, "_supports_attention_backend", False):
+        return False
+    if getattr(model.network.config, "attention_chunk_size", None):  # a mask of longer samples than these
+        return False
+    attention.register()
+    vocabulary = min(int(model.network.config.vocab_size), 1000)
+    batch = [
+        EncodedSample(str(length), np.arange(length, dtype=np.int32) * 37 % vocabulary, False)
+        for length in PROBE_LENGTHS
+    ]
+    packed, single = (Reader(model, site, ends=False, packs=packs) for packs in (True, False))
+    try:
+        with torch.inference_mode():
+            found = packed._forward(batch)[1]["activation"]
+            wanted = torch.cat([single._forward([sample])[1]["activation"] for sample in batch])
+    except TypeError:  # its attention is not told how the batch is packed
+        return False
+    tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
+    return bool((found - wanted).norm() <= tolerance * wanted.norm())
+
+
+def _to_device(array: np.ndarray, device: "torch.device") -> "torch.Tensor":
+    """The array as int64 on the device, without waiting for it."""
+    import torch
+
+    tensor = torch.from_numpy(array.astype(np.int64))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _to_host(finite: "torch.Tensor", columns: "dict[str, torch.Tensor]") -> _Started:
+    """Tensors in the host's memory, on their way there from a GPU."""
+    import torch
+
+    if not finite.is_cuda:
+        return _Started(finite.cpu(), {name: tensor.cpu() for name, tensor in columns.items()}, None)
+
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+
+    host = copied(finite), {name: copied(tensor) for name, tensor in columns.items()}
+    done = torch.cuda.Event()
+    done.record()
+    return _Started(*host, done)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -91,78 +376,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def _read(model: LoadedModel, site: Site, batch: Sequence[EncodedSample], ends: bool) -> PooledActivations:
-    import torch
-
-    lengths = torch.tensor([len(sample.token_ids) for sample in batch])
-    token_ids = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
-    for row, sample in enumerate(batch):
-        token_ids[row, : len(sample.token_ids)] = torch.tensor(sample.token_ids)
-    positions = torch.arange(token_ids.shape[1])
-    pooled = (positions >= 1) & (positions < lengths[:, None])
-    weights = (pooled / (lengths[:, None] - 1)).to(model.device, torch.float32)
-    last = (lengths - 1).to(model.device)
-    kept: list[list[torch.Tensor]] = [[], [], []]
-
-    def reduce(activations: "torch.Tensor") -> None:
-        kept[0].append(torch.bmm(weights[:, None], activations.float())[:, 0].cpu())
-        if ends:
-            kept[1].append(activations[:, 0].float().cpu())
-            kept[2].append(activations[torch.arange(len(batch), device=model.device), last].float().cpu())
-
-    with torch.inference_mode():
-        _run(model.network, site, token_ids.to(model.device), reduce)
-    mean, first, final = (torch.stack(layers, dim=1).numpy() if layers else None for layers in kept)
-    assert mean is not None
-    _require_finite([kind for kind in (mean, first, final) if kind is not None], site, batch)
-    return PooledActivations(mean, first, final)
-
-
-def _run(network: Any, site: Site, token_ids: "torch.Tensor", reduce: "Callable[[torch.Tensor], None]") -> None:
-    """Call the network with a hook on every module of the site, and stop after the last."""
-    last_layer = max(site.layers)
-
-    def before(layer: int) -> Callable[..., None]:
-        def hook(_module: Any, arguments: tuple[Any, ...]) -> None:
-            reduce(arguments[0])
-            if layer == last_layer:
-                raise _Enough
-
-        return hook
-
-    def after(layer: int) -> Callable[..., None]:
-        def hook(_module: Any, _arguments: tuple[Any, ...], output: Any) -> None:
-            reduce(output[0] if isinstance(output, tuple) else output)
-            if layer == last_layer:
-                raise _Enough
-
-        return hook
-
-    handles = []
-    try:
-        for layer, module in site.modules.items():
-            handles.append(
-                module.register_forward_pre_hook(before(layer))
-                if site.kind == "mlp"
-                else module.register_forward_hook(after(layer))
-            )
-        network(input_ids=token_ids, use_cache=False)
-    except _Enough:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _require_finite(kinds: Sequence[np.ndarray], site: Site, batch: Sequence[EncodedSample]) -> None:
-    finite = np.logical_and.reduce([np.isfinite(values).all(axis=2) for values in kinds])
-    if finite.all():
-        return
-    rows, columns = np.nonzero(~finite)
-    samples = ", ".join(batch[row].sample_id for row in sorted(set(rows.tolist()))[:10])
-    raise NonFiniteActivations(
-        f"NaN or infinite activations at site {site.kind!r}, first in layer {site.layers[min(columns.tolist())]}, "
-        f"for sample(s) {samples}. Nothing was stored of them. Try `model.dtype: float32`, or look at the weights."
-    )

@@ -9,10 +9,17 @@ import polars as pl
 from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.features.capability import directions, export, feature_from_file, mean_activations
+from nait_assets.extraction.activation_table import CALIBRATION, CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.extraction.calibration import projector_of
+from nait_assets.extraction.statistics import by_layer, neuron_statistics, of_projection
+from nait_assets.features.capability import (
+    directions,
+    export,
+    feature_from_file,
+    mean_activations,
+    projected_means,
+)
 from nait_assets.features.centroids import standardized_centroid
-from nait_assets.features.statistics import by_layer, neuron_statistics
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
@@ -37,6 +44,8 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         dg.AssetDep(dg.AssetKey(IN_DOMAIN_ACTIVATIONS.split("/")), partition_mapping=partitions.examples_to_features())
     ]
     examples: list[dg.AssetDep] = from_examples if recipe.capabilities_with_examples else []
+    projects_files = bool(files and recipe.extraction.projection)
+    calibration = [dg.AssetDep(dg.AssetKey(CALIBRATION.split("/")))] if projects_files else []
 
     @dg.asset(
         name="neuron_statistics",
@@ -46,11 +55,15 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         **common,
     )
     def neuron_statistics_asset(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-        """How busy each neuron is over the pool. One row is one layer: mean and standard deviation of its neurons."""
+        """How busy each neuron is over the pool. One row is one layer: mean and standard deviation of its neurons.
+
+        With a projection, one row is the network, and its dimensions take the place of neurons.
+        """
         with warehouse.activations(POOL).reading() as snapshot:
             snapshot.note(CANDIDATE_ACTIVATIONS)
             frame = neuron_statistics(activation_table.scan(snapshot))
         silent = sum(row.count(0.0) for row in frame["standard_deviation"].to_list())
+        frame = of_projection(frame) if recipe.extraction.projection else frame
         metadata = {
             "n_samples": int(frame["n_samples"][0]),
             "n_neurons": int(frame["mean"].list.len().sum()),
@@ -83,7 +96,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
 
     @dg.asset(
         partitions_def=partitions.capability,
-        deps=[*examples, dg.AssetKey([ROOM, "neuron_statistics"])],
+        deps=[*examples, dg.AssetKey([ROOM, "neuron_statistics"]), *calibration],
         code_version=f"{ALGORITHM}:{fingerprint(recipe.extraction, files)}",
         kinds={"numpy", "duckdb"},
         **common,
@@ -99,6 +112,10 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         frame, inputs = feature_from_file(recipe, language_model, capability, "standardized_centroids")
         if frame is None:
             frame, inputs = mean_activations(warehouse, capability)
+        elif projects_files:
+            frame = projected_means(frame, warehouse, recipe.extraction)
+        if projects_files:
+            inputs = {**inputs, **projector_of(warehouse, recipe.extraction)[2]}
         with warehouse.tables.reading() as snapshot:
             statistics = by_layer(snapshot.read(NEURON_STATISTICS))
         centroids = [
@@ -110,11 +127,13 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         metadata: dict[str, object] = {
             "n_samples": int(frame["n_samples"][0]),
             "norm": float(np.linalg.norm(norms)),
-            "strongest_neurons": lineage.table_metadata(_strongest(frame)),
-            "norm_by_layer": plots.line(pl.DataFrame({"layer": frame["layer"], "norm": norms}), "layer", "norm"),
         }
-        file = export(recipe, warehouse, language_model, capability, "standardized_centroids", frame)
-        metadata["feature_file"] = dg.MetadataValue.path(str(file))
+        if not recipe.extraction.projection:
+            metadata["strongest_neurons"] = lineage.table_metadata(_strongest(frame))
+            by_layer_frame = pl.DataFrame({"layer": frame["layer"], "norm": norms})
+            metadata["norm_by_layer"] = plots.line(by_layer_frame, "layer", "norm")
+            file = export(recipe, warehouse, language_model, capability, "standardized_centroids", frame)
+            metadata["feature_file"] = dg.MetadataValue.path(str(file))
         return _write(context, warehouse, STANDARDIZED_CENTROIDS, frame, {**inputs, **snapshot.inputs}, metadata)
 
     built = {

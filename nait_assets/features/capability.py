@@ -8,11 +8,13 @@ import polars as pl
 from nait_assets import __version__
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
+from nait_assets.extraction.calibration import projector_of
+from nait_assets.extraction.projection import NETWORK
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.features.directions import activation_change, principal_direction
 from nait_assets.features.library import TENSORS, FeatureOrigin, feature_file, read_feature_file, write_feature_file
 from nait_assets.lineage import reference
-from nait_assets.recipe import FeatureName, Recipe, RecipeError
+from nait_assets.recipe import Extraction, FeatureName, Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.tables import NAIT_DIRECTIONS, STANDARDIZED_CENTROIDS, Table, content_version
@@ -58,6 +60,18 @@ def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFram
             mean = activations.mean(axis=0, dtype=np.float64).astype(np.float32)
             rows.append({"layer": layer, "centroid": None, "mean_activation": mean, "n_samples": len(activations)})
     return pl.DataFrame(rows, schema=_without_slice(STANDARDIZED_CENTROIDS)), snapshot.inputs
+
+
+def projected_means(frame: pl.DataFrame, warehouse: Warehouse, settings: Extraction) -> pl.DataFrame:
+    """Mean activations from a feature file, one row per layer, as the projection of the home: one row.
+
+    The projection is linear, so the projected mean is the mean of projected examples.
+    """
+    projector = projector_of(warehouse, settings)[0]
+    assert projector is not None
+    means = {row["layer"]: np.asarray(row["mean_activation"])[None] for row in frame.iter_rows(named=True)}
+    row = {"layer": NETWORK, "centroid": None, "n_samples": frame["n_samples"][0]}
+    return pl.DataFrame([{**row, "mean_activation": projector.project(means)[0]}], schema=frame.schema)
 
 
 def feature_from_file(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nait_assets.features.statistics import NeuronStatistics
+from nait_assets.extraction.statistics import NeuronStatistics
 
 
 def standardized_centroid(mean_activation: np.ndarray, statistics: NeuronStatistics) -> np.ndarray:

@@ -137,6 +137,18 @@ class LanguageModel(dg.ConfigurableResource):
             return torch.bfloat16
         return torch.float32
 
+    def with_dtype(self, dtype: "torch.dtype") -> "LanguageModel":
+        """The same model in a dtype, which `auto` then no longer leaves to the machine that loads it."""
+        name = str(dtype).removeprefix("torch.")
+        return LanguageModel(
+            source=self.source,
+            revision=self.revision,
+            gguf_file=self.gguf_file,
+            dtype=name,
+            home=self.home,
+            device=self.device,
+        )
+
     def load(self) -> LoadedModel:
         """The model in memory; the same process loads it once.
 

@@ -91,6 +91,7 @@ class Store:
         while True:
             connection = duckdb.connect()
             try:
+                connection.execute(f"SET temp_directory = '{quoted}.tmp'")  # its own default is the working folder
                 connection.execute(f"ATTACH '{quoted}' AS store ({option})")
                 connection.execute("USE store")
                 return connection

@@ -1,15 +1,15 @@
 """Assets of the scores: one for each method of the recipe."""
 
-import contextlib
-
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS
-from nait_assets.features.statistics import by_layer
+from nait_assets.extraction.statistics import by_layer
+from nait_assets.lineage import reference
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, fingerprint, subset_size
 from nait_assets.resources import Warehouse
@@ -21,6 +21,8 @@ from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, content_versio
 ROOM = "scoring"
 ALGORITHM = "1"
 METHODS: dict[str, Method] = {method.name: method for method in (nait.METHOD, nait_standardized.METHOD, random.METHOD)}
+_latest: dict[str, tuple[object, dict[str, np.ndarray]]] = {}
+"""By method: what its latest pass read, and the scores of every target. One process reads the activations once."""
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -69,25 +71,33 @@ def _dependencies(method: Method, partitions: Partitions) -> list[dg.AssetDep]:
 
 def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) -> tuple[pl.DataFrame, dict[str, str]]:
     """A target's scores, and the versions of what they rest on."""
-    with contextlib.ExitStack() as stack:
-        tables = stack.enter_context(warehouse.tables.reading())
-        if method.feature is None:
+    if method.feature is None:
+        with warehouse.tables.reading() as tables:
             sample_ids = sorted(tables.read(CANDIDATE_POOL)["sample_id"].to_list())
-            return ranked(
-                sample_ids, method.score(ScoringInputs(sample_ids, [], {}, {}, target, recipe.seed))
-            ), tables.inputs
-        feature = method.feature
-        features = {
-            capability: tables.read(feature, capability=capability) for capability in recipe.capabilities_of(target)
-        }
+        scores = method.score(ScoringInputs(sample_ids, [], {target: {}}, {}, recipe.seed))
+        return ranked(sample_ids, scores[:, 0]), tables.inputs
+    with warehouse.tables.reading() as tables:
+        needed = recipe.capabilities_of(target)
+        features = {name: tables.read(method.feature, capability=name) for name in needed}
         statistics = by_layer(tables.read(NEURON_STATISTICS)) if method.standardizes else {}
+        inputs = dict(tables.inputs)
+        for name in recipe.capability_names:  # for the other targets, so that one pass over the activations will do
+            if name not in features and reference(method.feature.name.replace(".", "/"), name) in tables.records():
+                features[name] = tables.read(method.feature, capability=name)
     with warehouse.activations(POOL).reading() as activations:
         activations.note(CANDIDATE_ACTIVATIONS)
         sample_ids = activation_table.samples(activations)["sample_id"].to_list()
-        inputs = ScoringInputs(
-            sample_ids, activation_table.scan(activations), features, statistics, target, recipe.seed
-        )
-        return ranked(sample_ids, method.score(inputs)), {**tables.inputs, **activations.inputs}
+        key = (warehouse.home, method.name, recipe.targets, tables.inputs, activations.inputs)
+        if _latest.get(method.name, (None, {}))[0] != key:
+            by_target = {
+                name: {capability: features[capability] for capability in recipe.capabilities_of(name)}
+                for name in recipe.targets
+                if set(recipe.capabilities_of(name)) <= set(features)
+            }
+            blocks = activation_table.scan(activations)
+            scores = method.score(ScoringInputs(sample_ids, blocks, by_target, statistics, recipe.seed))
+            _latest[method.name] = key, dict(zip(by_target, scores.T, strict=True))
+    return ranked(sample_ids, _latest[method.name][1][target]), {**inputs, **activations.inputs}
 
 
 def _create_view(transaction: Transaction) -> None:

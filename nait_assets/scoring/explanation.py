@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.extraction import activation_table
-from nait_assets.features.statistics import NeuronStatistics, by_layer
+from nait_assets.extraction.statistics import NeuronStatistics, by_layer
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.nait_standardized import combined_centroids
@@ -78,7 +78,7 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
             else []
         )
         centroids, statistics = {}, {}
-        if "nait_standardized" in recipe.methods:
+        if "nait_standardized" in recipe.methods and not recipe.extraction.projection:
             features = {
                 capability: snapshot.read(STANDARDIZED_CENTROIDS, capability=capability)
                 for capability in recipe.capabilities_of(target)
@@ -94,7 +94,13 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
         for method, score, rank, n_candidates in scores
         if method in recipe.methods
     ]
-    if centroids:
+    if recipe.extraction.projection:
+        lines += [
+            "",
+            "its strongest neurons (standardised against the calibration sample)",
+            *_strongest_lines(recipe, warehouse, sample["sample_id"], target, n_neurons),
+        ]
+    elif centroids:
         lines += [
             "",
             "neurons that speak for it (standardised against the pool)",
@@ -119,4 +125,47 @@ def _neuron_lines(
         f"  layer {row['layer']:>3}  neuron {row['neuron']:>6}  sample {row['standardized_activation']:+7.2f} sd"
         f"  target {row['centroid']:+6.2f}  share {row['contribution']:+.5f}"
         for row in frame.iter_rows(named=True)
+    ]
+
+
+def shared_strength(sample: pl.DataFrame, examples: pl.DataFrame, n: int) -> pl.DataFrame:
+    """A sample's strongest neurons, those first that are strong in the target's examples in the same direction.
+
+    Args:
+        sample: Columns `layer`, `neuron`, `value`.
+        examples: The strongest neurons of the target's in-domain examples, with `sample_id`.
+        n: How many neurons.
+
+    Returns:
+        Columns `layer`, `neuron`, `value`, `n_examples` that have it among their strongest, `mean_value` there (0
+        where it is not), ordered by the product of `value` and the sum over examples.
+    """
+    among = examples.group_by("layer", "neuron").agg(
+        n_examples=pl.col("sample_id").n_unique(), mean_value=pl.col("value").mean(), total=pl.col("value").sum()
+    )
+    joined = sample.join(among, on=["layer", "neuron"], how="left").with_columns(
+        pl.col("n_examples", "mean_value", "total").fill_null(0)
+    )
+    ordered = joined.sort(
+        [pl.col("value") * pl.col("total"), pl.col("value").abs(), "layer", "neuron"],
+        descending=[True, True, False, False],
+    )
+    return ordered.select("layer", "neuron", "value", "n_examples", "mean_value").head(n)
+
+
+def _strongest_lines(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n_neurons: int) -> list[str]:
+    with warehouse.activations(POOL).reading() as snapshot:
+        sample = activation_table.strongest_neurons(snapshot, sample_id)
+    if sample.is_empty():
+        return ["  none: the sample was rejected when it was read"]
+    examples = sample.clear()
+    for capability in recipe.capabilities_of(target):
+        if recipe.capabilities[capability].examples:  # a feature file has no examples
+            with warehouse.activations(capability).reading() as snapshot:
+                examples = pl.concat([examples, activation_table.strongest_neurons(snapshot)])
+    n_examples = examples["sample_id"].n_unique()
+    return [
+        f"  layer {row['layer']:>3}  neuron {row['neuron']:>6}  sample {row['value']:+7.2f} sd"
+        f"  among the strongest of {row['n_examples']:>3} of {n_examples} examples, there {row['mean_value']:+6.2f} sd"
+        for row in shared_strength(sample, examples, n_neurons).iter_rows(named=True)
     ]

@@ -1,12 +1,12 @@
 """What a method is, and how its scores become ranks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from nait_assets.features.statistics import NeuronStatistics
+from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.tables import Table
 
 Block = tuple[int, np.ndarray, np.ndarray]
@@ -20,17 +20,15 @@ class ScoringInputs:
     Attributes:
         sample_ids: Candidates, in ascending order; a block's places count along this list.
         blocks: The candidates' activations, to be read once; empty for a method without a feature.
-        features: By capability of the target: the feature's rows, one per layer.
+        features: By target, and by capability of the target: the feature's rows, one per layer.
         statistics: By layer, over the pool; empty for a method that does not standardise.
-        target: That candidates are scored for.
         seed: The recipe's.
     """
 
     sample_ids: list[str]
     blocks: Iterable[Block]
-    features: dict[str, pl.DataFrame]
+    features: dict[str, dict[str, pl.DataFrame]]
     statistics: dict[int, NeuronStatistics]
-    target: str
     seed: int
 
 
@@ -41,7 +39,8 @@ class Method:
     Attributes:
         name: In recipes, asset keys and tables.
         description: Shown in Dagster.
-        score: From inputs to `(n_candidates,)` float64, higher is better.
+        score: From inputs to `(n_candidates, n_targets)` float64, higher is better, targets as the features have them.
+            A target's scores do not depend on the other targets.
         feature: The table of the feature that it reads, or None if it reads no activations.
         standardizes: Whether it reads the pool's neuron statistics.
     """
@@ -51,6 +50,11 @@ class Method:
     score: Callable[[ScoringInputs], np.ndarray]
     feature: Table | None = None
     standardizes: bool = False
+
+
+def stacked(vectors: Sequence[Mapping[int, np.ndarray]]) -> dict[int, np.ndarray]:
+    """Vectors of several targets, by layer `(width,)`, as one matrix for each layer, `(n_targets, width)`."""
+    return {layer: np.stack([by_layer[layer] for by_layer in vectors]) for layer in vectors[0]}
 
 
 def ranked(sample_ids: list[str], scores: np.ndarray) -> pl.DataFrame:

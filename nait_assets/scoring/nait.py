@@ -12,8 +12,9 @@ Cost: one forward pass over the pool, shared by every method that reads activati
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import polars as pl
 
-from nait_assets.scoring.method import Block, Method, ScoringInputs
+from nait_assets.scoring.method import Block, Method, ScoringInputs, stacked
 from nait_assets.tables import NAIT_DIRECTIONS
 
 
@@ -26,9 +27,11 @@ def projections(blocks: Iterable[Block], directions: Mapping[int, np.ndarray], n
         n_samples: Of the pool.
     """
     (n_targets,) = {len(matrix) for matrix in directions.values()}
+    vectors = {layer: matrix.astype(np.float32) for layer, matrix in directions.items()}
     scores = np.zeros((n_samples, n_targets))
     for layer, places, activations in blocks:
-        scores[places] += activations @ directions[layer].T.astype(np.float32)
+        for target in range(n_targets):  # one by one: in a joint product a target's rounding depends on the others
+            scores[places, target] += activations @ vectors[layer][target]
     return scores
 
 
@@ -43,15 +46,17 @@ def combined_directions(directions: Mapping[str, Mapping[int, np.ndarray]]) -> d
 
 
 def score(inputs: ScoringInputs) -> np.ndarray:
-    """`(n_candidates,)` NAIT scores."""
-    by_capability = {
-        capability: dict(
-            zip(frame["layer"].to_list(), (np.asarray(vector) for vector in frame["direction"].to_list()), strict=True)
-        )
-        for capability, frame in inputs.features.items()
-    }
-    directions = {layer: vector[None] for layer, vector in combined_directions(by_capability).items()}
-    return projections(inputs.blocks, directions, len(inputs.sample_ids))[:, 0]
+    """`(n_candidates, n_targets)` NAIT scores."""
+    combined = [
+        combined_directions({capability: _by_layer(frame) for capability, frame in features.items()})
+        for features in inputs.features.values()
+    ]
+    return projections(inputs.blocks, stacked(combined), len(inputs.sample_ids))
+
+
+def _by_layer(frame: pl.DataFrame) -> dict[int, np.ndarray]:
+    vectors = (np.asarray(vector) for vector in frame["direction"].to_list())
+    return dict(zip(frame["layer"].to_list(), vectors, strict=True))
 
 
 METHOD = Method(

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import polars as pl
 
-from nait_assets.features.statistics import NeuronStatistics
-from nait_assets.scoring.method import Block, Method, ScoringInputs
+from nait_assets.extraction.statistics import NeuronStatistics
+from nait_assets.scoring.method import Block, Method, ScoringInputs, stacked
 from nait_assets.tables import STANDARDIZED_CENTROIDS
 
 
@@ -32,10 +32,12 @@ def cosines(
         n_samples: Of the pool.
     """
     (n_targets,) = {len(matrix) for matrix in centroids.values()}
+    vectors = {layer: matrix.astype(np.float32) for layer, matrix in centroids.items()}
     products, squares = np.zeros((n_samples, n_targets)), np.zeros(n_samples)
     for layer, places, activations in blocks:
         standardized = statistics[layer].standardize(activations)
-        products[places] += standardized @ centroids[layer].T.astype(np.float32)
+        for target in range(n_targets):  # one by one: in a joint product a target's rounding depends on the others
+            products[places, target] += standardized @ vectors[layer][target]
         squares[places] += np.einsum("ij,ij->i", standardized, standardized)
     norms = np.sqrt(squares)[:, None] * np.sqrt(
         sum((matrix.astype(np.float64) ** 2).sum(axis=1) for matrix in centroids.values())
@@ -59,9 +61,9 @@ def combined_centroids(features: Mapping[str, pl.DataFrame]) -> dict[int, np.nda
 
 
 def score(inputs: ScoringInputs) -> np.ndarray:
-    """`(n_candidates,)` cosines in [-1, 1]."""
-    centroids = {layer: vector[None] for layer, vector in combined_centroids(inputs.features).items()}
-    return cosines(inputs.blocks, inputs.statistics, centroids, len(inputs.sample_ids))[:, 0]
+    """`(n_candidates, n_targets)` cosines in [-1, 1]."""
+    centroids = stacked([combined_centroids(features) for features in inputs.features.values()])
+    return cosines(inputs.blocks, inputs.statistics, centroids, len(inputs.sample_ids))
 
 
 METHOD = Method(

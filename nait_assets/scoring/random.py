@@ -12,11 +12,14 @@ from nait_assets.scoring.method import Method, ScoringInputs
 
 
 def score(inputs: ScoringInputs) -> np.ndarray:
-    """`(n_candidates,)` uniform numbers."""
-    digests = (hashlib.sha256(f"{inputs.seed}:{inputs.target}:{name}".encode()).digest() for name in inputs.sample_ids)
-    return np.fromiter(
-        (int.from_bytes(digest[:6]) / 2**48 for digest in digests), dtype=np.float64, count=len(inputs.sample_ids)
-    )
+    """`(n_candidates, n_targets)` uniform numbers."""
+    return np.stack([_uniform(inputs.sample_ids, f"{inputs.seed}:{target}") for target in inputs.features], axis=1)
+
+
+def _uniform(sample_ids: list[str], prefix: str) -> np.ndarray:
+    digests = (hashlib.sha256(f"{prefix}:{name}".encode()).digest() for name in sample_ids)
+    numbers = (int.from_bytes(digest[:6]) / 2**48 for digest in digests)
+    return np.fromiter(numbers, dtype=np.float64, count=len(sample_ids))
 
 
 METHOD = Method("random", "The control: a seeded random order, another for each target.", score)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.features.centroids import standardized_centroid
-from nait_assets.features.statistics import NeuronStatistics
 
 
 def test_centroid_is_the_mean_of_the_standardized_examples() -> None:

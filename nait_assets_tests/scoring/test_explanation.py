@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nait_assets.features.statistics import NeuronStatistics
+from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.features.statistics import NeuronStatistics
+from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.scoring import nait_standardized
 from nait_assets.scoring.method import Block, ScoringInputs
 from nait_assets.scoring.nait_standardized import combined_centroids, cosines

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.features.statistics import NeuronStatistics, by_layer, neuron_statistics
+from nait_assets.extraction.statistics import NeuronStatistics, by_layer, neuron_statistics
 from nait_assets.tables import NEURON_STATISTICS
 
 Block = tuple[int, np.ndarray, np.ndarray]

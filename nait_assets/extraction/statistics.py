@@ -1,4 +1,4 @@
-"""Mean and standard deviation of every neuron over the pool: what an activation is compared with."""
+"""Mean and standard deviation of every neuron over a corpus: what an activation is compared with."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from nait_assets.tables import NEURON_STATISTICS
+from nait_assets.tables import STATISTICS
 
 
 @dataclass(frozen=True)
 class NeuronStatistics:
-    """Statistics of one layer's neurons over the pool.
+    """Statistics of one layer's neurons over a corpus.
 
     Attributes:
         mean: `(width,)`, float32, in units of activation.
@@ -21,11 +21,16 @@ class NeuronStatistics:
     mean: np.ndarray
     standard_deviation: np.ndarray
 
-    def standardize(self, activations: np.ndarray) -> np.ndarray:
-        """`(..., width)` activations in standard deviations from the pool's mean; 0 for neurons that never vary."""
+    @property
+    def inverse_deviation(self) -> np.ndarray:
+        """`(width,)` one over the standard deviation; 0 for neurons that never vary."""
         spread = self.standard_deviation
         varies = spread >= np.finfo(np.float32).tiny  # one over a subnormal number is infinite
-        return (activations - self.mean) * np.divide(1, spread, out=np.zeros_like(spread), where=varies)
+        return np.divide(1, spread, out=np.zeros_like(spread), where=varies)
+
+    def standardize(self, activations: np.ndarray) -> np.ndarray:
+        """`(..., width)` activations in standard deviations from the mean; 0 for neurons that never vary."""
+        return (activations - self.mean) * self.inverse_deviation
 
 
 def neuron_statistics(scan: Iterable[tuple[int, np.ndarray, np.ndarray]]) -> pl.DataFrame:
@@ -38,7 +43,7 @@ def neuron_statistics(scan: Iterable[tuple[int, np.ndarray, np.ndarray]]) -> pl.
         scan: Layer, places of samples, and their activations `(n, width)`.
 
     Returns:
-        One row per layer, columns of `tables.NEURON_STATISTICS`.
+        One row per layer, columns of `tables.STATISTICS`.
     """
     moments: dict[int, tuple[int, np.ndarray, np.ndarray]] = {}
     for layer, _, block in scan:
@@ -61,11 +66,21 @@ def neuron_statistics(scan: Iterable[tuple[int, np.ndarray, np.ndarray]]) -> pl.
         }
         for layer, (n_samples, mean, squares) in sorted(moments.items())
     ]
-    return pl.DataFrame(rows, schema=NEURON_STATISTICS.columns)
+    return pl.DataFrame(rows, schema=STATISTICS)
+
+
+def of_projection(frame: pl.DataFrame) -> pl.DataFrame:
+    """Statistics of a projection's dimensions: their means, and no scale of their own.
+
+    A dimension is a sum of neurons that are in standard deviations already; to scale it again would bend the angles
+    that the projection keeps.
+    """
+    ones = pl.Series([[1.0] * len(mean) for mean in frame["mean"].to_list()], dtype=STATISTICS["standard_deviation"])
+    return frame.with_columns(standard_deviation=ones)
 
 
 def by_layer(frame: pl.DataFrame) -> dict[int, NeuronStatistics]:
-    """The rows of `features.neuron_statistics` by layer."""
+    """Rows of statistics by layer."""
     return {
         row["layer"]: NeuronStatistics(
             np.asarray(row["mean"], np.float32), np.asarray(row["standard_deviation"], np.float32)

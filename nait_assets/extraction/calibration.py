@@ -1,0 +1,115 @@
+"""The calibration of a projection: mean and standard deviation of every neuron over a seeded sample of the pool.
+
+It is frozen: a pool that changes keeps the calibration that it has, so that what was read before stays comparable.
+Another model, site, layer, template, dtype, sample size or seed makes another one.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+import polars as pl
+
+from nait_assets.extraction import activation_table
+from nait_assets.extraction.activation_table import CALIBRATION
+from nait_assets.extraction.extractor import Outcome, RunOptions, extract, extraction_identity
+from nait_assets.extraction.projection import Projector
+from nait_assets.extraction.statistics import by_layer, neuron_statistics
+from nait_assets.lineage import Record
+from nait_assets.recipe import Extraction, Projection, fingerprint
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.warehouse import Store
+from nait_assets.tables import CALIBRATION_STATISTICS
+
+
+def calibration_sample(pool: pl.DataFrame, projection: Projection) -> pl.DataFrame:
+    """The candidates that calibrate: those whose hash with the seed is smallest."""
+
+    def place(sample_id: str) -> bytes:
+        return hashlib.sha256(f"calibration:{projection.seed}:{sample_id}".encode()).digest()
+
+    chosen = sorted(pool["sample_id"].to_list(), key=place)[: projection.calibration_samples]
+    return pool.filter(pl.col("sample_id").is_in(chosen))
+
+
+def calibration_identity(model: LanguageModel, settings: Extraction) -> str:
+    """The hash of everything that a calibration depends on beside the pool that it was first made from.
+
+    Raises:
+        RecipeError: The model cannot be found.
+    """
+    assert settings.projection is not None
+    sample = (settings.projection.calibration_samples, settings.projection.seed)
+    return fingerprint(extraction_identity(model, _of_neurons(settings), False, ""), sample)
+
+
+def calibrate(
+    pool: pl.DataFrame,
+    model: LanguageModel,
+    settings: Extraction,
+    warehouse: Warehouse,
+    options: RunOptions,
+    say: Callable[[str], None],
+) -> tuple[pl.DataFrame, Outcome | None]:
+    """The calibration, one row per layer: the one that the home has if it is of this model and extraction, else a new.
+
+    Args:
+        pool: Columns `sample_id` and `messages`.
+        model: Loaded only if there is no calibration yet.
+        settings: Of the recipe.
+        warehouse: Of the home.
+        options: How the model is run.
+        say: Where progress lines go.
+
+    Returns:
+        Columns of `tables.CALIBRATION_STATISTICS`, and what reading took, or None where nothing was read.
+    """
+    identity = calibration_identity(model, settings)
+    held = _held(warehouse, identity)
+    if held is not None:
+        return held, None
+    assert settings.projection is not None
+    sample = calibration_sample(pool, settings.projection)
+    store = Store(warehouse.folder / "activations" / "calibration.duckdb")
+    outcome = extract(
+        sample,
+        "calibration",
+        model,
+        _of_neurons(settings),
+        store,
+        False,
+        options,
+        lambda version: Record("extraction/calibration_sample", "", "", version),
+        say,
+    )
+    with store.reading() as snapshot:
+        frame = neuron_statistics(activation_table.scan(snapshot))
+    store.path.unlink()  # its statistics are all that is needed
+    return frame.with_columns(calibration_id=pl.lit(identity)), outcome
+
+
+def projector_of(warehouse: Warehouse, settings: Extraction) -> tuple[Projector | None, str, dict[str, str]]:
+    """The projector of a recipe, the version of its calibration, and that version as an input; none without projection.
+
+    Raises:
+        WarehouseError: The calibration has not been materialized.
+    """
+    if settings.projection is None:
+        return None, "", {}
+    with warehouse.tables.reading() as snapshot:
+        frame = snapshot.read(CALIBRATION_STATISTICS)
+    projector = Projector(by_layer(frame), settings.projection.dimensions, settings.projection.seed)
+    return projector, snapshot.inputs[CALIBRATION], snapshot.inputs
+
+
+def _held(warehouse: Warehouse, identity: str) -> pl.DataFrame | None:
+    if not warehouse.tables.path.exists():
+        return None
+    with warehouse.tables.reading() as snapshot:
+        if CALIBRATION not in snapshot.records():
+            return None
+        frame = snapshot.read(CALIBRATION_STATISTICS)
+    return frame if frame["calibration_id"].unique().to_list() == [identity] else None
+
+
+def _of_neurons(settings: Extraction) -> Extraction:
+    return settings.model_copy(update={"projection": None})

@@ -1,0 +1,131 @@
+"""The spool: finished shards beside the table, until they are folded into it.
+
+A shard is an Arrow file and a manifest, written last: a shard without a matching manifest is not there. Any process
+that sees the folder may write shards.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from nait_assets.extraction.encoding import EncodedSample, Shard
+from nait_assets.extraction.reading import Reading
+from nait_assets.resources.files import replacing, sha256
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a shard holds, and what it cost.
+
+    Attributes:
+        shard: Its name.
+        n_samples: Samples that were read.
+        n_tokens: Their tokens.
+        n_truncated: Of the samples, those that were cut.
+        seconds: Wall time of reading them.
+        rejected: Pairs of `sample_id` and reason.
+        sha256: Of the Arrow file.
+    """
+
+    shard: str
+    n_samples: int
+    n_tokens: int
+    n_truncated: int
+    seconds: float
+    rejected: tuple[tuple[str, str], ...]
+    sha256: str
+
+
+class Spool:
+    """A folder of shards of one extraction.
+
+    Args:
+        folder: Named after the extraction, so that no other finds its shards.
+        schema: Of every shard.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema):
+        self.folder, self.schema = folder, schema
+
+    def manifest(self, shard: Shard) -> Manifest | None:
+        """The manifest of a shard that lies here whole, else None."""
+        try:
+            fields = json.loads(self._manifest_path(shard.name).read_text())
+            found = Manifest(**{**fields, "rejected": tuple(map(tuple, fields["rejected"]))})
+            whole = found.sha256 == sha256(self.path(found))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return found if whole else None
+
+    def path(self, manifest: Manifest) -> Path:
+        """A shard's Arrow file."""
+        return self.folder / f"{manifest.shard}.arrow"
+
+    def table(self, manifest: Manifest) -> pa.Table:
+        """A shard's rows, in memory only as far as they are looked at."""
+        with pa.memory_map(str(self.path(manifest))) as source:
+            return pa.ipc.open_file(source).read_all()
+
+    def write(self, shard: Shard, readings: Sequence[Reading], rows: Sequence[int], seconds: float) -> Manifest:
+        """Store a shard.
+
+        Args:
+            shard: That was read.
+            readings: Of its batches, in order.
+            rows: Layers that the rows of a sample are.
+            seconds: That reading took.
+        """
+        samples = [sample for reading in readings for sample in reading.samples]
+        with replacing(self.folder / f"{shard.name}.arrow") as temporary:
+            table = _table(self.schema, samples, readings, rows)
+            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, self.schema) as writer:
+                writer.write_table(table)
+            digest = sha256(temporary)
+        manifest = Manifest(
+            shard=shard.name,
+            n_samples=len(samples),
+            n_tokens=sum(len(sample.token_ids) for sample in samples),
+            n_truncated=sum(sample.truncated for sample in samples),
+            seconds=seconds,
+            rejected=tuple(pair for reading in readings for pair in reading.rejected),
+            sha256=digest,
+        )
+        with replacing(self._manifest_path(shard.name)) as temporary:
+            temporary.write_text(json.dumps(asdict(manifest)))
+        return manifest
+
+    def remove(self) -> None:
+        """Delete the shards of this and of every other extraction of the corpus."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+    def _manifest_path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+
+def _table(
+    schema: pa.Schema, samples: Sequence[EncodedSample], readings: Sequence[Reading], rows: Sequence[int]
+) -> pa.Table:
+    """Samples as rows, layer by layer, so that whoever reads one layer finds it in one piece."""
+    pooled = [reading.pooled.columns for reading in readings if reading.pooled is not None]
+    if not pooled:
+        return schema.empty_table()
+    columns: dict[str, np.ndarray] = {
+        "sample_id": np.tile([sample.sample_id for sample in samples], len(rows)),
+        "layer": np.repeat(np.asarray(rows, np.int16), len(samples)),
+        "n_tokens": np.tile(np.asarray([len(sample.token_ids) for sample in samples], np.int32), len(rows)),
+        "truncated": np.tile([sample.truncated for sample in samples], len(rows)),
+    }
+    arrays = []
+    for field in schema:
+        if field.name in columns:
+            arrays.append(pa.array(columns[field.name], field.type))
+            continue
+        values = np.concatenate([part[field.name] for part in pooled]).swapaxes(0, 1)
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1), field.type.value_type)
+        arrays.append(pa.FixedSizeListArray.from_arrays(flat, field.type.list_size))
+    return pa.table(arrays, schema=schema)

@@ -1,0 +1,109 @@
+"""What reads shards: a process with the model in memory. The local engine is one of these, a Ray actor holds one."""
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from nait_assets.extraction.activation_table import shard_schema
+from nait_assets.extraction.encoding import Shard
+from nait_assets.extraction.projection import NETWORK, Projector
+from nait_assets.extraction.reading import Reader, Reading
+from nait_assets.extraction.sites import resolve_site
+from nait_assets.extraction.spool import Manifest, Spool
+from nait_assets.recipe import Extraction, RecipeError
+from nait_assets.resources.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know beside its shards; it travels to other machines.
+
+    Attributes:
+        model: Read by every worker from the same place.
+        model_identity: What every worker has to find there.
+        settings: Of the recipe.
+        ends: Whether to keep the first and the last token's activations beside the mean.
+        projector: Keeps a projection instead of neurons, or None.
+        width: Neurons or dimensions of a layer.
+        layers: That are read.
+        folder: Of the spool, where finished shards go; every worker sees it.
+    """
+
+    model: LanguageModel
+    model_identity: str
+    settings: Extraction
+    ends: bool
+    projector: Projector | None
+    width: int
+    layers: tuple[int, ...]
+    folder: str
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Layers that the rows of a sample are."""
+        return self.layers if self.projector is None else (NETWORK,)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of a shard."""
+        if self.projector is None:
+            return shard_schema(self.width, self.ends)
+        return shard_schema(self.projector.dimensions, False, self.projector.n_strongest)
+
+    @property
+    def spool(self) -> Spool:
+        """Where finished shards go."""
+        return Spool(Path(self.folder), self.schema)
+
+
+class Worker:
+    """A process with the model in memory."""
+
+    def __init__(self, job: Job):
+        self.job = job
+
+    @cached_property
+    def _reader(self) -> Reader:
+        found = self.job.model.identity()
+        if found != self.job.model_identity:
+            raise RecipeError(
+                f"model {self.job.model.source!r} on {platform.node()} is {found}, and the run's is "
+                f"{self.job.model_identity}: every worker needs the same files."
+            )
+        loaded = self.job.model.load()
+        site = resolve_site(loaded.network, self.job.settings.site, self.job.settings.layers)
+        return Reader(loaded, site, self.job.ends, self.job.projector)
+
+    def load(self) -> None:
+        """Have the model in memory before the first shard comes."""
+        _ = self._reader
+
+    def read(
+        self, shards: Iterable[Shard], advance: Callable[[int, int], None] = lambda *_: None
+    ) -> Iterator[Manifest]:
+        """Read shards and store them in the spool.
+
+        Args:
+            shards: In order; the model reads ahead into the next while one is stored.
+            advance: Told after every batch how many samples and tokens it had.
+
+        Yields:
+            The manifest of each shard once it is stored.
+
+        Raises:
+            NonFiniteActivations: The model computed NaN or infinity.
+        """
+        queue, spool = list(shards), self.job.spool
+        readings = self._reader.read(batch for shard in queue for batch in shard.batches)
+        for shard in queue:
+            started = time.monotonic()
+            kept: list[Reading] = []
+            for batch, reading in zip(shard.batches, readings, strict=False):
+                kept.append(reading)
+                advance(len(batch), sum(len(sample.token_ids) for sample in batch))
+            yield spool.write(shard, kept, self.job.rows, time.monotonic() - started)
