@@ -134,7 +134,9 @@ class ModelSpec(_Part):
 class Projection(_Part):
     """A random projection of all layers, kept instead of every neuron."""
 
-    dimensions: int = Field(ge=16, description="Numbers that are kept of each example.")
+    dimensions: int = Field(
+        ge=16, le=100_000, description="Numbers that are kept of each example; DuckDB's arrays end at 100,000."
+    )
     calibration_samples: int = Field(
         512, ge=2, description="Candidates whose neurons give the mean and standard deviation of each neuron."
     )
@@ -142,7 +144,11 @@ class Projection(_Part):
 
 
 def _dimensions_or_projection(value: Any) -> Any:
-    return {"dimensions": value} if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"dimensions": value}
+    if value is not None and not isinstance(value, dict | Projection):
+        raise ValueError(f"{value!r} is no projection; use a number such as 1024, or a mapping with `dimensions`")
+    return value
 
 
 class Extraction(_Part):

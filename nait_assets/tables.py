@@ -58,7 +58,10 @@ REJECTED_ROWS = Table("corpora.rejected", REJECTED, ("corpus",), ("source", "sou
 REJECTED_SAMPLES = Table("extraction.rejected", REJECTED, ("corpus",), ("sample_id",))
 STATISTICS = pl.Schema({"layer": pl.Int16(), "mean": VECTOR, "standard_deviation": VECTOR, "n_samples": pl.Int64()})
 CALIBRATION_STATISTICS = Table(
-    "extraction.calibration_statistics", pl.Schema({**STATISTICS, "calibration_id": pl.String()}), (), ("layer",)
+    "extraction.calibration_statistics",
+    pl.Schema({**STATISTICS, "components": VECTOR, "calibration_id": pl.String()}),
+    (),
+    ("layer",),
 )
 NEURON_STATISTICS = Table("features.neuron_statistics", STATISTICS, (), ("layer",))
 NAIT_DIRECTIONS = Table(

@@ -111,11 +111,14 @@ def build_home(recipe: Recipe, folder: Path) -> Warehouse:
         _put(tables, NEURON_STATISTICS, frame)
         for capability, feature in features.items():
             _put(tables, STANDARDIZED_CENTROIDS, feature, capability=capability)
-        for target in recipe.targets:
-            wanted = {capability: features[capability] for capability in recipe.capabilities_of(target)}
-            inputs = ScoringInputs(ids, blocks, wanted, statistics, target, recipe.seed)
-            for method in METHODS_SCORED:
-                _put(tables, scores_table(method), ranked(ids, METHODS[method].score(inputs)), target=target)
+        wanted = {
+            target: {capability: features[capability] for capability in recipe.capabilities_of(target)}
+            for target in recipe.targets
+        }
+        inputs = ScoringInputs(ids, blocks, wanted, statistics, recipe.seed)
+        for method in METHODS_SCORED:
+            for target, scores in zip(wanted, METHODS[method].score(inputs).T, strict=True):
+                _put(tables, scores_table(method), ranked(ids, scores), target=target)
         _create_view(tables)
     return warehouse
 

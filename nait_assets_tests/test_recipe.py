@@ -151,6 +151,24 @@ def test_file_that_is_no_recipe_is_named(tmp_path: Path, content: bytes, words: 
         ({"extraction": {"layers": [-1]}}, ["extraction.layers", "got -1", "greater than or equal to 0"]),
         ({"extraction": {"layers": [2, 2]}}, ["extraction.layers", "[2, 2]", "distinct"]),
         ({"extraction": {"layers": []}}, ["extraction.layers", "[]", "distinct"]),
+        ({"extraction": {"projection": 3}}, ["extraction.projection.dimensions", "got 3", "equal to 16"]),
+        ({"extraction": {"projection": 100_001}}, ["extraction.projection.dimensions", "got 100001", "100000"]),
+        ({"extraction": {"projection": True}}, ["extraction.projection", "True", "number such as 1024"]),
+        ({"extraction": {"projection": "x"}}, ["extraction.projection", "'x'", "number such as 1024"]),
+        ({"extraction": {"projection": [32]}}, ["extraction.projection", "[32]", "number such as 1024"]),
+        ({"extraction": {"projection": {}}}, ["extraction.projection.dimensions", "required"]),
+        (
+            {"extraction": {"projection": {"dimension": 32}}},
+            ["extraction.projection.dimension: unknown field; did you mean 'dimensions'?"],
+        ),
+        (
+            {"extraction": {"projection": {"dimensions": 32, "calibration_samples": 1}}},
+            ["extraction.projection.calibration_samples", "got 1", "equal to 2"],
+        ),
+        (
+            {"extraction": {"projection": 32}, "methods": ["random", "nait"]},
+            ["'nait' needs every neuron", "`extraction.projection`", "out of `methods`"],
+        ),
         ({"model": {"source": "m", "dtype": "int8"}}, ["model.dtype", "'int8'", "'bfloat16'"]),
         ({"model": {"source": "hub:org/name"}}, ["model", "'hub:org/name'", "`revision`"]),
         ({"capabilities": {}}, ["capabilities", "at least 1 item"]),
@@ -350,3 +368,15 @@ def test_fingerprint_of_a_recipe_is_the_same_in_another_folder(tmp_path: Path) -
     """Moving a clone must not recompute anything."""
     (tmp_path / "elsewhere").mkdir()
     assert fingerprint(recipe_in(tmp_path)) == fingerprint(recipe_in(tmp_path / "elsewhere"))
+
+
+def test_a_number_is_a_projection_of_so_many_dimensions(tmp_path: Path) -> None:
+    """The short form is the usual one, and the same extraction as the long one: nothing is read twice."""
+    methods = ["nait_standardized"]
+    none, short, long = (
+        recipe_in(tmp_path, extraction={"projection": value}, methods=methods).extraction
+        for value in (None, 32, {"dimensions": 32, "calibration_samples": 512, "seed": 0})
+    )
+    assert none.projection is None
+    assert short == long
+    assert fingerprint(short) == fingerprint(long) != fingerprint(none)

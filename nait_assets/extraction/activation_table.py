@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nait_assets.resources.warehouse import Snapshot, Transaction
+from nait_assets.resources.warehouse import Snapshot, Transaction, WarehouseError
 
 CANDIDATE_ACTIVATIONS = "extraction/candidate_activations"
 IN_DOMAIN_ACTIVATIONS = "extraction/in_domain_activations"
@@ -89,6 +89,9 @@ def fold(
         shards: Tables in `schema`, looked at one after the other; rows of samples that the table has, or that are not
             wanted, are passed over, so folding twice is harmless.
         schema: `shard_schema` of this extraction.
+
+    Raises:
+        WarehouseError: A wanted sample is neither in the table nor in a shard.
     """
     connection = transaction.connection
     _bound_memory(connection, sum(field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)))
@@ -106,14 +109,21 @@ def fold(
         connection.execute(f"DELETE FROM {table} WHERE sample_id NOT IN (FROM wanted)")
     connection.unregister("wanted")
     missing = pa.array(sorted(set(wanted) - contents(transaction).sample_ids), pa.string())
+    if not len(missing):  # the shards may have been folded by another run, and be gone
+        return
     found: list[pa.Table] = []
     connection.register("incoming", pa.RecordBatchReader.from_batches(schema, _rows_of(shards, missing, found)))
     connection.execute(f"INSERT INTO {ACTIVATION} SELECT {columns} FROM incoming")
     connection.unregister("incoming")
-    if found:
-        connection.register("incoming", pa.concat_tables(found))
-        connection.execute(f"INSERT INTO {SAMPLE} FROM incoming ORDER BY sample_id")
-        connection.unregister("incoming")
+    n_found = sum(map(len, found))
+    if n_found != len(missing):
+        raise WarehouseError(
+            f"{transaction.path}: the shards hold {n_found} of the {len(missing)} samples that the table lacks: another "
+            "run has changed it since this one began. Run again."
+        )
+    connection.register("incoming", pa.concat_tables(found))
+    connection.execute(f"INSERT INTO {SAMPLE} FROM incoming ORDER BY sample_id")
+    connection.unregister("incoming")
 
 
 def _rows_of(shards: Iterable[pa.Table], wanted: pa.Array, found: list[pa.Table]) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,9 @@
-"""The calibration of a projection: mean and standard deviation of every neuron over a seeded sample of the pool.
+"""The calibration of a projection: what every neuron does over a seeded sample of the pool.
+
+It holds each neuron's mean and standard deviation, and the sample's leading components.
 
 It is frozen: a pool that changes keeps the calibration that it has, so that what was read before stays comparable.
-Another model, site, layer, template, dtype, sample size or seed makes another one.
+Another model, site, layer, template, dtype or projection makes another one.
 """
 
 import hashlib
@@ -12,13 +14,16 @@ import polars as pl
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CALIBRATION
 from nait_assets.extraction.extractor import Outcome, RunOptions, extract, extraction_identity
-from nait_assets.extraction.projection import Projector
+from nait_assets.extraction.projection import Projector, leading_components
 from nait_assets.extraction.statistics import by_layer, neuron_statistics
 from nait_assets.lineage import Record
 from nait_assets.recipe import Extraction, Projection, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Store
-from nait_assets.tables import CALIBRATION_STATISTICS
+from nait_assets.tables import CALIBRATION_STATISTICS, VECTOR
+
+COMPONENT_SHARE = 8
+"""One dimension in so many is a component."""
 
 
 def calibration_sample(pool: pl.DataFrame, projection: Projection) -> pl.DataFrame:
@@ -38,8 +43,7 @@ def calibration_identity(model: LanguageModel, settings: Extraction) -> str:
         RecipeError: The model cannot be found.
     """
     assert settings.projection is not None
-    sample = (settings.projection.calibration_samples, settings.projection.seed)
-    return fingerprint(extraction_identity(model, _of_neurons(settings), False, ""), sample)
+    return fingerprint(extraction_identity(model, _of_neurons(settings), False, ""), settings.projection)
 
 
 def calibrate(
@@ -83,8 +87,15 @@ def calibrate(
     )
     with store.reading() as snapshot:
         frame = neuron_statistics(activation_table.scan(snapshot))
-    store.path.unlink()  # its statistics are all that is needed
-    return frame.with_columns(calibration_id=pl.lit(identity)), outcome
+        statistics = by_layer(frame)
+        standardized = {
+            layer: found.standardize(activation_table.matrix(snapshot, layer)) for layer, found in statistics.items()
+        }
+    components = leading_components(standardized, settings.projection.dimensions // COMPONENT_SHARE)
+    store.path.unlink()  # what was made of it is all that is needed
+    # Series of series: of arrays polars makes its own arrays, whose content has another version than what is read back.
+    flat = pl.Series([pl.Series(components[layer].ravel()) for layer in frame["layer"].to_list()], dtype=VECTOR)
+    return frame.with_columns(components=flat, calibration_id=pl.lit(identity)), outcome
 
 
 def projector_of(warehouse: Warehouse, settings: Extraction) -> tuple[Projector | None, str, dict[str, str]]:
@@ -97,7 +108,12 @@ def projector_of(warehouse: Warehouse, settings: Extraction) -> tuple[Projector 
         return None, "", {}
     with warehouse.tables.reading() as snapshot:
         frame = snapshot.read(CALIBRATION_STATISTICS)
-    projector = Projector(by_layer(frame), settings.projection.dimensions, settings.projection.seed)
+    statistics = by_layer(frame)
+    components = {
+        layer: flat.to_numpy(writable=True).reshape(-1, len(statistics[layer].mean))
+        for layer, flat in zip(frame["layer"].to_list(), frame["components"], strict=True)
+    }
+    projector = Projector(statistics, settings.projection.dimensions, settings.projection.seed, components)
     return projector, snapshot.inputs[CALIBRATION], snapshot.inputs
 
 

@@ -113,7 +113,7 @@ def plan(samples: Sequence[EncodedSample], batch_tokens: int, shard_tokens: int)
     Args:
         samples: In any order.
         batch_tokens: Most tokens of a batch; a longer sample is a batch of its own.
-        shard_tokens: Tokens after which a shard is closed.
+        shard_tokens: Most tokens of a shard; a larger batch is a shard of its own.
     """
     ordered = sorted(samples, key=lambda sample: (-len(sample.token_ids), sample.sample_id))
     batches = _filled(ordered, lambda sample: len(sample.token_ids), batch_tokens)

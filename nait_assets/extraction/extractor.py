@@ -65,7 +65,7 @@ class Outcome:
         n_extracted: Samples that the model ran on, in this run or in one that was cut off before.
         n_removed: Samples that are no longer in the corpus.
         n_rejected: Samples that could not be read.
-        n_truncated: Samples read in this run that were cut to `max_tokens`.
+        n_truncated: Of the extracted ones, those that were cut to `max_tokens`.
         n_tokens: Tokens that the model read in this run.
         seconds: Wall time of reading and storing them, from the first batch on.
         peak_memory_bytes: Most memory that the process has held so far: the GPU's on a GPU, else resident.
@@ -171,7 +171,10 @@ def extract(
     )
     device = model.resolved_device()
     batch_tokens = options.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS_ELSEWHERE)
-    shards = plan(encoded, batch_tokens, options.shard_tokens)
+    tried = _rejected_before(store, corpus_name) if held.extraction_id == identity else frozenset()
+    shards = plan([sample for sample in encoded if sample.sample_id not in tried], batch_tokens, options.shard_tokens)
+    # Each by itself: a batch of which every sample fails would end the run.
+    shards += plan([sample for sample in encoded if sample.sample_id in tried], 1, options.shard_tokens)
     folder = store.path.parent / f"{store.path.stem}.spool" / identity
     job = Job(model, model.identity(), settings, ends, projector, site.width, site.layers, str(folder))
     progress = Progress(corpus_name, [(len(shard.samples), shard.n_tokens) for shard in shards], say)
@@ -181,7 +184,9 @@ def extract(
     rejected = [*refused, *(pair for manifest in manifests for pair in manifest.rejected)]
     wanted = tuple(sorted(set(corpus["sample_id"].to_list()) - {sample_id for sample_id, _ in rejected}))
     if not wanted:
-        raise RecipeError(f"{corpus_name}: not one example can be read; the first: {rejected[0][1]}")
+        job.spool.remove()  # the next run tries them again
+        reason = f"; the first: {rejected[0][1]}" if rejected else ": there is none"
+        raise RecipeError(f"{corpus_name}: not one example can be read{reason}")
     outcome = Outcome(
         extraction_id=identity,
         sample_ids=wanted,
@@ -259,6 +264,15 @@ def _held(store: Store) -> activation_table.Contents:
         return activation_table.Contents(None, frozenset())
     with store.reading() as snapshot:
         return activation_table.contents(snapshot)
+
+
+def _rejected_before(store: Store, corpus_name: str) -> frozenset[str]:
+    """Samples that the run which wrote the table could not read."""
+    with store.reading() as snapshot:
+        if not snapshot.has_table(REJECTED_SAMPLES.name):
+            return frozenset()
+        query = f"SELECT sample_id FROM {REJECTED_SAMPLES.name} WHERE corpus = ?"
+        return frozenset(name for (name,) in snapshot.connection.execute(query, [corpus_name]).fetchall())
 
 
 def _rejected(refused: Sequence[tuple[str, str]]) -> pl.DataFrame:

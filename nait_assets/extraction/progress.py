@@ -49,18 +49,22 @@ class Progress:
     @property
     def seconds_left(self) -> float:
         """What the rest takes at the rate so far."""
-        return self._n_tokens_left / self.tokens_per_second if self.n_tokens else float("inf")
+        return self._n_tokens_left / self.tokens_per_second if self.tokens_per_second else float("inf")
 
     def begin(self) -> None:
         """The model is ready; the first batch goes in."""
         self._begun = self._latest = time.monotonic()
+        if self._bar is not None:
+            self._bar.unpause()
 
     def skip(self, n_samples: int, n_tokens: int) -> None:
         """Note samples that an earlier run has read."""
         self.n_done += n_samples
         self._n_tokens_left -= n_tokens
-        if self._bar is not None:
-            self._bar.update(n_tokens)
+        if self._bar is not None:  # they are done, but say nothing of the speed
+            self._bar.n += n_tokens
+            self._bar.initial += n_tokens
+            self._bar.last_print_n += n_tokens
 
     def advance(self, n_samples: int, n_tokens: int) -> None:
         """Note a batch."""
@@ -86,5 +90,7 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "unknown time"
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}"

@@ -1,13 +1,18 @@
-"""A sample's neurons in few numbers: a seeded random projection of all layers, and the neurons that stand out.
+"""A sample's neurons in few numbers: its leading components, a random projection of the rest, and what stands out.
 
-p = S z / sqrt(d), where z is the sample's mean activation in standard deviations of a calibration sample, over all
-layers and neurons, and S has d rows of random signs (Achlioptas 2003): inner products, and so cosines, are kept within
-about 1 / sqrt(d) of the norms' product.
+z is the sample's mean activation in standard deviations of a calibration sample, over all layers and neurons, and V the
+leading principal components of the calibration sample's z. What is kept is
+
+    [V z,  S (z - V' V z) / sqrt(r)]
+
+where S has r rows of random signs (Achlioptas 2003). Inner products, and so cosines, are exact within the components
+and kept within about 1 / sqrt(r) of the norms' product outside of them. Without the components the error is that of
+the whole norm, which is as large as the differences between candidates (`benchmarks/projection.py`).
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,13 +48,21 @@ class Projector:
 
     Attributes:
         statistics: Of the calibration sample, by layer.
-        dimensions: Of the projection.
+        dimensions: Of the projection, components included.
         seed: Of the signs.
+        components: Leading components of the calibration sample, by layer `(n_components, width)`: orthonormal rows
+            over all layers; none by default.
     """
 
     statistics: Mapping[int, NeuronStatistics]
     dimensions: int
     seed: int
+    components: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n_components(self) -> int:
+        """Dimensions that are components."""
+        return len(next(iter(self.components.values()))) if self.components else 0
 
     @property
     def n_strongest(self) -> int:
@@ -76,13 +89,18 @@ class DeviceProjector:
     def __init__(self, projector: Projector, device: "torch.device"):
         import torch
 
-        self.n_strongest, self.dimensions = projector.n_strongest, projector.dimensions
-        self.means, self.scales, self.signs = {}, {}, {}
+        self.n_strongest = projector.n_strongest
+        self.n_random = projector.dimensions - projector.n_components
+        self.means, self.scales, self.components, self.signs = {}, {}, {}, {}
+        self.overlap = torch.zeros(projector.n_components, self.n_random, device=device)
         for layer, statistics in projector.statistics.items():
+            width = len(statistics.mean)
+            none = np.zeros((0, width), np.float32)
             self.means[layer] = torch.from_numpy(statistics.mean).to(device)
             self.scales[layer] = torch.from_numpy(statistics.inverse_deviation).to(device)
-            drawn = signs(projector.seed, layer, len(statistics.mean), projector.dimensions)
-            self.signs[layer] = torch.from_numpy(drawn).to(device)
+            self.components[layer] = torch.from_numpy(projector.components.get(layer, none)).to(device)
+            self.signs[layer] = torch.from_numpy(signs(projector.seed, layer, width, self.n_random)).to(device)
+            self.overlap += self.components[layer] @ self.signs[layer].float()
 
     def start(self) -> "ProjectedBatch":
         """An empty projection of a batch, to which its layers are added."""
@@ -94,7 +112,7 @@ class ProjectedBatch:
 
     def __init__(self, projector: DeviceProjector):
         self._projector = projector
-        self._sum: torch.Tensor | None = None
+        self._sums: tuple[torch.Tensor, torch.Tensor] | None = None
         self._strongest: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def add(self, layer: int, means: "torch.Tensor") -> None:
@@ -103,8 +121,8 @@ class ProjectedBatch:
 
         projector = self._projector
         standardized = (means - projector.means[layer]) * projector.scales[layer]
-        part = standardized @ projector.signs[layer].to(torch.float32)
-        self._sum = part if self._sum is None else self._sum + part
+        parts = standardized @ projector.components[layer].T, standardized @ projector.signs[layer].float()
+        self._sums = parts if self._sums is None else (self._sums[0] + parts[0], self._sums[1] + parts[1])
         n = min(projector.n_strongest, standardized.shape[1])
         neurons = standardized.abs().topk(n, dim=1).indices
         found = (
@@ -120,8 +138,32 @@ class ProjectedBatch:
 
     def columns(self) -> "dict[str, torch.Tensor]":
         """`activation` `(n_samples, 1, dimensions)`, and the strongest neurons `(n_samples, 1, n)`, strongest first."""
-        assert self._sum is not None
+        import torch
+
+        assert self._sums is not None
         assert self._strongest is not None
         names = ("strongest_layer", "strongest_neuron", "strongest_value")
         columns = {name: tensor[:, None] for name, tensor in zip(names, self._strongest, strict=True)}
-        return {"activation": self._sum[:, None] * self._projector.dimensions**-0.5, **columns}
+        inside, signed = self._sums
+        outside = (signed - inside @ self._projector.overlap) * self._projector.n_random**-0.5
+        return {"activation": torch.cat([inside, outside], dim=1)[:, None], **columns}
+
+
+def leading_components(standardized: Mapping[int, np.ndarray], n: int) -> dict[int, np.ndarray]:
+    """The directions in which standardised activations vary most, over all layers.
+
+    They come from the samples' matrix of inner products, which is small, while that of the neurons is not.
+
+    Args:
+        standardized: By layer, `(n_samples, width)`.
+        n: How many, at most; fewer where the samples span fewer dimensions.
+
+    Returns:
+        By layer `(n_components, width)`, float32: orthonormal rows over all layers.
+    """
+    products = sum(values.astype(np.float64) @ values.T.astype(np.float64) for values in standardized.values())
+    variances, samples = np.linalg.eigh(products)
+    order = np.argsort(-variances)[:n]
+    order = order[variances[order] > 1e-6 * max(variances.max(), np.finfo(float).tiny)]
+    weights = samples[:, order] / np.sqrt(variances[order])
+    return {layer: (weights.T @ values).astype(np.float32) for layer, values in standardized.items()}

@@ -6,6 +6,7 @@ another way than by that attention is read one sample at a time, through its own
 
 import collections
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,8 @@ class Reader:
         assert not (ends and projector), "a projection keeps no ends of samples"
         self.model, self.site, self.ends = model, site, ends
         self._projector = None if projector is None else projector.to(model.device)
+        self._longest_packed = _longest_packed(model.network.config)
+        attention.register()
         self.packs = _packs(model, site) if packs is None else packs
         if packs is None and not self.packs:
             log.info("%s cannot be packed: reading one sample at a time", type(model.network).__name__)
@@ -135,23 +138,35 @@ class Reader:
             return error.with_traceback(None)  # its frames hold the tensors that did not fit
 
     def _complete(self, batch: Batch, started: "_Started | Exception") -> Reading:
-        if isinstance(started, _Started):
-            try:
-                return Reading(tuple(batch), self._finish(batch, started))
-            except NonFiniteActivations:
-                raise
-            except RuntimeError as error:  # a GPU reports errors late
-                started = error.with_traceback(None)
+        outcome = self._outcome(batch, started)
+        reading = self._reading(batch, outcome)
+        if reading.pooled is None and len(batch) > 1:
+            assert isinstance(outcome, Exception)
+            raise self._hopeless(batch, outcome) from outcome
+        return reading
+
+    def _outcome(self, batch: Batch, started: "_Started | Exception") -> "PooledActivations | Exception":
+        if isinstance(started, Exception):
+            return started
+        try:
+            return self._finish(batch, started)
+        except NonFiniteActivations:
+            raise
+        except RuntimeError as error:  # a GPU reports errors late
+            return error.with_traceback(None)
+
+    def _reading(self, batch: Batch, outcome: "PooledActivations | Exception") -> Reading:
+        """What came of a batch, or of its parts where it failed."""
+        if not isinstance(outcome, Exception):
+            return Reading(tuple(batch), outcome)
         if len(batch) == 1:
-            return Reading((), None, ((batch[0].sample_id, self._reason(batch[0], started)),))
-        parts = self._parts(batch, started)
-        readings = [self._complete(part, self._attempt(part)) for part in parts]
+            return Reading((), None, ((batch[0].sample_id, self._reason(batch[0], outcome)),))
+        parts = self._parts(batch, outcome)
+        readings = [self._reading(part, self._outcome(part, self._attempt(part))) for part in parts]
         pooled = [reading.pooled for reading in readings if reading.pooled is not None]
-        if not pooled:
-            raise self._hopeless(batch, started) from started
         return Reading(
             tuple(sample for reading in readings for sample in reading.samples),
-            PooledActivations.joined(pooled),
+            PooledActivations.joined(pooled) if pooled else None,
             tuple(pair for reading in readings for pair in reading.rejected),
         )
 
@@ -186,7 +201,8 @@ class Reader:
         import torch
 
         with torch.inference_mode():
-            if self.packs or len(batch) == 1:
+            packs = self.packs and max(len(sample.token_ids) for sample in batch) <= self._longest_packed
+            if packs or len(batch) == 1:
                 finite, columns = self._forward(batch)
             else:
                 singles = [self._forward([sample]) for sample in batch]
@@ -330,10 +346,9 @@ def _packs(model: LoadedModel, site: Site) -> bool:
         return False
     if getattr(model.network.config, "attention_chunk_size", None):  # a mask of longer samples than these
         return False
-    attention.register()
     vocabulary = min(int(model.network.config.vocab_size), 1000)
-    batch = [
-        EncodedSample(str(length), np.arange(length, dtype=np.int32) * 37 % vocabulary, False)
+    batch = [  # each of other tokens: what leaks from a neighbour that says the same is not seen
+        EncodedSample(str(length), np.arange(length**2, length**2 + length, dtype=np.int32) * 37 % vocabulary, False)
         for length in PROBE_LENGTHS
     ]
     packed, single = (Reader(model, site, ends=False, packs=packs) for packs in (True, False))
@@ -345,6 +360,21 @@ def _packs(model: LoadedModel, site: Site) -> bool:
         return False
     tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
     return bool((found - wanted).norm() <= tolerance * wanted.norm())
+
+
+def _longest_packed(config: Any) -> float:
+    """Tokens of a sample up to which a model's rotary frequencies are the same for all samples.
+
+    Behind them `longrope` (Phi 3 and 4) and `dynamic` take other frequencies, for all that is read at once.
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kinds = [parameters, *(nested for nested in parameters.values() if isinstance(nested, dict))]  # Gemma 3 has two
+    limits = [
+        kind.get("original_max_position_embeddings") or config.max_position_embeddings
+        for kind in kinds
+        if kind.get("rope_type") in ("longrope", "dynamic")
+    ]
+    return min(limits, default=math.inf)
 
 
 def _to_device(array: np.ndarray, device: "torch.device") -> "torch.Tensor":

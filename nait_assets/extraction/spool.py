@@ -57,7 +57,10 @@ class Spool:
         try:
             fields = json.loads(self._manifest_path(shard.name).read_text())
             found = Manifest(**{**fields, "rejected": tuple(map(tuple, fields["rejected"]))})
-            whole = found.sha256 == sha256(self.path(found))
+            strangers = {sample_id for sample_id, _ in found.rejected} - {sample.sample_id for sample in shard.samples}
+            n_samples = found.n_samples + len(found.rejected)
+            its_own = found.shard == shard.name and not strangers and n_samples == len(shard.samples)
+            whole = its_own and found.sha256 == sha256(self.path(found))
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return found if whole else None

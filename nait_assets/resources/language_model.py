@@ -139,15 +139,15 @@ class LanguageModel(dg.ConfigurableResource):
 
     def with_dtype(self, dtype: "torch.dtype") -> "LanguageModel":
         """The same model in a dtype, which `auto` then no longer leaves to the machine that loads it."""
-        name = str(dtype).removeprefix("torch.")
-        return LanguageModel(
-            source=self.source,
-            revision=self.revision,
-            gguf_file=self.gguf_file,
-            dtype=name,
-            home=self.home,
-            device=self.device,
-        )
+        return LanguageModel(**{**self._fields(), "dtype": str(dtype).removeprefix("torch.")})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To other processes travel the fields alone: Dagster's own state cannot be pickled."""
+        return _restored, (self._fields(),)
+
+    def _fields(self) -> dict[str, Any]:
+        names = ("source", "revision", "gguf_file", "dtype", "home", "device")
+        return {name: getattr(self, name) for name in names}
 
     def load(self) -> LoadedModel:
         """The model in memory; the same process loads it once.
@@ -228,6 +228,10 @@ class LanguageModel(dg.ConfigurableResource):
             if self.source.startswith("hub:") and isinstance(error, OSError | ValueError):
                 raise hub_error(self.source[4:], self.revision, "model", error) from error
             raise RecipeError(f"model {self.source!r} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _restored(fields: dict[str, Any]) -> LanguageModel:
+    return LanguageModel(**fields)
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:

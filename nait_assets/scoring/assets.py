@@ -16,7 +16,7 @@ from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
 from nait_assets.scoring import nait, nait_standardized, random
 from nait_assets.scoring.method import Method, ScoringInputs, ranked
-from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, content_version, scores_table
+from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, VECTOR, content_version, scores_table
 
 ROOM = "scoring"
 ALGORITHM = "1"
@@ -81,9 +81,12 @@ def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) ->
         features = {name: tables.read(method.feature, capability=name) for name in needed}
         statistics = by_layer(tables.read(NEURON_STATISTICS)) if method.standardizes else {}
         inputs = dict(tables.inputs)
+        wanted, known = _shape(features[needed[0]]), tables.records()
         for name in recipe.capability_names:  # for the other targets, so that one pass over the activations will do
-            if name not in features and reference(method.feature.name.replace(".", "/"), name) in tables.records():
-                features[name] = tables.read(method.feature, capability=name)
+            if name not in features and reference(method.feature.name.replace(".", "/"), name) in known:
+                neighbour = tables.read(method.feature, capability=name)
+                if _shape(neighbour) == wanted:  # else it is of an earlier extraction, and will be made again
+                    features[name] = neighbour
     with warehouse.activations(POOL).reading() as activations:
         activations.note(CANDIDATE_ACTIVATIONS)
         sample_ids = activation_table.samples(activations)["sample_id"].to_list()
@@ -98,6 +101,11 @@ def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) ->
             scores = method.score(ScoringInputs(sample_ids, blocks, by_target, statistics, recipe.seed))
             _latest[method.name] = key, dict(zip(by_target, scores.T, strict=True))
     return ranked(sample_ids, _latest[method.name][1][target]), {**inputs, **activations.inputs}
+
+
+def _shape(feature: pl.DataFrame) -> list[tuple[int, ...]]:
+    """Layers of a feature, and the widths of its vectors there."""
+    return feature.sort("layer").select("layer", pl.col(VECTOR).list.len()).rows()
 
 
 def _create_view(transaction: Transaction) -> None:

@@ -4,6 +4,7 @@ import copy
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nait_assets.extraction.encoding import EncodedSample, encode, plan
@@ -13,7 +14,20 @@ QUESTION = [{"role": "user", "content": "add two numbers"}, {"role": "assistant"
 
 
 def samples_of(lengths: list[int]) -> list[EncodedSample]:
-    return [EncodedSample(f"{number:03d}", (1,) * length, truncated=False) for number, length in enumerate(lengths)]
+    return [EncodedSample(f"{n:03d}", np.ones(length, np.int32), truncated=False) for n, length in enumerate(lengths)]
+
+
+def facts(sample: EncodedSample) -> tuple[str, list[int], bool]:
+    """What two samples are compared by."""
+    assert sample.token_ids.dtype == np.int32
+    return sample.sample_id, sample.token_ids.tolist(), sample.truncated
+
+
+def encoded(tokenizer: Any, template: Any = "chat", max_tokens: int = 99) -> tuple[str, list[int], bool]:
+    """The question, encoded."""
+    (sample,), refused = encode([("a", QUESTION)], tokenizer, template, max_tokens)
+    assert refused == []
+    return facts(sample)
 
 
 def with_template(tokenizer: Any, template: str | None) -> Any:
@@ -44,7 +58,7 @@ def test_beginning_token_of_the_template_is_not_doubled(tokenizer: Any) -> None:
     """A second BOS would be a sink inside the mean."""
     begins_itself = with_template(tokenizer, "{{ bos_token }}" + tokenizer.chat_template)
 
-    assert encode([("a", QUESTION)], begins_itself, "chat", 99) == encode([("a", QUESTION)], tokenizer, "chat", 99)
+    assert encoded(begins_itself) == encoded(tokenizer)
 
 
 def test_end_token_begins_the_sequence_where_there_is_no_beginning_token(tokenizer: Any) -> None:
@@ -52,10 +66,9 @@ def test_end_token_begins_the_sequence_where_there_is_no_beginning_token(tokeniz
     without = copy.deepcopy(tokenizer)
     without.bos_token = None
 
-    (sample,), _ = encode([("a", QUESTION)], without, "chat", 99)
+    _, token_ids, _ = encoded(without)
 
-    assert sample.token_ids[0] == tokenizer.eos_token_id
-    assert sample.token_ids[1:] == encode([("a", QUESTION)], tokenizer, "chat", 99)[0][0].token_ids[1:]
+    assert token_ids == [tokenizer.eos_token_id, *encoded(tokenizer)[1][1:]]
 
 
 def test_tokenizer_without_a_token_to_begin_with_is_an_error(tokenizer: Any) -> None:
@@ -73,18 +86,17 @@ def test_tokenizer_without_chat_template_asks_for_the_plain_one(tokenizer: Any) 
 
     with pytest.raises(RecipeError, match=r"extraction\.template: .*no chat template; use `template: plain`"):
         encode([("a", QUESTION)], without, "chat", 99)
-    assert len(encode([("a", QUESTION)], without, "plain", 99)[0]) == 1
+    assert encoded(without, "plain") == encoded(tokenizer, "plain")
 
 
 def test_sample_is_cut_to_the_tokens_of_the_recipe_and_says_so(tokenizer: Any) -> None:
     """`max_tokens` counts the beginning token; a sample of just that length is whole."""
-    whole = encode([("a", QUESTION)], tokenizer, "chat", 99)[0][0].token_ids
-    lengths = (len(whole) + 1, len(whole), len(whole) - 1)
+    _, whole, _ = encoded(tokenizer)
 
-    longer, same, cut = (encode([("a", QUESTION)], tokenizer, "chat", length)[0][0] for length in lengths)
+    longer, same, cut = (encoded(tokenizer, max_tokens=len(whole) + more) for more in (1, 0, -1))
 
-    assert longer == same == EncodedSample("a", whole, truncated=False)
-    assert cut == EncodedSample("a", whole[:-1], truncated=True)
+    assert longer == same == ("a", whole, False)
+    assert cut == ("a", whole[:-1], True)
 
 
 def test_conversation_that_the_template_refuses_is_returned_with_the_reason(tokenizer: Any) -> None:
@@ -116,17 +128,16 @@ def test_plan_holds_every_sample_once_within_the_budget() -> None:
     assert sorted(sample.sample_id for sample in planned) == [sample.sample_id for sample in samples]
     for shard in shards:
         for batch in shard.batches:
-            assert len(batch) * max(len(sample.token_ids) for sample in batch) <= 100
-    for shard in shards[:-1]:
-        n_tokens = [sum(len(sample.token_ids) for sample in batch) for batch in shard.batches]
-        assert sum(n_tokens[:-1]) < 500 <= sum(n_tokens)
+            assert sum(len(sample.token_ids) for sample in batch) <= 100
+    assert all(shard.n_tokens <= 500 for shard in shards)
 
 
 def test_batches_are_as_full_as_the_budget_allows() -> None:
-    """Four of length 5 make 20; a fifth would be over, and so the plan wastes no forward pass."""
-    (shard,) = plan(samples_of([5] * 9), batch_tokens=20, shard_tokens=1000)
+    """A batch costs its tokens and no padding: 9, 6 and 5 make 20, and a fourth would be over."""
+    (shard,) = plan(samples_of([5, 9, 4, 6, 5, 2]), batch_tokens=20, shard_tokens=1000)
 
-    assert [len(batch) for batch in shard.batches] == [4, 4, 1]
+    lengths = [[len(sample.token_ids) for sample in batch] for batch in shard.batches]
+    assert lengths == [[9, 6, 5], [5, 4, 2]]
 
 
 def test_sample_longer_than_the_budget_is_a_batch_of_its_own() -> None:
@@ -134,6 +145,14 @@ def test_sample_longer_than_the_budget_is_a_batch_of_its_own() -> None:
     (shard,) = plan(samples_of([3, 50, 3]), batch_tokens=10, shard_tokens=1000)
 
     assert [[sample.sample_id for sample in batch] for batch in shard.batches] == [["001"], ["000", "002"]]
+
+
+def test_full_shard_is_closed() -> None:
+    """A killed run loses at most the shard that it was at."""
+    shards = plan(samples_of([5] * 9), batch_tokens=10, shard_tokens=20)
+
+    assert [[len(batch) for batch in shard.batches] for shard in shards] == [[2, 2], [2, 2], [1]]
+    assert [shard.n_tokens for shard in shards] == [20, 20, 5]
 
 
 def test_longest_samples_come_first() -> None:
@@ -149,7 +168,13 @@ def test_plan_does_not_depend_on_the_order_of_the_samples() -> None:
     samples = samples_of(random.Random(0).choices(range(2, 6), k=50))
     shuffled = random.Random(1).sample(samples, k=50)
 
-    assert plan(samples, 30, 60) == plan(shuffled, 30, 60)
+    def planned(samples: list[EncodedSample]) -> list[Any]:
+        return [
+            (shard.name, [[sample.sample_id for sample in batch] for batch in shard.batches])
+            for shard in plan(samples, 30, 60)
+        ]
+
+    assert planned(samples) == planned(shuffled)
 
 
 def test_shard_is_named_by_its_samples_and_their_batches() -> None:

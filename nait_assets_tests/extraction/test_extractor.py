@@ -1,9 +1,11 @@
 """The extractor: the model runs once on what is missing; the table is a function of corpus and settings."""
 
+import contextlib
 import copy
+import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,22 @@ import torch
 from nait_assets.corpora.conversation import sample_id
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.encoding import EncodedSample, encode
-from nait_assets.extraction.extractor import Budget, Outcome, extract, extraction_identity
-from nait_assets.extraction.reading import NonFiniteActivations, read_batch
+from nait_assets.extraction.extractor import BATCH_TOKENS, Outcome, RunOptions, extract, extraction_identity
+from nait_assets.extraction.reading import NonFiniteActivations, Reader
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.lineage import Record
 from nait_assets.recipe import Extraction, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import _load
-from nait_assets.resources.warehouse import Store
+from nait_assets.resources.warehouse import Store, Transaction, WarehouseError
 from nait_assets.tables import MESSAGES, REJECTED_SAMPLES
 from nait_assets_tests.conftest import CHAT_TEMPLATE, pool_rows
 
 SETTINGS = Extraction(max_tokens=99)
-BUDGET = Budget(batch_tokens=128, shard_tokens=100)
-SMALL_BUDGET = Budget(batch_tokens=64, shard_tokens=1)  # every batch is a shard
+OPTIONS = RunOptions(batch_tokens=128, shard_tokens=100)
+ONE_BY_ONE = RunOptions(batch_tokens=1, shard_tokens=1)  # every sample is a batch, every batch a shard
+ALL_AT_ONCE = RunOptions(batch_tokens=10_000)
+BOS = 1
 
 
 def corpus_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
@@ -48,34 +52,47 @@ class Bench:
     model: LanguageModel
     rows_read: int = 0
     batches_read: int = 0
-    fail_at_batch: int | None = None
+    stop_at_batch: int | None = None
+    lines: list[str] = field(default_factory=list)
 
     def extract(
         self,
         corpus: pl.DataFrame = CORPUS,
         settings: Extraction = SETTINGS,
         ends: bool = False,
-        budget: Budget = BUDGET,
+        options: RunOptions = OPTIONS,
     ) -> Outcome:
         """One run, which counts from nothing."""
         self.rows_read = self.batches_read = 0
-        return extract(corpus, "candidates", self.model, settings, self.store, ends, budget, record, lambda line: None)
+        self.lines.clear()
+        return extract(
+            corpus, "candidates", self.model, settings, self.store, ends, options, record, self.lines.append
+        )
 
     def watch(self) -> None:
         """Count what the model reads from now on."""
         self.model.load().network.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, _module: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        token_ids = named["input_ids"][0]
+        if token_ids[0] != BOS:  # the trial whether the model can be packed
+            return
         self.batches_read += 1
-        if self.batches_read == self.fail_at_batch:
-            raise RuntimeError("killed")
-        self.rows_read += named["input_ids"].shape[0]
+        if self.batches_read == self.stop_at_batch:
+            raise KeyboardInterrupt("killed")
+        self.rows_read += int((token_ids == BOS).sum())
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Everything that the table holds, in a fixed order."""
         with self.store.reading() as snapshot:
             query = f"FROM {activation_table.ACTIVATION} JOIN {activation_table.SAMPLE} USING (sample_id) ORDER BY ALL"
             return snapshot.connection.sql(query).fetchall()
+
+    def rejected(self) -> dict[str, str]:
+        """Reasons by sample, of this corpus."""
+        with self.store.reading() as snapshot:
+            query = f"SELECT sample_id, reason FROM {REJECTED_SAMPLES.name} WHERE corpus = 'candidates'"
+            return dict(snapshot.connection.sql(query).fetchall())
 
     @property
     def spool(self) -> Path:
@@ -104,6 +121,13 @@ def own_folder(tmp_path: Path, model_folder: Path) -> Path:
     return Path(shutil.copytree(model_folder, tmp_path / "own_model"))
 
 
+def columns_of(reader: Reader, one: EncodedSample) -> dict[str, np.ndarray]:
+    """A sample's activations, read by itself through the model's own attention, `(n_layers, width)` each."""
+    (reading,) = reader.read([[one]])
+    assert reading.pooled is not None
+    return {name: values[0] for name, values in reading.pooled.columns.items()}
+
+
 # What the table holds
 
 
@@ -114,7 +138,8 @@ def test_every_sample_has_its_own_mean_at_every_layer(bench: Bench) -> None:
     loaded = bench.model.load()
     site = resolve_site(loaded.network, "mlp", "all")
     encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 99)
-    expected = {one.sample_id: read_batch(loaded, site, [one], ends=False).mean[0] for one in encoded}
+    reader = Reader(loaded, site, ends=False, packs=False)
+    expected = {one.sample_id: columns_of(reader, one)["activation"] for one in encoded}
     assert (outcome.n_extracted, outcome.layers, outcome.width) == (8, (0, 1), 48)
     with bench.store.reading() as snapshot:
         assert activation_table.samples(snapshot).rows() == sorted(
@@ -133,13 +158,14 @@ def test_in_domain_table_holds_the_ends(bench: Bench) -> None:
     encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 99)
     in_order = sorted(encoded, key=lambda one: one.sample_id)
     site = resolve_site(loaded.network, "mlp", "all")
-    pooled = [read_batch(loaded, site, [one], ends=True) for one in in_order]
+    reader = Reader(loaded, site, ends=True, packs=False)
+    pooled = [columns_of(reader, one) for one in in_order]
     with bench.store.reading() as snapshot:
         for layer in (0, 1):
             first = activation_table.matrix(snapshot, layer, "first_token_activation")
             last = activation_table.matrix(snapshot, layer, "last_token_activation")
-            np.testing.assert_allclose(first, [one.first[0, layer] for one in pooled], atol=1e-6)
-            np.testing.assert_allclose(last, [one.last[0, layer] for one in pooled], atol=1e-6)
+            np.testing.assert_allclose(first, [one["first_token_activation"][layer] for one in pooled], atol=1e-6)
+            np.testing.assert_allclose(last, [one["last_token_activation"][layer] for one in pooled], atol=1e-6)
 
 
 def test_pool_table_holds_no_ends(bench: Bench) -> None:
@@ -151,17 +177,44 @@ def test_pool_table_holds_no_ends(bench: Bench) -> None:
     assert columns == ["sample_id", "layer", "activation"]
 
 
-def test_outcome_counts_tokens_of_this_run(bench: Bench) -> None:
-    """Tokens per second and the share of padding are computed of them."""
-    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 99)
-    lengths = [len(one.token_ids) for one in encoded]
+def test_outcome_says_what_was_read_by_what(bench: Bench) -> None:
+    """Speed and memory are compared between machines: only if it is known what was read, where and how."""
+    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 60)
 
-    outcome = bench.extract(budget=Budget(batch_tokens=10_000, shard_tokens=10_000))
+    outcome = bench.extract(settings=Extraction(max_tokens=60))
 
-    assert outcome.n_tokens == sum(lengths)
-    assert outcome.n_padding == 8 * max(lengths) - sum(lengths)
+    assert outcome.n_tokens == sum(len(one.token_ids) for one in encoded)
+    assert outcome.n_truncated == sum(one.truncated for one in encoded) > 0
     assert outcome.seconds > 0
-    assert (outcome.device, outcome.dtype) == ("cpu", "float32")
+    assert (outcome.device, outcome.dtype, outcome.engine) == ("cpu", "float32", "local")
+    assert 50e6 < outcome.peak_memory_bytes < 50e9  # in bytes: kilobytes would be too little, pages as well
+
+
+def test_batches_suit_the_device_unless_the_options_say_otherwise(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU wants large batches and a CPU small ones; whoever knows better says so."""
+    bench.extract(options=RunOptions())
+    elsewhere = bench.batches_read
+    monkeypatch.setitem(BATCH_TOKENS, "cpu", 1)
+    bench.extract(settings=Extraction(max_tokens=98), options=RunOptions())
+    of_the_device = bench.batches_read
+    bench.extract(settings=Extraction(max_tokens=97), options=RunOptions(batch_tokens=128))
+
+    assert (elsewhere, of_the_device, bench.batches_read) == (1, 8, 4)
+
+
+def test_progress_lines_carry_samples_speed_and_time_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a day wants to know how much of it is left; one line in 15 seconds, not one a batch."""
+    bench.extract(options=ONE_BY_ONE)
+    assert bench.lines == []
+
+    monkeypatch.setattr("nait_assets.extraction.progress.LINE_SECONDS", 0.0)
+    bench.extract(settings=Extraction(max_tokens=98), options=ONE_BY_ONE)
+
+    assert len(bench.lines) == 8
+    for number, line in enumerate(bench.lines, start=1):
+        assert re.fullmatch(rf"candidates: {number} of 8 samples read, [\d,]+ tokens/s, 0:00:0\d left", line)
 
 
 def test_truncated_samples_are_marked(bench: Bench) -> None:
@@ -210,6 +263,20 @@ def test_added_row_runs_the_model_on_that_row(bench: Bench) -> None:
     assert second.sample_ids == tuple(sorted(CORPUS["sample_id"]))
     assert [row for row in bench.rows() if row[0] != CORPUS["sample_id"][-1]] == before
     assert second.data_version != first.data_version
+
+
+def test_replaced_rows_cost_the_new_ones_alone(bench: Bench, tmp_path: Path) -> None:
+    """Rows that come and rows that go in one change; the result is that of a table made from nothing."""
+    bench.extract(CORPUS[:6])
+
+    outcome = bench.extract(CORPUS[2:])
+
+    assert (outcome.n_extracted, outcome.n_removed, bench.rows_read) == (2, 2, 2)
+    from_nothing = Bench(Store(tmp_path / "other" / "candidates.duckdb"), bench.model)
+    assert from_nothing.extract(CORPUS[2:]).data_version == outcome.data_version
+    for mine, other in zip(bench.rows(), from_nothing.rows(), strict=True):
+        assert (mine[:2], mine[3:]) == (other[:2], other[3:])
+        np.testing.assert_allclose(mine[2], other[2], atol=1e-6)
 
 
 def test_removed_row_vanishes_and_nothing_is_read(bench: Bench) -> None:
@@ -281,16 +348,16 @@ def test_changed_weights_read_everything_again_with_the_new_weights(bench: Bench
 def test_run_that_was_cut_off_goes_on_and_gives_the_same_table(bench: Bench, tmp_path: Path) -> None:
     """A day's extraction must survive a restart; other batches round differently, so the plan must be the same."""
     undisturbed = Bench(Store(tmp_path / "undisturbed" / "candidates.duckdb"), bench.model)
-    expected = undisturbed.extract(budget=SMALL_BUDGET)
-    bench.fail_at_batch = 2
-    with pytest.raises(RuntimeError, match="killed"):
-        bench.extract(budget=SMALL_BUDGET)
+    expected = undisturbed.extract(options=ONE_BY_ONE)
+    bench.stop_at_batch = 2
+    with pytest.raises(KeyboardInterrupt, match="killed"):
+        bench.extract(options=ONE_BY_ONE)
     n_before = bench.rows_read
     assert n_before > 0
     assert not bench.store.path.exists()
 
-    bench.fail_at_batch = None
-    outcome = bench.extract(CORPUS.reverse(), budget=SMALL_BUDGET)
+    bench.stop_at_batch = None
+    outcome = bench.extract(CORPUS.reverse(), options=ONE_BY_ONE)
 
     assert bench.rows_read == 8 - n_before
     assert outcome.data_version == expected.data_version
@@ -302,10 +369,10 @@ def test_cut_off_update_leaves_the_old_table(bench: Bench) -> None:
     """Until the new rows are whole, the old ones are what there is."""
     bench.extract(CORPUS[:4])
     before = bench.rows()
-    bench.fail_at_batch = 2
+    bench.stop_at_batch = 2
 
-    with pytest.raises(RuntimeError, match="killed"):
-        bench.extract(CORPUS, budget=SMALL_BUDGET)
+    with pytest.raises(KeyboardInterrupt, match="killed"):
+        bench.extract(CORPUS, options=ONE_BY_ONE)
 
     assert bench.rows() == before
 
@@ -314,13 +381,13 @@ def test_shards_of_other_settings_are_not_taken(bench: Bench, tmp_path: Path) ->
     """The samples and batches of a run with another site have the same names; their numbers are others."""
     undisturbed = Bench(Store(tmp_path / "undisturbed" / "candidates.duckdb"), bench.model)
     residual = Extraction(max_tokens=99, site="residual", layers=(0,))
-    undisturbed.extract(settings=residual, budget=SMALL_BUDGET)
-    bench.fail_at_batch = 2
-    with pytest.raises(RuntimeError, match="killed"):
-        bench.extract(budget=SMALL_BUDGET)
+    undisturbed.extract(settings=residual, options=ONE_BY_ONE)
+    bench.stop_at_batch = 2
+    with pytest.raises(KeyboardInterrupt, match="killed"):
+        bench.extract(options=ONE_BY_ONE)
 
-    bench.fail_at_batch = None
-    bench.extract(settings=residual, budget=SMALL_BUDGET)
+    bench.stop_at_batch = None
+    bench.extract(settings=residual, options=ONE_BY_ONE)
 
     assert bench.rows_read == 8
     assert bench.rows() == undisturbed.rows()
@@ -330,18 +397,141 @@ def test_shards_of_other_settings_are_not_taken(bench: Bench, tmp_path: Path) ->
 def test_corpus_that_changed_after_the_cut_is_read_right(bench: Bench, tmp_path: Path) -> None:
     """The plan is another one then; a shard is taken only where its samples are the same."""
     undisturbed = Bench(Store(tmp_path / "undisturbed" / "candidates.duckdb"), bench.model)
-    undisturbed.extract(CORPUS[1:], budget=SMALL_BUDGET)
-    bench.fail_at_batch = 3
-    with pytest.raises(RuntimeError, match="killed"):
-        bench.extract(CORPUS[:-1], budget=SMALL_BUDGET)
+    undisturbed.extract(CORPUS[1:], options=ONE_BY_ONE)
+    bench.stop_at_batch = 3
+    with pytest.raises(KeyboardInterrupt, match="killed"):
+        bench.extract(CORPUS[:-1], options=ONE_BY_ONE)
 
-    bench.fail_at_batch = None
-    bench.extract(CORPUS[1:], budget=SMALL_BUDGET)
+    bench.stop_at_batch = None
+    bench.extract(CORPUS[1:], options=ONE_BY_ONE)
 
     assert bench.rows() == undisturbed.rows()
 
 
+def test_shards_that_another_run_has_folded_are_not_folded_again(bench: Bench) -> None:
+    """Two runs of the same extraction: the second to finish finds its rows in the table and its shards gone."""
+    reference = Bench(Store(bench.store.path.parent / "reference.duckdb"), bench.model)
+    expected = reference.extract()
+    bench.store = Overtaken(bench.store.path, lambda: Bench(Store(bench.store.path), bench.model).extract())
+
+    outcome = bench.extract()
+
+    assert outcome.data_version == expected.data_version
+    assert bench.rows() == reference.rows()
+
+
+def test_table_that_another_run_has_replaced_is_not_written_half(bench: Bench) -> None:
+    """The samples that were there when the run began are gone: a record of all would stand beside a table of some."""
+    bench.extract(CORPUS[:6])
+    other = Extraction(max_tokens=99, site="residual")
+    bench.store = Overtaken(bench.store.path, lambda: Bench(Store(bench.store.path), bench.model).extract(settings=other))
+
+    with pytest.raises(WarehouseError, match=r"candidates\.duckdb: the shards hold 0 of the 6 .* Run again"):
+        bench.extract(CORPUS[:6])
+
+    with bench.store.reading() as snapshot:
+        assert activation_table.matrix(snapshot, 0).shape == (8, 32)
+
+
+class Overtaken(Store):
+    """A table that another run writes just before this one does."""
+
+    def __init__(self, path: Path, other: Callable[[], object]):
+        super().__init__(path)
+        self.other = other
+
+    def writing(self) -> contextlib.AbstractContextManager[Transaction]:
+        """The other run, then this one's transaction."""
+        self.other()
+        return super().writing()
+
+
 # What cannot be read
+
+
+@pytest.fixture
+def picky(bench: Bench, own_folder: Path, llama: Any, tokenizer: Any) -> set[str]:
+    """Give the bench a model with fewer tokens than its tokenizer; the samples that it cannot look up."""
+    smaller = copy.deepcopy(llama)
+    smaller.resize_token_embeddings(323)
+    smaller.save_pretrained(own_folder)
+    bench.model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder)})
+    bench.watch()
+    encoded, _ = encode(CORPUS.rows(), tokenizer, "chat", 99)
+    refused = {one.sample_id for one in encoded if max(one.token_ids) >= 323}
+    assert len(refused) == 3
+    return refused
+
+
+def test_sample_that_the_model_fails_on_is_recorded_and_its_neighbours_are_read(
+    bench: Bench, picky: set[str], tmp_path: Path
+) -> None:
+    """One bad row among a million must not end a day's run, nor cost the rows beside it."""
+    outcome = bench.extract(options=ALL_AT_ONCE)
+
+    assert (outcome.n_rejected, outcome.n_extracted) == (3, 5)
+    assert set(outcome.sample_ids) == set(CORPUS["sample_id"]) - picky
+    assert set(bench.rejected()) == picky
+    assert all(re.match("the model fails on it: IndexError: ", reason) for reason in bench.rejected().values())
+    without = Bench(Store(tmp_path / "without" / "candidates.duckdb"), bench.model)
+    without.extract(CORPUS.filter(~pl.col("sample_id").is_in(list(picky))), options=ONE_BY_ONE)
+    assert [row[:2] for row in bench.rows()] == [row[:2] for row in without.rows()]
+    for mine, other in zip(bench.rows(), without.rows(), strict=True):
+        np.testing.assert_allclose(mine[2], other[2], atol=1e-6)
+
+
+def test_rejected_samples_are_tried_again_in_the_next_run(bench: Bench, picky: set[str]) -> None:
+    """What did not fit in memory today may fit tomorrow; that all of them fail again is no reason to fail."""
+    first = bench.extract(CORPUS[:-1], options=ALL_AT_ONCE)
+
+    second = bench.extract(CORPUS, options=ALL_AT_ONCE)
+
+    assert (first.n_extracted, first.n_rejected) == (4, 3)
+    assert (second.n_extracted, second.n_rejected) == (1, 3)
+    assert bench.batches_read == 1 + 3  # of those that were rejected, each by itself
+    assert set(bench.rejected()) == picky
+
+
+def test_rejected_sample_that_leaves_the_corpus_is_forgotten(bench: Bench, picky: set[str]) -> None:
+    """The list is of this corpus, not of all that ever were."""
+    bench.extract(options=ALL_AT_ONCE)
+
+    outcome = bench.extract(CORPUS.filter(~pl.col("sample_id").is_in(list(picky))))
+
+    assert (outcome.n_rejected, bench.batches_read) == (0, 0)
+    assert bench.rejected() == {}
+
+
+def test_rejections_of_a_run_that_was_cut_off_are_kept(bench: Bench, picky: set[str]) -> None:
+    """The reason lies in the shard's manifest; a sample that is in no table and in no list would be dropped in silence."""
+    bench.stop_at_batch = 8  # the last
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.extract(options=ONE_BY_ONE)
+    bench.stop_at_batch = None
+    outcome = bench.extract(options=ONE_BY_ONE)
+
+    assert (bench.batches_read, outcome.n_extracted, outcome.n_rejected) == (1, 5, 3)
+    assert set(bench.rejected()) == picky
+
+
+def test_corpus_that_the_model_rejects_whole_fails_and_is_tried_again(bench: Bench, picky: set[str]) -> None:
+    """An empty table would fail later, where nobody can tell why; what lies in the spool must not decide for ever."""
+    corpus = CORPUS.filter(pl.col("sample_id").is_in(list(picky)))
+
+    for _ in range(2):
+        with pytest.raises(RecipeError, match=r"candidates: not one example can be read; the first: the model fails"):
+            bench.extract(corpus, options=ONE_BY_ONE)
+        assert bench.batches_read == 3
+
+    assert not bench.store.path.exists()
+    assert not bench.spool.exists()
+
+
+def test_corpus_without_samples_fails_with_the_reason(bench: Bench) -> None:
+    """A message instead of an index out of range."""
+    with pytest.raises(RecipeError, match="candidates: not one example can be read: there is none"):
+        bench.extract(CORPUS[:0])
 
 
 def test_refused_sample_is_recorded_with_its_reason_and_the_rest_goes_on(bench: Bench, own_folder: Path) -> None:
@@ -372,7 +562,7 @@ def test_corpus_that_is_refused_whole_fails_with_the_reason(bench: Bench, own_fo
     (own_folder / "chat_template.jinja").write_text("{{ raise_exception('no system, please') }}")
     bench.model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder)})
 
-    with pytest.raises(RecipeError, match=r"candidates: every example is refused .* no system, please"):
+    with pytest.raises(RecipeError, match=r"candidates: not one example can be read; .* no system, please"):
         bench.extract()
 
     assert not bench.store.path.exists()
@@ -394,7 +584,7 @@ def test_nan_stores_nothing_and_names_the_sample(bench: Bench, own_folder: Path,
     poisoned.save_pretrained(own_folder)
     bench.model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder)})
 
-    with pytest.raises(NonFiniteActivations, match=rf"for sample\(s\) {one.sample_id}\."):
+    with pytest.raises(NonFiniteActivations, match=rf"for 1 of 2 samples of a batch: {one.sample_id}\."):
         bench.extract()
 
     assert not bench.store.path.exists()
@@ -436,6 +626,7 @@ def test_layer_out_of_range_fails_before_the_model_is_loaded(bench: Bench, corpu
         {"ends": True},
         {"dtype": "bfloat16"},
         {"weights": 2.0},
+        {"calibration": "of another pool"},
     ],
     ids=lambda changed: next(iter(changed)),
 )
@@ -445,14 +636,18 @@ def test_identity_changes_with_what_changes_an_activation(
     """Whatever is missing here would leave old activations in a table of new ones."""
 
     def identity(
-        settings: Extraction = SETTINGS, ends: bool = False, dtype: str = "float32", weights: float = 1.0
+        settings: Extraction = SETTINGS,
+        ends: bool = False,
+        dtype: str = "float32",
+        weights: float = 1.0,
+        calibration: str = "",
     ) -> str:
         network = copy.deepcopy(llama)
         with torch.no_grad():
             network.norm.weight.mul_(weights)
         network.save_pretrained(own_folder)
         model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder), "dtype": dtype})
-        return extraction_identity(model, settings, ends)
+        return extraction_identity(model, settings, ends, calibration)
 
     assert identity() == identity()
     assert identity(**changed) != identity()
@@ -461,7 +656,7 @@ def test_identity_changes_with_what_changes_an_activation(
 def test_identity_does_not_change_with_the_device(bench: Bench) -> None:
     """A pool that a GPU read is not read again on a laptop."""
     identities = {
-        extraction_identity(LanguageModel(**{**bench.model.model_dump(), "device": device}), SETTINGS, ends=False)
+        extraction_identity(LanguageModel(**{**bench.model.model_dump(), "device": device}), SETTINGS, False, "")
         for device in ("auto", "cpu", "cuda:0")
     }
 
@@ -472,7 +667,7 @@ def test_batches_and_shards_change_nothing_but_rounding(bench: Bench, tmp_path: 
     """They are run configuration, which is in no version: so they must be in no result."""
     one_by_one = Bench(Store(tmp_path / "other" / "candidates.duckdb"), bench.model)
 
-    versions = {bench.extract().data_version, one_by_one.extract(budget=Budget(1, 1)).data_version}
+    versions = {bench.extract().data_version, one_by_one.extract(options=ONE_BY_ONE).data_version}
 
     assert len(versions) == 1
     for mine, other in zip(bench.rows(), one_by_one.rows(), strict=True):

@@ -1,138 +1,64 @@
 """Sites: in every family that the README names, the value read is the one that the formula says."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 import transformers
 from torch import nn
 
 from nait_assets.extraction.encoding import EncodedSample
-from nait_assets.extraction.reading import read_batch
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.recipe import RecipeError
-from nait_assets.resources.language_model import LoadedModel
+from nait_assets_tests.extraction.small_networks import (
+    FAMILIES,
+    GROUPED,
+    N_LAYERS,
+    NEURONS,
+    SIZES,
+    WIDTH,
+    largest_error,
+    network_of,
+    pooled_by_hand,
+    reader,
+)
 
-N_LAYERS = 3
-WIDTH, NEURONS = 16, 24
-TOKEN_IDS = (1, 5, 9, 13, 17, 21, 25, 29, 33)  # more than the sliding windows below
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": WIDTH,
-    "intermediate_size": NEURONS,
-    "num_hidden_layers": N_LAYERS,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 32,
-    "pad_token_id": 0,
-}
-GROUPED = {**SIZES, "num_key_value_heads": 2, "head_dim": 4}
-GPT2_SIZES = {
-    "vocab_size": 64,
-    "n_embd": WIDTH,
-    "n_inner": NEURONS,
-    "n_layer": N_LAYERS,
-    "n_head": 4,
-    "n_positions": 32,
-}
+TOKEN_IDS = [1, 5, 9, 13, 17, 21, 25, 29, 33]  # more than the sliding windows
 
 
-def silu_gated(mlp: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return F.silu(linear(x, mlp.gate_proj)) * linear(x, mlp.up_proj)
+def read(network: Any, kind: Any, layers: Any = "all") -> dict[str, np.ndarray]:
+    """Mean, first and last token's activations of the sample `(n_layers, width)`, as the system reads them."""
+    (reading,) = reader(network, kind, layers).read([[EncodedSample("sample", np.array(TOKEN_IDS, np.int32), False)]])
+    assert reading.pooled is not None
+    return {name: column[0] for name, column in reading.pooled.columns.items()}
 
 
-def gelu_gated(mlp: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return gelu_tanh(linear(x, mlp.gate_proj)) * linear(x, mlp.up_proj)
-
-
-def silu_gated_fused(mlp: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    gate, up = linear(x, mlp.gate_up_proj).split(NEURONS, dim=-1)
-    return F.silu(gate) * up
-
-
-def gelu_of_conv1d(mlp: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return gelu_tanh(x @ mlp.c_fc.weight.double() + mlp.c_fc.bias.double())
-
-
-def gelu_of(
-    name: str, gelu: Callable[[torch.Tensor], torch.Tensor]
-) -> Callable[[nn.Module, torch.Tensor], torch.Tensor]:
-    return lambda mlp, x: gelu(linear(x, getattr(mlp, name)))
-
-
-def gelu_tanh(x: torch.Tensor) -> torch.Tensor:
-    return F.gelu(x, approximate="tanh")
-
-
-def linear(x: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
-    return F.linear(x, layer.weight.double(), None if layer.bias is None else layer.bias.double())
-
-
-FAMILIES: dict[str, tuple[str, dict[str, Any], Callable[[nn.Module, torch.Tensor], torch.Tensor], str]] = {
-    # family: configuration, its sizes, the neurons by hand from the MLP's input, the final norm
-    "Llama": ("LlamaConfig", GROUPED, silu_gated, "norm"),
-    "Mistral": ("MistralConfig", {**GROUPED, "sliding_window": 4}, silu_gated, "norm"),
-    "Qwen2": ("Qwen2Config", GROUPED, silu_gated, "norm"),
-    "Qwen3": ("Qwen3Config", GROUPED, silu_gated, "norm"),
-    "Gemma": ("GemmaConfig", GROUPED, gelu_gated, "norm"),
-    "Gemma 2": ("Gemma2Config", {**GROUPED, "sliding_window": 4}, gelu_gated, "norm"),
-    "Gemma 3": ("Gemma3TextConfig", {**GROUPED, "sliding_window": 4}, gelu_gated, "norm"),
-    "Phi": ("PhiConfig", SIZES, gelu_of("fc1", gelu_tanh), "final_layernorm"),
-    "Phi-3": ("Phi3Config", {**SIZES, "num_key_value_heads": 2}, silu_gated_fused, "norm"),
-    "GPT-NeoX": ("GPTNeoXConfig", SIZES, gelu_of("dense_h_to_4h", F.gelu), "final_layer_norm"),
-    "GPT-2": ("GPT2Config", GPT2_SIZES, gelu_of_conv1d, "ln_f"),
-}
-
-
-def network_of(family: str) -> Any:
-    name, sizes, _, _ = FAMILIES[family]
-    torch.manual_seed(0)
-    network = transformers.AutoModel.from_config(getattr(transformers, name)(**sizes)).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():  # biases and norms begin as 0 and 1, which would hide that one is missed
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return network
-
-
-def read(network: Any, kind: Any, layers: Any = "all") -> dict[int, list[np.ndarray]]:
-    """Mean, first and last token's activation by layer, as the system reads them."""
-    site = resolve_site(network, kind, layers)
-    model = LoadedModel(network, torch.device("cpu"), torch.float32)
-    pooled = read_batch(model, site, [EncodedSample("sample", TOKEN_IDS, truncated=False)], ends=True)
-    assert pooled.first is not None
-    assert pooled.last is not None
-    return {
-        layer: [values[0, place] for values in (pooled.mean, pooled.first, pooled.last)]
-        for place, layer in enumerate(site.layers)
-    }
-
-
-def pooled_by_hand(values: torch.Tensor) -> list[np.ndarray]:
-    """Mean over all tokens but the first, first, last."""
-    tokens = values.double().numpy()
-    return [tokens[1:].mean(axis=0), tokens[0], tokens[-1]]
+def assert_same(found: dict[str, np.ndarray], tokens: torch.Tensor) -> None:
+    """The pooled columns are those of `(n_layers, n_tokens, width)` activations."""
+    for name, wanted in pooled_by_hand(tokens.double().numpy()).items():
+        assert largest_error(found[name], wanted) < 1e-5
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_mlp_site_is_the_activated_neurons_of_every_family(family: str) -> None:
     """`mlp` means act(gate) * up, the neurons of the field; each family names and fuses its projections differently."""
-    network, neurons = network_of(family), FAMILIES[family][2]
-    inputs: dict[int, torch.Tensor] = {}
-    stack = network.h if family == "GPT-2" else network.layers
-    for layer, block in enumerate(stack):
-        block.mlp.register_forward_pre_hook(lambda _, arguments, layer=layer: inputs.update({layer: arguments[0][0]}))
-    with torch.inference_mode():
+    network = network_of(family)
+    stack = getattr(network, FAMILIES[family].layers)
+    inputs: list[torch.Tensor] = []
+    handles = [
+        block.mlp.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0][0])) for block in stack
+    ]
+    with torch.no_grad():
         network(input_ids=torch.tensor([TOKEN_IDS]))
+        neurons = [FAMILIES[family].neurons(block.mlp, x.double()) for block, x in zip(stack, inputs, strict=True)]
+    for handle in handles:
+        handle.remove()
 
     found = read(network, "mlp")
 
-    assert sorted(found) == list(range(N_LAYERS))
-    for layer, block in enumerate(stack):
-        expected = pooled_by_hand(neurons(block.mlp, inputs[layer].double()).detach())
-        assert expected[0].shape == (NEURONS,)
-        np.testing.assert_allclose(found[layer], expected, atol=1e-5, rtol=1e-5)
+    assert found["activation"].shape == (N_LAYERS, NEURONS)
+    assert_same(found, torch.stack(neurons))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -142,7 +68,7 @@ def test_residual_site_is_the_hidden_state_after_each_layer(family: str) -> None
     with torch.inference_mode():
         output = network(input_ids=torch.tensor([TOKEN_IDS]), output_hidden_states=True)
     last: list[torch.Tensor] = []
-    handle = getattr(network, FAMILIES[family][3]).register_forward_pre_hook(
+    handle = getattr(network, FAMILIES[family].norm).register_forward_pre_hook(
         lambda _, inputs: last.append(inputs[0][0])
     )
     with torch.inference_mode():
@@ -151,18 +77,17 @@ def test_residual_site_is_the_hidden_state_after_each_layer(family: str) -> None
 
     found = read(network, "residual")
 
-    for layer, states in enumerate([*(states[0] for states in output.hidden_states[1:-1]), last[0]]):
-        assert states.shape == (len(TOKEN_IDS), WIDTH)
-        np.testing.assert_allclose(found[layer], pooled_by_hand(states), atol=1e-5, rtol=1e-5)
+    assert found["activation"].shape == (N_LAYERS, WIDTH)
+    assert_same(found, torch.stack([*(states[0] for states in output.hidden_states[1:-1]), last[0]]))
 
 
 @pytest.mark.parametrize("family", ["Llama", "GPT-2"])
 @pytest.mark.parametrize(("kind", "width"), [("mlp", NEURONS), ("residual", WIDTH)])
 def test_width_is_known_before_any_weight_is_loaded(family: str, kind: Any, width: int) -> None:
     """Sites are resolved without weights, so that a mistake costs a second; GPT-2 keeps its weights transposed."""
-    name, sizes, _, _ = FAMILIES[family]
+    config = getattr(transformers, FAMILIES[family].config)(**FAMILIES[family].sizes)
     with torch.device("meta"):
-        skeleton = transformers.AutoModel.from_config(getattr(transformers, name)(**sizes))
+        skeleton = transformers.AutoModel.from_config(config)
 
     assert resolve_site(skeleton, kind, "all").width == width
 
@@ -173,9 +98,8 @@ def test_layers_asked_for_are_the_layers_read() -> None:
 
     some, every = read(network, "mlp", (0, 2)), read(network, "mlp")
 
-    assert sorted(some) == [0, 2]
-    for layer in some:
-        np.testing.assert_array_equal(some[layer], every[layer])
+    for name in every:
+        np.testing.assert_array_equal(some[name], every[name][[0, 2]])
 
 
 def test_layer_out_of_range_names_the_layers_that_exist(llama: Any) -> None:

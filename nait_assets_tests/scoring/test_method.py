@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import FEATURE_OF_METHOD, MethodName
 from nait_assets.scoring.assets import METHODS
-from nait_assets.scoring.method import ranked
+from nait_assets.scoring.method import ScoringInputs, ranked
 
 
 def test_rank_1_has_the_highest_score() -> None:
@@ -39,3 +40,31 @@ def test_every_method_of_a_recipe_exists_and_reads_the_feature_that_the_recipe_p
     assert set(METHODS) == set(get_args(MethodName)) == set(FEATURE_OF_METHOD)
     read = {name: method.feature and method.feature.name for name, method in METHODS.items()}
     assert read == {name: feature and f"features.{feature}" for name, feature in FEATURE_OF_METHOD.items()}
+
+
+def inputs_for(targets: dict[str, list[str]], width: int) -> ScoringInputs:
+    """Twelve candidates in two layers, and for each target the features of its capabilities."""
+    random = np.random.default_rng(width)
+    layers, ids = (0, 1), [f"s{number:02}" for number in range(12)]
+    pool = {layer: random.normal(1, 3, (12, width)).astype(np.float32) for layer in layers}
+    blocks = [(layer, part, pool[layer][part]) for part in np.split(np.arange(12), [5, 6]) for layer in layers]
+    frames = {}
+    for name in ("a", "b", "c", "d", "e"):
+        vectors = [random.normal(size=width).astype(np.float32).tolist() for _ in layers]
+        frames[name] = pl.DataFrame({"layer": layers, "direction": vectors, "centroid": vectors})
+    statistics = {layer: NeuronStatistics(pool[layer].mean(axis=0), pool[layer].std(axis=0)) for layer in layers}
+    features = {target: {name: frames[name] for name in names} for target, names in targets.items()}
+    return ScoringInputs(ids, blocks, features, statistics, 0)
+
+
+@pytest.mark.parametrize("width", [7, 48, 1536])
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_scores_of_a_target_do_not_depend_on_which_others_are_scored_with_it(name: str, width: int) -> None:
+    """To the last bit: a run that makes one target again must not move ranks, and find a change where there is none."""
+    targets = {**{name: [name] for name in "abcde"}, "all": list("abcde")}
+    together = METHODS[name].score(inputs_for(targets, width))
+    assert together.shape == (12, 6)
+    assert together.dtype == np.float64
+    for column, (target, names) in zip(together.T, targets.items(), strict=True):
+        alone = METHODS[name].score(inputs_for({target: names}, width))
+        np.testing.assert_array_equal(alone, column[:, None])

@@ -23,12 +23,14 @@ def blocks(*borders: int) -> list[Block]:
 
 
 def score(*capabilities: str, borders: tuple[int, ...] = ()) -> np.ndarray:
-    """Scores through the method's own door."""
+    """Scores for one target of these capabilities, through the method's own door."""
     features = {
         name: pl.DataFrame({"layer": LAYERS, "direction": [DIRECTIONS[name][layer].tolist() for layer in LAYERS]})
         for name in capabilities
     }
-    return nait.METHOD.score(ScoringInputs(SAMPLE_IDS, blocks(*borders), features, {}, "target", 0))
+    scores = nait.METHOD.score(ScoringInputs(SAMPLE_IDS, blocks(*borders), {"target": features}, {}, 0))
+    assert scores.shape == (N_SAMPLES, 1)
+    return scores[:, 0]
 
 
 def literal(capability: str) -> np.ndarray:

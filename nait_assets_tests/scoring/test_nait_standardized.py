@@ -56,8 +56,8 @@ def literal_cosine(sample: int, centroid: dict[int, np.ndarray]) -> float:
 @pytest.mark.parametrize("borders", [(), (3,), (1, 2, 6)], ids=str)
 def test_score_is_the_cosine_over_all_layers_and_neurons(borders: tuple[int, ...]) -> None:
     """One cosine over the whole network, not a mean of cosines by layer; blocks do not show."""
-    inputs = ScoringInputs(SAMPLE_IDS, blocks(*borders), features("math"), STATISTICS, "math", 0)
-    expected = [literal_cosine(sample, CENTROIDS["math"]) for sample in range(N_SAMPLES)]
+    inputs = ScoringInputs(SAMPLE_IDS, blocks(*borders), {"math": features("math")}, STATISTICS, 0)
+    expected = [[literal_cosine(sample, CENTROIDS["math"])] for sample in range(N_SAMPLES)]
     np.testing.assert_allclose(nait_standardized.METHOD.score(inputs), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -10,7 +10,7 @@ SAMPLE_IDS = [f"{number:016x}" for number in range(2000)]
 
 def score(sample_ids: list[str] = SAMPLE_IDS, target: str = "math", seed: int = 0) -> np.ndarray:
     """Scores through the method's own door."""
-    return random.METHOD.score(ScoringInputs(sample_ids, [], {}, {}, target, seed))
+    return random.METHOD.score(ScoringInputs(sample_ids, [], {target: {}}, {}, seed))[:, 0]
 
 
 def test_scores_are_uniform() -> None:
