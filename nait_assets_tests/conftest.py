@@ -1,6 +1,7 @@
 """Fixtures: a real two-layer Llama with random weights and its tokenizer, and recipes over small files."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 import yaml
 
 from nait_assets.recipe import Recipe, load_recipe
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks of the tests are so small that threads wait for each other
 
 CHAT_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}</s>\n{% endfor %}"
 WORDS = [

@@ -38,40 +38,48 @@ def make(make_recipe: MakeRecipe) -> MakeRecipe:
     return lambda **fields: make_recipe(**{**usual, **fields})
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the homes that the tests share are kept."""
-    return tmp_path_factory.mktemp("kept")
+class Kept:
+    """The homes that the tests of this module share, and which activation files were read to make each."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.scans: dict[str, list[str]] = {}
+
+    def home(self, name: str, recipe: Recipe) -> Path:
+        """A home in which everything of the recipe has been made."""
+        if name not in self.scans:
+            self.scans[name] = []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(activation_table, "scan", _counted(activation_table.scan, self.scans[name]))
+                run(recipe, quick_home(self.folder / name))
+        return self.folder / name
 
 
-@pytest.fixture
-def home(kept: Path, make: MakeRecipe, tmp_path: Path) -> Path:
-    """A home in which everything of the recipe has been made."""
-    if not (kept / "projected").exists():
-        run(make(), quick_home(kept / "projected"))
-    return Path(shutil.copytree(kept / "projected", tmp_path / "home"))
-
-
-@pytest.fixture
-def neurons(kept: Path, make: MakeRecipe, tmp_path: Path) -> Path:
-    """The home of the same recipe without a projection."""
-    if not (kept / "neurons").exists():
-        run(make(extraction={"max_tokens": 64}), quick_home(kept / "neurons"))
-    return Path(shutil.copytree(kept / "neurons", tmp_path / "neurons"))
-
-
-@pytest.fixture
-def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The activation files that have been read from end to end."""
-    read: list[str] = []
-    scan = activation_table.scan
-
-    def counted(snapshot: Any, *arguments: Any) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _counted(scan: Callable[..., Iterator[Any]], read: list[str]) -> Callable[..., Iterator[Any]]:
+    def counted(snapshot: Any, *arguments: Any) -> Iterator[Any]:
         read.append(snapshot.path.stem)
         return scan(snapshot, *arguments)
 
-    monkeypatch.setattr(activation_table, "scan", counted)
-    return read
+    return counted
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """The homes that the tests share."""
+    return Kept(tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture
+def home(kept: Kept, make: MakeRecipe, tmp_path: Path) -> Path:
+    """A home in which everything of the recipe has been made."""
+    return Path(shutil.copytree(kept.home("projected", make()), tmp_path / "home"))
+
+
+@pytest.fixture
+def neurons(kept: Kept, make: MakeRecipe, tmp_path: Path) -> Path:
+    """The home of the same data without a projection, by every method."""
+    recipe = make(extraction={"max_tokens": 64}, methods=["nait", "nait_standardized", "random"])
+    return Path(shutil.copytree(kept.home("neurons", recipe), tmp_path / "neurons"))
 
 
 def versions(home: Path) -> dict[str, str]:
@@ -163,11 +171,12 @@ def test_a_run_makes_one_row_for_each_sample_and_no_feature_files(make: MakeReci
 def test_scores_resemble_those_of_every_neuron(make: MakeRecipe, home: Path, neurons: Path, tmp_path: Path) -> None:
     """What a projection is for; 32 numbers keep the cosines of 96 neurons roughly, 4096 keep them."""
     wide = quick_home(tmp_path / "wide")
-    run(make(extraction=extraction(dimensions=4096, calibration_samples=20)), wide)
+    recipe = make(extraction=extraction(dimensions=4096, calibration_samples=20))
+    run(recipe, wide, "--select", "+key:scoring/nait_standardized_scores")
     scores = []
     for place in (neurons, home, wide):
         with Warehouse(home=str(place)).tables.reading() as snapshot:
-            query = "SELECT score FROM scoring.scores ORDER BY target, sample_id"
+            query = "SELECT score FROM scoring.nait_standardized_scores ORDER BY target, sample_id"
             scores.append([score for (score,) in snapshot.connection.execute(query).fetchall()])
     exact, rough, close = np.array(scores)
     assert np.abs(rough - exact).max() < 4 / np.sqrt(DIMENSIONS)
@@ -211,11 +220,11 @@ def test_a_pool_without_its_calibration_sample_keeps_the_calibration(
     """Rows leave a pool as well: what is left was projected with them."""
     before = versions(home)
     write_jsonl(tmp_path / "pool.jsonl", pool_rows(20)[:5])
-    run(make(), home)
+    run(make(), home, *CORPORA_AND_EXTRACTION)
     assert metadata_of(home, CANDIDATES)["n_extracted"] == 0
     assert versions(home)[CALIBRATION] == before[CALIBRATION]
     write_jsonl(tmp_path / "pool.jsonl", pool_rows(20))
-    run(make(), home)
+    run(make(), home, *CORPORA_AND_EXTRACTION)
     assert metadata_of(home, CANDIDATES)["n_extracted"] == 15
     assert versions(home) == before
 
@@ -248,19 +257,11 @@ def test_a_projection_can_be_switched_on_and_off_in_one_home(make: MakeRecipe, n
     assert {name: after[name] for name in before} == before
 
 
-def test_a_process_reads_the_activations_once_for_each_method(
-    make: MakeRecipe, tmp_path: Path, scans: list[str]
-) -> None:
-    """Whatever the number of targets: the calibration sample, the statistics of the pool, and the method's one pass."""
-    run(make(methods=["nait_standardized", "random"]), quick_home(tmp_path / "home"))
-    assert scans == ["calibration", "candidates", "candidates"]
-
-
-def test_a_process_reads_every_neuron_once_for_each_method(make: MakeRecipe, tmp_path: Path, scans: list[str]) -> None:
-    """Without a projection, where a pass over the activations is the longest step after the model."""
-    methods = ["nait", "nait_standardized", "random"]
-    run(make(methods=methods, extraction={"max_tokens": 64}), quick_home(tmp_path / "home"))
-    assert scans == ["candidates"] * 3  # statistics, nait, nait_standardized
+@pytest.mark.usefixtures("home", "neurons")
+def test_a_process_reads_the_activations_once_for_each_method(kept: Kept) -> None:
+    """Whatever the number of targets: after the model, a pass over every neuron of a pool is the longest step."""
+    assert kept.scans["neurons"] == ["candidates"] * 3, "statistics, nait, nait_standardized"
+    assert kept.scans["projected"] == ["calibration", "candidates", "candidates"], "its sample, statistics, the method"
 
 
 def test_a_feature_file_of_neurons_gives_the_centroid_that_the_examples_give(

@@ -186,6 +186,16 @@ def test_tokens_that_mix_outside_of_attention_are_noticed(kind: str, share: floa
     assert_right(network, kind, packs=False)
 
 
+def test_a_leak_is_noticed_in_bfloat16_too() -> None:
+    """What bfloat16 rounds away is larger than a small leak; the trial changes a neighbour and looks for the trace."""
+    network = network_of("Llama").bfloat16()
+    assert reader(network, "mlp").packs
+
+    network.layers[0].register_forward_hook(functools.partial(mix, share=0.05))
+
+    assert not reader(network, "mlp").packs
+
+
 def test_only_layers_that_are_read_decide_whether_to_pack() -> None:
     """What layers behind the last one do to their tokens is of no interest."""
     network = network_of("Llama")

@@ -65,9 +65,7 @@ class Bench:
         """One run, which counts from nothing."""
         self.rows_read = self.batches_read = 0
         self.lines.clear()
-        return extract(
-            corpus, "candidates", self.model, settings, self.store, ends, options, record, self.lines.append
-        )
+        return extract(corpus, "candidates", self.model, settings, self.store, ends, options, record, self.lines.append)
 
     def watch(self) -> None:
         """Count what the model reads from now on."""
@@ -424,7 +422,9 @@ def test_table_that_another_run_has_replaced_is_not_written_half(bench: Bench) -
     """The samples that were there when the run began are gone: a record of all would stand beside a table of some."""
     bench.extract(CORPUS[:6])
     other = Extraction(max_tokens=99, site="residual")
-    bench.store = Overtaken(bench.store.path, lambda: Bench(Store(bench.store.path), bench.model).extract(settings=other))
+    bench.store = Overtaken(
+        bench.store.path, lambda: Bench(Store(bench.store.path), bench.model).extract(settings=other)
+    )
 
     with pytest.raises(WarehouseError, match=r"candidates\.duckdb: the shards hold 0 of the 6 .* Run again"):
         bench.extract(CORPUS[:6])

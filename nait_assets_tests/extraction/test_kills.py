@@ -6,6 +6,7 @@ or kill themselves at the points between which a run has something on the disk t
 
 import contextlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -47,7 +48,6 @@ PRELOADED = [
 ]
 SETTINGS = Extraction(max_tokens=99)
 OPTIONS = RunOptions(batch_tokens=128, shard_tokens=256)
-N_KILLS, N_KILLS_IN_FOLD = 20, 8
 SECONDS_A_BATCH = 0.01
 BOS = 1
 Rows = list[tuple[Any, ...]]
@@ -248,38 +248,35 @@ def old(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Home:
     return home
 
 
+@dataclass(frozen=True)
+class Tables:
+    """All that the table's file holds before and after a run that nobody disturbed, and how long that took."""
+
+    old: dict[str, Rows]
+    new: dict[str, Rows]
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, old: Home) -> Home:
-    """The same after a run with the new corpus that nobody disturbed."""
+def tables(tmp_path_factory: pytest.TempPathFactory, old: Home, shards: list[Shard]) -> Tables:
+    """In another folder."""
     home = Home(shutil.copytree(old.folder, tmp_path_factory.mktemp("undisturbed") / "home"), old.model)
-    run(home, NEW)
-    return home
+    with running(home, NEW):
+        begun = time.monotonic()
+    seconds = time.monotonic() - begun
+    assert Counter(samples_read(home)) == Counter(tokens_of(shards, {shard.name for shard in shards}))
+    return Tables(everything(old), everything(home), seconds)
 
 
 @pytest.fixture(scope="module")
-def shards(old: Home, undisturbed: Home) -> list[Shard]:
+def shards(old: Home) -> list[Shard]:
     """The plan of that run."""
     new = NEW.filter(~pl.col("sample_id").is_in(OLD["sample_id"].to_list()))
     encoded, _ = encode(new.rows(), old.language_model().tokenizer(), "chat", SETTINGS.max_tokens)
     shards = plan(encoded, OPTIONS.batch_tokens or 0, OPTIONS.shard_tokens)
-    assert Counter(samples_read(undisturbed)) == Counter(str(one.token_ids.tolist()) for one in encoded)
     assert len(encoded) == 40
     assert len(shards) >= 10
     return shards
-
-
-@dataclass(frozen=True)
-class Tables:
-    """All that the table's file holds."""
-
-    old: dict[str, Rows]
-    new: dict[str, Rows]
-
-
-@pytest.fixture(scope="module")
-def tables(old: Home, undisturbed: Home) -> Tables:
-    """Before and after that run."""
-    return Tables(everything(old), everything(undisturbed))
 
 
 @pytest.fixture
@@ -385,42 +382,39 @@ def check_after_kill(home: Home, shards: list[Shard], before: set[str], n_before
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("word", "n_kills"), [("ready", N_KILLS), ("fold", N_KILLS_IN_FOLD)])
+@pytest.mark.parametrize(("word", "n_kills"), [("ready", 20), ("fold", 10)])
 def test_killed_at_any_moment_goes_on_and_gives_the_same_table(
     tmp_path: Path, old: Home, tables: Tables, shards: list[Shard], word: str, n_kills: int
 ) -> None:
     """A machine that goes away when it likes, again and again, costs a shard each time and nothing else."""
-    dice = random.Random(word)
-    seconds = {"ready": 1.2 * duration(tmp_path / "timed", old), "fold": 0.15}[word]
-    killed, chapter, ends = 0, 0, Counter[str]()
-    while killed < n_kills:
-        chapter += 1
-        home = Home(shutil.copytree(old.folder, tmp_path / str(chapter)), old.model)
+    dice, begin, seconds = random.Random(word), old, 1.2 * tables.seconds
+    if word == "fold":  # every kill near the commit
+        begin, seconds = Home(shutil.copytree(old.folder, tmp_path / "all_read"), old.model), 0.1
+        run(begin, NEW, "before the fold")
+    ends: Counter[tuple[bool, str]] = Counter()
+    for chapter in itertools.count():
+        if sum(ends.values()) == n_kills:
+            break
+        home = Home(shutil.copytree(begin.folder, tmp_path / str(chapter)), old.model)
         is_new = False
         while not is_new:
             before, n_before = finished(home, shards), len(samples_read(home))
             with running(home, NEW) as (process, channel):
-                if killed < n_kills and (word == "ready" or heard(channel) == word):
+                if sum(ends.values()) < n_kills and (word == "ready" or heard(channel) == word):
                     process.join(dice.uniform(0, seconds))
                     kill(process)
-            if process.exitcode == -signal.SIGKILL:
-                killed += 1
-            else:
-                assert process.exitcode == 0
             is_new = check_after_kill(home, shards, before, n_before, tables)
-            ends["new" if is_new else "all read" if len(finished(home, shards)) == len(shards) else "some read"] += 1
-        run(home, NEW)  # also after a kill between the commit and the end
+            if process.exitcode == -signal.SIGKILL:
+                all_read = len(finished(home, shards)) == len(shards)
+                ends[is_new, "all read" if all_read else "some read"] += 1
+            else:
+                assert (process.exitcode, is_new) == (0, True)
+        if process.exitcode != 0:
+            run(home, NEW)
         assert everything(home) == tables.new
         assert not home.spool().folder.parent.exists()
-    assert ends["new"] == chapter
-    assert ends["some read" if word == "ready" else "all read"] > 1  # else no kill came where it was meant to
-
-
-def duration(folder: Path, old: Home) -> float:
-    """Seconds that a run takes once its model is ready."""
-    with running(Home(shutil.copytree(old.folder, folder), old.model), NEW):
-        begun = time.monotonic()
-    return time.monotonic() - begun
+    print(ends)
+    assert ends[False, "some read" if word == "ready" else "all read"] > 1  # else no kill came where it was meant to
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Reading: pooled activations against a slow reference, and what the forward pass does and leaves behind."""
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -286,6 +287,19 @@ def test_broken_sample_is_named_behind_a_projector_too(network: Any, packs: bool
         read(network, BATCH, ends=False, projector=a_projector(), packs=packs)
 
 
+def test_projection_that_overflows_fails_and_names_the_sample(network: Any) -> None:
+    """A neuron that hardly varied in the calibration, yet does now, is infinitely many deviations away."""
+    exact = a_projector()
+    statistics = {
+        layer: dataclasses.replace(found, mean=found.mean + 1e3, standard_deviation=0 * found.mean + np.float32(1e-37))
+        for layer, found in exact.statistics.items()
+    }
+    overflowing = dataclasses.replace(exact, statistics=statistics)
+
+    with pytest.raises(NonFiniteActivations, match="for 3 of 3 samples"):
+        read(network, BATCH, ends=False, projector=overflowing)
+
+
 @pytest.mark.parametrize("projector", [None, a_projector()])
 @pytest.mark.parametrize("broken_before_the_trial", [True, False])
 def test_broken_weight_is_said_with_its_layer_and_all_samples(
@@ -417,17 +431,22 @@ def with_token(one: EncodedSample, token: int) -> EncodedSample:
 def test_sample_at_which_the_model_fails_is_rejected_and_its_neighbours_are_read(
     network: Any, packs: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A token that the model does not know is in one row; the reason that is stored is the model's own."""
+    """A token that the model does not know is in one row; a GPU that is handed one is lost to the process."""
     whole = columns(network, BATCH, packs=packs)
 
     reading = read(network, [BATCH[0], with_token(BATCH[1], 400), BATCH[2]], packs=packs)
 
     assert names(reading) == ["long", "short"]
-    assert reading.rejected == (("middle", "the model fails on it: IndexError: index out of range in self"),)
+    assert reading.rejected == (
+        ("middle", "the model fails on it: IndexError: token 400 is not among the model's 400"),
+    )
     assert reading.pooled is not None
     for name, column in reading.pooled.columns.items():
         assert largest_error(column, whole[name][[0, 2]]) < 1e-6
-    assert "a batch of 3 samples fails (index out of range in self): reading them one by one" in caplog.messages
+    assert (
+        "a batch of 3 samples fails (token 400 is not among the model's 400): reading them one by one"
+        in caplog.messages
+    )
 
 
 def test_model_that_fails_on_every_sample_is_an_error(network: Any) -> None:
