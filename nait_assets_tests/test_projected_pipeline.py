@@ -340,6 +340,16 @@ def test_explain_shows_the_strongest_neurons_and_in_how_many_examples_they_are_s
         assert f"strongest of {others.count(neuron)} of {n_examples} examples" in " ".join(line)
 
 
+def test_explain_says_what_to_do_once_the_projection_is_switched(make: MakeRecipe, home: Path, neurons: Path) -> None:
+    """Between the edit and the run the home holds the other kind: one message, and no dimension passed for a neuron."""
+    name = best(home, "math")
+    for place, fields, held in ((neurons, {}, "neurons"), (home, {"extraction": {"max_tokens": 64}}, "projections")):
+        answer = nait("explain", name, "--target", "math", "--recipe", make(**fields).path, "--home", place)
+        assert (answer.code, answer.out) == (2, "")
+        assert f"candidates.duckdb holds {held}" in answer.err
+        assert "`nait run` makes them" in answer.err
+
+
 def test_the_summary_reads_a_home_of_projections(make: MakeRecipe, home: Path) -> None:
     """What `nait summary` counts are samples and tokens, of which there are as many."""
     answer = nait("summary", "--recipe", make().path, "--home", home)

@@ -118,8 +118,8 @@ def fold(
     n_found = sum(map(len, found))
     if n_found != len(missing):
         raise WarehouseError(
-            f"{transaction.path}: the shards hold {n_found} of the {len(missing)} samples that the table lacks: another "
-            "run has changed it since this one began. Run again."
+            f"{transaction.path}: the shards hold {n_found} of the {len(missing)} samples that the table lacks: "
+            "another run has changed it since this one began. Run again."
         )
     connection.register("incoming", pa.concat_tables(found))
     connection.execute(f"INSERT INTO {SAMPLE} FROM incoming ORDER BY sample_id")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import torch
 
@@ -36,9 +38,15 @@ class Packing:
     @cached_property
     def offsets(self) -> "torch.Tensor":
         """`(n_samples + 1,)` int32 on the device: where each sample begins, and where the last ends."""
-        import torch
+        return to_device(np.asarray([0, *(end for _, end in self.bounds)], np.int32), self.device)
 
-        return torch.tensor([0, *(end for _, end in self.bounds)], dtype=torch.int32, device=self.device)
+
+def to_device(array: np.ndarray, device: "torch.device") -> "torch.Tensor":
+    """An array on the device, without waiting for it: from other than pinned memory a GPU is waited for first."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def register() -> None:

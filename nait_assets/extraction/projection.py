@@ -165,5 +165,7 @@ def leading_components(standardized: Mapping[int, np.ndarray], n: int) -> dict[i
     variances, samples = np.linalg.eigh(products)
     order = np.argsort(-variances)[:n]
     order = order[variances[order] > 1e-6 * max(variances.max(), np.finfo(float).tiny)]
-    weights = samples[:, order] / np.sqrt(variances[order])
+    chosen = samples[:, order]
+    chosen *= np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(len(order))])  # an eigenvector's sign is free
+    weights = chosen / np.sqrt(variances[order])
     return {layer: (weights.T @ values).astype(np.float32) for layer, values in standardized.items()}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nait_assets.extraction import attention
-from nait_assets.extraction.attention import Packing
+from nait_assets.extraction.attention import Packing, to_device
 from nait_assets.extraction.encoding import EncodedSample
 from nait_assets.extraction.projection import Projector
 from nait_assets.extraction.sites import Site
@@ -219,7 +219,7 @@ class Reader:
         numbers = np.concatenate([sample.token_ids for sample in batch])
         if numbers.max() >= self.model.network.config.vocab_size:  # on a GPU it would end the process' use of it
             raise IndexError(f"token {numbers.max()} is not among the model's {self.model.network.config.vocab_size}")
-        token_ids = _to_device(numbers[None], device)
+        token_ids = to_device(numbers[None].astype(np.int64), device)
         pool = _Pool(packing, self.model.dtype)
         means: list[torch.Tensor] = []
         ends: list[list[torch.Tensor]] = [[], []]
@@ -241,7 +241,7 @@ class Reader:
         arguments: dict[str, Any] = {}
         if self.packs:
             positions = np.concatenate([np.arange(length) for length in packing.lengths])[None]
-            arguments = {"position_ids": _to_device(positions, device), "packing": packing}
+            arguments = {"position_ids": to_device(positions, device), "packing": packing}
         _run(self.model.network, self.site, reduce, attention.NAME if self.packs else None, token_ids, arguments)
         if projected is not None:
             columns = projected.columns()  # a neuron that hardly varied in the calibration can blow up here
@@ -273,8 +273,9 @@ class Reader:
                 broken.append(sample.sample_id)
                 layers.append(self.site.layers[int((~finite[:, 0]).nonzero()[0])])
         broken = broken or [sample.sample_id for sample in batch]  # they overflow only side by side
+        first = min(layers, default=self.site.layers[0])
         raise NonFiniteActivations(
-            f"NaN or infinite activations at site {self.site.kind!r}, first in layer {min(layers, default=self.site.layers[0])}, "
+            f"NaN or infinite activations at site {self.site.kind!r}, first in layer {first}, "
             f"for {len(broken)} of {len(batch)} samples of a batch: {', '.join(broken[:10])}. Nothing was stored of "
             "them. Try `model.dtype: float32`, or look at the weights."
         )
@@ -288,13 +289,13 @@ class _Pool:
 
         self.first = packing.offsets[:-1].long()
         self.last = packing.offsets[1:].long() - 1
-        n_pooled = torch.tensor([length - 1 for length in packing.lengths], device=packing.device)
+        n_pooled = (self.last - self.first)[:, None]
         places = torch.arange(sum(packing.lengths), device=packing.device)
         members = (places > self.first[:, None]) & (places <= self.last[:, None])
         # Ones are exact in every dtype, 1/n is not; a GPU adds them up in float32.
         self._on_gpu = packing.device.type == "cuda" and dtype != torch.float32
-        self._weights = members.to(dtype) if self._on_gpu else members / n_pooled[:, None]
-        self._scale = 1 / n_pooled[:, None].float()
+        self._weights = members.to(dtype) if self._on_gpu else members / n_pooled
+        self._scale = 1 / n_pooled.float()
 
     def mean(self, activations: "torch.Tensor") -> "torch.Tensor":
         """`(n_samples, width)` means of `(n_tokens, width)` activations."""
@@ -386,14 +387,6 @@ def _longest_packed(config: Any) -> float:
         if kind.get("rope_type") in ("longrope", "dynamic")
     ]
     return min(limits, default=math.inf)
-
-
-def _to_device(array: np.ndarray, device: "torch.device") -> "torch.Tensor":
-    """The array as int64 on the device, without waiting for it."""
-    import torch
-
-    tensor = torch.from_numpy(array.astype(np.int64))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _to_host(finite: "torch.Tensor", columns: "dict[str, torch.Tensor]") -> _Started:

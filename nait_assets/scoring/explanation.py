@@ -6,9 +6,11 @@ import numpy as np
 import polars as pl
 
 from nait_assets.extraction import activation_table
+from nait_assets.extraction.projection import NETWORK
 from nait_assets.extraction.statistics import NeuronStatistics, by_layer
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import Warehouse
+from nait_assets.resources.warehouse import Snapshot, WarehouseError
 from nait_assets.scoring.nait_standardized import combined_centroids
 from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, STANDARDIZED_CENTROIDS
 
@@ -54,7 +56,7 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
 
     Raises:
         RecipeError: There is no such target or sample, or several samples begin so.
-        WarehouseError: Nothing has been materialized.
+        WarehouseError: Nothing has been materialized, or with a projection where the recipe has none, or the reverse.
     """
     if target not in recipe.targets:
         raise RecipeError(f"{recipe.path} has no target {target!r}; its targets are {', '.join(recipe.targets)}.")
@@ -117,6 +119,7 @@ def _neuron_lines(
     n_neurons: int,
 ) -> list[str]:
     with warehouse.activations(POOL).reading() as snapshot:
+        _require(snapshot, projected=False)
         activations = activation_table.of_sample(snapshot, sample_id)
     if not activations:
         return ["  none: the sample was rejected when it was read"]
@@ -126,6 +129,14 @@ def _neuron_lines(
         f"  target {row['centroid']:+6.2f}  share {row['contribution']:+.5f}"
         for row in frame.iter_rows(named=True)
     ]
+
+
+def _require(snapshot: Snapshot, projected: bool) -> None:
+    if (activation_table.layers_of(snapshot) == [NETWORK]) != projected:
+        raise WarehouseError(
+            f"{snapshot.path} holds {'neurons' if projected else 'projections'}, and the recipe's "
+            f"`extraction.projection` asks for {'projections' if projected else 'neurons'}. `nait run` makes them."
+        )
 
 
 def shared_strength(sample: pl.DataFrame, examples: pl.DataFrame, n: int) -> pl.DataFrame:
@@ -155,6 +166,7 @@ def shared_strength(sample: pl.DataFrame, examples: pl.DataFrame, n: int) -> pl.
 
 def _strongest_lines(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n_neurons: int) -> list[str]:
     with warehouse.activations(POOL).reading() as snapshot:
+        _require(snapshot, projected=True)
         sample = activation_table.strongest_neurons(snapshot, sample_id)
     if sample.is_empty():
         return ["  none: the sample was rejected when it was read"]
@@ -162,6 +174,7 @@ def _strongest_lines(recipe: Recipe, warehouse: Warehouse, sample_id: str, targe
     for capability in recipe.capabilities_of(target):
         if recipe.capabilities[capability].examples:  # a feature file has no examples
             with warehouse.activations(capability).reading() as snapshot:
+                _require(snapshot, projected=True)
                 examples = pl.concat([examples, activation_table.strongest_neurons(snapshot)])
     n_examples = examples["sample_id"].n_unique()
     return [

@@ -1,6 +1,6 @@
 """The activation table: it holds exactly the wanted samples, and gives every row back by its key."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from nait_assets.extraction.activation_table import (
     samples,
     scan,
 )
-from nait_assets.resources.warehouse import Store
+from nait_assets.resources.warehouse import Store, WarehouseError
 
 LAYERS = (0, 2)
 WIDTH = 3
@@ -32,7 +32,8 @@ def vector(sample_id: str, layer: int, offset: float = 0.0) -> list[float]:
 
 
 def shard(sample_ids: str, schema: pa.Schema = SCHEMA, offset: float = 0.0) -> pa.Table:
-    rows = [(name, layer) for name in sample_ids for layer in LAYERS]
+    """Layer by layer, as the spool has them."""
+    rows = [(name, layer) for layer in LAYERS for name in sample_ids]
     columns = {
         "sample_id": [name for name, _ in rows],
         "layer": [layer for _, layer in rows],
@@ -51,7 +52,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def write(
-    store: Store, wanted: str, shards: Sequence[pa.Table], extraction: str = "one", schema: pa.Schema = SCHEMA
+    store: Store, wanted: str, shards: Iterable[pa.Table], extraction: str = "one", schema: pa.Schema = SCHEMA
 ) -> None:
     with store.writing() as transaction:
         fold(transaction, extraction, list(wanted), shards, schema)
@@ -111,6 +112,89 @@ def test_folding_twice_changes_nothing(store: Store) -> None:
     write(store, "ab", [shard("ab", offset=0.125)])
 
     assert rows(store) == expected("ab")
+
+
+def test_sample_in_two_shards_is_an_error(store: Store) -> None:
+    """It would have two rows a layer, and twice the weight in every statistic."""
+    write(store, "a", [shard("a")])
+
+    with pytest.raises(WarehouseError, match="the shards hold 2 of the 1 samples that the table lacks"):
+        write(store, "ab", [shard("b"), shard("b")])
+
+    assert rows(store) == expected("a")
+
+
+def test_wanted_sample_that_is_nowhere_is_an_error(store: Store) -> None:
+    """The version would say that it is there; every later room would find out in its own way, or not at all."""
+    write(store, "ab", [shard("ab")])
+
+    with pytest.raises(WarehouseError, match=r"candidates\.duckdb: the shards hold 1 of the 2 samples .* Run again"):
+        write(store, "abcd", [shard("c")])
+
+    assert rows(store) == expected("ab")
+
+
+def test_shards_are_not_looked_at_where_nothing_is_missing(store: Store) -> None:
+    """Another run may have folded them and removed them."""
+
+    def gone() -> Iterator[pa.Table]:
+        raise FileNotFoundError("shard.arrow")
+        yield
+
+    write(store, "ab", [shard("ab")])
+
+    write(store, "b", gone())
+
+    assert rows(store) == expected("b")
+
+
+def test_shard_without_rows_adds_none(store: Store) -> None:
+    """Every one of its samples was rejected."""
+    write(store, "a", [SCHEMA.empty_table(), shard("a"), SCHEMA.empty_table()])
+
+    assert rows(store) == expected("a")
+
+
+def test_shard_that_cannot_be_read_leaves_the_table_as_it_was(store: Store) -> None:
+    """It is looked at in the middle of the insert: the rows of those before it are in no table yet."""
+
+    def breaking() -> Iterator[pa.Table]:
+        yield shard("b")
+        raise OSError("the disk is gone")
+
+    write(store, "a", [shard("a")])
+
+    with pytest.raises(Exception, match="the disk is gone"):
+        write(store, "abc", breaking())
+
+    assert rows(store) == expected("a")
+
+
+def test_shards_are_let_go_one_after_the_other(store: Store) -> None:
+    """They are a hundred times the memory of a machine; each is a megabyte here."""
+    width, names = 1024, [f"{number:04}" for number in range(4096)]
+    schema = activation_table.shard_schema(width, ends=False)
+    held: list[int] = []
+
+    def shards() -> Iterator[pa.Table]:
+        begun = pa.total_allocated_bytes()
+        for place in range(0, len(names), 256):
+            held.append(pa.total_allocated_bytes() - begun)
+            flat = pa.Array.from_buffers(pa.float32(), 256 * width, [None, pa.allocate_buffer(256 * width * 4)])
+            columns = [
+                pa.array(names[place : place + 256]),
+                pa.array([0] * 256, pa.int16()),
+                pa.array([5] * 256, pa.int32()),
+                pa.array([False] * 256),
+                pa.FixedSizeListArray.from_arrays(flat, width),
+            ]
+            yield pa.table(columns, schema=schema)
+
+    with store.writing() as transaction:
+        fold(transaction, "one", names, shards(), schema)
+
+    assert len(held) == 16
+    assert max(held) < 4 * 2**20
 
 
 def test_rows_of_unwanted_samples_are_not_taken_from_shards(store: Store) -> None:

@@ -122,7 +122,7 @@ def child(home: Home, corpus: pl.DataFrame, point: str | None, channel: Any) -> 
         channel.send("fold")
         original(*arguments)
 
-    activation_table.fold = fold
+    activation_table.fold = fold  # type: ignore[assignment]
     channel.send("ready")
     if point is not None:
         POINTS[point]()
@@ -170,7 +170,7 @@ def between_the_third_arrow_file_and_its_manifest() -> None:
             die()
         return original(path)
 
-    spool_module.replacing = replacing  # type: ignore[assignment]
+    spool_module.replacing = replacing
 
 
 def when_all_shards_are_in_the_spool() -> None:
@@ -184,7 +184,7 @@ def in_the_middle_of_the_insert() -> None:
         folded.append(manifest)
         return original(spool, manifest) if len(folded) < 6 else die()
 
-    Spool.table = table  # type: ignore[method-assign]
+    Spool.table = table  # type: ignore
 
 
 def at_the_commit(before: bool) -> None:
@@ -413,7 +413,6 @@ def test_killed_at_any_moment_goes_on_and_gives_the_same_table(
             run(home, NEW)
         assert everything(home) == tables.new
         assert not home.spool().folder.parent.exists()
-    print(ends)
     assert ends[False, "some read" if word == "ready" else "all read"] > 1  # else no kill came where it was meant to
 
 
@@ -457,7 +456,7 @@ def flip_a_byte(file: Path) -> None:
     file.write_bytes(content)
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated": lambda arrow: truncate(arrow),
     "flipped byte": lambda arrow: flip_a_byte(arrow),
     "missing": lambda arrow: arrow.unlink(),

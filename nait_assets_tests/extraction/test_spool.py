@@ -28,7 +28,7 @@ def pooled(*samples: EncodedSample) -> PooledActivations:
     values = [
         [[ord(one.sample_id) + layer / 10 + n / 100 for n in range(WIDTH)] for layer in LAYERS] for one in samples
     ]
-    return PooledActivations({"activation": np.float32(values)})
+    return PooledActivations({"activation": np.asarray(values, np.float32)})
 
 
 A, B, C = sample("a", 9), sample("b", 7, truncated=True), sample("c", 5)
@@ -57,7 +57,7 @@ def test_shard_comes_back_layer_by_layer(spool: Spool) -> None:
     expected = [
         [ord(name) + layer / 10 + n / 100 for n in range(WIDTH)] for layer in LAYERS for name in ("a", "b", "c")
     ]
-    np.testing.assert_array_equal(np.float32(table["activation"].to_pylist()), np.float32(expected))
+    np.testing.assert_array_equal(np.asarray(table["activation"].to_pylist()), np.asarray(expected, np.float32))
 
 
 def test_manifest_says_what_the_shard_holds_and_cost(spool: Spool) -> None:

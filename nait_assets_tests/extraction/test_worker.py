@@ -1,9 +1,9 @@
 """The worker: shards in, manifests out; a job travels to another process as it is."""
 
+import dataclasses
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from nait_assets.extraction.reading import Reader
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.extraction.worker import Job, Worker
-from nait_assets.recipe import Extraction
+from nait_assets.recipe import Extraction, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import _load
 
@@ -31,7 +31,8 @@ def job(tmp_path: Path, model_folder: Path) -> Iterator[Job]:
     """For the two-layer Llama."""
     _load.cache_clear()
     model = LanguageModel(source=str(model_folder), dtype="float32", home=str(tmp_path / "home"), device="cpu")
-    yield Job(model, Extraction(), False, None, 48, (0, 1), str(tmp_path / "candidates.spool" / "extraction"))
+    folder = tmp_path / "candidates.spool" / "extraction"
+    yield Job(model, model.identity(), Extraction(), False, None, 48, (0, 1), str(folder))
     _load.cache_clear()
 
 
@@ -59,7 +60,7 @@ def test_rows_are_those_of_their_shard_samples(job: Job) -> None:
         table = job.spool.table(manifest)
         names = [one.sample_id for one in shard.samples]
         assert table["sample_id"].to_pylist() == [*names, *names]
-        values = np.float32(table["activation"].to_pylist()).reshape(2, len(names), 48)
+        values = np.asarray(table["activation"].to_pylist(), np.float32).reshape(2, len(names), 48)
         for place, one in enumerate(shard.samples):
             (reading,) = reader.read([[one]])
             assert reading.pooled is not None
@@ -104,11 +105,21 @@ def test_job_travels_to_another_process(job: Job) -> None:
     assert [there.job.spool.table(manifest).to_pylist() for manifest in there.read(shards)] == here
 
 
+def test_worker_with_other_files_reads_nothing(job: Job) -> None:
+    """A cluster's machine may have last week's model in the folder of that name: its rows would fit in well."""
+    elsewhere = dataclasses.replace(job, model_identity="folder:0123")
+
+    with pytest.raises(RecipeError, match=r"is folder:\w+, and the run's is folder:0123: every worker needs the same"):
+        list(Worker(elsewhere).read(SHARDS))
+
+    assert not elsewhere.spool.folder.exists()
+
+
 def test_projection_has_one_row_a_sample(job: Job) -> None:
     """All layers in few numbers, under the number that stands for the whole network."""
     ones = np.ones(48, np.float32)
-    statistics: Any = {layer: NeuronStatistics(0 * ones, ones, 9) for layer in (0, 1)}
-    projected = Job(job.model, job.settings, False, Projector(statistics, 16, 0), 48, (0, 1), job.folder)
+    statistics = {layer: NeuronStatistics(0 * ones, ones) for layer in (0, 1)}
+    projected = dataclasses.replace(job, projector=Projector(statistics, 16, 0))
 
     (manifest,) = Worker(projected).read(SHARDS[2:])
 

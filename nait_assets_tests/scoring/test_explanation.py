@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError
-from nait_assets.scoring.explanation import contributions, explain
+from nait_assets.scoring.explanation import contributions, explain, shared_strength
 from nait_assets.scoring.nait_standardized import cosines
 from nait_assets_tests.small_home import UNREAD, build_home, small_recipe
 
@@ -121,3 +122,27 @@ def test_a_home_without_a_run_is_said_to_be_empty(recipe: Recipe, tmp_path: Path
     """The first thing a new user may try."""
     with pytest.raises(WarehouseError, match=r"does not exist.*`nait run`"):
         explain(recipe, Warehouse(home=str(tmp_path / "nothing")), "c4", "math", n_neurons=2)
+
+
+def test_neurons_shared_with_the_examples_come_first_and_opposed_ones_last() -> None:
+    """A neuron far above the mean here and far below it there speaks against: its strength alone must not rank it."""
+    sample = pl.DataFrame({"layer": [0, 0, 1, 1], "neuron": [5, 6, 5, 7], "value": [9.0, -2.0, 1.0, 8.0]})
+    examples = pl.DataFrame(
+        {
+            "sample_id": ["a", "a", "b", "b", "b"],
+            "layer": [0, 1, 0, 1, 1],
+            "neuron": [6, 5, 6, 7, 9],
+            "value": [-3.0, 4.0, -1.0, -6.0, 50.0],
+        }
+    )
+    # Products with the sums over examples: 8, 4, 0 (in none of them), -48; the 50 is of a neuron that is not its own.
+    expected = [(0, 6, -2.0, 2, -2.0), (1, 5, 1.0, 1, 4.0), (0, 5, 9.0, 0, 0.0), (1, 7, 8.0, 1, -6.0)]
+    assert shared_strength(sample, examples, 10).rows() == expected
+    assert shared_strength(sample, examples, 2).rows() == expected[:2]
+
+
+def test_without_examples_the_strongest_neurons_come_first() -> None:
+    """A capability from a feature file has none; what is left is how far each neuron is from its mean."""
+    sample = pl.DataFrame({"layer": [0, 0, 1], "neuron": [5, 6, 5], "value": [1.0, -3.0, 2.0]})
+    examples = pl.DataFrame(schema={"sample_id": pl.String, **sample.schema})
+    assert shared_strength(sample, examples, 10)["value"].to_list() == [-3, 2, 1]
