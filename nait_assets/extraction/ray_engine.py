@@ -11,6 +11,7 @@ import os
 import pickle
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,7 @@ def _cluster(options: RunOptions, n_workers: int) -> Iterator[None]:
         import ray.data
     except ImportError as error:
         raise RecipeError("engine 'ray' needs Ray: `pip install 'nait_assets[ray]'`, or use engine 'local'.") from error
+    _require_reachable(options.ray_address)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     terminated = signal.getsignal(signal.SIGTERM)
     local: dict[str, Any] = {
@@ -135,3 +137,17 @@ def _cluster(options: RunOptions, n_workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_reachable(address: str | None) -> None:
+    """Refuse an address at which nobody listens: Ray itself takes minutes to give up."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host:  # None, or "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"ray_address: there is no Ray cluster at {address!r} ({error}). Use host:port of its head, or "
+            "leave it out to start Ray on this machine."
+        ) from error
