@@ -5,8 +5,6 @@ makes the same plan, finds the finished shards by name, and goes on.
 """
 
 import contextlib
-import resource
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +17,7 @@ from nait_assets.extraction.progress import Progress
 from nait_assets.extraction.projection import Projector
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.extraction.spool import Manifest
-from nait_assets.extraction.worker import Job, Worker
+from nait_assets.extraction.worker import Job, Worker, peak_memory
 from nait_assets.lineage import Record
 from nait_assets.recipe import Extraction, RecipeError, fingerprint
 from nait_assets.resources.language_model import LanguageModel
@@ -68,7 +66,7 @@ class Outcome:
         n_truncated: Of the extracted ones, those that were cut to `max_tokens`.
         n_tokens: Tokens that the model read in this run.
         seconds: Wall time of reading and storing them, from the first batch on.
-        peak_memory_bytes: Most memory that the process has held so far: the GPU's on a GPU, else resident.
+        peak_memory_bytes: Most memory that this process or a worker has held so far: the GPU's on a GPU, else resident.
         device: Where the model runs.
         dtype: Of the forward pass.
         engine: Which processes read.
@@ -196,7 +194,7 @@ def extract(
         n_truncated=sum(manifest.n_truncated for manifest in manifests),
         n_tokens=progress.n_tokens,
         seconds=progress.seconds,
-        peak_memory_bytes=_peak_memory(device),
+        peak_memory_bytes=max([peak_memory(), *(manifest.peak_memory_bytes for manifest in manifests)]),
         device=str(device),
         dtype=str(model.resolved_dtype()).removeprefix("torch."),
         engine=options.engine,
@@ -238,16 +236,6 @@ def _read(shards: Sequence[Shard], job: Job, options: RunOptions, progress: Prog
     for manifest in ray_engine.read(shards, job, options):
         progress.advance(*sizes[manifest.shard])
         yield manifest
-
-
-def _peak_memory(device: Any) -> int:
-    """Most memory that this process has held so far, in bytes: the GPU's on a GPU, else resident."""
-    if device.type == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _require_context(config: Any, max_tokens: int) -> None:

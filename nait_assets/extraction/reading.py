@@ -104,6 +104,7 @@ class Reader:
         self.model, self.site, self.ends = model, site, ends
         self._projector = None if projector is None else projector.to(model.device)
         self._longest_packed = _longest_packed(model.network.config)
+        self._read_before: tuple[EncodedSample, ...] = ()  # the shortest sample that was read, once there is one
         attention.register()
         self.packs = _packs(model, site) if packs is None else packs
         if packs is None and not self.packs:
@@ -120,8 +121,8 @@ class Reader:
 
         Raises:
             NonFiniteActivations: A mean is NaN or infinite.
-            MemoryError: No sample of a batch of several fits in memory.
-            RuntimeError: Or they all fail for another reason.
+            MemoryError: No sample of a batch of several fits in memory, nor does one that was read before.
+            RuntimeError: Or they all fail for another reason, and so does one that was read before.
         """
         ahead: collections.deque[tuple[Batch, _Started | Exception]] = collections.deque()
         for batch in batches:
@@ -140,10 +141,16 @@ class Reader:
     def _complete(self, batch: Batch, started: "_Started | Exception") -> Reading:
         outcome = self._outcome(batch, started)
         reading = self._reading(batch, outcome)
-        if reading.pooled is None and len(batch) > 1:
+        if reading.samples:
+            self._read_before = (min((*reading.samples, *self._read_before), key=lambda one: len(one.token_ids)),)
+        elif len(batch) > 1 and not self._still_reads():
             assert isinstance(outcome, Exception)
             raise self._hopeless(batch, outcome) from outcome
         return reading
+
+    def _still_reads(self) -> bool:
+        """Whether a sample that was read before can be read again: then it is the samples that fail, not the model."""
+        return bool(self._read_before) and not isinstance(self._attempt(self._read_before), Exception)
 
     def _outcome(self, batch: Batch, started: "_Started | Exception") -> "PooledActivations | Exception":
         if isinstance(started, Exception):

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,8 @@ class Manifest:
         n_tokens: Their tokens.
         n_truncated: Of the samples, those that were cut.
         seconds: Wall time of reading them.
+        peak_memory_bytes: Most memory that the process that read them had held by then: the GPU's on a GPU, else
+            resident.
         rejected: Pairs of `sample_id` and reason.
         sha256: Of the Arrow file.
     """
@@ -37,6 +40,7 @@ class Manifest:
     n_tokens: int
     n_truncated: int
     seconds: float
+    peak_memory_bytes: int
     rejected: tuple[tuple[str, str], ...]
     sha256: str
 
@@ -74,7 +78,9 @@ class Spool:
         with pa.memory_map(str(self.path(manifest))) as source:
             return pa.ipc.open_file(source).read_all()
 
-    def write(self, shard: Shard, readings: Sequence[Reading], rows: Sequence[int], seconds: float) -> Manifest:
+    def write(
+        self, shard: Shard, readings: Sequence[Reading], rows: Sequence[int], seconds: float, peak_memory_bytes: int
+    ) -> Manifest:
         """Store a shard.
 
         Args:
@@ -82,6 +88,7 @@ class Spool:
             readings: Of its batches, in order.
             rows: Layers that the rows of a sample are.
             seconds: That reading took.
+            peak_memory_bytes: Of the process.
         """
         samples = [sample for reading in readings for sample in reading.samples]
         with replacing(self.folder / f"{shard.name}.arrow") as temporary:
@@ -95,6 +102,7 @@ class Spool:
             n_tokens=sum(len(sample.token_ids) for sample in samples),
             n_truncated=sum(sample.truncated for sample in samples),
             seconds=seconds,
+            peak_memory_bytes=peak_memory_bytes,
             rejected=tuple(pair for reading in readings for pair in reading.rejected),
             sha256=digest,
         )
@@ -117,8 +125,8 @@ def _table(
     pooled = [reading.pooled.columns for reading in readings if reading.pooled is not None]
     if not pooled:
         return schema.empty_table()
-    columns: dict[str, np.ndarray] = {
-        "sample_id": np.tile([sample.sample_id for sample in samples], len(rows)),
+    columns: dict[str, Any] = {
+        "sample_id": [sample.sample_id for sample in samples] * len(rows),
         "layer": np.repeat(np.asarray(rows, np.int16), len(samples)),
         "n_tokens": np.tile(np.asarray([len(sample.token_ids) for sample in samples], np.int32), len(rows)),
         "truncated": np.tile([sample.truncated for sample in samples], len(rows)),

@@ -1,6 +1,8 @@
 """What reads shards: a process with the model in memory. The local engine is one of these, a Ray actor holds one."""
 
 import platform
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -106,4 +108,14 @@ class Worker:
             for batch, reading in zip(shard.batches, readings, strict=False):
                 kept.append(reading)
                 advance(len(batch), sum(len(sample.token_ids) for sample in batch))
-            yield spool.write(shard, kept, self.job.rows, time.monotonic() - started)
+            yield spool.write(shard, kept, self.job.rows, time.monotonic() - started, peak_memory())
+
+
+def peak_memory() -> int:
+    """Most memory that this process has held so far, in bytes: the GPU's if it has used one, else resident."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

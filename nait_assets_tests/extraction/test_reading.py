@@ -461,6 +461,31 @@ def test_model_that_fails_on_every_sample_is_an_error(network: Any) -> None:
         next(given.read([BATCH]))
 
 
+def test_batch_of_bad_samples_is_rejected_while_good_ones_can_still_be_read(network: Any) -> None:
+    """Rows of one length may be bad together; hours of reading must not end there."""
+    bad = [with_token(sample, 400) for sample in BATCH[:2]]
+
+    first, second = reader(network, "mlp").read([BATCH, bad])
+
+    assert names(first) == ["long", "middle", "short"]
+    assert second.samples == ()
+    assert second.pooled is None
+    assert [name for name, _ in second.rejected] == ["long", "middle"]
+
+
+def test_model_that_fails_from_some_moment_on_is_an_error(network: Any) -> None:
+    """A GPU that is lost must not have the rest of the pool rejected."""
+    given = reader(network, "mlp").read([BATCH, BATCH])
+    next(given)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("unspecified launch failure")
+
+    network.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="fails on every one of 3 samples"):
+        next(given)
+
+
 def test_mistake_in_a_program_is_not_taken_for_a_bad_sample(network: Any) -> None:
     """To try again sample by sample would hide what is wrong."""
     calls = []

@@ -42,7 +42,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def write(spool: Spool) -> Manifest:
-    return spool.write(SHARD, READINGS, LAYERS, seconds=1.5)
+    return spool.write(SHARD, READINGS, LAYERS, seconds=1.5, peak_memory_bytes=7)
 
 
 def test_shard_comes_back_layer_by_layer(spool: Spool) -> None:
@@ -73,7 +73,7 @@ def test_rejected_samples_are_in_the_manifest_and_not_in_the_rows(spool: Spool) 
     """Their reasons must outlive the process that found them."""
     readings = [Reading((A,), pooled(A), (("b", "too long"),)), Reading((), None, (("c", "the same"),))]
 
-    spool.write(SHARD, readings, LAYERS, 1.0)
+    spool.write(SHARD, readings, LAYERS, 1.0, 7)
 
     found = spool.manifest(SHARD)
     assert found is not None
@@ -85,7 +85,7 @@ def test_shard_of_which_all_samples_were_rejected_has_no_rows(spool: Spool) -> N
     """It is finished all the same: it would be read for ever."""
     readings = [Reading((), None, tuple((one.sample_id, "too long") for one in SHARD.samples))]
 
-    spool.write(SHARD, readings, LAYERS, 1.0)
+    spool.write(SHARD, readings, LAYERS, 1.0, 7)
 
     found = spool.manifest(SHARD)
     assert found is not None
