@@ -29,7 +29,7 @@ from nait_assets.scoring.method import ScoringInputs, ranked
 from nait_assets.scoring.nait_standardized import METHOD
 from nait_assets.tables import CANDIDATE_POOL, STANDARDIZED_CENTROIDS, scores_table
 
-DIMENSIONS, SEEDS = (256, 512, 1024, 2048), (0, 1, 2)
+DIMENSIONS, SEEDS = (512, 1024, 2048), (0, 1, 2)
 
 
 def activations(warehouse: Warehouse, corpus: str) -> tuple[list[str], dict[int, np.ndarray]]:

@@ -78,7 +78,7 @@ def score(way: str, store: Store, n_samples: int, n_layers: int, width: int) -> 
             plain = NeuronStatistics(np.zeros(width, np.float32), np.ones(width, np.float32))
             statistics = dict.fromkeys(range(n_layers), plain)
             return cosines(activation_table.scan(snapshot), statistics, directions, n_samples)
-        activation_table._bound_memory(snapshot.connection, width)
+        snapshot.connection.execute("SET memory_limit = '4GiB'")  # its sums by sample do not fit in what a scan needs
         vectors = pa.array(np.concatenate([directions[layer].reshape(-1) for layer in directions]))
         feature = pa.table(
             {

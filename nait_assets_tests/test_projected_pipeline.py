@@ -117,7 +117,7 @@ def test_one_row_is_a_sample_projected_with_the_one_calibration(home: Path, neur
     with Warehouse(home=str(home)).tables.reading() as tables:
         flat = tables.read(CALIBRATION_STATISTICS).sort("layer")["components"].to_list()
     components = np.concatenate([np.array(row).reshape(-1, 48) for row in flat], axis=1)
-    assert components.shape == (DIMENSIONS // 8, 96)
+    assert components.shape == (DIMENSIONS // 4, 96)
     n_random = DIMENSIONS - len(components)
     matrix = np.concatenate([signs(0, layer, 48, n_random) for layer in values]).astype(np.float64)
     inside = z @ components.T

@@ -143,7 +143,7 @@ def _bound_memory(connection: duckdb.DuckDBPyConnection, n_numbers: int) -> None
         connection: Of the file.
         n_numbers: Of a row, four bytes each; a row group of 2,048 rows has to fit a few times.
     """
-    connection.execute(f"SET memory_limit = '{max(256, 6 * 2048 * 4 * n_numbers // 2**20)}MiB'")
+    connection.execute(f"SET memory_limit = '{max(128, 6 * 2048 * 4 * n_numbers // 2**20)}MiB'")
 
 
 def samples(snapshot: Snapshot) -> pl.DataFrame:

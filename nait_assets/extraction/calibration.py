@@ -22,7 +22,7 @@ from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import CALIBRATION_STATISTICS, VECTOR
 
-COMPONENT_SHARE = 8
+COMPONENT_SHARE = 4
 """One dimension in so many is a component."""
 
 

@@ -1,5 +1,6 @@
 """Conversations as token ids, and token ids as batches: what the model is going to read, in which order."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -104,7 +105,9 @@ def plain_text(messages: Sequence[dict[str, str]]) -> str:
     return "\n\n".join(PLAIN_HEADINGS[message["role"]] + message["content"] for message in messages)
 
 
-def plan(samples: Sequence[EncodedSample], batch_tokens: int, shard_tokens: int) -> list[Shard]:
+def plan(
+    samples: Sequence[EncodedSample], batch_tokens: int, shard_tokens: int, shard_samples: float = math.inf
+) -> list[Shard]:
     """Shards of batches: samples by length, longest first, as many to a batch as the budget holds.
 
     Longest first: a batch that does not fit in memory fails at the beginning. The plan depends on the samples and the
@@ -114,24 +117,31 @@ def plan(samples: Sequence[EncodedSample], batch_tokens: int, shard_tokens: int)
         samples: In any order.
         batch_tokens: Most tokens of a batch; a longer sample is a batch of its own.
         shard_tokens: Most tokens of a shard; a larger batch is a shard of its own.
+        shard_samples: Most samples of a shard, which its size in bytes depends on; a batch with more is a shard of its
+            own.
     """
     ordered = sorted(samples, key=lambda sample: (-len(sample.token_ids), sample.sample_id))
-    batches = _filled(ordered, lambda sample: len(sample.token_ids), batch_tokens)
-    shards = _filled(batches, lambda batch: sum(len(sample.token_ids) for sample in batch), shard_tokens)
+    batches = _filled(ordered, lambda sample: (len(sample.token_ids),), (batch_tokens,))
+    shards = _filled(
+        batches,
+        lambda batch: (sum(len(sample.token_ids) for sample in batch), len(batch)),
+        (shard_tokens, shard_samples),
+    )
     return [
         Shard(tuple(map(tuple, batches)), fingerprint([[sample.sample_id for sample in batch] for batch in batches]))
         for batches in shards
     ]
 
 
-def _filled(items: Sequence[Any], size: Callable[[Any], int], most: int) -> list[list[Any]]:
-    """Items in their order, in groups of at most a size; an item that is larger is a group of its own."""
+def _filled(items: Sequence[Any], sizes: Callable[[Any], tuple[int, ...]], most: tuple[float, ...]) -> list[list[Any]]:
+    """Items in their order, in groups none of whose sizes is over its limit; a larger item is a group of its own."""
     groups: list[list[Any]] = []
-    room = 0
+    room: tuple[float, ...] = ()
     for item in items:
-        if not groups or size(item) > room:
+        size = sizes(item)
+        if not groups or any(need > left for need, left in zip(size, room, strict=True)):
             groups.append([])
             room = most
         groups[-1].append(item)
-        room -= size(item)
+        room = tuple(left - need for need, left in zip(size, room, strict=True))
     return groups

@@ -28,6 +28,8 @@ ALGORITHM = "2"
 BATCH_TOKENS = {"cuda": 16384}
 """Tokens of a batch by kind of device: a GPU wants large ones; a CPU wants its tensors in the cache."""
 BATCH_TOKENS_ELSEWHERE = 1024
+SHARD_BYTES = 64 * 2**20
+"""Of a shard that is larger than one batch: what is in memory at once does not depend on how long the samples are."""
 
 
 @dataclass(frozen=True)
@@ -169,12 +171,13 @@ def extract(
     )
     device = model.resolved_device()
     batch_tokens = options.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS_ELSEWHERE)
-    tried = _rejected_before(store, corpus_name) if held.extraction_id == identity else frozenset()
-    shards = plan([sample for sample in encoded if sample.sample_id not in tried], batch_tokens, options.shard_tokens)
-    # Each by itself: a batch of which every sample fails would end the run.
-    shards += plan([sample for sample in encoded if sample.sample_id in tried], 1, options.shard_tokens)
     folder = store.path.parent / f"{store.path.stem}.spool" / identity
     job = Job(model, model.identity(), settings, ends, projector, site.width, site.layers, str(folder))
+    limits = options.shard_tokens, max(1, SHARD_BYTES // job.bytes_of_sample)
+    tried = _rejected_before(store, corpus_name) if held.extraction_id == identity else frozenset()
+    shards = plan([sample for sample in encoded if sample.sample_id not in tried], batch_tokens, *limits)
+    # Each by itself: a batch of which every sample fails would end the run.
+    shards += plan([sample for sample in encoded if sample.sample_id in tried], 1, *limits)
     progress = Progress(corpus_name, [(len(shard.samples), shard.n_tokens) for shard in shards], say)
     with contextlib.closing(progress):
         manifests = _manifests(shards, job, options, progress)

@@ -136,7 +136,12 @@ def _table(
         if field.name in columns:
             arrays.append(pa.array(columns[field.name], field.type))
             continue
-        values = np.concatenate([part[field.name] for part in pooled]).swapaxes(0, 1)
-        flat = pa.array(np.ascontiguousarray(values).reshape(-1), field.type.value_type)
-        arrays.append(pa.FixedSizeListArray.from_arrays(flat, field.type.list_size))
+        width = field.type.list_size
+        values = np.empty((len(rows), len(samples), width), pooled[0][field.name].dtype)
+        begin = 0
+        for part in (of_batch[field.name] for of_batch in pooled):
+            values[:, begin : begin + len(part)] = part.swapaxes(0, 1)
+            begin += len(part)
+        flat = pa.array(values.reshape(-1), field.type.value_type)
+        arrays.append(pa.FixedSizeListArray.from_arrays(flat, width))
     return pa.table(arrays, schema=schema)

@@ -58,6 +58,12 @@ class Job:
         return shard_schema(self.projector.dimensions, False, self.projector.n_strongest)
 
     @property
+    def bytes_of_sample(self) -> int:
+        """Bytes of a sample's vectors in a shard."""
+        lists = [field.type for field in self.schema if pa.types.is_fixed_size_list(field.type)]
+        return len(self.rows) * sum(kind.list_size * kind.value_type.bit_width // 8 for kind in lists)
+
+    @property
     def spool(self) -> Spool:
         """Where finished shards go."""
         return Spool(Path(self.folder), self.schema)

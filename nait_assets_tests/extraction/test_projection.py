@@ -197,14 +197,14 @@ def with_components(
 
 @pytest.mark.parametrize("widths", [(48, 48), (5, 3, 30)], ids=str)
 def test_components_are_kept_as_they_are_and_the_rest_is_projected(widths: tuple[int, ...]) -> None:
-    """[V z, S (z - V'V z) / sqrt(r)], with matrices over the neurons of all layers."""
+    """[V z, w S (z - V'V z) / sqrt(r)], with matrices over the neurons of all layers."""
     statistics, activations = network(*widths)
     components, matrix = with_components(statistics, n=4)
     found = Projector(statistics, 16, 5, components).project(activations)
     z = literal_z(statistics, activations)
     inside = np.array([[sum(v * x) for v in matrix] for x in z])
     drawn = np.concatenate([signs(5, layer, a.shape[1], 12) for layer, a in activations.items()]).astype(np.float64)
-    outside = (z - inside @ matrix) @ drawn / np.sqrt(12)
+    outside = 0.6 * (z - inside @ matrix) @ drawn / np.sqrt(12)
     assert found.shape == (N_SAMPLES, 16)
     np.testing.assert_allclose(found, np.concatenate([inside, outside], axis=1), rtol=1e-4, atol=1e-3)
 
