@@ -95,7 +95,7 @@ class DeviceProjector:
 
         self.n_strongest = projector.n_strongest
         self.n_random = projector.dimensions - projector.n_components
-        self.outside_scale = (OUTSIDE_WEIGHT if projector.components else 1.0) * self.n_random**-0.5
+        self.outside_scale = (OUTSIDE_WEIGHT if projector.n_components else 1.0) * self.n_random**-0.5
         self.means, self.scales, self.components, self.signs = {}, {}, {}, {}
         self.overlap = torch.zeros(projector.n_components, self.n_random, device=device)
         for layer, statistics in projector.statistics.items():

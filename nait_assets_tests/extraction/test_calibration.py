@@ -160,8 +160,8 @@ def test_another_model_is_calibrated_anew(
     assert calibrated(pool_of(20), other, warehouse)[1] is not None
 
 
-@pytest.mark.parametrize(("dimensions", "n_components"), [(32, 4), (64, 5)])
-def test_one_dimension_in_eight_is_a_component_of_the_sample(
+@pytest.mark.parametrize(("dimensions", "n_components"), [(16, 4), (64, 5)])
+def test_one_dimension_in_four_is_a_component_of_the_sample(
     model: LanguageModel, warehouse: Warehouse, dimensions: int, n_components: int
 ) -> None:
     """Six samples span five dimensions about their mean, so there are no more components than that."""
