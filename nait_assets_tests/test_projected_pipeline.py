@@ -121,7 +121,7 @@ def test_one_row_is_a_sample_projected_with_the_one_calibration(home: Path, neur
     n_random = DIMENSIONS - len(components)
     matrix = np.concatenate([signs(0, layer, 48, n_random) for layer in values]).astype(np.float64)
     inside = z @ components.T
-    expected = np.concatenate([inside, 0.6 * (z - inside @ components) @ matrix / np.sqrt(n_random)], axis=1)
+    expected = np.concatenate([inside, 0.7 * (z - inside @ components) @ matrix / np.sqrt(n_random)], axis=1)
     with Warehouse(home=str(home)).activations(corpus).reading() as snapshot:
         assert activation_table.layers_of(snapshot) == [NETWORK]
         assert activation_table.samples(snapshot)["sample_id"].to_list() == names
@@ -180,8 +180,8 @@ def test_scores_resemble_those_of_every_neuron(make: MakeRecipe, home: Path, neu
             scores.append([score for (score,) in snapshot.connection.execute(query).fetchall()])
     exact, rough, close = np.array(scores)
     assert np.abs(rough - exact).max() < 4 / np.sqrt(DIMENSIONS)
-    assert np.abs(close - exact).max() < 0.3
-    assert np.corrcoef(close, exact)[0, 1] > 0.95
+    assert np.abs(close - exact).max() < 0.1
+    assert np.corrcoef(close, exact)[0, 1] > 0.99
 
 
 def test_a_second_run_makes_nothing_and_status_is_clean(make: MakeRecipe, home: Path) -> None:

@@ -7,7 +7,7 @@ leading principal components of the calibration sample's z. What is kept is
 
 where S has r rows of random signs (Achlioptas 2003). Inner products, and so cosines, are exact within the components
 and kept within about w^2 / sqrt(r) of the norms' product outside of them. Without the components the error is that of
-the whole norm, which is as large as the differences between candidates. The weight w = 0.6 trades that error against
+the whole norm, which is as large as the differences between candidates. The weight w = 0.7 trades that error against
 what is lost of the products outside: of 0, 0.25, 0.5, 0.7 and 1, those beside it ranked best on two pools
 (`benchmarks/projection.py`).
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NETWORK = -1
 """Stands for a layer in tables where a row is the whole network."""
 N_STRONGEST = 64
-OUTSIDE_WEIGHT = 0.6
+OUTSIDE_WEIGHT = 0.7
 """Of what lies outside of the components."""
 
 
