@@ -11,6 +11,7 @@ import pytest
 
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
+from nait_assets.selection.subset import SUBSET_FILES
 from nait_assets_tests.command import materializations, metadata_of, nait, quick_home, run
 from nait_assets_tests.conftest import conversation, in_domain_rows, pool_rows, write_jsonl
 
@@ -85,12 +86,7 @@ def test_a_run_leaves_a_folder_for_each_subset_and_a_file_for_each_feature(recip
     for method in METHODS:
         for target in recipe.targets:
             folder = home / "subsets" / method / target / "0.30"
-            assert {file.name for file in folder.iterdir()} == {
-                "train.jsonl",
-                "train.parquet",
-                "manifest.json",
-                "README.md",
-            }
+            assert {file.name for file in folder.iterdir()} == set(SUBSET_FILES)
             assert len((folder / "train.jsonl").read_text().splitlines()) == 6  # ceil(0.30 x 20)
     features = {str(file.relative_to(home / "features")) for file in (home / "features").rglob("*.safetensors")}
     assert features == {

@@ -15,6 +15,7 @@ from nait_assets.planning import Plan, Step, by_reasons, runs_of
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
+from nait_assets.selection.subset import SUBSET_FILES
 
 MakeRecipe = Callable[..., Recipe]
 EVERYTHING = {"methods": ["nait", "nait_standardized", "random"], "ratios": [0.3]}
@@ -117,7 +118,7 @@ def leave_files(home: Path) -> None:
     for method in ("nait", "nait_standardized", "random"):
         for target in ("code", "math", "all"):
             folder = home / "subsets" / method / target / "0.30"
-            files += [folder / name for name in ("train.jsonl", "train.parquet", "README.md", "manifest.json")]
+            files += [folder / name for name in SUBSET_FILES]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

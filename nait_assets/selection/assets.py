@@ -15,11 +15,12 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring.assets import METHODS
+from nait_assets.selection.exports import Exports
 from nait_assets.selection.subset import best_rows, dataset_card, write_folder
 from nait_assets.tables import CANDIDATE_POOL, SUBSETS, content_version, scores_table
 
 ROOM = "selection"
-ALGORITHM = "1"
+ALGORITHM = "2"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -64,6 +65,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
             )
         record = lineage.record_of(context, content_version(rows, ("rank",)), snapshot.inputs)
         folder = subset_folder(warehouse, method, target, ratio)
+        exports = Exports.of(rows, f"{method}_{target}_{ratio}", [source.source for source in recipe.candidates])
         card = dataset_card(
             method,
             METHODS[method].description,
@@ -73,8 +75,9 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
             len(scores),
             recipe.model.source,
             record.inputs,
+            exports.card(),
         )
-        write_folder(folder, rows, _manifest(record, method, target, ratio, recipe, warehouse), card)
+        write_folder(folder, rows, _manifest(record, method, target, ratio, recipe, warehouse), card, exports)
         with warehouse.tables.writing() as transaction:
             transaction.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
             transaction.put_record(record)

@@ -11,8 +11,9 @@ import polars as pl
 
 from nait_assets.recipe import subset_size
 from nait_assets.resources.files import sha256
+from nait_assets.selection.exports import EXPORTED_FILES, Exports
 
-HASHED_FILES = ("train.jsonl", "train.parquet", "README.md")
+HASHED_FILES = ("train.jsonl", "train.parquet", *EXPORTED_FILES, "README.md")
 SUBSET_FILES = (*HASHED_FILES, "manifest.json")
 
 
@@ -25,16 +26,17 @@ def best_rows(scores: pl.DataFrame, ratio: str) -> pl.DataFrame:
     )
 
 
-def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], card: str) -> None:
-    """Write a subset's folder: the rows in both formats, the manifest with their hashes, the card.
+def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], card: str, exports: Exports) -> None:
+    """Write a subset's folder: the rows, the files for other tools, the card, and the manifest with all their hashes.
 
     The folder appears whole: it is written beside its place, and takes it at the end.
 
     Args:
         folder: `<home>/subsets/<method>/<target>/<ratio>`.
         rows: Columns `rank`, `score`, `sample_id`, `messages`, `topic`, `source`, `source_row`, best first.
-        manifest: What the subset rests on; row count and file hashes are added.
+        manifest: What the subset rests on; counts and file hashes are added.
         card: The data-set card, README.md.
+        exports: The rows in the formats of other tools.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -43,9 +45,10 @@ def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], 
             for row in rows.select("messages", "sample_id").iter_rows(named=True):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         rows.write_parquet(temporary / "train.parquet")
+        exports.write(temporary, rows)
         (temporary / "README.md").write_text(card, encoding="utf-8")
-        files = {name: sha256(temporary / name) for name in HASHED_FILES}
-        full = {**manifest, "n_rows": len(rows), "files": {name: {"sha256": digest} for name, digest in files.items()}}
+        files = {name: {"sha256": sha256(temporary / name)} for name in HASHED_FILES}
+        full = {**manifest, "n_rows": len(rows), "exports": exports.counts(), "files": files}
         (temporary / "manifest.json").write_text(
             json.dumps(full, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
         )
@@ -74,6 +77,7 @@ def dataset_card(
     n_candidates: int,
     model: str,
     lineage: Mapping[str, str],
+    files: str,
 ) -> str:
     """The README.md of a subset: front matter that `datasets` reads, and where the rows come from.
 
@@ -86,6 +90,7 @@ def dataset_card(
         n_candidates: In the pool.
         model: As the recipe names it.
         lineage: Version of each direct input.
+        files: What each file is, as Markdown.
     """
     inputs = "\n".join(f"| `{name}` | `{version}` |" for name, version in sorted(lineage.items()))
     return f"""---
@@ -103,9 +108,9 @@ tags:
 
 {description}
 
-The best {ratio} of the pool, read with `{model}`. `train.parquet` has rank, score and source of each row; `train.jsonl`
-the conversations alone. `manifest.json` holds everything that the selection rests on. The rows keep the licence of the
-pool that they were chosen from.
+The best {ratio} of the pool, read with `{model}`. The rows keep the licence of the pool that they were chosen from.
+
+{files}
 
 | input | version |
 |---|---|

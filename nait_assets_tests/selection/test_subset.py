@@ -13,10 +13,19 @@ import polars as pl
 import pytest
 
 from nait_assets.scoring.method import ranked
+from nait_assets.selection.exports import Exports
 from nait_assets.selection.subset import best_rows, dataset_card, write_folder
 from nait_assets.tables import MESSAGES
 
-FILES = {"README.md", "manifest.json", "train.jsonl", "train.parquet"}
+FILES = {
+    "README.md",
+    "alpaca.json",
+    "croissant.json",
+    "dataset_info.json",
+    "manifest.json",
+    "train.jsonl",
+    "train.parquet",
+}
 
 
 def scores(n: int) -> pl.DataFrame:
@@ -49,18 +58,19 @@ def rows(*names: str) -> pl.DataFrame:
     )
 
 
-def card(n_rows: int) -> str:
-    """A data-set card."""
-    return dataset_card(
-        "nait", "The paper's rule.", "math", "0.10", n_rows, 20, "a-model", {"scoring/nait[math]": "v1"}
-    )
+def write(path: Path, chosen: pl.DataFrame, manifest: dict[str, Any]) -> None:
+    """Write a folder with its card."""
+    exports = Exports.of(chosen, "nait_math_0.10", ["pool.jsonl"])
+    inputs = {"scoring/nait[math]": "v1"}
+    card = dataset_card("nait", "The paper's rule.", "math", "0.10", len(chosen), 20, "a-model", inputs, exports.card())
+    write_folder(path, chosen, manifest, card, exports)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A written folder of two rows."""
     path = tmp_path / "subsets" / "nait" / "math" / "0.10"
-    write_folder(path, rows("a", "b"), {"method": "nait"}, card(2))
+    write(path, rows("a", "b"), {"method": "nait"})
     return path
 
 
@@ -112,7 +122,7 @@ def test_manifest_has_the_true_hash_of_every_other_file(folder: Path) -> None:
 
 def test_the_same_subset_is_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     """Two people with one recipe can compare hashes."""
-    write_folder(tmp_path / "again", rows("a", "b"), {"method": "nait"}, card(2))
+    write(tmp_path / "again", rows("a", "b"), {"method": "nait"})
     assert contents(tmp_path / "again") == contents(folder)
 
 
@@ -151,7 +161,7 @@ def test_card_says_what_was_chosen_from_what(folder: Path) -> None:
 def test_a_folder_is_replaced_whole(folder: Path) -> None:
     """A file of the old subset must not stay among those of the new one, where a glob would train on it."""
     (folder / "train-00002.parquet").write_bytes(b"old")
-    write_folder(folder, rows("c"), {"method": "nait"}, card(1))
+    write(folder, rows("c"), {"method": "nait"})
     assert set(contents(folder)) == FILES
     assert pl.read_parquet(folder / "train.parquet")["sample_id"].to_list() == ["c"]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -163,7 +173,7 @@ def test_a_failure_while_writing_leaves_what_was_there(folder: Path, there_befor
     target = folder if there_before else folder.with_name("0.30")
     before = contents(folder)
     with pytest.raises(TypeError, match="not JSON serializable"):
-        write_folder(target, rows("c"), {"method": object()}, card(1))
+        write(target, rows("c"), {"method": object()})
     assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
