@@ -1,45 +1,68 @@
 """The automation condition, by real ticks on an instance in memory; versions are reported instead of computed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.events import DagsterEvent, DagsterEventType
 
 from nait_assets.definitions import build_definitions
 from nait_assets.lineage import reference
 from nait_assets.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
-FIELDS: dict[str, Any] = {"methods": ["nait", "nait_standardized"], "ratios": [0.3]}
+METHODS = ["nait", "nait_standardized"]
+CAPABILITIES = ("code", "math")
+FIELDS: dict[str, Any] = {"methods": METHODS, "ratios": [0.3]}
+MATH_ALONE = {"capabilities": {"math": {"source": "math.jsonl"}}}
+
+POOL, MATH = "corpora/candidate_pool", "corpora/in_domain_set[math]"
+CONTAMINATED = "corpora/contaminated_candidates"
+READ_POOL, READ_MATH = "extraction/candidate_activations", "extraction/in_domain_activations[math]"
+
+
+def named(key: dg.AssetKey, partition: str | None) -> str:
+    return reference("/".join(key.path), partition)
+
+
+def key_and_partition(name: str) -> tuple[dg.AssetKey, str | None]:
+    asset, _, partition = name.rstrip("]").partition("[")
+    return dg.AssetKey(asset.split("/")), partition or None
 
 
 @dataclass
 class Automation:
-    """Dagster's daemon in small: ticks, and what each of them requests is made at once."""
+    """Dagster's daemon in small: ticks, and what each of them requests is made at once.
+
+    Attributes:
+        instance: In memory.
+        defs: Replaced where the code location is loaded again.
+        unchanged: Outputs that have the same content whenever they are made; all others have new content.
+    """
 
     instance: dg.DagsterInstance
     defs: dg.Definitions
-    cursor: Any = None
-    unchanged: set[str] = field(default_factory=set)
-    n_made: int = 0
+    unchanged: set[str] = field(default_factory=lambda: {CONTAMINATED})
+    _cursor: Any = None
+    _n_made: int = 0
 
-    def tick(self) -> list[tuple[dg.AssetKey, str | None]]:
+    def tick(self) -> list[str]:
         """What one tick requests."""
-        result = dg.evaluate_automation_conditions(defs=self.defs, instance=self.instance, cursor=self.cursor)
-        self.cursor = result.cursor
+        result = dg.evaluate_automation_conditions(defs=self.defs, instance=self.instance, cursor=self._cursor)
+        self._cursor = result.cursor
         keys = self.defs.resolve_asset_graph().get_all_asset_keys()
-        return [(key, partition) for key in sorted(keys) for partition in result.get_requested_partitions(key)]
+        return sorted(named(key, partition) for key in keys for partition in result.get_requested_partitions(key))
 
-    def make(self, key: dg.AssetKey, partition: str | None) -> None:
-        """Report an output with new content, or with the same if it is one of `unchanged`."""
-        self.n_made += 1
-        name = reference("/".join(key.path), partition)
-        version = "same" if name in self.unchanged else str(self.n_made)
-        tags = {"dagster/data_version": version}
-        self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition, tags=tags))
+    def make(self, *names: str) -> None:
+        """Report outputs as materialized."""
+        for name in names:
+            self._n_made += 1
+            key, partition = key_and_partition(name)
+            tags = {"dagster/data_version": "same" if name in self.unchanged else str(self._n_made)}
+            self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition, tags=tags))
 
     def make_everything(self) -> None:
         """The first load, which a person requests."""
@@ -47,43 +70,74 @@ class Automation:
         for key in graph.toposorted_asset_keys:
             definition = graph.get(key).partitions_def
             for partition in definition.get_partition_keys() if definition else [None]:
-                self.make(key, partition)
+                self.make(named(key, partition))
+
+    def begin(self, name: str) -> dg.DagsterRun:
+        """A run of one output that has begun; the output is in progress until the run ends."""
+        key, partition = key_and_partition(name)
+        return self.instance.create_run_for_job(
+            self.defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={key}),
+            asset_selection=frozenset({key}),
+            tags={"dagster/partition": partition} if partition else {},
+            status=dg.DagsterRunStatus.STARTED,
+        )
+
+    def succeed(self, run: dg.DagsterRun) -> None:
+        """End a run well, after its output was made."""
+        self.instance.report_dagster_event(
+            DagsterEvent(DagsterEventType.RUN_SUCCESS.value, run.job_name), run_id=run.run_id
+        )
 
     def settle(self) -> set[str]:
-        """Tick until nothing is requested any more; all that was."""
+        """Tick until nothing is requested any more; all that was, each output once."""
         requested: set[str] = set()
-        for _ in range(12):
-            wanted = self.tick()
-            if not wanted:
-                return requested
-            for key, partition in wanted:
-                self.make(key, partition)
-            requested |= {reference("/".join(key.path), partition) for key, partition in wanted}
-        raise AssertionError(f"still requested after twelve ticks: {wanted}")
+        while wanted := self.tick():
+            assert not requested & set(wanted), "an output is made twice for one change"
+            self.make(*wanted)
+            requested |= set(wanted)
+        return requested
+
+
+Automate = Callable[..., Automation]
 
 
 @pytest.fixture
-def automation(make_recipe: MakeRecipe, tmp_path: Path) -> Iterator[Automation]:
-    """A recipe whose outputs have all been made and seen."""
+def automate(make_recipe: MakeRecipe, tmp_path: Path) -> Iterator[Automate]:
+    """From fields of a recipe to its outputs, all of them made and seen."""
     with dg.DagsterInstance.ephemeral() as instance:
-        automation = Automation(instance, build_definitions(make_recipe(**FIELDS), tmp_path))
-        automation.tick()
-        automation.make_everything()
-        automation.settle()
-        yield automation
+
+        def automate(**fields: Any) -> Automation:
+            automation = Automation(instance, build_definitions(make_recipe(**{**FIELDS, **fields}), tmp_path))
+            automation.make_everything()
+            assert automation.tick() == []
+            return automation
+
+        yield automate
 
 
-MATH = dg.AssetKey(["corpora", "in_domain_set"])
+@pytest.fixture
+def automation(automate: Automate) -> Automation:
+    """The recipe as it is."""
+    return automate()
 
 
-def column(*targets: str) -> set[str]:
-    """Scores and subsets of targets."""
-    return {
-        name
-        for method in FIELDS["methods"]
-        for target in targets
-        for name in (f"scoring/{method}_scores[{target}]", f"selection/{method}_subset[{target}|0.30]")
-    }
+def features(*capabilities: str) -> set[str]:
+    """Both features of capabilities."""
+    return {f"features/{name}[{c}]" for name in ("nait_directions", "standardized_centroids") for c in capabilities}
+
+
+def scores(*targets: str, methods: Iterable[str] = METHODS) -> set[str]:
+    return {f"scoring/{method}_scores[{target}]" for method in methods for target in targets}
+
+
+def subsets(*targets: str, ratio: str = "0.30", methods: Iterable[str] = METHODS) -> set[str]:
+    return {f"selection/{method}_subset[{target}|{ratio}]" for method in methods for target in targets}
+
+
+EVERY_TARGET = (*CAPABILITIES, "all")
+READ = {READ_POOL, *(f"extraction/in_domain_activations[{name}]" for name in CAPABILITIES)}
+EVERY_FEATURE = {"features/neuron_statistics", *features(*CAPABILITIES)}
+EVERY_SUBSET = scores(*EVERY_TARGET) | subsets(*EVERY_TARGET)
 
 
 def test_the_first_load_is_left_to_a_person(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -100,60 +154,155 @@ def test_nothing_is_requested_while_nothing_changes(automation: Automation) -> N
 
 def test_an_input_that_is_made_again_with_the_same_content_requests_nothing(automation: Automation) -> None:
     """A nightly check of the sources that finds nothing new is free. Dagster's own `eager` would run all of it."""
-    automation.unchanged.add("corpora/in_domain_set[math]")
-    automation.make(MATH, "math")
+    automation.unchanged.add(MATH)
+    automation.make(MATH)
     automation.settle()
-    automation.make(MATH, "math")
+    automation.make(MATH)
     assert automation.settle() == set()
 
 
 def test_new_examples_request_their_column_and_the_comprehensive_target(automation: Automation) -> None:
     """The pool, the other capability and its subsets are left alone."""
-    automation.make(MATH, "math")
-    below = {"extraction/in_domain_activations", "features/nait_directions", "features/standardized_centroids"}
-    assert automation.settle() == {f"{name}[math]" for name in below} | column("math", "all")
+    automation.make(MATH)
+    column = scores("math", "all") | subsets("math", "all")
+    assert automation.settle() == {CONTAMINATED, READ_MATH} | features("math") | column
 
 
 def test_a_change_stops_where_it_has_no_effect(automation: Automation) -> None:
-    """Directions that come out the same spare every score and subset that rests on them."""
-    features = {"features/nait_directions[math]", "features/standardized_centroids[math]"}
-    automation.unchanged |= features
-    for name in sorted(features):
-        automation.make(dg.AssetKey(name.partition("[")[0].split("/")), "math")
+    """Features that come out the same spare every score and subset that rests on them."""
+    automation.unchanged |= features("math")
+    automation.make(*sorted(features("math")))
     automation.settle()
-    automation.make(MATH, "math")
-    assert automation.settle() == {"extraction/in_domain_activations[math]", *features}
+    automation.make(MATH)
+    assert automation.settle() == {CONTAMINATED, READ_MATH} | features("math")
 
 
 def test_a_changed_pool_requests_all_but_the_directions(automation: Automation) -> None:
     """A NAIT direction rests on its examples alone; all else is measured against the pool."""
-    automation.make(dg.AssetKey(["corpora", "candidate_pool"]), None)
-    features = {
-        "features/neuron_statistics",
-        *(f"features/standardized_centroids[{name}]" for name in ("code", "math")),
-    }
-    assert automation.settle() == {"extraction/candidate_activations"} | features | column("code", "math", "all")
+    automation.make(POOL)
+    directions = {f"features/nait_directions[{name}]" for name in CAPABILITIES}
+    assert automation.settle() == {CONTAMINATED, READ_POOL} | EVERY_FEATURE - directions | EVERY_SUBSET
 
 
-def test_a_new_ratio_requests_its_cells(automation: Automation, make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    """Found when the code location is loaded again."""
-    automation.defs = build_definitions(make_recipe(**{**FIELDS, "ratios": [0.3, 0.5]}), tmp_path)
-    cells = {
-        f"selection/{method}_subset[{target}|0.50]"
-        for method in FIELDS["methods"]
-        for target in ("code", "math", "all")
-    }
-    assert automation.settle() == cells
-
-
-def test_a_removed_capability_requests_scores_again(
-    automation: Automation, make_recipe: MakeRecipe, tmp_path: Path
+@pytest.mark.parametrize(
+    ("before", "after", "requested"),
+    [
+        pytest.param({}, {"ratios": [0.3, 0.5]}, subsets(*EVERY_TARGET, ratio="0.50"), id="ratio added"),
+        pytest.param({}, {"model": {"source": "another"}}, READ | EVERY_FEATURE | EVERY_SUBSET, id="model changed"),
+        pytest.param({}, {"extraction": {"layers": [0]}}, READ | EVERY_FEATURE | EVERY_SUBSET, id="layers changed"),
+        pytest.param(
+            {"methods": ["nait"]},
+            {},
+            EVERY_FEATURE - {f"features/nait_directions[{name}]" for name in CAPABILITIES}
+            | scores(*EVERY_TARGET, methods=["nait_standardized"])
+            | subsets(*EVERY_TARGET, methods=["nait_standardized"]),
+            id="method added",
+        ),
+        pytest.param(
+            MATH_ALONE,
+            {},
+            {MATH, "corpora/in_domain_set[code]", CONTAMINATED, "extraction/in_domain_activations[code]"}
+            | features("code")
+            | scores(*EVERY_TARGET)
+            | subsets("code", "all"),
+            id="capability added",
+        ),
+        pytest.param({}, MATH_ALONE, {MATH} | scores("math", "all") | subsets("all"), id="capability removed"),
+    ],
+)
+def test_a_changed_recipe_requests_what_reads_the_change(
+    automate: Automate,
+    make_recipe: MakeRecipe,
+    tmp_path: Path,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    requested: set[str],
 ) -> None:
-    """No input has a new version then: only the code version tells that `all` is another target now."""
-    automation.unchanged |= {f"corpora/in_domain_set[{name}]" for name in ("code", "math")}
-    automation.make(MATH, "math")
-    automation.settle()
-    automation.defs = build_definitions(
-        make_recipe(**FIELDS, capabilities={"math": {"source": "math.jsonl"}}), tmp_path
-    )
-    assert automation.settle() == {"corpora/in_domain_set[math]"} | column("math", "all")
+    """Each output once, when the code location is loaded again.
+
+    A column of math whose code version changed with the list of capabilities comes out the same, and stops there. No
+    input has a new version when a capability goes: only the code version tells that `all` is another target now.
+    """
+    automation = automate(**before)
+    if MATH in requested:
+        automation.unchanged |= {MATH, *scores("math")}
+        automation.make(MATH, *sorted(scores("math")))
+        automation.settle()
+    automation.defs = build_definitions(make_recipe(**{**FIELDS, **after}), tmp_path)
+    assert automation.settle() - {CONTAMINATED} == requested - {CONTAMINATED}
+
+
+@pytest.mark.parametrize("tick_in_between", [False, True], ids=["between two ticks", "over a tick"])
+@pytest.mark.parametrize(("changed", "failing"), [(MATH, READ_MATH), (POOL, READ_POOL)])
+def test_a_failed_run_is_tried_once_more_for_each_change(
+    automation: Automation, changed: str, failing: str, tick_in_between: bool
+) -> None:
+    """A reader of the news sees one retry; what fails for a reason of its own must not run for ever."""
+
+    def fail() -> bool:
+        """Whether one tick requests the output, whose run then fails."""
+        wanted = automation.tick()
+        automation.make(*(name for name in wanted if name != failing))
+        if failing in wanted:
+            run = automation.begin(failing)
+            if tick_in_between:
+                assert failing not in automation.tick()
+            automation.instance.report_run_failed(run)
+        return failing in wanted
+
+    automation.make(changed)
+    assert [fail() for _ in range(5)] == [True, True, False, False, False]
+    automation.make(changed)
+    assert failing in automation.tick()
+
+
+def test_a_retry_waits_for_the_inputs(automation: Automation) -> None:
+    """It is not forgotten because an input was being made when the run failed."""
+    automation.make(MATH)
+    automation.tick()
+    automation.make(CONTAMINATED)
+    reading = automation.begin(READ_MATH)
+    automation.tick()
+    making = automation.begin(MATH)
+    automation.instance.report_run_failed(reading)
+    assert automation.tick() == []
+    automation.succeed(making)
+    assert automation.tick() == [READ_MATH]
+
+
+@pytest.mark.parametrize("n_ticks", [0, 2])
+def test_an_update_that_lands_while_a_run_reads_the_old_data_is_not_lost(automation: Automation, n_ticks: int) -> None:
+    """The run may have read its input before the update; nothing else would ever tell that its output is old.
+
+    Without a tick in between, request, update and end of the run fall into one window: the case that Dagster's
+    `since_last_handled`, and `since` of a request, forget.
+    """
+    automation.make(MATH)
+    assert automation.tick() == [CONTAMINATED, READ_MATH]
+    automation.make(CONTAMINATED)
+    run = automation.begin(READ_MATH)
+    automation.make(MATH)
+    seen = [name for _ in range(n_ticks) for name in automation.tick()]
+    automation.make(READ_MATH)
+    automation.succeed(run)
+    assert READ_MATH not in seen
+    assert READ_MATH in automation.tick()
+
+
+def test_an_output_waits_for_all_work_upstream(automation: Automation) -> None:
+    """Pool and examples are read side by side, and take different times.
+
+    Scores of the new pool against features of the old examples would be thrown away, or fail.
+    """
+    automation.make(POOL, MATH)
+    assert set(automation.tick()) == {CONTAMINATED, READ_POOL, READ_MATH}
+    automation.make(CONTAMINATED)
+    slow = automation.begin(READ_MATH)
+    automation.make(READ_POOL)
+    meanwhile = automation.settle()
+    centroid_of_code = "features/standardized_centroids[code]"
+    column_of_code = scores("code") | subsets("code")
+    assert meanwhile == {"features/neuron_statistics", centroid_of_code} | column_of_code
+    automation.make(READ_MATH)
+    automation.succeed(slow)
+    assert automation.settle() == features("math") | scores("math", "all") | subsets("math", "all")
