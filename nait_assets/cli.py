@@ -336,7 +336,8 @@ def execute() -> int:
     """
     import dagster as dg
 
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    for annoyance in (dg.BetaWarning, dg.PreviewWarning):
+        warnings.filterwarnings("ignore", category=annoyance)
     logging.basicConfig(format="  %(message)s", level=logging.WARNING)
     logging.getLogger("nait_assets").setLevel(logging.INFO)
     from nait_assets.recipe import RecipeError

@@ -7,12 +7,19 @@ record of the versions of the inputs that were really read, in the same file and
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-RECORD_COLUMNS = "asset VARCHAR, partition VARCHAR, code_version VARCHAR, data_version VARCHAR, inputs VARCHAR"
+from nait_assets import openlineage
+
+RECORD_COLUMNS = ("asset", "partition", "code_version", "data_version", "inputs", "content", "run_id", "made_at")
+
+RECIPE_FILE = "nait/recipe"
+"""Key of an asset's metadata that names the file of the recipe that it is of."""
 
 
 def reference(asset: str, partition: str | None = None) -> str:
@@ -30,6 +37,9 @@ class Record:
         code_version: Of the asset when it wrote this.
         data_version: Hash of the content.
         inputs: Version of each input that was read, by `reference`; sources and models stand beside assets.
+        content: Hash of the values, where the data version is one of what they were made from; else "".
+        run_id: Of the Dagster run that made it, or "".
+        made_at: UTC, ISO 8601, or "".
     """
 
     asset: str
@@ -37,20 +47,26 @@ class Record:
     code_version: str
     data_version: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    content: str = ""
+    run_id: str = ""
+    made_at: str = ""
 
     @property
     def reference(self) -> str:
         """The name of this output as an input of another."""
         return reference(self.asset, self.partition)
 
-    def row(self) -> tuple[str, str, str, str, str]:
-        """The record as a row of `lineage.versions`."""
-        return self.asset, self.partition, self.code_version, self.data_version, json.dumps(self.inputs, sort_keys=True)
+    def row(self) -> tuple[str, ...]:
+        """The record as a row of `lineage.versions`, columns `RECORD_COLUMNS`."""
+        return tuple(
+            json.dumps(dict(self.inputs), sort_keys=True) if name == "inputs" else getattr(self, name)
+            for name in RECORD_COLUMNS
+        )
 
     @classmethod
-    def from_row(cls, row: tuple[str, str, str, str, str]) -> "Record":
-        """The record in a row of `lineage.versions`."""
-        return cls(*row[:4], json.loads(row[4]))
+    def from_row(cls, row: Mapping[str, str]) -> "Record":
+        """The record in a row of `lineage.versions`; what an earlier version of this project did not write is ""."""
+        return cls(**{**row, "inputs": json.loads(row["inputs"])})
 
 
 def upstream(records: Mapping[str, Record], inputs: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -66,6 +82,7 @@ def upstream(records: Mapping[str, Record], inputs: Iterable[str]) -> dict[str, 
             "code_version": record.code_version,
             "data_version": record.data_version,
             "inputs": dict(record.inputs),
+            **({"content": record.content} if record.content else {}),
         }
         pending.extend(record.inputs)
     return dict(sorted(found.items()))
@@ -85,15 +102,43 @@ def record_of(context: dg.AssetExecutionContext, data_version: str, inputs: Mapp
     """The record of what the running asset is about to write."""
     code_version = context.assets_def.code_versions_by_key[context.asset_key]
     assert code_version is not None, f"{context.asset_key} has no code version"
-    return Record(asset_name(context), partition_name(context), code_version, data_version, dict(inputs))
+    return Record(
+        asset_name(context),
+        partition_name(context),
+        code_version,
+        data_version,
+        dict(inputs),
+        run_id=context.run.run_id,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def result(record: Record, metadata: Mapping[str, Any]) -> dg.MaterializeResult:
     """What Dagster stores of a materialization: the record, and metadata that people look at."""
+    if openlineage.configured():
+        _announce(record, metadata)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(record.data_version),
         metadata={**metadata, "nait/inputs": dg.MetadataValue.json(dict(record.inputs))},
     )
+
+
+def _announce(record: Record, metadata: Mapping[str, Any]) -> None:
+    """Tell an OpenLineage catalogue of what the running asset has written."""
+    context = dg.AssetExecutionContext.get()
+    schema = metadata.get("dagster/column_schema", dg.TableSchema(columns=[]))
+    output = openlineage.Output(
+        record.asset,
+        record.reference,
+        record.code_version,
+        record.data_version,
+        record.inputs,
+        context.run.run_id,
+        metadata.get("dagster/row_count"),
+        [(column.name, column.type) for column in schema.columns],
+    )
+    recipe_file = context.assets_def.metadata_by_key[context.asset_key][RECIPE_FILE].value
+    openlineage.announce(output, Path(recipe_file), context.log.warning)
 
 
 def column_schema(frame: pl.DataFrame) -> dg.TableSchema:

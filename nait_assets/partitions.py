@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from nait_assets.recipe import COMPREHENSIVE_TARGET
+from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
 
 
 @dataclass(frozen=True)
@@ -14,26 +14,27 @@ class Partitions:
     Attributes:
         capability: Every capability.
         with_examples: Capabilities that the model reads examples of; the others come from feature files.
+        evaluation: Held-out sets.
         target: What candidates are scored for: capabilities, and all of them together.
         cell: Target x ratio. Its dimension is called `capability` so that keys read `math|0.10`.
     """
 
     capability: dg.StaticPartitionsDefinition
     with_examples: dg.StaticPartitionsDefinition
+    evaluation: dg.StaticPartitionsDefinition
     target: dg.StaticPartitionsDefinition
     cell: dg.MultiPartitionsDefinition
 
     @classmethod
-    def of(
-        cls, capabilities: list[str], with_examples: list[str], targets: list[str], ratios: tuple[str, ...]
-    ) -> "Partitions":
+    def of(cls, recipe: Recipe) -> "Partitions":
         """Partitions from the names in a recipe."""
-        target = dg.StaticPartitionsDefinition(targets)
+        target, ratio = (dg.StaticPartitionsDefinition(list(names)) for names in (recipe.targets, recipe.ratios))
         return cls(
-            dg.StaticPartitionsDefinition(capabilities),
-            dg.StaticPartitionsDefinition(with_examples),
+            dg.StaticPartitionsDefinition(recipe.capability_names),
+            dg.StaticPartitionsDefinition(recipe.capabilities_with_examples),
+            dg.StaticPartitionsDefinition(recipe.evaluation_names),
             target,
-            dg.MultiPartitionsDefinition({"capability": target, "ratio": dg.StaticPartitionsDefinition(list(ratios))}),
+            dg.MultiPartitionsDefinition({"capability": target, "ratio": ratio}),
         )
 
     def examples_to_features(self) -> dg.PartitionMapping:

@@ -20,6 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 COMPREHENSIVE_TARGET = "all"
 POOL = "candidates"
+EVALUATION = "evaluation/"
+"""In front of the name of a held-out set, where corpora are named."""
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_RECIPE = PROJECT_ROOT / "recipes" / "demo.yaml"
 
@@ -210,18 +212,32 @@ class Capability(_Part):
         return self
 
 
+class Decontamination(_Part):
+    """What becomes of candidates that in-domain or held-out examples give away."""
+
+    ngram: int = Field(13, ge=2, description="Words in a row that a candidate and an example share.")
+    action: Literal["report", "drop"] = Field(
+        "report", description="report: a check names them where they are chosen; drop: no subset takes them."
+    )
+
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
+
+
 class Recipe(_Part):
     """A selection: a model, a pool, the capabilities to select for, the methods and the ratios."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="Names the default home folder.")
     model: ModelSpec
     extraction: Extraction = Extraction()
-    candidates: Annotated[tuple[Source, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
+    candidates: Sources
     capabilities: dict[str, Capability] = Field(min_length=1)
     features: FeatureOptions = FeatureOptions()
     methods: tuple[MethodName, ...] = Field(("nait", "nait_standardized", "random"), min_length=1)
     ratios: tuple[str, ...] = Field(min_length=1, description="Shares of the pool to keep, in (0, 1].")
     seed: int = Field(0, description="Seed of the random control.")
+    evaluation: dict[str, Sources] = Field({}, description="Held-out sets, whose examples no subset should give away.")
+    decontamination: Decontamination = Decontamination()
     path: Path = Field(exclude=True, description="The file that the recipe was read from.")
 
     @field_validator("capabilities")
@@ -235,6 +251,14 @@ class Recipe(_Part):
             if name == POOL:
                 raise ValueError(f"capability name {name!r} is taken: it is the corpus that we choose from")
         return capabilities
+
+    @field_validator("evaluation")
+    @classmethod
+    def _evaluation_names(cls, evaluation: dict[str, Any]) -> dict[str, Any]:
+        for name in evaluation:
+            if not re.fullmatch(r"[a-z0-9_]+", name):
+                raise ValueError(f"name {name!r} of a held-out set must match [a-z0-9_]+")
+        return evaluation
 
     @field_validator("methods")
     @classmethod
@@ -274,6 +298,16 @@ class Recipe(_Part):
         return [name for name in self.capability_names if self.capabilities[name].examples]
 
     @cached_property
+    def evaluation_names(self) -> list[str]:
+        """Held-out sets in alphabetical order."""
+        return sorted(self.evaluation)
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether there are examples, in-domain or held out, that candidates could give away."""
+        return bool(self.capabilities_with_examples or self.evaluation)
+
+    @cached_property
     def targets(self) -> list[str]:
         """What candidates are scored for: every capability, and all of them together."""
         return [*self.capability_names, COMPREHENSIVE_TARGET]
@@ -283,7 +317,9 @@ class Recipe(_Part):
         return self.capability_names if target == COMPREHENSIVE_TARGET else [target]
 
     def corpus_sources(self, corpus: str) -> tuple[Source, ...]:
-        """Sources of the candidate pool (`candidates`) or of a capability's in-domain set."""
+        """Sources of the pool (`candidates`), of a capability's in-domain set, or of a held-out set (`evaluation/`)."""
+        if corpus.startswith(EVALUATION):
+            return self.evaluation[corpus.removeprefix(EVALUATION)]
         return self.candidates if corpus == POOL else self.capabilities[corpus].examples
 
     @cached_property

@@ -49,11 +49,49 @@ class Table:
     slice_columns: tuple[str, ...]
     key: tuple[str, ...]
 
+    @property
+    def asset(self) -> str:
+        """Key, as a path, of the asset that writes it."""
+        return self.name.replace(".", "/")
+
+    def slice_of(self, partition: str) -> dict[str, str]:
+        """Values of the slice columns for a partition key of the asset."""
+        return dict(zip(self.slice_columns, partition.split("|"), strict=True)) if partition else {}
+
+    @property
+    def written_columns(self) -> pl.Schema:
+        """Columns but those of the slice: what a materialization hashes."""
+        return pl.Schema({name: kind for name, kind in self.columns.items() if name not in self.slice_columns})
+
 
 CANDIDATE_POOL = Table("corpora.candidate_pool", EXAMPLE, (), ("sample_id",))
 IN_DOMAIN_SET = Table(
     "corpora.in_domain_set", pl.Schema({"capability": pl.String(), **EXAMPLE}), ("capability",), ("sample_id",)
 )
+EVALUATION_SET = Table(
+    "corpora.evaluation_set", pl.Schema({"evaluation": pl.String(), **EXAMPLE}), ("evaluation",), ("sample_id",)
+)
+CONTAMINATED_CANDIDATES = Table(
+    "corpora.contaminated_candidates",
+    pl.Schema(
+        {
+            "sample_id": pl.String(),
+            "corpus": pl.String(),
+            "example_id": pl.String(),
+            "match": pl.String(),
+            "shared_text": pl.String(),
+        }
+    ),
+    (),
+    ("sample_id", "corpus"),
+)
+CORPUS_COUNTS = Table(
+    "corpora.counts",
+    pl.Schema({"corpus": pl.String(), "n_rows": pl.Int64(), "n_duplicates": pl.Int64(), "n_unsampled": pl.Int64()}),
+    ("corpus",),
+    ("corpus",),
+)
+"""Of each corpus: rows that were read, that repeat an earlier one, that `limit` and `skip` leave out."""
 REJECTED_ROWS = Table("corpora.rejected", REJECTED, ("corpus",), ("source", "source_row"))
 REJECTED_SAMPLES = Table("extraction.rejected", REJECTED, ("corpus",), ("sample_id",))
 STATISTICS = pl.Schema({"layer": pl.Int16(), "mean": VECTOR, "standard_deviation": VECTOR, "n_samples": pl.Int64()})
@@ -107,6 +145,26 @@ SUBSETS = Table(
     ("method", "target", "ratio"),
     ("rank",),
 )
+
+SUBSET_HISTORY = Table(
+    "selection.history",
+    pl.Schema(
+        {
+            "method": pl.String(),
+            "target": pl.String(),
+            "ratio": pl.String(),
+            "number": pl.Int64(),
+            "data_version": pl.String(),
+            "made_at": pl.String(),
+            "run_id": pl.String(),
+            "sample_ids": pl.List(pl.String()),
+            "lineage": pl.String(),
+        }
+    ),
+    ("method", "target", "ratio"),
+    ("number",),
+)
+"""Every version that a subset ever had: rows are added, never changed. `lineage` is JSON, as in a subset's manifest."""
 
 
 def scores_table(method: str) -> Table:

@@ -8,14 +8,24 @@ import polars as pl
 
 from nait_assets import lineage
 from nait_assets.automation import when_inputs_change
+from nait_assets.corpora.contamination import contaminated
 from nait_assets.corpora.corpus import Corpus, read_corpus, source_inputs
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import POOL, Recipe, fingerprint
+from nait_assets.recipe import EVALUATION, POOL, Recipe, fingerprint
 from nait_assets.resources import Warehouse
-from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_ROWS, Table, content_version
+from nait_assets.tables import (
+    CANDIDATE_POOL,
+    CONTAMINATED_CANDIDATES,
+    CORPUS_COUNTS,
+    EVALUATION_SET,
+    IN_DOMAIN_SET,
+    REJECTED_ROWS,
+    Table,
+    content_version,
+)
 
 ROOM = "corpora"
-ALGORITHM = "1"
+ALGORITHM = "2"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -41,7 +51,59 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
             context, warehouse, recipe, context.partition_key, IN_DOMAIN_SET, capability=context.partition_key
         )
 
-    return [candidate_pool, in_domain_set] if recipe.capabilities_with_examples else [candidate_pool]
+    @dg.asset(
+        partitions_def=partitions.evaluation, code_version=f"{ALGORITHM}:{fingerprint(recipe.evaluation)}", **common
+    )
+    def evaluation_set(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """Held-out examples that judge a model later. One row is one distinct conversation; nothing is chosen by it."""
+        name = context.partition_key
+        return _write(context, warehouse, recipe, f"{EVALUATION}{name}", EVALUATION_SET, evaluation=name)
+
+    example_sets = [
+        *([in_domain_set] if recipe.capabilities_with_examples else []),
+        *([evaluation_set] if recipe.evaluation else []),
+    ]
+
+    @dg.asset(
+        deps=[candidate_pool, *example_sets],
+        code_version=f"{ALGORITHM}:{fingerprint(recipe.decontamination.ngram, sorted(_example_corpora(recipe)))}",
+        **common,
+    )
+    def contaminated_candidates(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """Candidates that give away an in-domain or held-out example. One row is one candidate and one such corpus."""
+        with warehouse.tables.reading() as snapshot:
+            pool = snapshot.read(CANDIDATE_POOL)
+            examples = {
+                corpus: snapshot.read_partition(table, partition)
+                for corpus, (table, partition) in _example_corpora(recipe).items()
+            }
+        frame = contaminated(pool, examples, recipe.decontamination.ngram)
+        record = lineage.record_of(context, content_version(frame, CONTAMINATED_CANDIDATES.key), snapshot.inputs)
+        with warehouse.tables.writing() as transaction:
+            transaction.replace(CONTAMINATED_CANDIDATES, frame)
+            transaction.put_record(record)
+        return lineage.result(record, _contamination_metadata(frame, len(pool)))
+
+    return [candidate_pool, *example_sets, *([contaminated_candidates] if recipe.has_examples else [])]
+
+
+def _example_corpora(recipe: Recipe) -> dict[str, tuple[Table, str]]:
+    """Table and partition of every corpus that candidates could give away, by the corpus' name."""
+    in_domain = {name: (IN_DOMAIN_SET, name) for name in recipe.capabilities_with_examples}
+    return {**in_domain, **{f"{EVALUATION}{name}": (EVALUATION_SET, name) for name in recipe.evaluation_names}}
+
+
+def _contamination_metadata(frame: pl.DataFrame, n_candidates: int) -> dict[str, object]:
+    by_corpus = {corpus: count for corpus, count in Counter(frame["corpus"].to_list()).most_common()}
+    return {
+        "dagster/table_name": CONTAMINATED_CANDIDATES.name,
+        "dagster/row_count": len(frame),
+        "n_candidates": n_candidates,
+        "n_contaminated": frame["sample_id"].n_unique(),
+        "by_corpus": dg.MetadataValue.json(by_corpus),
+        "dagster/column_schema": lineage.column_schema(frame),
+        "matches": lineage.table_metadata(frame.head(20).with_columns(pl.col("shared_text").str.slice(0, 160))),
+    }
 
 
 def _write(
@@ -53,6 +115,7 @@ def _write(
     with warehouse.tables.writing() as transaction:
         transaction.replace(table, corpus.examples, **where)
         transaction.replace(REJECTED_ROWS, corpus.rejected, corpus=name)
+        transaction.replace(CORPUS_COUNTS, corpus.counts, corpus=name)
         transaction.put_record(record)
     return lineage.result(record, {"dagster/table_name": table.name, **_metadata(corpus)})
 

@@ -32,6 +32,13 @@ class Corpus:
     n_duplicates: int
     n_unsampled: int
 
+    @property
+    def counts(self) -> pl.DataFrame:
+        """What became of the rows, one row, columns of `tables.CORPUS_COUNTS` but the corpus."""
+        return pl.DataFrame(
+            {"n_rows": [self.n_rows], "n_duplicates": [self.n_duplicates], "n_unsampled": [self.n_unsampled]}
+        )
+
 
 def source_inputs(recipe: Recipe, corpus: str, hashes: HashCache) -> dict[str, str]:
     """The state that each source of a corpus is in now.
@@ -149,11 +156,14 @@ def _sample(examples: list[dict[str, Any]], source: Source) -> list[dict[str, An
 
 
 def _require_enough(recipe: Recipe, corpus: str, n_examples: int, n_rows: int, rejected: list[dict[str, Any]]) -> None:
-    needs_component = corpus != POOL and "nait_directions" in recipe.features_needed
+    needs_component = corpus in recipe.capabilities and "nait_directions" in recipe.features_needed
     needed = 2 if needs_component else 1  # a principal component is a direction of variance: one example has none
     if n_examples >= needed:
         return
-    what = "the candidate pool" if corpus == POOL else f"the in-domain set of capability {corpus!r}"
+    kinds = {POOL: "the candidate pool"} | {
+        name: f"the in-domain set of capability {name!r}" for name in recipe.capabilities
+    }
+    what = kinds.get(corpus, f"the held-out set {corpus!r}")
     sources = ", ".join(source.source for source in recipe.corpus_sources(corpus))
     reasons = Counter(row["reason"] for row in rejected).most_common(3)
     because = f" Rejected: {'; '.join(f'{count} x {reason}' for reason, count in reasons)}." if reasons else ""

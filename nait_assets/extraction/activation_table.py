@@ -5,6 +5,7 @@ whole network; with a projection it is the whole network in few numbers, under t
 holds one extraction: what was read from which model is in `extraction.identity`.
 """
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nait_assets.resources.warehouse import Snapshot, Transaction, WarehouseError
+from nait_assets.tables import content_version
 
 CANDIDATE_ACTIVATIONS = "extraction/candidate_activations"
 IN_DOMAIN_ACTIVATIONS = "extraction/in_domain_activations"
@@ -99,8 +101,9 @@ def fold(
     if contents(transaction).extraction_id != extraction_id:
         for table in (ACTIVATION, SAMPLE, IDENTITY):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
-    columns = ", ".join(name for name in schema.names if name not in SAMPLE_COLUMNS[1:])
-    connection.register("incoming", schema.empty_table())
+    columns = ", ".join([*(name for name in schema.names if name not in SAMPLE_COLUMNS[1:]), "digest"])
+    stored = schema.append(pa.field("digest", pa.uint64()))
+    connection.register("incoming", stored.empty_table())
     connection.execute(f"CREATE TABLE IF NOT EXISTS {ACTIVATION} AS SELECT {columns} FROM incoming")
     connection.execute(f"CREATE TABLE IF NOT EXISTS {SAMPLE} AS SELECT {', '.join(SAMPLE_COLUMNS)} FROM incoming")
     connection.execute(f"CREATE TABLE IF NOT EXISTS {IDENTITY} AS SELECT '{extraction_id}' AS extraction_id")
@@ -112,7 +115,8 @@ def fold(
     if not len(missing):  # the shards may have been folded by another run, and be gone
         return
     found: list[pa.Table] = []
-    connection.register("incoming", pa.RecordBatchReader.from_batches(schema, _rows_of(shards, missing, found)))
+    batches = map(with_digests, _rows_of(shards, missing, found))
+    connection.register("incoming", pa.RecordBatchReader.from_batches(stored, batches))
     connection.execute(f"INSERT INTO {ACTIVATION} SELECT {columns} FROM incoming")
     connection.unregister("incoming")
     n_found = sum(map(len, found))
@@ -124,6 +128,64 @@ def fold(
     connection.register("incoming", pa.concat_tables(found))
     connection.execute(f"INSERT INTO {SAMPLE} FROM incoming ORDER BY sample_id")
     connection.unregister("incoming")
+
+
+def with_digests(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows with a column `digest`: the first eight bytes of the SHA-256 of a row's sample, layer and numbers.
+
+    It shows later that a row is as it was written.
+    """
+    vectors = [
+        _rows(rows[name]) for name in rows.schema.names if pa.types.is_fixed_size_list(rows.schema.field(name).type)
+    ]
+    digests = np.empty(len(rows), np.uint64)
+    names = zip(rows["sample_id"].to_pylist(), rows["layer"].to_pylist(), strict=True)
+    for place, (sample_id, layer) in enumerate(names):
+        digest = hashlib.sha256(f"{sample_id}:{layer}:".encode())
+        for vector in vectors:
+            digest.update(vector[place].tobytes())
+        digests[place] = int.from_bytes(digest.digest()[:8], "little")
+    return rows.append_column("digest", pa.array(digests, pa.uint64()))
+
+
+def content_of(snapshot: Snapshot) -> str:
+    """Hash of all numbers in the table, 16 hex digits, of the digests alone: whether they hold, `altered_rows` says."""
+    query = f"SELECT sample_id, layer, digest FROM {ACTIVATION} ORDER BY sample_id, layer"
+    return content_version(snapshot.connection.sql(query).pl(), ("sample_id", "layer"))
+
+
+def incomplete_samples(snapshot: Snapshot) -> list[str]:
+    """Samples that lack a row of a layer, or have one too many."""
+    query = f"""
+        SELECT sample_id FROM {SAMPLE} LEFT JOIN {ACTIVATION} USING (sample_id) GROUP BY sample_id
+        HAVING count(layer) <> (SELECT count(DISTINCT layer) FROM {ACTIVATION}) OR count(layer) <> count(DISTINCT layer)
+        UNION SELECT sample_id FROM {ACTIVATION} WHERE sample_id NOT IN (SELECT sample_id FROM {SAMPLE})
+    """
+    return sorted(name for (name,) in snapshot.connection.execute(query).fetchall())
+
+
+def altered_rows(snapshot: Snapshot) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """Samples and layers whose numbers are no longer those that were written, and those with NaN or infinity.
+
+    It reads the whole table once, in bounded memory.
+    """
+    row = snapshot.connection.sql(f"FROM {ACTIVATION} LIMIT 0")
+    vectors = [name for name, kind in zip(row.columns, row.types, strict=True) if "[" in str(kind)]
+    numbers = [name for name, kind in zip(row.columns, row.types, strict=True) if str(kind).startswith("FLOAT[")]
+    _bound_memory(snapshot.connection, len(numbers) * _width(snapshot, "activation"))
+    columns = ", ".join(["sample_id", "layer", *vectors])
+    altered, broken = [], []
+    for batch in snapshot.connection.sql(f"SELECT {columns}, digest FROM {ACTIVATION}").to_arrow_reader(SCAN_ROWS):
+        names = list(zip(batch["sample_id"].to_pylist(), batch["layer"].to_pylist(), strict=True))
+        again = with_digests(batch.drop_columns(["digest"]))["digest"].to_numpy()
+        altered += [names[place] for place in np.flatnonzero(again != batch["digest"].to_numpy())]
+        finite = np.all([np.isfinite(_rows(batch[name])).all(axis=1) for name in numbers], axis=0)
+        broken += [names[place] for place in np.flatnonzero(~finite)]
+    return altered, broken
+
+
+def _rows(column: pa.FixedSizeListArray) -> np.ndarray:
+    return column.flatten().to_numpy().reshape(len(column), -1)
 
 
 def _rows_of(shards: Iterable[pa.Table], wanted: pa.Array, found: list[pa.Table]) -> Iterator[pa.RecordBatch]:
@@ -161,18 +223,27 @@ def layers_of(snapshot: Snapshot) -> list[int]:
     ]
 
 
-def scan(snapshot: Snapshot, column: str = "activation") -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def scan(
+    snapshot: Snapshot, column: str = "activation", sample_ids: Sequence[str] | None = None
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Stream the table once, in bounded memory.
 
+    Args:
+        snapshot: Of the file.
+        column: Of the table.
+        sample_ids: Samples to read, each once; all in the order of `samples` by default.
+
     Yields:
-        A layer, places of samples in the order of `samples` `(n,)`, and their activations `(n, width)` in float32.
+        A layer, places of samples in the order of `sample_ids` `(n,)`, their activations `(n, width)` in float32.
     """
-    names = pa.array(samples(snapshot)["sample_id"].to_list(), pa.string())
+    wanted = samples(snapshot)["sample_id"].to_list() if sample_ids is None else sample_ids
+    names = pa.array(wanted, pa.string())
     _bound_memory(snapshot.connection, _width(snapshot, column))
-    reader = snapshot.connection.sql(f"SELECT sample_id, layer, {column} AS vector FROM {ACTIVATION}").to_arrow_reader(
-        SCAN_ROWS
-    )
-    for batch in reader:
+    query = f"SELECT sample_id, layer, {column} AS vector FROM {ACTIVATION}"
+    if sample_ids is not None:
+        snapshot.connection.register("wanted", pa.table({"sample_id": names}))
+        query += " WHERE sample_id IN (SELECT sample_id FROM wanted)"
+    for batch in snapshot.connection.sql(query).to_arrow_reader(SCAN_ROWS):
         layers = batch["layer"].to_numpy()
         vectors = batch["vector"].flatten().to_numpy().reshape(len(batch), -1)
         places = pc.index_in(batch["sample_id"], names).to_numpy()

@@ -6,7 +6,7 @@ makes the same plan, finds the finished shards by name, and goes on.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import polars as pl
@@ -24,7 +24,7 @@ from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import REJECTED_SAMPLES
 
-ALGORITHM = "2"
+ALGORITHM = "3"
 BATCH_TOKENS = {"cuda": 16384}
 """Tokens of a batch by kind of device: a GPU wants large ones; a CPU wants its tensors in the cache."""
 BATCH_TOKENS_ELSEWHERE = 1024
@@ -208,7 +208,8 @@ def extract(
         tables = (job.spool.table(manifest) for manifest in manifests)
         activation_table.fold(transaction, identity, wanted, tables, job.schema)
         transaction.replace(REJECTED_SAMPLES, _rejected(rejected), corpus=corpus_name)
-        transaction.put_record(record_of(outcome.data_version))
+        record = record_of(outcome.data_version)
+        transaction.put_record(replace(record, content=activation_table.content_of(transaction)))
     job.spool.remove()
     return outcome
 

@@ -130,7 +130,15 @@ class Snapshot:
         Raises:
             WarehouseError: The slice has not been materialized.
         """
-        self.note(table.name.replace(".", "/"), "|".join(where.values()))
+        self.note(table.asset, "|".join(where.values()))
+        return self.rows(table, **where)
+
+    def read_partition(self, table: Table, partition: str) -> pl.DataFrame:
+        """As `read`, the slice given by the partition key of the asset that wrote it, "" for one without partitions."""
+        return self.read(table, **table.slice_of(partition))
+
+    def rows(self, table: Table, **where: str) -> pl.DataFrame:
+        """A table's rows where columns have these values; nothing is noted."""
         condition = " AND ".join(f"{column} = ?" for column in where) or "true"
         columns = ", ".join(table.columns)
         query = f"SELECT {columns} FROM {table.name} WHERE {condition}"
@@ -153,12 +161,13 @@ class Snapshot:
 
     def records(self) -> dict[str, Record]:
         """Version records by reference."""
-        query = "SELECT asset, partition, code_version, data_version, inputs FROM lineage.versions"
         try:
-            rows = self.connection.execute(query).fetchall()
+            result = self.connection.execute("FROM lineage.versions")
         except duckdb.CatalogException:  # cheaper than to ask whether the table is there
             return {}
-        return {record.reference: record for record in map(Record.from_row, rows)}
+        names = [column[0] for column in result.description]
+        records = [Record.from_row(dict(zip(names, row, strict=True))) for row in result.fetchall()]
+        return {record.reference: record for record in records}
 
     def has_table(self, name: str) -> bool:
         """Whether the file holds the table `<schema>.<name>`."""
@@ -167,8 +176,8 @@ class Snapshot:
             UNION ALL SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = 'store')
             WHERE schema_name || '.' || table_name = ?
         """
-        row = self.connection.execute(query, [name]).fetchone()
-        return row is not None and row[0] > 0
+        ((count,),) = self.connection.execute(query, [name]).fetchall()
+        return count > 0
 
 
 class Transaction(Snapshot):
@@ -182,14 +191,19 @@ class Transaction(Snapshot):
             frame: With the table's columns, the slice columns excepted or equal to `where`.
             **where: Values of the table's slice columns.
         """
+        if self.has_table(table.name):
+            condition = " AND ".join(f"{column} = ?" for column in where) or "true"
+            self.connection.execute(f"DELETE FROM {table.name} WHERE {condition}", list(where.values()))
+        self.append(table, frame, **where)
+
+    def append(self, table: Table, frame: pl.DataFrame, **where: str) -> None:
+        """Add the frame's rows to a table; arguments as for `replace`."""
         full = frame.with_columns(pl.lit(value).alias(column) for column, value in where.items())
         full = full.select(list(table.columns)).cast(table.columns)
         schema = table.name.split(".")[0]
-        condition = " AND ".join(f"{column} = ?" for column in where) or "true"
         self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         self.connection.register("incoming", full.to_arrow())
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} AS FROM incoming LIMIT 0")
-        self.connection.execute(f"DELETE FROM {table.name} WHERE {condition}", list(where.values()))
         try:
             self.connection.execute(f"INSERT INTO {table.name} BY NAME FROM incoming")
         except duckdb.BinderException as error:
@@ -202,11 +216,15 @@ class Transaction(Snapshot):
     def put_record(self, record: Record) -> None:
         """Replace the version record of an asset's partition."""
         self.connection.execute("CREATE SCHEMA IF NOT EXISTS lineage")
-        self.connection.execute(f"CREATE TABLE IF NOT EXISTS lineage.versions ({RECORD_COLUMNS})")
+        columns = ", ".join(f"{name} VARCHAR" for name in RECORD_COLUMNS)
+        self.connection.execute(f"CREATE TABLE IF NOT EXISTS lineage.versions ({columns})")
+        for name in ("content", "run_id", "made_at"):  # which tables of earlier versions of this project lack
+            self.connection.execute(f"ALTER TABLE lineage.versions ADD COLUMN IF NOT EXISTS {name} VARCHAR DEFAULT ''")
         self.connection.execute(
             "DELETE FROM lineage.versions WHERE asset = ? AND partition = ?", [record.asset, record.partition]
         )
-        self.connection.execute("INSERT INTO lineage.versions VALUES (?, ?, ?, ?, ?)", list(record.row()))
+        names, marks = ", ".join(RECORD_COLUMNS), ", ".join("?" * len(RECORD_COLUMNS))
+        self.connection.execute(f"INSERT INTO lineage.versions ({names}) VALUES ({marks})", list(record.row()))
 
 
 class Warehouse(dg.ConfigurableResource):

@@ -11,13 +11,14 @@ from nait_assets import __version__, lineage
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS
 from nait_assets.partitions import Partitions, cell_of
-from nait_assets.recipe import Recipe
+from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring.assets import METHODS
+from nait_assets.selection import history
 from nait_assets.selection.exports import Exports
 from nait_assets.selection.subset import best_rows, dataset_card, write_folder
-from nait_assets.tables import CANDIDATE_POOL, SUBSETS, content_version, scores_table
+from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, SUBSETS, content_version, scores_table
 
 ROOM = "selection"
 ALGORITHM = "2"
@@ -28,6 +29,11 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     return [_subset_asset(name, recipe, partitions) for name in recipe.methods]
 
 
+def subset_asset(method: str) -> str:
+    """Key of a method's subsets as a path."""
+    return f"{ROOM}/{method}_subset"
+
+
 def subset_folder(warehouse: Warehouse, method: str, target: str, ratio: str) -> Path:
     """Where a subset's files lie."""
     return warehouse.folder / "subsets" / method / target / ratio
@@ -35,16 +41,18 @@ def subset_folder(warehouse: Warehouse, method: str, target: str, ratio: str) ->
 
 def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
     scores_key = dg.AssetKey(scores_table(method).name.split("."))
+    contamination = [CONTAMINATED_CANDIDATES] if recipe.has_examples else []
+    drops = recipe.decontamination.action == "drop"
 
     @dg.asset(
         name=f"{method}_subset",
         description=f"The best candidates by `{method}`. One row is one chosen candidate, with its score and rank.",
         deps=[
             dg.AssetDep(scores_key, partition_mapping=partitions.scores_to_subsets()),
-            dg.AssetKey(CANDIDATE_POOL.name.split(".")),
+            *(dg.AssetKey(table.asset.split("/")) for table in [CANDIDATE_POOL, *contamination]),
         ],
         partitions_def=partitions.cell,
-        code_version=ALGORITHM,
+        code_version=f"{ALGORITHM}:{fingerprint(drops)}",
         key_prefix=ROOM,
         group_name=ROOM,
         kinds={"parquet", "json", "duckdb"},
@@ -54,7 +62,8 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
         target, ratio = cell_of(context.partition_key)
         with warehouse.tables.reading() as snapshot:
             scores, pool = snapshot.read(scores_table(method), target=target), snapshot.read(CANDIDATE_POOL)
-        chosen = best_rows(scores, ratio)
+            flagged = [name for table in contamination for name in snapshot.read(table)["sample_id"].to_list()]
+        chosen = best_rows(scores, ratio, flagged if drops else ())
         rows = chosen.join(pool, on="sample_id", how="inner", maintain_order="left", validate="1:1")
         if len(rows) < len(chosen):
             gone = chosen.join(pool, on="sample_id", how="anti")["sample_id"].to_list()
@@ -77,9 +86,12 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
             record.inputs,
             exports.card(),
         )
-        write_folder(folder, rows, _manifest(record, method, target, ratio, recipe, warehouse), card, exports)
+        manifest = _manifest(record, method, target, ratio, recipe, warehouse)
+        manifest["n_contaminated"] = len(set(flagged) & set(chosen["sample_id"].to_list()))
+        write_folder(folder, rows, manifest, card, exports)
         with warehouse.tables.writing() as transaction:
             transaction.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
+            history.append(transaction, record, method, target, ratio, chosen, manifest["lineage"])
             transaction.put_record(record)
         return lineage.result(record, _metadata(rows, len(scores), folder))
 

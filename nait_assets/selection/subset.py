@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ HASHED_FILES = ("train.jsonl", "train.parquet", *EXPORTED_FILES, "README.md")
 SUBSET_FILES = (*HASHED_FILES, "manifest.json")
 
 
-def best_rows(scores: pl.DataFrame, ratio: str) -> pl.DataFrame:
-    """The ceil(ratio x N) rows of the best rank (arXiv 2603.13201, eq. 6), best first: `sample_id`, `score`, `rank`."""
-    return (
-        scores.filter(pl.col("rank") <= subset_size(ratio, len(scores)))
-        .sort("rank")
-        .select("sample_id", "score", "rank")
-    )
+def best_rows(scores: pl.DataFrame, ratio: str, dropped: Collection[str] = ()) -> pl.DataFrame:
+    """The ceil(ratio x N) rows of the best rank (arXiv 2603.13201, eq. 6), best first: `sample_id`, `score`, `rank`.
+
+    Args:
+        scores: Of N candidates.
+        ratio: Of them to keep.
+        dropped: Ids of candidates that no subset takes; they do not count among the N.
+    """
+    eligible = scores.filter(~pl.col("sample_id").is_in(list(dropped)))
+    return eligible.sort("rank").head(subset_size(ratio, len(eligible))).select("sample_id", "score", "rank")
 
 
 def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], card: str, exports: Exports) -> None:

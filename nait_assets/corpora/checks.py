@@ -1,0 +1,66 @@
+"""Checks of the corpora: every row of a source is accounted for, and every id is its content's own."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from nait_assets.checks import Claim, Verdict, checks_of
+from nait_assets.corpora.conversation import sample_id
+from nait_assets.partitions import Partitions
+from nait_assets.recipe import EVALUATION, POOL, Recipe
+from nait_assets.resources import Warehouse
+from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, EVALUATION_SET, IN_DOMAIN_SET, REJECTED_ROWS, Table
+
+CLAIMS = [
+    Claim("ids_are_their_own", "Every sample_id is the hash of its row's messages, and stands once."),
+    Claim("rows_are_accounted_for", "Rows read = examples + rejected + duplicates + left out by `limit` and `skip`."),
+]
+
+
+def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
+    """Checks of the pool, the in-domain sets and the held-out sets."""
+    tables: list[tuple[Table, dg.PartitionsDefinition | None, str]] = [(CANDIDATE_POOL, None, "")]
+    tables += [(IN_DOMAIN_SET, partitions.with_examples, "")] if recipe.capabilities_with_examples else []
+    tables += [(EVALUATION_SET, partitions.evaluation, EVALUATION)] if recipe.evaluation else []
+    return [_checks_of_table(*row) for row in tables]
+
+
+def _checks_of_table(
+    table: Table, partitions_def: dg.PartitionsDefinition | None, prefix: str
+) -> dg.AssetChecksDefinition:
+    def judge(warehouse: Warehouse, partition: str) -> Mapping[str, Verdict]:
+        return judge_corpus(warehouse, table, partition, f"{prefix}{partition}" or POOL)
+
+    return checks_of(table.asset, partitions_def, CLAIMS, judge)
+
+
+def judge_corpus(warehouse: Warehouse, table: Table, partition: str, corpus: str) -> dict[str, Verdict]:
+    """Verdicts on a corpus.
+
+    Args:
+        warehouse: That holds it.
+        table: That it lies in.
+        partition: Of the table, or "".
+        corpus: Its name in `corpora.rejected` and `corpora.counts`.
+    """
+    with warehouse.tables.reading() as snapshot:
+        examples = snapshot.read_partition(table, partition)
+        rejected = snapshot.rows(REJECTED_ROWS, corpus=corpus)
+        counts = snapshot.rows(CORPUS_COUNTS, corpus=corpus).row(0, named=True)
+    ids = examples["sample_id"].to_list()
+    wrong = [
+        name for name, messages in zip(ids, examples["messages"].to_list(), strict=True) if name != sample_id(messages)
+    ]
+    twice = len(ids) - len(set(ids))
+    numbers = {"n_rows": counts["n_rows"], "n_examples": len(ids), "n_rejected": len(rejected)}
+    numbers |= {name: counts[name] for name in ("n_duplicates", "n_unsampled")}
+    total = sum(number for name, number in numbers.items() if name != "n_rows")
+    said = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    examples_of_wrong = f", such as {wrong[0]}" if wrong else ""
+    return {
+        "ids_are_their_own": Verdict(
+            not wrong and not twice,
+            f"{len(wrong)} of {len(ids)} ids are not their content's{examples_of_wrong}; {twice} stand twice",
+        ),
+        "rows_are_accounted_for": Verdict(total == counts["n_rows"], said, numbers),
+    }

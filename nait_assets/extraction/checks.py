@@ -1,0 +1,95 @@
+"""Checks of the activations: every example was read or refused, the numbers are finite, and those that were written."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+import numpy as np
+
+from nait_assets.checks import Claim, Verdict, checks_of
+from nait_assets.extraction import activation_table
+from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.partitions import Partitions
+from nait_assets.recipe import POOL, Recipe
+from nait_assets.resources import Warehouse
+from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_SAMPLES, Table
+
+CLAIMS = [
+    Claim("samples_are_accounted_for", "Every example of the corpus was read or refused, and nothing else was read."),
+    Claim("every_layer_is_there", "Every sample has one row for each layer."),
+    Claim("activations_are_finite", "No activation is NaN or infinite."),
+    Claim(
+        "activations_are_as_written", "Every row's numbers still have the digest that was taken when it was written."
+    ),
+]
+CALIBRATION_CLAIMS = [Claim("statistics_are_finite", "Every mean, deviation and component is finite.")]
+
+
+def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
+    """Checks of the candidates' and the in-domain examples' activations."""
+
+    def judge_candidates(warehouse: Warehouse, _: str) -> Mapping[str, Verdict]:
+        return judge_activations(warehouse, POOL, CANDIDATE_POOL, "")
+
+    def judge_examples(warehouse: Warehouse, capability: str) -> Mapping[str, Verdict]:
+        return judge_activations(warehouse, capability, IN_DOMAIN_SET, capability)
+
+    checks = [checks_of(CANDIDATE_ACTIVATIONS, None, CLAIMS, judge_candidates)]
+    if recipe.capabilities_with_examples:
+        checks.append(checks_of(IN_DOMAIN_ACTIVATIONS, partitions.with_examples, CLAIMS, judge_examples))
+    if recipe.extraction.projection:
+        checks.append(checks_of(CALIBRATION_STATISTICS.asset, None, CALIBRATION_CLAIMS, judge_calibration))
+    return checks
+
+
+def judge_activations(warehouse: Warehouse, corpus: str, table: Table, partition: str) -> dict[str, Verdict]:
+    """Verdicts on the activations of a corpus.
+
+    Args:
+        warehouse: That holds them.
+        corpus: Whose file it is.
+        table: Of the corpus.
+        partition: Of that table.
+    """
+    with warehouse.tables.reading() as snapshot:
+        wanted = set(snapshot.read_partition(table, partition)["sample_id"].to_list())
+    with warehouse.activations(corpus).reading() as snapshot:
+        read = set(activation_table.samples(snapshot)["sample_id"].to_list())
+        refused = set(snapshot.rows(REJECTED_SAMPLES, corpus=corpus)["sample_id"].to_list())
+        layers = activation_table.layers_of(snapshot)
+        incomplete = activation_table.incomplete_samples(snapshot)
+        altered, broken = activation_table.altered_rows(snapshot)
+    lost, strange = wanted - read - refused, read - wanted
+    numbers = {"n_examples": len(wanted), "n_read": len(read), "n_refused": len(refused)}
+    return {
+        "samples_are_accounted_for": Verdict(
+            not lost and not strange,
+            f"{len(lost)} examples were neither read nor refused{_such_as(lost)}; "
+            f"{len(strange)} that were read are not in the corpus{_such_as(strange)}",
+            numbers,
+        ),
+        "every_layer_is_there": Verdict(
+            not incomplete, f"{len(incomplete)} samples lack one of {len(layers)} layers{_such_as(incomplete)}"
+        ),
+        "activations_are_finite": Verdict(not broken, f"{len(broken)} rows have NaN or infinity{_such_as(broken)}"),
+        "activations_are_as_written": Verdict(
+            not altered, f"{len(altered)} rows (sample and layer) are not as they were written{_such_as(altered)}"
+        ),
+    }
+
+
+def judge_calibration(warehouse: Warehouse, _: str) -> dict[str, Verdict]:
+    """Verdicts on the statistics that a projection standardises with."""
+    with warehouse.tables.reading() as snapshot:
+        frame = snapshot.read(CALIBRATION_STATISTICS)
+    broken = [
+        f"{column} of layer {row['layer']}"
+        for row in frame.iter_rows(named=True)
+        for column in ("mean", "standard_deviation", "components")
+        if not np.isfinite(row[column]).all()
+    ]
+    return {"statistics_are_finite": Verdict(not broken, f"not finite: {', '.join(broken) or 'none'}")}
+
+
+def _such_as(found: object) -> str:
+    first = sorted(found)[:3]  # type: ignore[call-overload]
+    return f", such as {', '.join(map(str, first))}" if first else ""

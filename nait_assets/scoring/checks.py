@@ -1,0 +1,93 @@
+"""Checks of the scores: one for each candidate, in order, that tell candidates apart by more than their length."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from nait_assets.checks import Claim, Verdict, checks_of
+from nait_assets.extraction import activation_table
+from nait_assets.partitions import Partitions
+from nait_assets.recipe import POOL, Recipe
+from nait_assets.resources import Warehouse
+from nait_assets.scoring.assets import METHODS
+from nait_assets.scoring.method import ranked
+from nait_assets.tables import CANDIDATE_POOL, scores_table
+
+MOST_CORRELATION = 0.8
+CLAIMS = [
+    Claim("ids_are_the_candidates", "Every candidate that the method could read has one score, and nothing else has."),
+    Claim("ranks_follow_the_scores", "Scores are finite; rank 1 is the highest, ties go to the smaller sample_id."),
+    Claim("scores_differ", "Not all candidates have the same score."),
+    Claim(
+        "length_is_not_the_score",
+        f"The rank correlation of score and length is at most {MOST_CORRELATION} in size.",
+        blocking=False,
+    ),
+]
+
+
+def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
+    """Checks of every method's scores."""
+    return [_checks_of_method(method, partitions) for method in recipe.methods]
+
+
+def _checks_of_method(method: str, partitions: Partitions) -> dg.AssetChecksDefinition:
+    def judge(warehouse: Warehouse, target: str) -> Mapping[str, Verdict]:
+        return judge_scores(warehouse, method, target)
+
+    return checks_of(scores_table(method).asset, partitions.target, CLAIMS, judge)
+
+
+def judge_scores(warehouse: Warehouse, method: str, target: str) -> dict[str, Verdict]:
+    """Verdicts on a method's scores for a target."""
+    with warehouse.tables.reading() as snapshot:
+        scores = snapshot.read(scores_table(method), target=target)
+        lengths = _characters(snapshot.read(CANDIDATE_POOL))
+    unit = "characters"
+    if METHODS[method].feature is not None:
+        with warehouse.activations(POOL).reading() as activations:
+            lengths = activation_table.samples(activations).select("sample_id", length="n_tokens")
+        unit = "tokens"
+    wanted, scored = set(lengths["sample_id"].to_list()), scores["sample_id"].to_list()
+    n_lost, n_strange, n_twice = len(wanted - set(scored)), len(set(scored) - wanted), len(scored) - len(set(scored))
+    finite = scores["score"].is_finite().all()
+    in_order = finite and ranked(scored, scores["score"].to_numpy()).equals(
+        scores.select("sample_id", "score", "rank").sort("rank")
+    )
+    n_distinct = scores["score"].n_unique()
+    correlation = rank_correlation(scores.join(lengths, on="sample_id"))
+    return {
+        "ids_are_the_candidates": Verdict(
+            n_lost == n_strange == n_twice == 0,
+            f"{n_lost} candidates have no score, {n_strange} scores are no candidate's, {n_twice} stand twice",
+            {"n_candidates": len(wanted)},
+        ),
+        "ranks_follow_the_scores": Verdict(
+            in_order, "in order" if in_order else "out of order" if finite else "a score is NaN or infinite"
+        ),
+        "scores_differ": Verdict(
+            n_distinct > 1 or len(scores) == 1,
+            f"{n_distinct} different scores of {len(scores)}",
+            {"n_distinct": n_distinct, "standard_deviation": float(scores["score"].std() or 0)},  # type: ignore[arg-type]
+        ),
+        "length_is_not_the_score": Verdict(
+            abs(correlation) <= MOST_CORRELATION,
+            f"rank correlation with the number of {unit}: {correlation:+.3f}",
+            {"length_correlation": correlation},
+        ),
+    }
+
+
+def rank_correlation(frame: pl.DataFrame) -> float:
+    """Spearman's correlation of the columns `score` and `length`; 0 where one of them does not vary."""
+    ranks = frame.select(pl.col("score", "length").rank()).to_numpy()
+    if len(ranks) < 2 or np.ptp(ranks, axis=0).min() == 0:
+        return 0.0
+    return float(np.corrcoef(ranks.T)[0, 1])
+
+
+def _characters(pool: pl.DataFrame) -> pl.DataFrame:
+    lengths = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
+    return pool.select("sample_id", length=lengths)

@@ -1,0 +1,153 @@
+"""Checks of the subsets: the right rows, in whole files, told apart from other targets, and giving nothing away."""
+
+import itertools
+import json
+from collections.abc import Mapping
+
+import dagster as dg
+import polars as pl
+
+from nait_assets import lineage
+from nait_assets.checks import Claim, Verdict, checks_of
+from nait_assets.lineage import reference
+from nait_assets.partitions import Partitions, cell_of
+from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, subset_size
+from nait_assets.resources import Warehouse
+from nait_assets.resources.files import sha256
+from nait_assets.resources.warehouse import Snapshot
+from nait_assets.selection.assets import subset_asset, subset_folder
+from nait_assets.selection.subset import SUBSET_FILES, best_rows
+from nait_assets.tables import CONTAMINATED_CANDIDATES, SUBSETS, scores_table
+
+MOST_AGREEMENT = 0.8
+N_LISTED = 20
+CLAIMS = [
+    Claim("rows_are_the_best", "Exactly the ceil(ratio x N) best of the N candidates that may be taken, none twice."),
+    Claim(
+        "smaller_ratios_are_contained", "Subsets of smaller ratios, of the same scores, are contained in larger ones."
+    ),
+    Claim("files_match_the_manifest", "Every file has the hash that the manifest states, and holds the table's rows."),
+    Claim(
+        "targets_differ",
+        f"No other capability's subset agrees with this one by more than {MOST_AGREEMENT} beyond chance.",
+        blocking=False,
+    ),
+]
+
+
+def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
+    """Checks of every method's subsets."""
+    drops = recipe.decontamination.action == "drop"
+    what = f"equals, or shares {recipe.decontamination.ngram} words in a row with, an in-domain or held-out example"
+    decontaminated = Claim("gives_no_example_away", f"No row {what}.", blocking=drops)
+    claims = [*CLAIMS, *([decontaminated] if recipe.has_examples else [])]
+    return [_checks_of_method(method, recipe, partitions, claims) for method in recipe.methods]
+
+
+def _checks_of_method(
+    method: str, recipe: Recipe, partitions: Partitions, claims: list[Claim]
+) -> dg.AssetChecksDefinition:
+    def judge(warehouse: Warehouse, partition: str) -> Mapping[str, Verdict]:
+        return judge_subset(warehouse, recipe, method, *cell_of(partition))
+
+    return checks_of(subset_asset(method), partitions.cell, claims, judge)
+
+
+def judge_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str, ratio: str) -> dict[str, Verdict]:
+    """Verdicts on a subset."""
+    with warehouse.tables.reading() as snapshot:
+        rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio).sort("rank")
+        scores = snapshot.read(scores_table(method), target=target)
+        nothing = CONTAMINATED_CANDIDATES.columns.to_frame()
+        flagged = snapshot.read(CONTAMINATED_CANDIDATES) if recipe.has_examples else nothing
+        others = snapshot.rows(SUBSETS, method=method, ratio=ratio).filter(pl.col("target") != target)
+        ratios = _of_the_same_scores(snapshot, recipe, method, target)
+    dropped = flagged["sample_id"].to_list() if recipe.decontamination.action == "drop" else []
+    wanted = best_rows(scores, ratio, dropped)
+    return {
+        "rows_are_the_best": Verdict(
+            rows.select(wanted.columns).equals(wanted),
+            f"{len(rows)} rows, of which {len(rows.join(wanted, on='sample_id', how='semi'))} are among the "
+            f"{len(wanted)} best of {len(scores)} candidates",
+            {"n_rows": len(rows)},
+        ),
+        "smaller_ratios_are_contained": _nested(ratios),
+        "files_match_the_manifest": _files(warehouse, method, target, ratio, rows),
+        "targets_differ": _agreement(target, rows, others, subset_size(ratio, len(scores)) / len(scores)),
+        "gives_no_example_away": _contamination(rows, flagged),
+    }
+
+
+def _of_the_same_scores(snapshot: Snapshot, recipe: Recipe, method: str, target: str) -> dict[str, set[str]]:
+    """Ids of a target's subsets by ratio, of those that were made from the scores that there are now."""
+    records = snapshot.records()
+    source = reference(scores_table(method).asset, target)
+    current = records[source].data_version
+    found = {}
+    for ratio in recipe.ratios:
+        record = records.get(reference(subset_asset(method), f"{target}|{ratio}"))
+        if record is not None and record.inputs.get(source) == current:
+            rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio)
+            found[ratio] = set(rows["sample_id"].to_list())
+    return found
+
+
+def _nested(ratios: Mapping[str, set[str]]) -> Verdict:
+    ordered = sorted(ratios)
+    broken = [
+        f"{small} in {large}"
+        for small, large in itertools.pairwise(ordered)
+        if not ratios[small] <= ratios[large]
+    ]
+    return Verdict(not broken, f"compared {', '.join(ordered)}; not contained: {', '.join(broken) or 'none'}")
+
+
+def _files(warehouse: Warehouse, method: str, target: str, ratio: str, rows: pl.DataFrame) -> Verdict:
+    folder = subset_folder(warehouse, method, target, ratio)
+    missing = [name for name in SUBSET_FILES if not (folder / name).is_file()]
+    if missing:
+        return Verdict(False, f"missing in {folder}: {', '.join(missing)}")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    changed = [name for name, known in manifest["files"].items() if sha256(folder / name) != known["sha256"]]
+    if changed:
+        return Verdict(False, f"changed in {folder}: {', '.join(changed)}")
+    stored = pl.read_parquet(folder / "train.parquet").select("sample_id", "score", "rank")
+    same = stored.equals(rows.select("sample_id", "score", "rank"))
+    return Verdict(same, "whole" if same else f"{folder}/train.parquet holds other rows than {SUBSETS.name}")
+
+
+def _agreement(target: str, rows: pl.DataFrame, others: pl.DataFrame, ratio: float) -> Verdict:
+    """Agreement beyond chance, (o - r) / (1 - r) of the overlap o: two random subsets of ratio r overlap by r.
+
+    The comprehensive target is made of the others, and its agreement with them no fault.
+    """
+    ids = set(rows["sample_id"].to_list())
+    overlaps = {
+        target: len(ids & set(frame["sample_id"].to_list())) / len(ids)
+        for (target,), frame in others.partition_by("target", as_dict=True).items()
+    }
+    agreement = {
+        other: 1.0 if ratio == 1 else (overlap - ratio) / (1 - ratio)
+        for other, overlap in overlaps.items()
+        if other != COMPREHENSIVE_TARGET
+    }
+    most = max(agreement, key=lambda other: agreement[other], default=None)
+    if most is None:
+        return Verdict(True, "there is no other capability's subset yet")
+    return Verdict(
+        target == COMPREHENSIVE_TARGET or ratio == 1 or agreement[most] <= MOST_AGREEMENT,
+        f"{most} is the nearest: {overlaps[most]:.0%} of the rows are the same, {agreement[most]:+.2f} beyond chance",
+        {"overlaps": dg.MetadataValue.json(overlaps), "most_agreement": agreement[most]},
+    )
+
+
+def _contamination(rows: pl.DataFrame, flagged: pl.DataFrame) -> Verdict:
+    found = rows.select("rank", "sample_id").join(flagged, on="sample_id").sort("rank")
+    n_rows = found["sample_id"].n_unique()
+    listed = found.head(N_LISTED).with_columns(pl.col("shared_text").str.slice(0, 160))
+    corpora = ", ".join(sorted(found["corpus"].unique().to_list()))
+    return Verdict(
+        n_rows == 0,
+        f"{n_rows} of {len(rows)} rows give an example away{f' of {corpora}' if corpora else ''}",
+        {"n_contaminated": n_rows, "offending_rows": lineage.table_metadata(listed)},
+    )
