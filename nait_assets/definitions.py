@@ -9,6 +9,7 @@ from nait_assets.extraction import assets as extraction
 from nait_assets.features import assets as features
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, load_recipe
+from nait_assets.report import assets as report
 from nait_assets.resources import LanguageModel, Warehouse, home_of
 from nait_assets.scoring import assets as scoring
 from nait_assets.selection import assets as selection
@@ -25,7 +26,7 @@ def build_definitions(recipe: Recipe, home: Path | None = None) -> dg.Definition
     partitions = Partitions.of(
         recipe.capability_names, recipe.capabilities_with_examples, recipe.targets, recipe.ratios
     )
-    rooms = [corpora, *([extraction, features] if recipe.features_needed else []), scoring, selection]
+    rooms = [corpora, *([extraction, features] if recipe.features_needed else []), scoring, selection, report]
     return dg.Definitions(
         assets=[asset for room in rooms for asset in room.build_assets(recipe, partitions)],
         resources={"warehouse": Warehouse(home=str(home)), "language_model": LanguageModel.of(recipe, home)},

@@ -18,11 +18,12 @@ from nait_assets.features.capability import exported_file, feature_file_inputs, 
 from nait_assets.lineage import Record, reference
 from nait_assets.partitions import cell_of
 from nait_assets.recipe import POOL, FeatureName, Recipe
+from nait_assets.report.assets import report_file
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.selection.assets import subset_folder
 from nait_assets.selection.subset import SUBSET_FILES
 
-ROOMS = ("corpora", "extraction", "features", "scoring", "selection")
+ROOMS = ("corpora", "extraction", "features", "scoring", "selection", "report")
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,8 @@ class Plan:
         if room == "selection":
             folder = subset_folder(self.warehouse, name.removesuffix("_subset"), *cell_of(partition))
             return [folder / file for file in SUBSET_FILES]
+        if room == "report":
+            return [report_file(self.warehouse)]
         if room == "features" and partition and not self.recipe.extraction.projection:
             return [exported_file(self.warehouse, partition, name)]
         return []

@@ -21,22 +21,34 @@ def line(frame: pl.DataFrame, x: str, y: str) -> dg.MetadataValue:
     return _picture(alt.Chart(frame.select(x, y), mark=mark).encode(x=alt.X(x), y=alt.Y(y)))
 
 
-def histogram(frame: pl.DataFrame, column: str, thresholds: dict[str, float] | None = None) -> dg.MetadataValue:
-    """How often each value occurs, with a rule at each threshold."""
-    import altair as alt
+def bins(values: pl.Series, n_bins: int = 40) -> pl.DataFrame:
+    """How many values lie in each of some bins of equal width: columns `begin`, `end`, `count`."""
     import numpy as np
 
-    values = frame[column].to_numpy()
-    low, high = float(values.min()), float(values.max())
+    numbers = values.to_numpy()
+    low, high = float(numbers.min()), float(numbers.max())
     if high - low < 1e-9 * max(abs(low), abs(high)):  # floats this close have no room for 40 bins between them
         low, high = low - 0.5 * max(1.0, abs(low)), high + 0.5 * max(1.0, abs(high))
-    counts, edges = np.histogram(values, bins=40, range=(low, high))
-    bins = pl.DataFrame({column: edges[:-1], "end": edges[1:], "count": counts})
-    chart = alt.Chart(bins).mark_bar().encode(x=alt.X(column, bin="binned", title=column), x2="end", y="count")
+    counts, edges = np.histogram(numbers, bins=n_bins, range=(low, high))
+    return pl.DataFrame({"begin": edges[:-1], "end": edges[1:], "count": counts})
+
+
+def histogram(
+    frame: pl.DataFrame, column: str, thresholds: dict[str, float] | None = None, legend_title: str = "ratio"
+) -> dg.MetadataValue:
+    """How often each value occurs, with a rule at each threshold."""
+    import altair as alt
+
+    if frame.is_empty():
+        return dg.MetadataValue.md("nothing to count")
+    counted = bins(frame[column]).rename({"begin": column})
+    chart = alt.Chart(counted).mark_bar().encode(x=alt.X(column, bin="binned", title=column), x2="end", y="count")
     if thresholds:
-        rules = pl.DataFrame({column: list(thresholds.values()), "ratio": list(thresholds)})
+        rules = pl.DataFrame({column: list(thresholds.values()), legend_title: list(thresholds)})
         legend = alt.Undefined if len(thresholds) <= MOST_MARKS // 2 else None
-        chart = chart + alt.Chart(rules).mark_rule(size=2).encode(x=column, color=alt.Color("ratio", legend=legend))
+        chart = chart + alt.Chart(rules).mark_rule(size=2).encode(
+            x=column, color=alt.Color(legend_title, legend=legend)
+        )
     return _picture(chart)
 
 

@@ -18,6 +18,7 @@ CORPORA = {"corpora/candidate_pool", "corpora/in_domain_set"}
 EXTRACTION = {"extraction/candidate_activations", "extraction/in_domain_activations"}
 FEATURES = {"features/nait_directions", "features/neuron_statistics", "features/standardized_centroids"}
 SCORES = {f"scoring/{method}_scores" for method in ("nait", "nait_standardized", "random")}
+REPORT = {"report/selection_report"}
 SUBSETS = {f"selection/{method}_subset" for method in ("nait", "nait_standardized", "random")}
 
 
@@ -29,7 +30,7 @@ def specs(recipe: Recipe, home: Path) -> dict[str, dg.AssetSpec]:
 
 def test_a_recipe_has_these_assets(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """Keys are what people select, and under which versions are stored: a new name makes everything again."""
-    assert set(specs(make_recipe(), tmp_path)) == CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS
+    assert set(specs(make_recipe(), tmp_path)) == CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS | REPORT
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_what_no_method_reads_is_not_there(
     methods = fields.get("methods", ["nait", "nait_standardized", "random"])
     unused = {f"scoring/{name}_scores" for name in ("nait", "nait_standardized", "random") if name not in methods}
     unused |= {name.replace("scoring", "selection").replace("_scores", "_subset") for name in unused}
-    everything = CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS
+    everything = CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS | REPORT
     assert set(specs(make_recipe(**fields), tmp_path)) == everything - absent - unused
 
 
@@ -76,8 +77,8 @@ def test_what_runs_the_model_shares_a_pool(make_recipe: MakeRecipe, tmp_path: Pa
 @pytest.mark.parametrize(
     ("fields", "changed"),
     [
-        ({"name": "another"}, set()),
-        ({"ratios": [0.1, 0.3, 0.5]}, set()),
+        ({"name": "another"}, REPORT),
+        ({"ratios": [0.1, 0.3, 0.5]}, REPORT),
         ({"methods": ["random", "nait_standardized", "nait"]}, set()),
         ({"seed": 1}, {"scoring/random_scores"}),
         ({"candidates": {"source": "pool.jsonl", "limit": 10}}, {"corpora/candidate_pool"}),
@@ -85,11 +86,11 @@ def test_what_runs_the_model_shares_a_pool(make_recipe: MakeRecipe, tmp_path: Pa
             {"capabilities": {"code": {"source": "code.jsonl", "limit": 3}, "math": {"source": "math.jsonl"}}},
             {"corpora/in_domain_set"},
         ),
-        ({"capabilities": {"math": {"source": "math.jsonl"}}}, {"corpora/in_domain_set", *SCORES}),
-        ({"model": {"source": "elsewhere", "dtype": "float32"}}, EXTRACTION),
+        ({"capabilities": {"math": {"source": "math.jsonl"}}}, {"corpora/in_domain_set", *SCORES, *REPORT}),
+        ({"model": {"source": "elsewhere", "dtype": "float32"}}, EXTRACTION | REPORT),
         (
             {"extraction": {"max_tokens": 32}},
-            {*EXTRACTION, "features/nait_directions", "features/standardized_centroids"},
+            {*EXTRACTION, *REPORT, "features/nait_directions", "features/standardized_centroids"},
         ),
         ({"features": {"change": "mean_minus_first"}}, {"features/nait_directions"}),
     ],

@@ -62,6 +62,8 @@ def inputs_of_every_output(recipe: Recipe) -> dict[str, list[str]]:
         inputs[f"scoring/random_scores[{target}]"] = [pool]
         for method in ("nait", "nait_standardized", "random"):
             inputs[f"selection/{method}_subset[{target}|0.30]"] = [pool, f"scoring/{method}_scores[{target}]"]
+    read = (pool, "extraction/", "features/standardized_centroids", statistics, "scoring/", "selection/")
+    inputs["report/selection_report"] = [name for name in inputs if name.startswith(read)]
     return inputs
 
 
@@ -119,7 +121,7 @@ def leave_files(home: Path) -> None:
         for target in ("code", "math", "all"):
             folder = home / "subsets" / method / target / "0.30"
             files += [folder / name for name in SUBSET_FILES]
-    for file in files:
+    for file in [*files, home / "report" / "index.html"]:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
 

@@ -1,0 +1,69 @@
+"""Activations of a few samples: those that the map shows, and those whose neurons the table names.
+
+They are read in one pass over the table into a file without a name, so that memory does not grow with the model.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nait_assets.extraction import activation_table
+from nait_assets.resources.warehouse import Snapshot
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Activations of some samples.
+
+    Attributes:
+        sample_ids: In ascending order.
+        layers: In ascending order.
+        values: `(n_samples, n_layers, width)`, float32.
+    """
+
+    sample_ids: list[str]
+    layers: list[int]
+    values: np.ndarray
+
+    def places(self, sample_ids: Sequence[str]) -> list[int]:
+        """Where samples lie along the first axis of `values`.
+
+        Raises:
+            KeyError: One of them is not there.
+        """
+        place_of = {name: place for place, name in enumerate(self.sample_ids)}
+        return [place_of[name] for name in sample_ids]
+
+    def of_sample(self, sample_id: str) -> dict[int, np.ndarray]:
+        """One sample's activations by layer, each `(width,)`.
+
+        Raises:
+            KeyError: The sample is not among them.
+        """
+        place = self.places([sample_id])[0]
+        return {layer: self.values[place, row] for row, layer in enumerate(self.layers)}
+
+
+def gather(snapshot: Snapshot, sample_ids: Sequence[str], folder: Path) -> Gathered:
+    """Activations of those of the samples that the table has.
+
+    Args:
+        snapshot: Of an activation table.
+        sample_ids: To look for.
+        folder: On a disk with room for them.
+    """
+    known = activation_table.contents(snapshot).sample_ids
+    wanted = sorted(known & set(sample_ids))
+    layers = activation_table.layers_of(snapshot)
+    values = np.zeros((0, len(layers), 0), np.float32)
+    for layer, places, block in activation_table.scan(snapshot, sample_ids=wanted):
+        if not values.size:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:  # the map keeps it when the block ends
+                shape = (len(wanted), len(layers), block.shape[1])
+                values = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+        values[places, layers.index(layer)] = block
+    return Gathered(wanted, layers, values)

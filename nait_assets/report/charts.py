@@ -1,0 +1,177 @@
+"""The page's charts, as Vega-Lite specifications.
+
+They are written out rather than built with Altair, which takes 50 ms to check each one, and numbers what it names.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from nait_assets import plots
+
+Spec = dict[str, Any]
+BAR, CUT, CHANCE, GREY = "#4c78a8", "#f58518", "#d62728", "#cfd3d8"
+SHADES = ("#67000d", "#cb181d", "#fb6a4a", "#fc9272", "#fcbba1")
+CELL = 34  # pixels of a heat map's cell
+PERCENT = {"format": "%", "tickCount": 5}
+
+
+def score_histogram(scores: pl.Series, thresholds: Mapping[str, float]) -> Spec:
+    """How often each score occurs, with the score of the last chosen row of each ratio."""
+    colours = ratio_colours(list(thresholds))
+    bars = {**_data(plots.bins(scores)), "mark": {"type": "bar", "color": BAR}, "encoding": _bins("score", ".4g")}
+    rules = [
+        {
+            **_data(pl.DataFrame({"threshold": [value], "ratio": [ratio]})),
+            "mark": {"type": "rule", "size": 2, "color": colours[ratio]},
+            "encoding": {"x": _number("threshold"), "tooltip": [_text("ratio"), _number("threshold", format=".4g")]},
+        }
+        for ratio, value in thresholds.items()
+    ]
+    return {"layer": [bars, *rules], "width": 230, "height": 90}
+
+
+def ratio_colours(ratios: Sequence[str]) -> dict[str, str]:
+    """The colour of each ratio's threshold; the smallest one is the darkest."""
+    return {ratio: SHADES[min(place, len(SHADES) - 1)] for place, ratio in enumerate(ratios)}
+
+
+def length_histogram(samples: pl.DataFrame, max_tokens: int) -> Spec:
+    """How many tokens the candidates have, those that were cut in another colour."""
+    import numpy as np
+
+    counted = plots.bins(samples["n_tokens"].cast(pl.Float64))
+    edges = [*counted["begin"].to_list(), counted["end"][-1]]
+    n_cut = pl.Series("cut", np.histogram(samples.filter("truncated")["n_tokens"].to_numpy(), bins=edges)[0])
+    whole, cut = "read whole", f"cut to {max_tokens} tokens"
+    stacked = pl.concat(
+        [
+            counted.select("begin", "end", (pl.col("count") - n_cut).alias("count"), kind=pl.lit(whole)),
+            counted.select("begin", "end", n_cut.alias("count"), kind=pl.lit(cut)),
+        ]
+    )
+    colour = {"domain": [whole, cut], "range": [BAR, CUT]}
+    encoding = {**_bins("tokens", ".0f"), "color": _text("kind", title=None, scale=colour, legend={"orient": "top"})}
+    encoding["tooltip"] = [*encoding["tooltip"], _text("kind")]
+    return {**_data(stacked), "mark": "bar", "encoding": encoding, "width": 420, "height": 160}
+
+
+def heat_map(matrix: pl.DataFrame) -> Spec:
+    """Overlap of every pair; columns as `overlap.overlap_matrix` has them."""
+    names = matrix["one"].unique(maintain_order=True).to_list()
+    scale = {"scheme": "blues", "domain": [0, 1]}
+    cells = {
+        "mark": "rect",
+        "encoding": {
+            "color": _number("overlap", scale=scale, legend=None),
+            "tooltip": [_text("one"), _text("other"), _number("overlap", format=".1%")],
+        },
+    }
+    dark = {"condition": {"test": "datum.overlap > 0.55", "value": "white"}, "value": "#1b2733"}
+    numbers = {
+        "mark": {"type": "text", "fontSize": 10},
+        "encoding": {"text": _number("overlap", format=".0%"), "color": dark},
+    }
+    place = {
+        "x": _text("one", sort=names, title=None, axis={"labelAngle": -40}),
+        "y": _text("other", sort=names, title=None),
+    }
+    size = CELL * max(2, len(names))
+    return {**_data(matrix), "encoding": place, "layer": [cells, numbers], "width": size, "height": size}
+
+
+def core_bars(core: pl.DataFrame, by_chance: float) -> Spec:
+    """Overlap of each capability's subset with the comprehensive one, and what chance would give."""
+    bars = {
+        **_data(core),
+        "mark": {"type": "bar", "color": BAR},
+        "encoding": {
+            "y": _text("capability", title=None, sort=None),
+            "x": _number("overlap", title="shared with all", scale={"domain": [0, 1]}, axis=PERCENT),
+            "tooltip": [_text("capability"), _number("overlap", format=".1%")],
+        },
+    }
+    chance = {
+        **_data(pl.DataFrame({"chance": [by_chance]})),
+        "mark": {"type": "rule", "color": CHANCE, "strokeDash": [4, 3]},
+        "encoding": {"x": _number("chance")},
+    }
+    return {"layer": [bars, chance], "width": 210, "height": max(60, 20 * len(core))}
+
+
+def occurrence_bars(counts: pl.DataFrame) -> Spec:
+    """In how many capabilities' subsets the chosen rows occur; columns as `overlap.occurrences` has them."""
+    encoding = {
+        "x": {
+            **_text("n_selections", title="capabilities that choose a row", axis={"labelAngle": 0}),
+            "type": "ordinal",
+        },
+        "y": _number("share", title="of the chosen rows", scale={"domain": [0, 1]}, axis=PERCENT),
+        "tooltip": [_number("n_selections"), _number("n_rows"), _number("share", format=".1%")],
+    }
+    mark = {"type": "bar", "color": BAR}
+    return {**_data(counts), "mark": mark, "encoding": encoding, "width": max(130, 26 * len(counts)), "height": 120}
+
+
+def candidate_map(points: pl.DataFrame, capabilities: Sequence[str]) -> Spec:
+    """The candidates in the plane, with the capabilities among them.
+
+    Args:
+        points: Columns `x`, `y`, `kind` (candidate, example, centroid), `target` (None where none chose it), `text`.
+        capabilities: In the order of their colours.
+    """
+    scheme = "tableau10" if len(capabilities) <= 10 else "tableau20"
+    colour = _text("target", title="chosen for", scale={"domain": list(capabilities), "scheme": scheme})
+    label = {"type": "text", "dy": -15, "fontWeight": "bold", "fontSize": 12}
+    layers = [
+        ("candidate", {"type": "circle", "color": GREY, "size": 18, "opacity": 0.8}, False, {}),
+        ("candidate", {"type": "circle", "size": 26, "opacity": 0.85}, True, {"color": colour}),
+        ("example", {"type": "point", "shape": "triangle-up", "size": 36, "strokeWidth": 1.2}, True, {"color": colour}),
+        (
+            "centroid",
+            {"type": "point", "shape": "cross", "size": 220, "filled": True, "stroke": "black", "strokeWidth": 1.2},
+            True,
+            {"color": colour},
+        ),
+        ("centroid", {**label, "stroke": "white", "strokeWidth": 4}, True, {"text": _text("target")}),
+        ("centroid", {**label, "color": "#111111"}, True, {"text": _text("target")}),
+    ]
+    place = {axis: _number(axis, axis=None, scale={"zero": False}) for axis in ("x", "y")}
+    return {
+        **_data(points),
+        "encoding": {**place, "tooltip": [_text("target"), _text("kind"), _text("text")]},
+        "layer": [
+            {
+                "transform": [{"filter": f"datum.kind == '{kind}' && isValid(datum.target) == {str(chosen).lower()}"}],
+                "mark": mark,
+                "encoding": encoding,
+            }
+            for kind, mark, chosen, encoding in layers
+        ],
+        "width": 680,
+        "height": 520,
+        "usermeta": {"renderer": "canvas"},  # thousands of points are slow as elements of the page
+    }
+
+
+def _data(frame: pl.DataFrame) -> Spec:
+    return {"data": {"values": frame.to_dicts()}}
+
+
+def _number(name: str, **options: Any) -> Spec:
+    return {"field": name, "type": "quantitative", **options}
+
+
+def _text(name: str, **options: Any) -> Spec:
+    return {"field": name, "type": "nominal", **options}
+
+
+def _bins(title: str, form: str) -> Spec:
+    """Encoding of `plots.bins`."""
+    return {
+        "x": _number("begin", bin={"binned": True}, title=title, axis={"tickCount": 5, "format": "~g"}),
+        "x2": {"field": "end"},
+        "y": _number("count", title="candidates", axis={"tickCount": 4}),
+        "tooltip": [_number("begin", format=form), _number("end", format=form), _number("count")],
+    }

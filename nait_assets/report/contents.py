@@ -1,0 +1,84 @@
+"""The page of a recipe: its sections, its table, and what its head says of the recipe."""
+
+from dataclasses import dataclass
+
+from nait_assets.report.neurons import speaking_neurons
+from nait_assets.report.page import render
+from nait_assets.report.reading import MOST_NEURON_ROWS, Reading
+from nait_assets.report.rows import MOST_CHARACTERS, Rows, table_rows
+from nait_assets.report.sections import Charts, all_sections
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page, and how much of everything is on it."""
+
+    html: str
+    n_charts: int
+    n_chosen: int
+    n_rows_shown: int
+    n_on_map: int
+
+
+def build_page(reading: Reading) -> Page:
+    """The page of a recipe."""
+    drawn = Charts()
+    sections = all_sections(reading, drawn)
+    neurons = speaking_neurons(reading)
+    rows = table_rows(reading, neurons)
+    context = {
+        "recipe": reading.recipe,
+        "n_pool": len(reading.pool),
+        "facts": _facts(reading),
+        "inputs": sorted(reading.inputs.items()),
+        "sections": sections,
+        "ratio_shown": "0.10" if "0.10" in reading.recipe.ratios else reading.recipe.ratios[0],
+        "table": {
+            "method": reading.recommended,
+            "has_neurons": bool(neurons),
+            "notes": _table_notes(reading, rows, bool(neurons)),
+        },
+    }
+    html = render(context, {"charts": drawn.specs, "table": rows.data})
+    return Page(html, len(drawn.specs), rows.n_chosen, rows.n_kept, len(reading.on_map))
+
+
+def _facts(reading: Reading) -> list[tuple[str, str]]:
+    recipe = reading.recipe
+    facts = [
+        ("capabilities", ", ".join(recipe.capability_names)),
+        ("methods", ", ".join(reading.methods)),
+        ("ratios", ", ".join(recipe.ratios)),
+    ]
+    if not recipe.features_needed:
+        return facts
+    extraction = recipe.extraction
+    layers = extraction.layers if extraction.layers == "all" else ", ".join(map(str, extraction.layers))
+    kept = f"; {extraction.projection.dimensions:,} numbers of each example" if extraction.projection else ""
+    revision = f" at {recipe.model.revision}" if recipe.model.revision else ""
+    return [
+        ("model", f"{recipe.model.source}{revision}"),
+        ("activations", f"{extraction.site}, layers {layers}, at most {extraction.max_tokens} tokens{kept}"),
+        *facts,
+    ]
+
+
+def _table_notes(reading: Reading, rows: Rows, has_neurons: bool) -> list[str]:
+    notes = [
+        "One row is one candidate that was chosen for one target; a click on it shows what else the page has of it. "
+        f"Texts are cut to {MOST_CHARACTERS} characters of the first question and of the last answer, and only these "
+        "are searched; whole texts are in the subset's own files."
+    ]
+    if rows.n_kept < rows.n_chosen:
+        notes.append(
+            f"{rows.n_chosen - rows.n_kept:,} of the {rows.n_chosen:,} chosen candidates, those of the worst ranks, "
+            "are left out so that the page stays small; the subsets have them."
+        )
+    if has_neurons:
+        notes.append(
+            f"The neurons that spoke most are named for the {MOST_NEURON_ROWS} best rows of each target; "
+            "`nait explain` names those of any row."
+        )
+    elif reading.recipe.features_needed:
+        notes.append(f"`{reading.recommended}` does not say which neurons spoke for a row.")
+    return notes

@@ -1,0 +1,250 @@
+"""What the page says, section by section: each has the question that it answers, and what is shown there."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from nait_assets.recipe import COMPREHENSIVE_TARGET
+from nait_assets.report import activation_map, charts, overlap
+from nait_assets.report.charts import Spec
+from nait_assets.report.map_points import map_points
+from nait_assets.report.reading import Reading
+from nait_assets.report.rows import excerpts
+
+N_EXTREMES = 5
+
+
+@dataclass
+class Section:
+    """One section of the page.
+
+    Attributes:
+        id: Of the element.
+        short: Name in the navigation.
+        title: Heading.
+        question: That it answers.
+        notes: How to read it.
+        groups: Charts, under headings.
+        legend: Names and colours.
+        counts: Rows of the table of what was read.
+        extremes: Best and worst rows by target.
+    """
+
+    id: str
+    short: str
+    title: str
+    question: str
+    notes: list[str] = field(default_factory=list)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    legend: list[tuple[str, str]] = field(default_factory=list)
+    counts: list[dict[str, Any]] = field(default_factory=list)
+    extremes: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Charts:
+    """The page's charts, in the order of their numbers."""
+
+    specs: list[Spec] = field(default_factory=list)
+
+    def figure(self, caption: str, spec: Spec, ratio: str | None = None) -> dict[str, Any]:
+        """A chart under its caption; one of a ratio is shown while that ratio is picked."""
+        self.specs.append(spec)
+        return {"caption": caption, "chart": len(self.specs) - 1, "ratio": ratio}
+
+
+def all_sections(reading: Reading, drawn: Charts) -> list[Section]:
+    """The page's sections, in order; those that a recipe has nothing for are left out."""
+    return [
+        _read(reading, drawn),
+        _scores(reading, drawn),
+        _targets(reading, drawn),
+        _core(reading, drawn),
+        *_methods(reading, drawn),
+        *_map(reading, drawn),
+        _extremes(reading),
+    ]
+
+
+def _read(reading: Reading, drawn: Charts) -> Section:
+    section = Section(
+        "read",
+        "What was read",
+        "What was read",
+        "Which rows went in, which could not be used, and how long are the candidates?",
+        counts=reading.counts.to_dicts(),
+    )
+    if reading.counts.is_empty():
+        section.notes.append("No row was rejected.")
+    if reading.samples is None:
+        section.notes.append("No method of this recipe reads the candidates with a model, so tokens were not counted.")
+        return section
+    n_cut = int(reading.samples["truncated"].sum())
+    section.notes.append(
+        f"The model read {len(reading.samples):,} candidates, "
+        f"{int(reading.samples['n_tokens'].sum()):,} tokens; {n_cut:,} candidates "
+        f"({n_cut / max(1, len(reading.samples)):.1%}) were cut to {reading.recipe.extraction.max_tokens} tokens, and "
+        "are judged by their beginning."
+    )
+    if len(reading.samples):
+        spec = charts.length_histogram(reading.samples, reading.recipe.extraction.max_tokens)
+        section.groups.append({"title": "", "figures": [drawn.figure("Length of the candidates", spec)]})
+    return section
+
+
+def _scores(reading: Reading, drawn: Charts) -> Section:
+    recipe = reading.recipe
+    section = Section(
+        "scores",
+        "Scores",
+        "Scores and thresholds",
+        "Do the chosen rows stand out from the rest, or does the threshold cut through the middle of a crowd?",
+        ["Lines mark the last chosen row of each ratio. Scores of different methods have no common scale."],
+        legend=list(charts.ratio_colours(recipe.ratios).items()),
+    )
+    for method in reading.methods:
+        figures = []
+        for target in recipe.targets:
+            scores = reading.scores[method, target]
+            thresholds = {
+                ratio: float(scores.filter(pl.col("sample_id") == chosen[-1])["score"][0])
+                for ratio in recipe.ratios
+                if (chosen := reading.subsets[method, target, ratio])
+            }
+            figures.append(drawn.figure(target, charts.score_histogram(scores["score"], thresholds)))
+        section.groups.append({"title": method, "figures": figures})
+    return section
+
+
+def _targets(reading: Reading, drawn: Charts) -> Section:
+    return Section(
+        "targets",
+        "Overlap of targets",
+        "Overlap of the targets",
+        "Do different capabilities get different rows, or does every one of them get much the same?",
+        [
+            "The share of rows that two subsets have in common, of the smaller one. By chance it would be the ratio. "
+            "Rows that nearly all targets share are often chosen for their length or size rather than for a capability."
+        ],
+        [
+            {
+                "title": "",
+                "figures": [
+                    drawn.figure(
+                        f"{method}, ratio {ratio}",
+                        charts.heat_map(
+                            overlap.overlap_matrix(
+                                {target: reading.subsets[method, target, ratio] for target in reading.recipe.targets}
+                            )
+                        ),
+                        ratio,
+                    )
+                    for ratio in reading.recipe.ratios
+                    for method in reading.methods
+                ],
+            }
+        ],
+    )
+
+
+def _core(reading: Reading, drawn: Charts) -> Section:
+    recipe = reading.recipe
+    section = Section(
+        "core",
+        "Shared core",
+        "Shared core",
+        "Is there a core of rows that serves every capability? (arXiv 2603.13201, figure 7)",
+        [
+            "Above: how much of each capability's subset the comprehensive target `all` chooses too; the dashed line "
+            "is what chance would give. Below: in how many capabilities' subsets a chosen row occurs, `all` left out."
+        ],
+    )
+    if len(recipe.capability_names) == 1:
+        section.notes.append("With one capability, `all` is that capability.")
+    shared, repeated = [], []
+    for ratio in recipe.ratios:
+        for method in reading.methods:
+            chosen = {name: reading.subsets[method, name, ratio] for name in recipe.capability_names}
+            core = overlap.shared_core(chosen, reading.subsets[method, COMPREHENSIVE_TARGET, ratio])
+            shared.append(drawn.figure(f"{method}, ratio {ratio}", charts.core_bars(core, float(ratio)), ratio))
+            counts = charts.occurrence_bars(overlap.occurrences(chosen))
+            repeated.append(drawn.figure(f"{method}, ratio {ratio}", counts, ratio))
+    section.groups = [
+        {"title": "Shared with `all`", "figures": shared},
+        {"title": "Chosen how often", "figures": repeated},
+    ]
+    return section
+
+
+def _methods(reading: Reading, drawn: Charts) -> list[Section]:
+    if len(reading.methods) < 2:
+        return []
+    figures = [
+        drawn.figure(
+            f"{target}, ratio {ratio}",
+            charts.heat_map(
+                overlap.overlap_matrix({method: reading.subsets[method, target, ratio] for method in reading.methods})
+            ),
+            ratio,
+        )
+        for ratio in reading.recipe.ratios
+        for target in reading.recipe.targets
+    ]
+    return [
+        Section(
+            "methods",
+            "Overlap of methods",
+            "Overlap of the methods",
+            "Would another method have chosen the same rows?",
+            ["As above, for two methods' subsets of the same target and ratio."],
+            [{"title": "", "figures": figures}],
+        )
+    ]
+
+
+def _map(reading: Reading, drawn: Charts) -> list[Section]:
+    if reading.candidates is None or not reading.on_map:
+        return []
+    points = map_points(reading)
+    n_others = len(reading.samples) - len(reading.on_map) if reading.samples is not None else 0
+    ratio = reading.recipe.ratios[-1]
+    notes = [
+        "Points that activate the same neurons lie beside each other: t-SNE of the leading principal components of all "
+        "activations, each neuron standardised against the candidates shown, each point scaled to the same length. "
+        "Distances between clouds that lie far apart mean little.",
+        f"Dots are candidates, coloured by the target that ranks them best among those whose {reading.recommended} "
+        f"subset of ratio {ratio} has them; grey ones are in no subset. Triangles are in-domain examples, "
+        f"at most {activation_map.MOST_EXAMPLES} of a capability; crosses the capabilities' means.",
+    ]
+    if n_others:
+        notes.append(f"{len(reading.on_map):,} candidates, drawn by a fixed seed; {n_others:,} are left out.")
+    figure = drawn.figure("", charts.candidate_map(points, reading.recipe.capability_names))
+    question = "Do the candidates chosen for a capability lie where its own examples lie? (arXiv 2603.13201, figure 6)"
+    return [Section("map", "Map", "Map of the activations", question, notes, [{"title": "", "figures": [figure]}])]
+
+
+def _extremes(reading: Reading) -> Section:
+    examples = {row["sample_id"]: row for row in reading.pool.iter_rows(named=True)}
+    section = Section(
+        "extremes",
+        "Best and worst",
+        "Best and worst rows",
+        f"What does {reading.recommended} take for the best and for the worst candidates of each target?",
+    )
+    for target in reading.recipe.targets:
+        ordered = reading.scores[reading.recommended, target].sort("rank")
+        rows = {
+            name: [
+                {
+                    **row,
+                    "topic": examples[row["sample_id"]]["topic"],
+                    "text": excerpts(examples[row["sample_id"]]["messages"])[0],
+                }
+                for row in frame.iter_rows(named=True)
+                if row["sample_id"] in examples
+            ]
+            for name, frame in (("top", ordered.head(N_EXTREMES)), ("bottom", ordered.tail(N_EXTREMES)))
+        }
+        section.extremes.append({"name": target, **rows})
+    return section
