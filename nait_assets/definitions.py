@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from nait_assets.corpora import assets as corpora
+from nait_assets.corpora.sensors import build_sensors
 from nait_assets.extraction import assets as extraction
 from nait_assets.features import assets as features
 from nait_assets.partitions import Partitions
@@ -30,6 +31,7 @@ def build_definitions(recipe: Recipe, home: Path | None = None) -> dg.Definition
     return dg.Definitions(
         assets=[asset for room in rooms for asset in room.build_assets(recipe, partitions)],
         resources={"warehouse": Warehouse(home=str(home)), "language_model": LanguageModel.of(recipe, home)},
+        sensors=build_sensors(recipe, partitions),
         executor=dg.in_process_executor,
     )
 

@@ -40,11 +40,15 @@ def fingerprint_of(source: Source, recipe: Recipe, hashes: HashCache) -> str:
     """The state that a source is in: the file's SHA-256, or the hub repository's commit.
 
     Raises:
-        RecipeError: The file does not exist, or the hub cannot be reached.
+        RecipeError: The file does not exist or may not be read, or the hub cannot be reached.
     """
     if source.hub_id is not None:
         return hub_commit(source.hub_id, source.revision, "dataset")
-    return hashes.sha256(_local_file(source, recipe))[:16]
+    file = _local_file(source, recipe)
+    try:
+        return hashes.sha256(file)[:16]
+    except OSError as error:
+        raise RecipeError(f"{recipe.path}: {file} (source {source.source!r}) cannot be read: {error}") from error
 
 
 def read_rows(source: Source, recipe: Recipe) -> Iterator[SourceRow]:

@@ -1,0 +1,85 @@
+"""The audit as an asset: every chain of every subset, verified on a schedule."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+import polars as pl
+
+from nait_assets import lineage
+from nait_assets.audit.chain import Auditor, Link, first_broken, subsets_of
+from nait_assets.recipe import Recipe
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.selection.assets import subset_asset
+from nait_assets.tables import AUDIT_LINKS
+
+ROOM = "audit"
+WEEKLY = "0 4 * * 1"
+CHECK = "every_chain_holds"
+
+
+def build_assets(recipe: Recipe, code_versions: Mapping[str, str | None]) -> list[dg.AssetsDefinition]:
+    """The audit of a recipe's subsets.
+
+    Args:
+        recipe: Whose subsets they are.
+        code_versions: Of all other assets, by key as a path.
+    """
+    deps = [dg.AssetKey(subset_asset(method).split("/")) for method in recipe.methods]
+
+    @dg.asset(
+        key_prefix=ROOM,
+        group_name=ROOM,
+        kinds={"duckdb"},
+        deps=deps,
+        check_specs=[
+            dg.AssetCheckSpec(CHECK, asset=dg.AssetKey([ROOM, "lineage_audit"]), description="No chain is broken.")
+        ],
+    )
+    def lineage_audit(warehouse: Warehouse, language_model: LanguageModel) -> dg.MaterializeResult:
+        """Whether what is stored still is what its records say. One row is one link that a subset rests on.
+
+        It is made by its weekly schedule or by hand: what it looks at changes without Dagster's knowledge.
+        """
+        auditor = Auditor(recipe, warehouse, language_model, code_versions)
+        chains = {"/".join(cell): auditor.chain(*cell) for cell in subsets_of(recipe, None)}
+        links = sorted({link for chain in chains.values() for link in chain}, key=lambda link: (link.output, link.what))
+        frame = pl.DataFrame([vars(link) for link in links], AUDIT_LINKS.columns)
+        with warehouse.tables.writing() as transaction:
+            transaction.replace(AUDIT_LINKS, frame)
+        broken = {name: found for name, chain in chains.items() if (found := first_broken(chain)) is not None}
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/table_name": AUDIT_LINKS.name,
+                "dagster/row_count": len(frame),
+                "n_subsets": len(chains),
+                "n_broken_subsets": len(broken),
+                "n_untold": sum(link.holds is None for link in links),
+                "not_holding": lineage.table_metadata(frame.filter(~pl.col("holds").fill_null(False)).head(50)),
+            },
+            check_results=[
+                dg.AssetCheckResult(check_name=CHECK, passed=not broken, description=_verdict(broken, len(chains)))
+            ],
+        )
+
+    return [lineage_audit]
+
+
+def build_schedules() -> list[dg.ScheduleDefinition]:
+    """The weekly audit, off until someone switches it on."""
+    job = dg.define_asset_job("audit", selection=dg.AssetSelection.groups(ROOM))
+    return [
+        dg.ScheduleDefinition(
+            name="weekly_audit",
+            job=job,
+            cron_schedule=WEEKLY,
+            default_status=dg.DefaultScheduleStatus.STOPPED,
+            description="Verifies every chain on Mondays at 4:00 UTC. Off until it is switched on.",
+        )
+    ]
+
+
+def _verdict(broken: Mapping[str, Link], n_chains: int) -> str:
+    if not broken:
+        return f"all {n_chains} chains hold"
+    causes = sorted({f"{link.output}, {link.what}: {link.says}" for link in broken.values()})
+    return f"{len(broken)} of {n_chains} chains are broken; first {causes[0]}"

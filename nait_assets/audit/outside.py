@@ -1,0 +1,38 @@
+"""What the outside world is now: the versions of the sources, the model and the feature files that outputs read."""
+
+from typing import cast
+
+from nait_assets.corpora.corpus import source_inputs
+from nait_assets.extraction.extractor import model_inputs
+from nait_assets.features.capability import feature_file_inputs
+from nait_assets.recipe import EVALUATION, POOL, FeatureName, Recipe
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, IN_DOMAIN_SET
+
+CORPUS_PREFIXES = {CANDIDATE_POOL.asset: "", IN_DOMAIN_SET.asset: "", EVALUATION_SET.asset: EVALUATION}
+"""Assets that read sources, and what stands in front of their partition in the name of a corpus."""
+
+
+def outside_inputs(
+    recipe: Recipe, warehouse: Warehouse, model: LanguageModel, asset: str, partition: str
+) -> dict[str, str]:
+    """The versions that an output's inputs from outside have now, by the name that its record gives them.
+
+    Args:
+        recipe: That names them.
+        warehouse: That remembers the hashes of files.
+        model: Of the recipe.
+        asset: Key of the output as a path.
+        partition: Of the output, or "".
+
+    Raises:
+        RecipeError: A source, the model or a feature file cannot be found or reached.
+    """
+    room, name = asset.split("/")
+    if asset in CORPUS_PREFIXES:
+        return source_inputs(recipe, f"{CORPUS_PREFIXES[asset]}{partition}" or POOL, warehouse.hashes)
+    if room == "extraction":
+        return model_inputs(model, recipe.model.source)
+    if room == "features" and partition:
+        return feature_file_inputs(recipe, model, partition, cast("FeatureName", name))
+    return {}
