@@ -8,6 +8,7 @@ from nait_assets.corpora import assets as corpora
 from nait_assets.corpora.sensors import build_sensors
 from nait_assets.extraction import assets as extraction
 from nait_assets.features import assets as features
+from nait_assets.lineage import RECIPE_FILE
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, load_recipe
 from nait_assets.report import assets as report
@@ -28,8 +29,12 @@ def build_definitions(recipe: Recipe, home: Path | None = None) -> dg.Definition
         recipe.capability_names, recipe.capabilities_with_examples, recipe.targets, recipe.ratios
     )
     rooms = [corpora, *([extraction, features] if recipe.features_needed else []), scoring, selection, report]
+    of_recipe = {RECIPE_FILE: dg.MetadataValue.path(str(recipe.path))}
     return dg.Definitions(
-        assets=[asset for room in rooms for asset in room.build_assets(recipe, partitions)],
+        assets=dg.map_asset_specs(
+            lambda spec: spec.merge_attributes(metadata=of_recipe),
+            [asset for room in rooms for asset in room.build_assets(recipe, partitions)],
+        ),
         resources={"warehouse": Warehouse(home=str(home)), "language_model": LanguageModel.of(recipe, home)},
         sensors=build_sensors(recipe, partitions),
         executor=dg.in_process_executor,

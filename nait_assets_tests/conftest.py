@@ -47,7 +47,8 @@ CAPABILITIES = ("code", "math")
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test must not depend on the recipe or home of the person who runs it."""
-    for name in ("NAIT_RECIPE", "NAIT_HOME", "NAIT_DATA", "DAGSTER_HOME"):
+    lineage = [name for name in os.environ if name.startswith("OPENLINEAGE_")]
+    for name in ("NAIT_RECIPE", "NAIT_HOME", "NAIT_DATA", "DAGSTER_HOME", *lineage):
         monkeypatch.delenv(name, raising=False)
 
 
