@@ -1,7 +1,7 @@
 """The command line: a thin shell over the same assets and the same Dagster instance as the UI.
 
 Exit codes: 0 done, 1 a step failed, 2 bad input, 3 (`nait status`) something is missing or out of date,
-130 interrupted.
+4 (`nait audit`) a chain is broken, 130 interrupted.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-STEP_FAILED, BAD_INPUT, STATUS_STALE, INTERRUPTED = 1, 2, 3, 130
+STEP_FAILED, BAD_INPUT, STATUS_STALE, AUDIT_BROKEN, INTERRUPTED = 1, 2, 3, 4, 130
 CLEAR_ERRORS = {"RecipeError", "WarehouseError", "NonFiniteActivations"}  # their messages need no traceback
 DAGSTER_YAML = """\
 telemetry:
@@ -116,6 +116,65 @@ def explain(sample_id: str, target: str, neurons: int, recipe_path: Path | None,
 
     with _workplace(recipe_path, home) as workplace:
         click.echo(explained(workplace.recipe, workplace.warehouse, sample_id, target, neurons))
+
+
+@nait.command()
+@click.argument("subset", required=False)
+@click.option(
+    "--row", "sample_id", default=None, help="Tell where a row came from, and which subsets it is in, and why."
+)
+@recipe_option
+@home_option
+def audit(subset: str | None, sample_id: str | None, recipe_path: Path | None, home: Path | None) -> int:
+    """Verify what subsets rest on, back to sources, model and code. Exit code 4 if a chain is broken.
+
+    SUBSET is <method>/<target>/<ratio>, or a beginning of it; all by default.
+    """
+    from nait_assets.audit.chain import Auditor, first_broken, subsets_of
+    from nait_assets.audit.row import describe_row
+
+    with _workplace(recipe_path, home) as workplace:
+        if sample_id is not None:
+            click.echo(describe_row(workplace.recipe, workplace.warehouse, sample_id))
+            return 0
+        specs = workplace.defs.resolve_all_asset_specs()
+        code_versions = {"/".join(spec.key.path): spec.code_version for spec in specs}
+        auditor = Auditor(workplace.recipe, workplace.warehouse, workplace.model, code_versions)
+        cells = subsets_of(workplace.recipe, subset)
+        broken = 0
+        for cell in cells:
+            chain = auditor.chain(*cell)
+            fault = first_broken(chain)
+            broken += fault is not None
+            untold = sum(link.holds is None for link in chain)
+            said = f"holds: {len(chain) - untold} links verified" + (
+                f", {untold} cannot be told here" if untold else ""
+            )
+            if fault is not None:
+                said = f"BROKEN at {fault.output}, {fault.what}: {fault.says}"
+            click.echo(f"{'/'.join(cell):<44} {said}")
+            for link in chain if len(cells) == 1 else []:
+                mark = {True: "ok", False: "BROKEN", None: "untold"}[link.holds]
+                click.echo(f"    {mark:<7} {link.output}, {link.what}: {link.says}")
+        return AUDIT_BROKEN if broken else 0
+
+
+@nait.command()
+@click.argument("version")
+@click.argument("other", required=False)
+@click.option("--rows", default=10, show_default=True, help="How many of the rows that came, and that went, to list.")
+@recipe_option
+@home_option
+def diff(version: str, other: str | None, rows: int, recipe_path: Path | None, home: Path | None) -> None:
+    """Compare two versions of a subset: rows added, removed, kept, and which input changed.
+
+    A version is <method>/<target>/<ratio>, the latest; with @ and the beginning of a data version, or with @~N the
+    N-th before the latest. One alone is compared with the version before the latest.
+    """
+    from nait_assets.audit.difference import describe_difference
+
+    with _workplace(recipe_path, home) as workplace:
+        click.echo(describe_difference(workplace.recipe, workplace.warehouse, version, other, rows))
 
 
 @nait.command()
@@ -279,6 +338,7 @@ def _run_stage(workplace: _Workplace, steps: list[Any], extraction: dict[str, An
         )
         errors = {event.step_key: _cause(event) for event in result.all_events if event.is_step_failure}
         names = {asset.to_python_identifier(): _label([asset], partition) for asset in assets}
+        verdicts = [_check_line(event, partition) for event in result.all_events if _is_failed_check(event)]
         outcome = "done  " if result.success else "FAILED"
         click.echo(f"{outcome} {time.monotonic() - started:6.1f} s  {_label(assets, partition)}")
         if any(error.cls_name == "DagsterExecutionInterruptedError" for error in errors.values()):
@@ -288,13 +348,30 @@ def _run_stage(workplace: _Workplace, steps: list[Any], extraction: dict[str, An
                 _label(assets, partition)
             )
             kinds.add("")
+        for line in verdicts:
+            click.echo(f"  {line}")
         for step, error in errors.items():
-            failures.setdefault(_reason(error), []).append(names[step])
+            if error.cls_name == "DagsterAssetCheckFailedError":  # its verdict stands above
+                failures.setdefault("a blocking check failed", []).append(_label(assets, partition))
+                kinds.add(error.cls_name)
+                continue
+            failures.setdefault(_reason(error), []).append(names.get(step) or _label(assets, partition))
             kinds.add(error.cls_name)
     if failures:
         lines = [f"{', '.join(labels)}: {reason}" for reason, labels in failures.items()]
         raise (StepRefused if kinds == {"RecipeError"} else StepFailed)("\n".join(lines))
     return len(runs)
+
+
+def _is_failed_check(event: Any) -> bool:
+    return event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.event_specific_data.passed
+
+
+def _check_line(event: Any, partition: str | None) -> str:
+    """What a check that failed found."""
+    found = event.event_specific_data
+    kind = "check failed" if found.blocking else "warning"
+    return f"{kind}: {_label([found.asset_key], partition)}, {found.check_name}: {found.description}"
 
 
 class StepFailed(click.ClickException):

@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import cast
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from nait_assets.corpora.corpus import source_inputs
-from nait_assets.extraction.extractor import model_inputs
+from nait_assets.audit.outside import outside_inputs
 from nait_assets.extraction.sites import resolve_site
-from nait_assets.features.capability import exported_file, feature_file_inputs, feature_from_file
+from nait_assets.features.capability import exported_file, feature_from_file
 from nait_assets.lineage import Record, reference
 from nait_assets.partitions import cell_of
-from nait_assets.recipe import POOL, FeatureName, Recipe
+from nait_assets.recipe import FeatureName, Recipe
 from nait_assets.report.assets import report_file
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.selection.assets import subset_folder
 from nait_assets.selection.subset import SUBSET_FILES
 
 ROOMS = ("corpora", "extraction", "features", "scoring", "selection", "report")
+"""In order. The audit is not among them: it looks at the outside world, which no version tells to have changed."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Plan:
         for key in graph.toposorted_asset_keys:
             parents = [parent for parent in graph.get(key).parent_keys if parent.path[0] == key.path[0]]
             depths[key] = 1 + max((depths[parent] for parent in parents), default=0)
-            if self.only is None or key in self.only:
+            if key.path[0] in ROOMS and (self.only is None or key in self.only):
                 stages.setdefault((ROOMS.index(key.path[0]), depths[key]), []).append(key)
         return [sorted(stages[place]) for place in sorted(stages)]
 
@@ -86,9 +87,9 @@ class Plan:
             RecipeError: A source or the model cannot be found.
         """
         definition = self.defs.resolve_asset_graph().get(asset).partitions_def
-        seen = self._seen_by_dagster(asset, definition is not None)
+        seen, failed = self._seen_by_dagster(asset, definition is not None), self._failed_checks(asset)
         steps = [
-            Step(asset, partition, tuple(self._reasons(asset, partition, records, seen)))
+            Step(asset, partition, (*self._reasons(asset, partition, records, seen), *failed.get(partition, [])))
             for partition in self.partitions(asset)
         ]
         return [step for step in steps if step.reasons]
@@ -162,18 +163,19 @@ class Plan:
     def _outside(self, asset: str, partition: str) -> dict[str, str]:
         """The versions of what an output reads from outside: sources, the model, feature files."""
         if (asset, partition) not in self._external:
-            self._external[asset, partition] = self._read_outside(asset, partition)
+            self._external[asset, partition] = outside_inputs(self.recipe, self.warehouse, self.model, asset, partition)
         return self._external[asset, partition]
 
-    def _read_outside(self, asset: str, partition: str) -> dict[str, str]:
-        room, name = asset.split("/")
-        if room == "corpora":
-            return source_inputs(self.recipe, partition or POOL, self.warehouse.hashes)
-        if room == "extraction":
-            return model_inputs(self.model, self.recipe.model.source)
-        if room == "features" and partition:
-            return feature_file_inputs(self.recipe, self.model, partition, cast("FeatureName", name))
-        return {}
+    def _failed_checks(self, asset: dg.AssetKey) -> dict[str | None, list[str]]:
+        """Blocking checks that the present output of each partition did not pass."""
+        graph = self.defs.resolve_asset_graph()
+        blocking = [key for key in graph.get_check_keys_for_assets({asset}) if graph.get(key).blocking]
+        failed: dict[str | None, list[str]] = {}
+        if blocking:
+            for info in self.instance.event_log_storage.get_asset_check_partition_info(blocking):
+                if info.latest_execution_status == AssetCheckExecutionRecordStatus.FAILED and info.is_current:
+                    failed.setdefault(info.partition_key, []).append(f"its check {info.check_key.name} failed")
+        return failed
 
     def _seen_by_dagster(self, asset: dg.AssetKey, partitioned: bool) -> set[str | None]:
         if partitioned:

@@ -166,6 +166,13 @@ SUBSET_HISTORY = Table(
 )
 """Every version that a subset ever had: rows are added, never changed. `lineage` is JSON, as in a subset's manifest."""
 
+AUDIT_LINKS = Table(
+    "audit.links",
+    pl.Schema({"output": pl.String(), "what": pl.String(), "holds": pl.Boolean(), "says": pl.String()}),
+    (),
+    ("output", "what"),
+)
+
 
 def scores_table(method: str) -> Table:
     """Scores of one method: `rank` 1 is the best, `score` is higher for better, ties are broken by `sample_id`."""

@@ -1,6 +1,7 @@
 """Why a candidate scores as it does: its score and rank by each method, and the neurons that speak for it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -51,6 +52,23 @@ def contributions(
     )
 
 
+def find_candidate(snapshot: Snapshot, sample_id: str) -> dict[str, Any]:
+    """A candidate by a unique beginning of its id, columns of `tables.EXAMPLE`.
+
+    Raises:
+        RecipeError: No candidate has it, or several begin so.
+        WarehouseError: The pool has not been materialized.
+    """
+    pool = snapshot.read(CANDIDATE_POOL).filter(pl.col("sample_id").str.starts_with(sample_id))
+    if len(pool) != 1:
+        found = f"{len(pool)} samples begin so" if len(pool) else "no candidate has it"
+        raise RecipeError(
+            f"sample id {sample_id!r}: {found} in {snapshot.path}. "
+            "Ids are in scoring.scores and in every subset's train.jsonl."
+        )
+    return pool.row(0, named=True)
+
+
 def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n_neurons: int) -> str:
     """The text that `nait explain` prints.
 
@@ -61,14 +79,7 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
     if target not in recipe.targets:
         raise RecipeError(f"{recipe.path} has no target {target!r}; its targets are {', '.join(recipe.targets)}.")
     with warehouse.tables.reading() as snapshot:
-        pool = snapshot.read(CANDIDATE_POOL).filter(pl.col("sample_id").str.starts_with(sample_id))
-        if len(pool) != 1:
-            found = f"{len(pool)} samples begin so" if len(pool) else "no candidate has it"
-            raise RecipeError(
-                f"sample id {sample_id!r}: {found} in {snapshot.path}. "
-                "Ids are in scoring.scores and in every subset's train.jsonl."
-            )
-        sample = pool.row(0, named=True)
+        sample = find_candidate(snapshot, sample_id)
         query = """
             SELECT method, score, rank, n_candidates FROM (
                 SELECT *, count(*) OVER (PARTITION BY method) AS n_candidates FROM scoring.scores WHERE target = ?
