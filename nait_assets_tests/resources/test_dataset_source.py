@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,8 +18,17 @@ from typing import Any
 import polars as pl
 import pytest
 
+from nait_assets.corpora.sensors import LOOKING_SECONDS
 from nait_assets.recipe import Recipe, RecipeError, Source
-from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, hub_commit, read_rows
+from nait_assets.resources.dataset_source import (
+    HUB_PATIENCE_SECONDS,
+    HUB_PAUSES_SECONDS,
+    HUB_TIMEOUT_SECONDS,
+    SourceRow,
+    fingerprint_of,
+    hub_commit,
+    read_rows,
+)
 from nait_assets.resources.files import HashCache, sha256
 from nait_assets_tests.test_recipe import recipe_in
 
@@ -174,14 +185,37 @@ configs:
 }
 
 
+ANSWERS: dict[str, list[tuple[int, Any, dict[str, str]]]] = {
+    "renamed": [(307, {}, {"Location": "/api/datasets/org/name"})],
+    "gated": [(401, {"error": "Access to dataset org/gated is restricted."}, {"X-Error-Code": "GatedRepo"})],
+    "private": [(401, {"error": "Invalid username or password."}, {})],
+    "busy": [(429, {}, {"Retry-After": "1"})],
+    "closed_for_hours": [(429, {}, {"Retry-After": "9000"})],
+    "out_of_order": [(500, {}, {}), (503, {}, {})],
+    "down": [(500, {}, {})] * 9,
+    "portal": [(200, b"<html>Log in to this network</html>", {})],
+    "empty": [(200, {"id": "org/empty"}, {})],
+}
+"""What the hub says of a repository, one answer after the other; then it is as well as `org/name`."""
+
+
 class _Hub(BaseHTTPRequestHandler):
-    """As much of the hub's interface as `datasets` asks for, for the one data set `org/name` of one commit."""
+    """As much of the hub's interface as is asked for: the data set `org/name` of one commit, and some with troubles."""
+
+    server: "_HubServer"
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         name = path.rsplit("/", 1)[-1]
-        if path in ("/api/datasets/org/name", f"/api/datasets/org/name/revision/{COMMIT}"):
-            self._reply(200, {"id": "org/name", "sha": COMMIT, "siblings": [{"rfilename": file} for file in HUB_FILES]})
+        self.server.asked[name] += 1
+        info = {"id": "org/name", "sha": COMMIT, "siblings": [{"rfilename": file} for file in HUB_FILES]}
+        if path == "/api/datasets/org/silent":
+            self.server.closing.wait()
+        elif path.startswith("/api/datasets/org/") and name in ANSWERS:
+            answers = ANSWERS[name][self.server.asked[name] - 1 :]
+            self._reply(*answers[0] if answers else (200, info))
+        elif path in ("/api/datasets/org/name", f"/api/datasets/org/name/revision/{COMMIT}"):
+            self._reply(200, info)
         elif path == f"/api/datasets/org/name/tree/{COMMIT}":
             tree = [{"type": "file", "path": file, "size": len(HUB_FILES[file]), "oid": "0"} for file in HUB_FILES]
             self._reply(200, tree)
@@ -206,13 +240,29 @@ class _Hub(BaseHTTPRequestHandler):
         pass
 
 
+class _HubServer(ThreadingHTTPServer):
+    """A local server that speaks for the hub; counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Hub)
+        self.asked: Counter[str] = Counter()
+        self.closing = threading.Event()
+
+
 @pytest.fixture
-def hub() -> Iterator[str]:
-    """The address of a local server that speaks for the hub."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
+def hub_server() -> Iterator[_HubServer]:
+    """In a thread of its own."""
+    with _HubServer() as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield server
+        server.closing.set()
         server.shutdown()
+
+
+@pytest.fixture
+def hub(hub_server: _HubServer) -> str:
+    """The address of the server."""
+    return f"http://127.0.0.1:{hub_server.server_port}"
 
 
 @pytest.fixture
@@ -314,3 +364,60 @@ def test_full_commit_needs_no_connection(no_hub: str, monkeypatch: pytest.Monkey
     """A pinned recipe can be planned offline."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", no_hub)
     assert hub_commit("org/name", "a" * 40, "dataset") == "a" * 40
+
+
+@pytest.fixture
+def asked(hub_server: _HubServer, hub: str, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the local hub, which is the hub of this process, was asked for a repository."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub)
+    return hub_server.asked
+
+
+def test_hub_repository_that_was_renamed_is_followed(asked: Counter[str]) -> None:
+    """The hub answers the old name with a redirect; a recipe from before goes on working."""
+    assert hub_commit("org/renamed", None, "dataset") == COMMIT
+    assert asked == {"renamed": 1, "name": 1}
+
+
+@pytest.mark.parametrize(("name", "n_asked"), [("busy", 2), ("out_of_order", 3)])
+def test_hub_that_is_busy_or_out_of_order_is_asked_again(asked: Counter[str], name: str, n_asked: int) -> None:
+    """A run of hours must not end because of one bad second; the wait is at least what the hub asks for."""
+    begin = time.monotonic()
+    assert hub_commit(f"org/{name}", None, "dataset") == COMMIT
+    assert asked[name] == n_asked
+    assert time.monotonic() - begin >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "n_asked", "words"),
+    [
+        ("gated", 1, ["GatedRepoError", "Access to dataset org/gated is restricted", "given access", "HF_TOKEN"]),
+        ("private", 1, ["401 Unauthorized", "Invalid username or password", "Check HF_TOKEN"]),
+        ("closed_for_hours", 1, ["429 Too Many Requests", "busy or out of order; try again in 9000 s"]),
+        ("down", 3, ["500 Internal Server Error", "busy or out of order; try again later"]),
+        ("portal", 1, ["JSONDecodeError", "Check its name, your connection"]),
+        ("empty", 1, ["the answer names no commit"]),
+    ],
+)
+def test_hub_that_does_not_give_a_commit_is_told_with_what_to_do(
+    asked: Counter[str], name: str, n_asked: int, words: list[str]
+) -> None:
+    """What would not help is not tried: a gate does not open by knocking twice, hours are not waited for."""
+    with pytest.raises(RecipeError, match=re.escape(f"the hub's dataset 'org/{name}' (revision default)")) as error:
+        hub_commit(f"org/{name}", None, "dataset")
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert asked[name] == n_asked
+
+
+def test_hub_that_never_answers_is_given_up(asked: Counter[str]) -> None:
+    """A sensor's tick has a minute for all its sources; the same holds for what hangs behind a redirect or a proxy."""
+    begin = time.monotonic()
+    with pytest.raises(RecipeError, match=r"'org/silent' .* ReadTimeout: timed out"):
+        hub_commit("org/silent", None, "dataset", timeout_seconds=0.5)
+    assert 0.5 <= time.monotonic() - begin < 5
+    assert asked["silent"] == 1
+
+
+def test_hub_is_never_waited_for_longer_than_a_tick_allows() -> None:
+    """By default: the last attempt starts so early that it ends within the patience."""
+    assert HUB_TIMEOUT_SECONDS + sum(HUB_PAUSES_SECONDS) <= HUB_PATIENCE_SECONDS < 60 - LOOKING_SECONDS
