@@ -85,8 +85,8 @@ class Exports:
         alpaca = "instruction, output, system and history of each conversation (Alpaca format); `input` is empty"
         if left_out:
             alpaca += (
-                f". {left_out} of {self.n_rows} conversations are not in it: the format holds turns of user and "
-                "assistant by turns, after at most one system message"
+                f". {left_out} of {self.n_rows} conversations are not in it: the format holds user and "
+                "assistant in turns, after at most one system message"
             )
         messages = "entries of `train.jsonl` and `alpaca.json` for LLaMA-Factory's `dataset_dir`"
         if skipped:
