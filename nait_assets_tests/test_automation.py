@@ -21,6 +21,7 @@ MATH_ALONE = {"capabilities": {"math": {"source": "math.jsonl"}}}
 
 POOL, MATH = "corpora/candidate_pool", "corpora/in_domain_set[math]"
 CONTAMINATED = "corpora/contaminated_candidates"
+REPORT = "report/selection_report"
 READ_POOL, READ_MATH = "extraction/candidate_activations", "extraction/in_domain_activations[math]"
 
 
@@ -165,23 +166,23 @@ def test_new_examples_request_their_column_and_the_comprehensive_target(automati
     """The pool, the other capability and its subsets are left alone."""
     automation.make(MATH)
     column = scores("math", "all") | subsets("math", "all")
-    assert automation.settle() == {CONTAMINATED, READ_MATH} | features("math") | column
+    assert automation.settle() == {CONTAMINATED, READ_MATH, REPORT} | features("math") | column
 
 
 def test_a_change_stops_where_it_has_no_effect(automation: Automation) -> None:
-    """Features that come out the same spare every score and subset that rests on them."""
+    """Features that come out the same spare every score and subset that rests on them; the report shows examples."""
     automation.unchanged |= features("math")
     automation.make(*sorted(features("math")))
     automation.settle()
     automation.make(MATH)
-    assert automation.settle() == {CONTAMINATED, READ_MATH} | features("math")
+    assert automation.settle() == {CONTAMINATED, READ_MATH, REPORT} | features("math")
 
 
 def test_a_changed_pool_requests_all_but_the_directions(automation: Automation) -> None:
     """A NAIT direction rests on its examples alone; all else is measured against the pool."""
     automation.make(POOL)
     directions = {f"features/nait_directions[{name}]" for name in CAPABILITIES}
-    assert automation.settle() == {CONTAMINATED, READ_POOL} | EVERY_FEATURE - directions | EVERY_SUBSET
+    assert automation.settle() == {CONTAMINATED, READ_POOL, REPORT} | EVERY_FEATURE - directions | EVERY_SUBSET
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,9 @@ def test_a_changed_pool_requests_all_but_the_directions(automation: Automation) 
             | subsets("code", "all"),
             id="capability added",
         ),
-        pytest.param({}, MATH_ALONE, {MATH} | scores("math", "all") | subsets("all"), id="capability removed"),
+        pytest.param(
+            {}, MATH_ALONE, {MATH, CONTAMINATED} | scores("math", "all") | subsets("all"), id="capability removed"
+        ),
     ],
 )
 def test_a_changed_recipe_requests_what_reads_the_change(
@@ -229,7 +232,7 @@ def test_a_changed_recipe_requests_what_reads_the_change(
         automation.make(MATH, *sorted(scores("math")))
         automation.settle()
     automation.defs = build_definitions(make_recipe(**{**FIELDS, **after}), tmp_path)
-    assert automation.settle() - {CONTAMINATED} == requested - {CONTAMINATED}
+    assert automation.settle() == requested | {REPORT}
 
 
 @pytest.mark.parametrize("tick_in_between", [False, True], ids=["between two ticks", "over a tick"])
@@ -305,4 +308,4 @@ def test_an_output_waits_for_all_work_upstream(automation: Automation) -> None:
     assert meanwhile == {"features/neuron_statistics", centroid_of_code} | column_of_code
     automation.make(READ_MATH)
     automation.succeed(slow)
-    assert automation.settle() == features("math") | scores("math", "all") | subsets("math", "all")
+    assert automation.settle() == {REPORT} | features("math") | scores("math", "all") | subsets("math", "all")
