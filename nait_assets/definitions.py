@@ -4,17 +4,23 @@ from pathlib import Path
 
 import dagster as dg
 
+from nait_assets.audit import assets as audit
 from nait_assets.corpora import assets as corpora
+from nait_assets.corpora import checks as corpora_checks
 from nait_assets.corpora.sensors import build_sensors
 from nait_assets.extraction import assets as extraction
+from nait_assets.extraction import checks as extraction_checks
 from nait_assets.features import assets as features
+from nait_assets.features import checks as features_checks
 from nait_assets.lineage import RECIPE_FILE
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, load_recipe
 from nait_assets.report import assets as report
 from nait_assets.resources import LanguageModel, Warehouse, home_of
 from nait_assets.scoring import assets as scoring
+from nait_assets.scoring import checks as scoring_checks
 from nait_assets.selection import assets as selection
+from nait_assets.selection import checks as selection_checks
 
 
 def build_definitions(recipe: Recipe, home: Path | None = None) -> dg.Definitions:
@@ -25,18 +31,27 @@ def build_definitions(recipe: Recipe, home: Path | None = None) -> dg.Definition
         home: Where tables and subsets lie; `$NAIT_HOME`, else `data/home/<recipe name>`, by default.
     """
     home = home or home_of(recipe)
-    partitions = Partitions.of(
-        recipe.capability_names, recipe.capabilities_with_examples, recipe.targets, recipe.ratios
-    )
-    rooms = [corpora, *([extraction, features] if recipe.features_needed else []), scoring, selection, report]
+    partitions = Partitions.of(recipe)
+    read = bool(recipe.features_needed)
+    rooms = [corpora, *([extraction, features] if read else []), scoring, selection, report]
+    checks = [
+        corpora_checks,
+        *([extraction_checks, features_checks] if read else []),
+        scoring_checks,
+        selection_checks,
+    ]
     of_recipe = {RECIPE_FILE: dg.MetadataValue.path(str(recipe.path))}
+    assets = [asset for room in rooms for asset in room.build_assets(recipe, partitions)]
+    code_versions = {"/".join(spec.key.path): spec.code_version for asset in assets for spec in asset.specs}
     return dg.Definitions(
         assets=dg.map_asset_specs(
             lambda spec: spec.merge_attributes(metadata=of_recipe),
-            [asset for room in rooms for asset in room.build_assets(recipe, partitions)],
+            [*assets, *audit.build_assets(recipe, code_versions)],
         ),
+        asset_checks=[check for room in checks for check in room.build_checks(recipe, partitions)],
         resources={"warehouse": Warehouse(home=str(home)), "language_model": LanguageModel.of(recipe, home)},
         sensors=build_sensors(recipe, partitions),
+        schedules=audit.build_schedules(),
         executor=dg.in_process_executor,
     )
 

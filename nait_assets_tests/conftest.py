@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,25 @@ def make_recipe(tmp_path: Path, model_folder: Path) -> Callable[..., Recipe]:
         return load_recipe(path)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _kept_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the finished home lies that tests get copies of."""
+    return tmp_path_factory.mktemp("kept") / "home"
+
+
+@pytest.fixture
+def recipe(make_recipe: Callable[..., Recipe]) -> Recipe:
+    """All methods, and one ratio, since a second would show no more."""
+    return make_recipe(ratios=[0.3])
+
+
+@pytest.fixture
+def home(_kept_home: Path, recipe: Recipe, tmp_path: Path) -> Path:
+    """A home in which everything of `recipe` has been made: a copy, which the test may break."""
+    from nait_assets_tests.command import quick_home, run
+
+    if not _kept_home.exists():
+        run(recipe, quick_home(_kept_home))
+    return Path(shutil.copytree(_kept_home, tmp_path / "home"))
