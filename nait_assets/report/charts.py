@@ -54,7 +54,7 @@ def length_histogram(samples: pl.DataFrame, max_tokens: int) -> Spec:
     colour = {"domain": [whole, cut], "range": [BAR, CUT]}
     encoding = {**_bins("tokens", ".0f"), "color": _text("kind", title=None, scale=colour, legend={"orient": "top"})}
     encoding["tooltip"] = [*encoding["tooltip"], _text("kind")]
-    return {**_data(stacked), "mark": "bar", "encoding": encoding, "width": 420, "height": 160}
+    return {**_data(stacked), "mark": "bar", "encoding": encoding, "width": "container", "height": 160}
 
 
 def heat_map(matrix: pl.DataFrame) -> Spec:
@@ -122,7 +122,8 @@ def candidate_map(points: pl.DataFrame, capabilities: Sequence[str]) -> Spec:
         capabilities: In the order of their colours.
     """
     scheme = "tableau10" if len(capabilities) <= 10 else "tableau20"
-    colour = _text("target", title="chosen for", scale={"domain": list(capabilities), "scheme": scheme})
+    legend = {"orient": "top", "titleOrient": "left", "columns": 4, "symbolOpacity": 1}
+    colour = _text("target", title="chosen for", legend=legend, scale={"domain": list(capabilities), "scheme": scheme})
     label = {"type": "text", "dy": -15, "fontWeight": "bold", "fontSize": 12}
     layers = [
         ("candidate", {"type": "circle", "color": GREY, "size": 18, "opacity": 0.8}, False, {}),
@@ -149,7 +150,7 @@ def candidate_map(points: pl.DataFrame, capabilities: Sequence[str]) -> Spec:
             }
             for kind, mark, chosen, encoding in layers
         ],
-        "width": 680,
+        "width": "container",
         "height": 520,
         "usermeta": {"renderer": "canvas"},  # thousands of points are slow as elements of the page
     }
@@ -170,7 +171,7 @@ def _text(name: str, **options: Any) -> Spec:
 def _bins(title: str, form: str) -> Spec:
     """Encoding of `plots.bins`."""
     return {
-        "x": _number("begin", bin={"binned": True}, title=title, axis={"tickCount": 5, "format": "~g"}),
+        "x": _number("begin", bin={"binned": True}, title=title, axis={"tickCount": 5}),
         "x2": {"field": "end"},
         "y": _number("count", title="candidates", axis={"tickCount": 4}),
         "tooltip": [_number("begin", format=form), _number("end", format=form), _number("count")],

@@ -1,6 +1,7 @@
 """The page as text: every chart, table and script in one file, which needs no server and no network."""
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -25,11 +26,10 @@ def render(context: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         context: What `page.html` writes.
         data: What `page.js` draws: `charts`, and `table` or None.
     """
-    import vl_convert
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    scripts = [vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"), (FOLDER / "page.js").read_text(encoding="utf-8")]
+    scripts = [_vega(), (FOLDER / "page.js").read_text(encoding="utf-8")]
     assert not any("</script" in script.lower() or "\r" in script for script in scripts)
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -46,6 +46,14 @@ def render(context: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         scripts=[Markup(script) for script in scripts],
         data=Markup(embedded_json(data)),
     )
+
+
+@functools.cache
+def _vega() -> str:
+    """Vega and what it needs as one script; it takes seconds to put together."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def prose(text: str) -> "Markup":

@@ -89,7 +89,7 @@ def _read(reading: Reading, drawn: Charts) -> Section:
     )
     if len(reading.samples):
         spec = charts.length_histogram(reading.samples, reading.recipe.extraction.max_tokens)
-        section.groups.append({"title": "", "figures": [drawn.figure("Length of the candidates", spec)]})
+        section.groups.append({"title": "", "wide": True, "figures": [drawn.figure("Length of the candidates", spec)]})
     return section
 
 
@@ -221,7 +221,11 @@ def _map(reading: Reading, drawn: Charts) -> list[Section]:
         notes.append(f"{len(reading.on_map):,} candidates, drawn by a fixed seed; {n_others:,} are left out.")
     figure = drawn.figure("", charts.candidate_map(points, reading.recipe.capability_names))
     question = "Do the candidates chosen for a capability lie where its own examples lie? (arXiv 2603.13201, figure 6)"
-    return [Section("map", "Map", "Map of the activations", question, notes, [{"title": "", "figures": [figure]}])]
+    return [
+        Section(
+            "map", "Map", "Map of the activations", question, notes, [{"title": "", "wide": True, "figures": [figure]}]
+        )
+    ]
 
 
 def _extremes(reading: Reading) -> Section:

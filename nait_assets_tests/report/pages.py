@@ -1,0 +1,49 @@
+"""A page over the small home, with texts that would be markup if anything let them."""
+
+from pathlib import Path
+
+import polars as pl
+
+from nait_assets.lineage import Record
+from nait_assets.recipe import Recipe, subset_size
+from nait_assets.report.contents import Page, build_page
+from nait_assets.report.reading import read
+from nait_assets.resources import Warehouse
+from nait_assets.tables import CANDIDATE_POOL, SUBSETS, scores_table
+from nait_assets_tests.small_home import build_home
+
+HOSTILE = (
+    "</script><img src=x onerror=\"window.hacked='text'\"><!--<script>window.hacked='script'</script>{{ 7 * 7 }}\u2028"
+)
+HOSTILE_TOPIC = "<b onmouseover=\"window.hacked='topic'\">topic</b>"
+
+
+def home_with_subsets(recipe: Recipe, folder: Path, text: str = "") -> Warehouse:
+    """The small home with every subset; with `text` in front of each question, and a topic like it."""
+    warehouse = build_home(recipe, folder)
+    with warehouse.tables.reading() as tables:
+        scores = {
+            (method, target): tables.read(scores_table(method), target=target)
+            for method in recipe.methods
+            for target in recipe.targets
+        }
+        pool = tables.read(CANDIDATE_POOL)
+    if text:
+        rows = pool.to_dicts()
+        for row in rows:
+            row["topic"] = HOSTILE_TOPIC
+            row["messages"] = [{**part, "content": text + part["content"]} for part in row["messages"]]
+        pool = pl.DataFrame(rows, schema=CANDIDATE_POOL.columns)
+    with warehouse.tables.writing() as tables:
+        tables.replace(CANDIDATE_POOL, pool)
+        for (method, target), frame in scores.items():
+            for ratio in recipe.ratios:
+                chosen = frame.sort("rank").head(subset_size(ratio, len(frame))).drop("target")
+                tables.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
+                tables.put_record(Record(f"selection/{method}_subset", f"{target}|{ratio}", "1", "version"))
+    return warehouse
+
+
+def page_of(recipe: Recipe, folder: Path, text: str = "") -> Page:
+    """The page of a recipe over the small home."""
+    return build_page(read(recipe, home_with_subsets(recipe, folder, text)))
