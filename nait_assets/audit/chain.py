@@ -76,7 +76,7 @@ class Auditor:
             yield Link(output, CONTENT, False, "there is no record of it: it was never made, or its file is gone")
             return
         for name in sorted(record.inputs):
-            if name in self.records:
+            if name in self.records or name.partition("[")[0] in self.code_versions:
                 yield from self._chain(name, seen)
         yield from self._links_of(record)
 
