@@ -17,6 +17,7 @@ from nait_assets_tests.conftest import conversation, in_domain_rows, pool_rows, 
 
 METHODS = ("nait", "nait_standardized")
 STANDARDIZED = ["nait_standardized"]  # one method where a second would show no more
+REPORT = {"report/selection_report"}  # a page that shows all of the rest
 CORPORA_AND_EXTRACTION = ("--select", "group:corpora or group:extraction")
 MakeRecipe = Callable[..., Recipe]
 
@@ -177,7 +178,7 @@ def test_changed_examples_of_a_capability_reach_its_column_and_the_comprehensive
 
     extraction = {"corpora/in_domain_set[math]", "extraction/in_domain_activations[math]"}
     selection = scores("math", "all") | cells("math", "all")
-    assert made == extraction | {"features/standardized_centroids[math]"} | selection
+    assert made == extraction | {"features/standardized_centroids[math]"} | selection | REPORT
     changed = {name for name, version in versions(home).items() if version != before[name]}
     assert changed == made
     assert times(home, *code) == files
@@ -205,7 +206,8 @@ def test_a_subset_folder_that_was_deleted_is_written_again(recipe: Recipe, home:
 def test_a_ratio_more_makes_its_cells_alone(make: MakeRecipe, home: Path) -> None:
     """Trying another size is free: no model, no scores, and the subsets that there are stay as they are."""
     files = times(home, "subsets")
-    assert run(make(ratios=[0.3, 0.5], methods=STANDARDIZED), home) == cells("code", "math", "all", ratio="0.50")
+    made = run(make(ratios=[0.3, 0.5], methods=STANDARDIZED), home)
+    assert made == cells("code", "math", "all", ratio="0.50") | REPORT
     assert {file: time for file, time in times(home, "subsets").items() if file in files} == files
 
 
@@ -245,19 +247,19 @@ def test_a_capability_more_extracts_its_own_examples_alone(make: MakeRecipe, hom
     below = {"extraction/in_domain_activations[logic]", "features/standardized_centroids[logic]"}
     # The list of capabilities is in the version of every score, lest `all` stay as it is when one goes.
     checked = {f"corpora/in_domain_set[{name}]" for name in names} | scores(*names, "all")
-    assert made == checked | below | cells("logic", "all")
+    assert made == checked | below | cells("logic", "all") | REPORT
     after = versions(home)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == scores("all") | cells("all")
+    assert changed == scores("all") | cells("all") | REPORT
 
 
 def test_a_capability_less_scores_the_comprehensive_target_without_it(make: MakeRecipe, home: Path) -> None:
     """Nothing else changes when a capability goes, so this is the change that is easiest to miss."""
     before = versions(home)
     made = run(make(capabilities={"math": {"source": "math.jsonl"}}, methods=STANDARDIZED), home)
-    assert made == {"corpora/in_domain_set[math]"} | scores("math", "all") | cells("all")
+    assert made == {"corpora/in_domain_set[math]"} | scores("math", "all") | cells("all") | REPORT
     after = versions(home)
-    assert {name for name in before if after[name] != before[name]} == scores("all") | cells("all")
+    assert {name for name in before if after[name] != before[name]} == scores("all") | cells("all") | REPORT
 
 
 def test_another_change_option_makes_directions_from_the_activations_that_there_are(
@@ -282,7 +284,7 @@ def test_a_feature_file_stands_in_for_the_examples(make: MakeRecipe, home: Path,
     assert not any(name.startswith("extraction/") for name in made)
     after = versions(home)
     # The file holds the direction without its explained variance, so that table differs; no score and no subset does.
-    assert [name for name in before if after[name] != before[name]] == ["features/nait_directions[math]"]
+    assert {name for name in before if after[name] != before[name]} == {"features/nait_directions[math]"} | REPORT
     record = Warehouse(home=str(home)).records()["features/nait_directions[math]"]
     assert [name.partition(":")[0] for name in record.inputs] == ["feature_file", "model"]
     assert "explained_variance_ratio" not in metadata_of(home, "features/nait_directions[math]")
@@ -342,7 +344,7 @@ def test_without_its_dagster_folder_everything_is_noted_again_and_nothing_extrac
     shutil.rmtree(home / "dagster")
     answer = nait("status", "--recipe", recipe.path, "--home", home)
     assert answer.code == 3
-    assert answer.out.count("unknown to this Dagster instance") == 11  # assets
+    assert answer.out.count("unknown to this Dagster instance") == 13  # assets
     before = versions(home)
     made = run(recipe, home, "--select", "group:extraction")
     in_domain = {f"extraction/in_domain_activations[{capability}]" for capability in recipe.capability_names}
