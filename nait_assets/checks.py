@@ -1,4 +1,4 @@
-"""Asset checks: claims about what is stored, read back from the tables, so that anyone can judge again at any time.
+"""Asset checks: claims about what is stored, judged by what is read back from the tables.
 
 Belongs here: what a claim and a verdict are, and how Dagster is told. Does not belong here: the claims, which stand in
 each room's `checks.py`.
@@ -47,45 +47,49 @@ Judge = Callable[[Warehouse, str], Mapping[str, Verdict]]
 """From the warehouse and a partition key ("" where there is none) to a verdict on each claim, by name."""
 
 
-def checks_of(
-    asset: str, partitions_def: dg.PartitionsDefinition | None, claims: Sequence[Claim], judge: Judge
-) -> dg.AssetChecksDefinition:
-    """The checks of one asset, in one step that reads its tables once.
+@dataclass(frozen=True)
+class AssetChecks:
+    """The checks of one asset, judged together, so that its tables are read once.
 
-    Args:
+    Attributes:
         asset: Its key as a path.
         partitions_def: Of the asset.
         claims: About each of its partitions.
         judge: What looks at a partition.
     """
-    key = dg.AssetKey(asset.split("/"))
-    specs = [
-        dg.AssetCheckSpec(
-            claim.name,
-            asset=key,
-            description=claim.description,
-            blocking=claim.blocking,
-            partitions_def=partitions_def,
-        )
-        for claim in claims
-    ]
-    severities = {
-        claim.name: dg.AssetCheckSeverity.ERROR if claim.blocking else dg.AssetCheckSeverity.WARN for claim in claims
-    }
 
-    @dg.multi_asset_check(name=f"{key.to_python_identifier()}_checks", specs=specs, can_subset=True)
-    def checks(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckResult]:
-        partition = str(context.partition_key) if context.has_partition_key else ""
-        verdicts = judge(warehouse, partition)
-        for check in sorted(context.selected_asset_check_keys):
-            verdict = verdicts[check.name]
-            yield dg.AssetCheckResult(
-                passed=verdict.holds,
-                asset_key=check.asset_key,
-                check_name=check.name,
-                severity=severities[check.name],
-                description=verdict.says,
-                metadata=dict(verdict.metadata),
+    asset: str
+    partitions_def: dg.PartitionsDefinition | None
+    claims: Sequence[Claim]
+    judge: Judge
+
+    def definition(self) -> dg.AssetChecksDefinition:
+        """The checks for Dagster: one step, which runs behind the asset's own."""
+        key = dg.AssetKey(self.asset.split("/"))
+        claims = {claim.name: claim for claim in self.claims}
+        specs = [
+            dg.AssetCheckSpec(
+                claim.name,
+                asset=key,
+                description=claim.description,
+                blocking=claim.blocking,
+                partitions_def=self.partitions_def,
             )
+            for claim in self.claims
+        ]
 
-    return checks
+        @dg.multi_asset_check(name=f"{key.to_python_identifier()}_checks", specs=specs, can_subset=True)
+        def checks(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckResult]:
+            verdicts = self.judge(warehouse, str(context.partition_key) if context.has_partition_key else "")
+            for check in sorted(context.selected_asset_check_keys):
+                verdict, blocking = verdicts[check.name], claims[check.name].blocking
+                yield dg.AssetCheckResult(
+                    passed=verdict.holds,
+                    asset_key=check.asset_key,
+                    check_name=check.name,
+                    severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
+                    description=verdict.says,
+                    metadata=dict(verdict.metadata),
+                )
+
+        return checks

@@ -48,7 +48,7 @@ def build_definitions(recipe: Recipe, home: Path | None = None) -> dg.Definition
             lambda spec: spec.merge_attributes(metadata=of_recipe),
             [*assets, *audit.build_assets(recipe, code_versions)],
         ),
-        asset_checks=[check for room in checks for check in room.build_checks(recipe, partitions)],
+        asset_checks=[found.definition() for room in checks for found in room.build_checks(recipe, partitions)],
         resources={"warehouse": Warehouse(home=str(home)), "language_model": LanguageModel.of(recipe, home)},
         sensors=build_sensors(recipe, partitions),
         schedules=audit.build_schedules(),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from nait_assets.checks import Claim, Verdict, checks_of
+from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.corpora.conversation import sample_id
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import EVALUATION, POOL, Recipe
@@ -17,7 +17,7 @@ CLAIMS = [
 ]
 
 
-def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
+def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     """Checks of the pool, the in-domain sets and the held-out sets."""
     tables: list[tuple[Table, dg.PartitionsDefinition | None, str]] = [(CANDIDATE_POOL, None, "")]
     tables += [(IN_DOMAIN_SET, partitions.with_examples, "")] if recipe.capabilities_with_examples else []
@@ -25,13 +25,11 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksD
     return [_checks_of_table(*row) for row in tables]
 
 
-def _checks_of_table(
-    table: Table, partitions_def: dg.PartitionsDefinition | None, prefix: str
-) -> dg.AssetChecksDefinition:
+def _checks_of_table(table: Table, partitions_def: dg.PartitionsDefinition | None, prefix: str) -> AssetChecks:
     def judge(warehouse: Warehouse, partition: str) -> Mapping[str, Verdict]:
         return judge_corpus(warehouse, table, partition, f"{prefix}{partition}" or POOL)
 
-    return checks_of(table.asset, partitions_def, CLAIMS, judge)
+    return AssetChecks(table.asset, partitions_def, CLAIMS, judge)
 
 
 def judge_corpus(warehouse: Warehouse, table: Table, partition: str, corpus: str) -> dict[str, Verdict]:

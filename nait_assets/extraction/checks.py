@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-import dagster as dg
 import numpy as np
 
-from nait_assets.checks import Claim, Verdict, checks_of
+from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.partitions import Partitions
@@ -24,7 +23,7 @@ CLAIMS = [
 CALIBRATION_CLAIMS = [Claim("statistics_are_finite", "Every mean, deviation and component is finite.")]
 
 
-def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
+def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     """Checks of the candidates' and the in-domain examples' activations."""
 
     def judge_candidates(warehouse: Warehouse, _: str) -> Mapping[str, Verdict]:
@@ -33,11 +32,11 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksD
     def judge_examples(warehouse: Warehouse, capability: str) -> Mapping[str, Verdict]:
         return judge_activations(warehouse, capability, IN_DOMAIN_SET, capability)
 
-    checks = [checks_of(CANDIDATE_ACTIVATIONS, None, CLAIMS, judge_candidates)]
+    checks = [AssetChecks(CANDIDATE_ACTIVATIONS, None, CLAIMS, judge_candidates)]
     if recipe.capabilities_with_examples:
-        checks.append(checks_of(IN_DOMAIN_ACTIVATIONS, partitions.with_examples, CLAIMS, judge_examples))
+        checks.append(AssetChecks(IN_DOMAIN_ACTIVATIONS, partitions.with_examples, CLAIMS, judge_examples))
     if recipe.extraction.projection:
-        checks.append(checks_of(CALIBRATION_STATISTICS.asset, None, CALIBRATION_CLAIMS, judge_calibration))
+        checks.append(AssetChecks(CALIBRATION_STATISTICS.asset, None, CALIBRATION_CLAIMS, judge_calibration))
     return checks
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import dagster as dg
 import numpy as np
 import polars as pl
 
-from nait_assets.checks import Claim, Verdict, checks_of
+from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.extraction import activation_table
 from nait_assets.features.directions import activation_change
 from nait_assets.partitions import Partitions
@@ -24,7 +23,7 @@ DIRECTION_CLAIMS = [
 CENTROID_CLAIMS = [Claim("centroids_are_finite", "Every centroid is finite, and not zero everywhere.")]
 
 
-def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
+def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     """Checks of the features that the recipe's methods need."""
 
     def judge_capability(warehouse: Warehouse, capability: str) -> Mapping[str, Verdict]:
@@ -32,11 +31,11 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksD
 
     built = {
         "nait_directions": [
-            checks_of(NAIT_DIRECTIONS.asset, partitions.capability, DIRECTION_CLAIMS, judge_capability)
+            AssetChecks(NAIT_DIRECTIONS.asset, partitions.capability, DIRECTION_CLAIMS, judge_capability)
         ],
         "standardized_centroids": [
-            checks_of(NEURON_STATISTICS.asset, None, STATISTICS_CLAIMS, judge_statistics),
-            checks_of(STANDARDIZED_CENTROIDS.asset, partitions.capability, CENTROID_CLAIMS, judge_centroids),
+            AssetChecks(NEURON_STATISTICS.asset, None, STATISTICS_CLAIMS, judge_statistics),
+            AssetChecks(STANDARDIZED_CENTROIDS.asset, partitions.capability, CENTROID_CLAIMS, judge_centroids),
         ],
     }
     return [checks for feature in recipe.features_needed for checks in built[feature]]

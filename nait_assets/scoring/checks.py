@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import dagster as dg
 import numpy as np
 import polars as pl
 
-from nait_assets.checks import Claim, Verdict, checks_of
+from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.extraction import activation_table
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe
@@ -28,16 +27,16 @@ CLAIMS = [
 ]
 
 
-def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
+def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     """Checks of every method's scores."""
     return [_checks_of_method(method, partitions) for method in recipe.methods]
 
 
-def _checks_of_method(method: str, partitions: Partitions) -> dg.AssetChecksDefinition:
+def _checks_of_method(method: str, partitions: Partitions) -> AssetChecks:
     def judge(warehouse: Warehouse, target: str) -> Mapping[str, Verdict]:
         return judge_scores(warehouse, method, target)
 
-    return checks_of(scores_table(method).asset, partitions.target, CLAIMS, judge)
+    return AssetChecks(scores_table(method).asset, partitions.target, CLAIMS, judge)
 
 
 def judge_scores(warehouse: Warehouse, method: str, target: str) -> dict[str, Verdict]:

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from nait_assets import lineage
-from nait_assets.checks import Claim, Verdict, checks_of
+from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.lineage import reference
 from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, subset_size
@@ -35,7 +35,7 @@ CLAIMS = [
 ]
 
 
-def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
+def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     """Checks of every method's subsets."""
     drops = recipe.decontamination.action == "drop"
     what = f"equals, or shares {recipe.decontamination.ngram} words in a row with, an in-domain or held-out example"
@@ -44,13 +44,11 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[dg.AssetChecksD
     return [_checks_of_method(method, recipe, partitions, claims) for method in recipe.methods]
 
 
-def _checks_of_method(
-    method: str, recipe: Recipe, partitions: Partitions, claims: list[Claim]
-) -> dg.AssetChecksDefinition:
+def _checks_of_method(method: str, recipe: Recipe, partitions: Partitions, claims: list[Claim]) -> AssetChecks:
     def judge(warehouse: Warehouse, partition: str) -> Mapping[str, Verdict]:
         return judge_subset(warehouse, recipe, method, *cell_of(partition))
 
-    return checks_of(subset_asset(method), partitions.cell, claims, judge)
+    return AssetChecks(subset_asset(method), partitions.cell, claims, judge)
 
 
 def judge_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str, ratio: str) -> dict[str, Verdict]:
@@ -95,9 +93,7 @@ def _of_the_same_scores(snapshot: Snapshot, recipe: Recipe, method: str, target:
 def _nested(ratios: Mapping[str, set[str]]) -> Verdict:
     ordered = sorted(ratios)
     broken = [
-        f"{small} in {large}"
-        for small, large in itertools.pairwise(ordered)
-        if not ratios[small] <= ratios[large]
+        f"{small} in {large}" for small, large in itertools.pairwise(ordered) if not ratios[small] <= ratios[large]
     ]
     return Verdict(not broken, f"compared {', '.join(ordered)}; not contained: {', '.join(broken) or 'none'}")
 
