@@ -186,6 +186,24 @@ def test_changed_examples_of_a_capability_reach_its_column_and_the_comprehensive
     assert (activations["n_extracted"], activations["n_removed"]) == (1, 1)
 
 
+def test_metadata_say_how_long_rows_are_and_what_a_subset_gained(make: MakeRecipe, home: Path, tmp_path: Path) -> None:
+    """Dagster plots plain numbers over time; six rows of twenty are chosen, so as many came as went."""
+    write_jsonl(tmp_path / "math.jsonl", in_domain_rows("code", 3))
+    subset, pool = "selection/nait_standardized_subset[math|0.30]", "corpora/candidate_pool"
+    assert "n_rows_gained" not in metadata_of(home, subset)
+    run(make(methods=STANDARDIZED), home)
+    found = metadata_of(home, subset)
+    assert found["n_rows_gained"] == found["n_rows_lost"]
+    assert found["overlap_with_previous"] == pytest.approx(1 - float(str(found["n_rows_gained"])) / 6)
+    assert {row.data["target"] for row in found["overlap_with_other_targets"].records} == {"all", "code"}  # type: ignore[attr-defined]
+    activations = metadata_of(home, "extraction/candidate_activations")
+    assert activations["share_truncated"] == 3 / 20
+    assert str(activations["length_distribution"]).startswith("![plot]")
+    assert str(metadata_of(home, pool)["length_distribution"]).startswith("![plot]")
+    bottom = metadata_of(home, "scoring/nait_standardized_scores[math]")["bottom_rows"]
+    assert [row.data["rank"] for row in bottom.records] == list(range(11, 21))  # type: ignore[attr-defined]
+
+
 def test_examples_written_otherwise_stop_at_the_corpus(recipe: Recipe, home: Path, tmp_path: Path) -> None:
     """Spaces at the end of a line are another file and the same conversation: nothing below has to run."""
     (tmp_path / "math.jsonl").write_text("".join(json.dumps(row) + " \n" for row in in_domain_rows("math")))

@@ -75,3 +75,18 @@ def test_a_histogram_is_a_small_svg_however_many_ratios(n_ratios: int) -> None:
 def test_a_histogram_of_scores_that_hardly_differ_is_a_picture(scores: list[float]) -> None:
     """Between neighbouring floats there is no room for 40 bins, and a picture must not fail the scores."""
     svg_of(plots.histogram(pl.DataFrame({"score": scores}), "score", {"0.10": scores[0]}))
+
+
+def test_the_bins_of_a_histogram_hold_every_value_once() -> None:
+    """The report draws the same bins; a value on the last edge belongs to the last bin."""
+    counted = plots.bins(pl.Series([0.0, 1.0, 1.5, 4.0]), n_bins=4)
+    assert counted["count"].to_list() == [1, 2, 0, 1]
+    assert counted["begin"].to_list() == [0.0, 1.0, 2.0, 3.0]
+    assert counted["end"][-1] == 4.0
+
+
+def test_a_histogram_of_nothing_says_so() -> None:
+    """A capability all of whose examples the model refused has no lengths, and its step must say why it failed."""
+    assert (
+        plots.histogram(pl.DataFrame({"n_tokens": []}, {"n_tokens": pl.Int32}), "n_tokens").value == "nothing to count"
+    )

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from nait_assets import lineage
+from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.corpora.contamination import contaminated
 from nait_assets.corpora.corpus import Corpus, read_corpus, source_inputs
@@ -124,7 +124,7 @@ def _metadata(corpus: Corpus) -> dict[str, object]:
     reasons = Counter(corpus.rejected["reason"].to_list()).most_common(10)
     examples = corpus.examples
     characters = examples.select(
-        pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
+        characters=pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
     )
     return {
         "dagster/row_count": len(examples),
@@ -133,6 +133,7 @@ def _metadata(corpus: Corpus) -> dict[str, object]:
         "n_duplicates": corpus.n_duplicates,
         "n_unsampled": corpus.n_unsampled,
         "median_characters": float(characters.to_series().median() or 0),  # type: ignore[arg-type]
+        "length_distribution": plots.histogram(characters, "characters"),
         "rejected": dg.MetadataValue.md("\n".join(f"- {count} × {reason}" for reason, count in reasons) or "none"),
         "topics": dg.MetadataValue.json(
             {str(topic): count for topic, count in Counter(examples["topic"].to_list()).most_common(30)}

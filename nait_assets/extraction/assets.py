@@ -5,14 +5,16 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from nait_assets import lineage
+from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
+from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CALIBRATION
 from nait_assets.extraction.calibration import calibrate, projector_of
 from nait_assets.extraction.extractor import ALGORITHM, Outcome, RunOptions, extract, model_inputs
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.warehouse import Store
 from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, IN_DOMAIN_SET, Table, content_version
 
 ROOM = "extraction"
@@ -138,7 +140,21 @@ def _write(
     n_rows = len(outcome.sample_ids) * (1 if projector else len(outcome.layers))
     where_it_lies = {"dagster/uri": str(store.path), "dagster/table_name": "extraction.activation"}
     metadata = {**where_it_lies, "dagster/row_count": n_rows, **_metadata(outcome)}
+    metadata |= _lengths(store, recipe.extraction.max_tokens)
     return lineage.result(lineage.record_of(context, outcome.data_version, inputs), metadata)
+
+
+def _lengths(store: Store, max_tokens: int) -> dict[str, object]:
+    """How long the samples of a table are, and how many of them were cut."""
+    with store.reading() as snapshot:
+        samples = activation_table.samples(snapshot)
+    share = samples["truncated"].sum() / max(1, len(samples))
+    limit = {"max_tokens": float(max_tokens)} if share else None
+    return {
+        "share_truncated": float(share),
+        "median_tokens": float(samples["n_tokens"].median() or 0),  # type: ignore[arg-type]
+        "length_distribution": plots.histogram(samples, "n_tokens", limit, legend_title="limit"),
+    }
 
 
 def _metadata(outcome: Outcome) -> dict[str, object]:

@@ -8,11 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 
-
-def overlap(one: Collection[str], other: Collection[str]) -> float:
-    """Rows that two selections share, over the rows of the smaller one; 0 where it has none."""
-    smaller = min(len(one), len(other))
-    return len(set(one) & set(other)) / smaller if smaller else 0.0
+from nait_assets.selection.comparison import overlap
 
 
 def overlap_matrix(selections: Mapping[str, Collection[str]]) -> pl.DataFrame:

@@ -124,10 +124,13 @@ def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse) -> dict
     with warehouse.tables.reading() as snapshot:
         pool = snapshot.read(CANDIDATE_POOL)
     text = pl.col("messages").list.first().struct.field("content").str.slice(0, 160)
-    top = (
-        frame.head(10)
-        .join(pool, on="sample_id", how="left", maintain_order="left")
-        .select("rank", pl.col("score").round(4), "sample_id", "topic", text=text)
+    top, bottom = (
+        lineage.table_metadata(
+            rows.join(pool, on="sample_id", how="left", maintain_order="left").select(
+                "rank", pl.col("score").round(4), "sample_id", "topic", text=text
+            )
+        )
+        for rows in (frame.head(10), frame.tail(10))
     )
     quantiles = {f"score_p{int(100 * q):02}": float(frame["score"].quantile(q) or 0) for q in (0.01, 0.5, 0.99)}
     return {
@@ -136,5 +139,6 @@ def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse) -> dict
         **quantiles,
         **{f"threshold_{ratio}": value for ratio, value in thresholds.items()},
         "score_distribution": plots.histogram(frame, "score", thresholds),
-        "top_rows": lineage.table_metadata(top),
+        "top_rows": top,
+        "bottom_rows": bottom,
     }

@@ -16,6 +16,7 @@ from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring.assets import METHODS
 from nait_assets.selection import history
+from nait_assets.selection.comparison import changes, overlaps, stored_subsets
 from nait_assets.selection.exports import Exports
 from nait_assets.selection.subset import best_rows, dataset_card, write_folder
 from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, SUBSETS, content_version, scores_table
@@ -90,12 +91,20 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
         manifest["n_contaminated"] = len(set(flagged) & set(chosen["sample_id"].to_list()))
         write_folder(folder, rows, manifest, card, exports)
         with warehouse.tables.writing() as transaction:
+            stored = stored_subsets(transaction, method, ratio)
             transaction.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
             history.append(transaction, record, method, target, ratio, chosen, manifest["lineage"])
             transaction.put_record(record)
-        return lineage.result(record, _metadata(rows, len(scores), folder))
+        return lineage.result(record, {**_metadata(rows, len(scores), folder), **_comparison(chosen, target, stored)})
 
     return subset
+
+
+def _comparison(chosen: pl.DataFrame, target: str, stored: dict[str, list[str]]) -> dict[str, object]:
+    """The subset beside what was stored before it: its previous version, and the other targets' subsets."""
+    now, before = chosen["sample_id"].to_list(), stored.pop(target, None)
+    shared = lineage.table_metadata(overlaps(now, stored).with_columns(pl.col("overlap").round(4)))
+    return {**changes(before, now), **({"overlap_with_other_targets": shared} if stored else {})}
 
 
 def _manifest(
