@@ -1,32 +1,30 @@
 """The command line: a thin shell over the same assets and the same Dagster instance as the UI.
 
 Exit codes: 0 done, 1 a step failed, 2 bad input, 3 (`nait status`) something is missing or out of date,
-4 (`nait audit`) a chain is broken, 130 interrupted.
+4 (`nait audit`) a chain is broken, 5 another `nait run` has the home, 130 interrupted.
 """
 
 import contextlib
+import importlib.resources
 import logging
 import os
+import platform
+import re
+import shutil
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-STEP_FAILED, BAD_INPUT, STATUS_STALE, AUDIT_BROKEN, INTERRUPTED = 1, 2, 3, 4, 130
+log = logging.getLogger(__name__)
+STEP_FAILED, BAD_INPUT, STATUS_STALE, AUDIT_BROKEN, BUSY, INTERRUPTED = 1, 2, 3, 4, 5, 130
 CLEAR_ERRORS = {"RecipeError", "WarehouseError", "NonFiniteActivations"}  # their messages need no traceback
-DAGSTER_YAML = """\
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-concurrency:
-  pools:
-    default_limit: 1  # one run at a time has the language model in memory
-"""
+FULL_DISK = ("no space left on device", "database or disk is full", "disk quota exceeded", "[errno 28]")
 
 recipe_option = click.option(
     "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Recipe file; $NAIT_RECIPE, else the demo."
@@ -59,7 +57,7 @@ def nait() -> None:
 @click.option("--batch-tokens", type=click.IntRange(1), default=None, help="Most tokens of a batch.")
 def run(recipe_path: Path | None, home: Path | None, selection: str | None, **extraction: Any) -> None:
     """Make what is missing or out of date, and nothing else."""
-    with _workplace(recipe_path, home) as workplace:
+    with _workplace(recipe_path, home, writes=True) as workplace, workplace.alone():
         plan, records = workplace.plan(selection), workplace.warehouse.records()
         n_runs = n_outputs = 0
         started = time.monotonic()
@@ -197,7 +195,7 @@ def summary(recipe_path: Path | None, home: Path | None) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 def ui(recipe_path: Path | None, home: Path | None, port: int, host: str) -> None:
     """Start Dagster's web server and daemon on the home's own instance."""
-    with _workplace(recipe_path, home) as workplace:
+    with _workplace(recipe_path, home, writes=True) as workplace:
         environment = {**os.environ, "NAIT_RECIPE": str(workplace.recipe.path), "NAIT_HOME": str(workplace.home)}
     program = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-m", "nait_assets.definitions", "--host", host, "--port", str(port)]
@@ -217,6 +215,13 @@ class _Workplace:
         self.model = LanguageModel.of(self.recipe, self.home)
         self._defs: Any = None
         self._instance: Any = None
+        self._temporary = contextlib.ExitStack()
+
+    def close(self) -> None:
+        """Close the Dagster instance."""
+        if self._instance is not None:
+            self._instance.dispose()
+        self._temporary.close()
 
     @property
     def defs(self) -> Any:
@@ -231,17 +236,115 @@ class _Workplace:
 
     @property
     def instance(self) -> Any:
-        """The Dagster instance of the home, made if it is not there."""
+        """The Dagster instance of the home, made if it is not there; of a read-only home, a copy of it."""
         if self._instance is None:
             import dagster as dg
 
             folder = self.home / "dagster"
-            folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / "dagster.yaml").exists():
-                (folder / "dagster.yaml").write_text(DAGSTER_YAML)
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                folder = self._copied(folder)
+            settings = folder / "dagster.yaml"
+            if not settings.exists():
+                from nait_assets.resources.files import replacing
+
+                with replacing(settings) as temporary:
+                    temporary.write_bytes(
+                        importlib.resources.files("nait_assets").joinpath("dagster.yaml").read_bytes()
+                    )
             os.environ["DAGSTER_HOME"] = str(folder)
             self._instance = dg.DagsterInstance.get()
         return self._instance
+
+    def _copied(self, folder: Path) -> Path:
+        """What Dagster knows of the home, where it can write: it opens no instance only to read."""
+        copy = Path(self._temporary.enter_context(tempfile.TemporaryDirectory(prefix="nait-"))) / "dagster"
+        if not folder.exists():
+            copy.mkdir()
+            return copy
+        shutil.copytree(folder, copy, ignore=_logs_of_runs, copy_function=shutil.copyfile)
+        return copy
+
+    def require_writable(self) -> None:
+        """Refuse a home that nothing can be written to.
+
+        Raises:
+            WarehouseError: It is read-only, another user's, or cannot be made.
+        """
+        from nait_assets.resources.warehouse import WarehouseError
+
+        try:
+            (self.home / "dagster").mkdir(parents=True, exist_ok=True)
+            reason = "" if os.access(self.home / "dagster", os.W_OK) else "it is read-only, or another user's"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            raise WarehouseError(
+                f"{self.home} cannot be written: {reason}. Name another home (--home, NAIT_HOME), or make this one "
+                "writable; `nait status`, `explain`, `audit`, `diff` and `summary` read it as it is."
+            )
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the home for this command, and settle what commands that died left in Dagster's books.
+
+        Raises:
+            HomeBusy: Another `nait run` has it.
+        """
+        import fcntl
+
+        with (self.home / "dagster" / "nait_run.lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise HomeBusy(
+                    f"another `nait run` is at work in {self.home} ({file.read().strip()}). "
+                    "Wait for it to end, then run this again; `nait status` works meanwhile."
+                ) from None
+            except OSError as error:  # a file system without locks
+                log.warning("%s cannot be locked (%s): run one `nait run` at a time", file.name, error)
+            else:
+                self._bury_the_dead()
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            file.flush()
+            yield
+
+    def _bury_the_dead(self) -> None:
+        """End the runs of commands that were killed: they would keep the language model's place in its pool for ever.
+
+        To be called with the home locked, when no such command can be alive.
+        """
+        import dagster as dg
+
+        ended = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+        unfinished = dg.RunsFilter(tags={"nait/command": "run"}, statuses=list(set(dg.DagsterRunStatus) - ended))
+        for run in self.instance.get_runs(unfinished):
+            self.instance.report_run_failed(run, "The process of this `nait run` died.")
+            self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+    def await_pools(self, assets: Iterable[Any]) -> None:
+        """Wait until a run of Dagster's daemon gives the language model free; Dagster would wait, deaf and in silence.
+
+        Args:
+            assets: That are about to be made.
+        """
+        storage, graph = self.instance.event_log_storage, self.defs.resolve_asset_graph()
+        if not storage.supports_global_concurrency_limits:
+            return
+        for pool in {pool for asset in assets for pool in graph.get(asset).pools or ()}:
+            said = False
+            while (info := storage.get_concurrency_info(pool)).slot_count and not _free(info):
+                if not said:
+                    runs = ", ".join(sorted(info.active_run_ids))
+                    click.echo(
+                        f"waiting for the pool {pool}, which the run {runs} of Dagster's daemon has. "
+                        "If that run is dead, terminate it in the UI."
+                    )
+                    said = True
+                time.sleep(1)
 
     def noted(self, asset: str, name: str, partition: str | None = None) -> float | None:
         """A number in the metadata of the latest materialization that this instance ran."""
@@ -278,13 +381,47 @@ class _Workplace:
 
 
 @contextlib.contextmanager
-def _workplace(recipe_path: Path | None, home: Path | None) -> Iterator[_Workplace]:
+def _workplace(recipe_path: Path | None, home: Path | None, writes: bool = False) -> Iterator[_Workplace]:
     workplace = _Workplace(recipe_path, home)
-    workplace.instance  # noqa: B018  sets DAGSTER_HOME
+    if writes:
+        workplace.require_writable()
     try:
+        workplace.instance  # noqa: B018  sets DAGSTER_HOME
         yield workplace
+    except Exception as error:
+        if _is_full_disk(error):
+            raise DiskFull(_full_disk(workplace.home)) from error
+        raise
     finally:
-        workplace.instance.dispose()
+        workplace.close()
+
+
+def _logs_of_runs(_folder: str, names: list[str]) -> list[str]:
+    """Dagster's file of events of each run, which can be many, and which no command reads."""
+    return [name for name in names if re.match(r"[0-9a-f]{8}-[0-9a-f-]{27}\.db", name)]
+
+
+def _free(pool: Any) -> bool:
+    return bool(pool.active_slot_count < pool.slot_count)
+
+
+def _is_full_disk(error: Any) -> bool:
+    """Whether an error, as it is or as Dagster stored it, or one that it came from, tells of a full disk."""
+    while error is not None:
+        text = str(getattr(error, "message", "") or error).lower()
+        if any(words in text for words in FULL_DISK):
+            return True
+        error = (
+            getattr(error, "cause", None) or getattr(error, "__cause__", None) or getattr(error, "__context__", None)
+        )
+    return False
+
+
+def _full_disk(home: Path) -> str:
+    return (
+        f"the disk that {home} lies on is full ({shutil.disk_usage(home).free / 2**20:.0f} MiB are free). Make room "
+        "and run this again: what was made stays, and an extraction goes on from its last finished shard."
+    )
 
 
 def _reason_lines(steps: list[Any], n_partitions: int) -> list[str]:
@@ -320,6 +457,7 @@ def _run_stage(workplace: _Workplace, steps: list[Any], extraction: dict[str, An
     failures: dict[str, list[str]] = {}
     kinds: set[str] = set()
     for partition, assets in runs:
+        workplace.await_pools(assets)
         started = time.monotonic()
         result = job.execute_in_process(
             instance=workplace.instance,
@@ -350,6 +488,8 @@ def _run_stage(workplace: _Workplace, steps: list[Any], extraction: dict[str, An
             kinds.add("")
         for line in verdicts:
             click.echo(f"  {line}")
+        if any(_is_full_disk(error) for error in errors.values()):
+            raise DiskFull(f"{_label(assets, partition)}: {_full_disk(workplace.home)}")
         for step, error in errors.items():
             if error.cls_name == "DagsterAssetCheckFailedError":  # its verdict stands above
                 failures.setdefault("a blocking check failed", []).append(_label(assets, partition))
@@ -378,6 +518,16 @@ class StepFailed(click.ClickException):
     """A step of the run failed; what was made before it stays."""
 
     exit_code = STEP_FAILED
+
+
+class DiskFull(StepFailed):
+    """Nothing more can be written."""
+
+
+class HomeBusy(click.ClickException):
+    """Another `nait run` has the home."""
+
+    exit_code = BUSY
 
 
 class StepRefused(StepFailed):
