@@ -20,12 +20,17 @@ def when_inputs_change() -> dg.AutomationCondition:
     - A retry that could not start at once, as an input was in progress, was forgotten. It waits like a change does.
     - An output was requested together with its inputs and read the old ones. So it waits for the inputs that are
       wanted themselves, and for all work upstream.
+
+    Nothing is requested on an input whose blocking check failed, or has not ended yet. One that was never run, as in a
+    home from before there were checks, stops nothing, as it would with Dagster's `all_deps_blocking_checks_passed`.
     """
     condition = dg.AutomationCondition
     wanted = _wanted()
+    unproven = condition.check_failed() | condition.in_progress()
     ready = (
         ~condition.any_deps_missing()
         & ~condition.any_deps_match(wanted)
+        & ~condition.any_deps_match(condition.any_checks_match(unproven, blocking_only=True))
         & ~_any_upstream(condition.in_progress())
         & ~condition.in_progress()
     )

@@ -7,6 +7,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 from dagster._core.events import DagsterEvent, DagsterEventType
 
 from nait_assets.definitions import build_definitions
@@ -309,3 +312,37 @@ def test_an_output_waits_for_all_work_upstream(automation: Automation) -> None:
     automation.make(READ_MATH)
     automation.succeed(slow)
     assert automation.settle() == {REPORT} | features("math") | scores("math", "all") | subsets("math", "all")
+
+
+def test_nothing_is_requested_on_an_input_whose_blocking_check_failed(automation: Automation) -> None:
+    """A check stops a run; without this, the next tick would carry the wrong data on. A warning stops nothing."""
+
+    def judge(name: str, check: str, passed: bool) -> None:
+        key, partition = key_and_partition(name)
+        wanted = dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None)
+        (record,) = automation.instance.fetch_materializations(wanted, limit=1).records
+        target = AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=check,
+            passed=passed,
+            metadata={},
+            target_materialization_data=target,
+            partition=partition,
+        )
+        automation.instance.report_runless_asset_event(evaluation)
+
+    automation.make(MATH)
+    judge(MATH, "ids_are_their_own", False)
+    assert automation.tick() == []
+    automation.make(MATH)  # mended
+    judge(MATH, "rows_are_accounted_for", True)
+    assert automation.tick() == [CONTAMINATED, READ_MATH]
+    automation.make(CONTAMINATED, READ_MATH)
+    automation.settle()
+    score = "scoring/nait_scores[math]"
+    automation.make(score)
+    judge(score, "length_is_not_the_score", False)
+    assert automation.tick() == ["selection/nait_subset[math|0.30]"]

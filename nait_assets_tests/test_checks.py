@@ -98,7 +98,7 @@ BROKEN = [
         "",
         "statistics_are_finite",
         TABLES,
-        "UPDATE features.neuron_statistics SET standard_deviation = list_transform(standard_deviation, x -> -x) "
+        "UPDATE features.neuron_statistics SET standard_deviation = list_transform(standard_deviation, lambda x: -x) "
         "WHERE layer = 1",
         "broken layers: [1]",
     ),
@@ -107,7 +107,7 @@ BROKEN = [
         "math",
         "directions_have_unit_norm",
         TABLES,
-        "UPDATE features.nait_directions SET direction = list_transform(direction, x -> x * 2) "
+        "UPDATE features.nait_directions SET direction = list_transform(direction, lambda x: x * 2) "
         "WHERE capability = 'math'",
         "the norms differ from 1 by at most 1.0e+00",
     ),
@@ -116,7 +116,7 @@ BROKEN = [
         "math",
         "directions_follow_the_mean_change",
         TABLES,
-        "UPDATE features.nait_directions SET direction = list_transform(direction, x -> -x) "
+        "UPDATE features.nait_directions SET direction = list_transform(direction, lambda x: -x) "
         "WHERE capability = 'math' AND layer = 1",
         "layers that point the other way: [1]",
     ),
@@ -125,7 +125,7 @@ BROKEN = [
         "math",
         "centroids_are_finite",
         TABLES,
-        "UPDATE features.standardized_centroids SET centroid = list_transform(centroid, x -> 'inf'::FLOAT) "
+        "UPDATE features.standardized_centroids SET centroid = list_transform(centroid, lambda x: 'inf'::FLOAT) "
         "WHERE capability = 'math'",
         "the norm is inf",
     ),

@@ -14,7 +14,8 @@ from nait_assets.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 HEAVY = ("torch", "transformers", "sklearn", "altair", "vl_convert", "datasets", "huggingface_hub", "safetensors")
-CORPORA = {"corpora/candidate_pool", "corpora/in_domain_set"}
+CORPORA = {"corpora/candidate_pool", "corpora/contaminated_candidates", "corpora/in_domain_set"}
+AUDIT = "audit/lineage_audit"
 EXTRACTION = {"extraction/candidate_activations", "extraction/in_domain_activations"}
 FEATURES = {"features/nait_directions", "features/neuron_statistics", "features/standardized_centroids"}
 SCORES = {f"scoring/{method}_scores" for method in ("nait", "nait_standardized", "random")}
@@ -30,7 +31,7 @@ def specs(recipe: Recipe, home: Path) -> dict[str, dg.AssetSpec]:
 
 def test_a_recipe_has_these_assets(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """Keys are what people select, and under which versions are stored: a new name makes everything again."""
-    assert set(specs(make_recipe(), tmp_path)) == CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS | REPORT
+    assert set(specs(make_recipe(), tmp_path)) == CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS | REPORT | {AUDIT}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_a_recipe_has_these_assets(make_recipe: MakeRecipe, tmp_path: Path) -> N
         ({"methods": ["random"]}, EXTRACTION | FEATURES),
         (
             {"capabilities": {"math": {"features": "library"}}},
-            {"corpora/in_domain_set", "extraction/in_domain_activations"},
+            {"corpora/contaminated_candidates", "corpora/in_domain_set", "extraction/in_domain_activations"},
         ),
     ],
 )
@@ -52,7 +53,7 @@ def test_what_no_method_reads_is_not_there(
     methods = fields.get("methods", ["nait", "nait_standardized", "random"])
     unused = {f"scoring/{name}_scores" for name in ("nait", "nait_standardized", "random") if name not in methods}
     unused |= {name.replace("scoring", "selection").replace("_scores", "_subset") for name in unused}
-    everything = CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS | REPORT
+    everything = CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS | REPORT | {AUDIT}
     assert set(specs(make_recipe(**fields), tmp_path)) == everything - absent - unused
 
 
@@ -63,8 +64,9 @@ def test_every_asset_says_what_it_is(make_recipe: MakeRecipe, tmp_path: Path) ->
         assert spec.kinds, name
         assert "One row is" in (spec.description or ""), name
         assert spec.code_version, name
-        assert spec.automation_condition is not None, name
-        assert spec.automation_condition.get_label() == "when_inputs_change"
+        if name != AUDIT:  # which looks at what no input tells of, and has a schedule instead
+            assert spec.automation_condition is not None, name
+            assert spec.automation_condition.get_label() == "when_inputs_change"
 
 
 def test_what_runs_the_model_shares_a_pool(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -86,7 +88,12 @@ def test_what_runs_the_model_shares_a_pool(make_recipe: MakeRecipe, tmp_path: Pa
             {"capabilities": {"code": {"source": "code.jsonl", "limit": 3}, "math": {"source": "math.jsonl"}}},
             {"corpora/in_domain_set"},
         ),
-        ({"capabilities": {"math": {"source": "math.jsonl"}}}, {"corpora/in_domain_set", *SCORES, *REPORT}),
+        (
+            {"capabilities": {"math": {"source": "math.jsonl"}}},
+            {"corpora/contaminated_candidates", "corpora/in_domain_set", *SCORES, *REPORT},
+        ),
+        ({"decontamination": {"ngram": 8}}, {"corpora/contaminated_candidates"}),
+        ({"decontamination": {"action": "drop"}}, SUBSETS),
         ({"model": {"source": "elsewhere", "dtype": "float32"}}, EXTRACTION | REPORT),
         (
             {"extraction": {"max_tokens": 32}},

@@ -11,6 +11,7 @@ from nait_assets.lineage import reference
 from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import Recipe
 
+POOL = {"corpora/candidate_pool", "corpora/contaminated_candidates"}
 PARENTS = {
     ("corpora/in_domain_set", "math"): set(),
     ("extraction/in_domain_activations", "math"): {"corpora/in_domain_set[math]"},
@@ -26,8 +27,8 @@ PARENTS = {
         "features/nait_directions[math]",
     },
     ("scoring/random_scores", "all"): {"corpora/candidate_pool"},
-    ("selection/nait_subset", "math|0.30"): {"corpora/candidate_pool", "scoring/nait_scores[math]"},
-    ("selection/nait_subset", "all|0.10"): {"corpora/candidate_pool", "scoring/nait_scores[all]"},
+    ("selection/nait_subset", "math|0.30"): POOL | {"scoring/nait_scores[math]"},
+    ("selection/nait_subset", "all|0.10"): POOL | {"scoring/nait_scores[all]"},
 }
 
 
@@ -55,9 +56,12 @@ def test_a_feature_from_a_file_rests_on_no_examples(make_recipe: Callable[..., R
     }
 
 
-def test_cells_are_every_target_at_every_ratio_and_their_keys_read_target_first() -> None:
+def test_cells_are_every_target_at_every_ratio_and_their_keys_read_target_first(
+    make_recipe: Callable[..., Recipe],
+) -> None:
     """The key is a person's name for a subset, in the UI and in `nait status`."""
-    partitions = Partitions.of(["code", "math"], ["math"], ["code", "math", "all"], ("0.10", "0.30"))
+    capabilities = {"code": {"features": "library"}, "math": {"source": "math.jsonl"}}
+    partitions = Partitions.of(make_recipe(capabilities=capabilities, ratios=[0.1, 0.3]))
     keys = [str(key) for key in partitions.cell.get_partition_keys()]
     assert sorted(keys) == sorted(
         f"{target}|{ratio}" for target in ("code", "math", "all") for ratio in ("0.10", "0.30")

@@ -13,6 +13,7 @@ from nait_assets.selection.assets import subset_asset
 from nait_assets.tables import AUDIT_LINKS
 
 ROOM = "audit"
+ALGORITHM = "1"
 WEEKLY = "0 4 * * 1"
 CHECK = "every_chain_holds"
 
@@ -30,6 +31,7 @@ def build_assets(recipe: Recipe, code_versions: Mapping[str, str | None]) -> lis
         key_prefix=ROOM,
         group_name=ROOM,
         kinds={"duckdb"},
+        code_version=ALGORITHM,
         deps=deps,
         check_specs=[
             dg.AssetCheckSpec(CHECK, asset=dg.AssetKey([ROOM, "lineage_audit"]), description="No chain is broken.")
