@@ -389,7 +389,7 @@ def _workplace(recipe_path: Path | None, home: Path | None, writes: bool = False
         workplace.instance  # noqa: B018  sets DAGSTER_HOME
         yield workplace
     except Exception as error:
-        if _is_full_disk(error):
+        if _is_full_disk(error, workplace.home):
             raise DiskFull(_full_disk(workplace.home)) from error
         raise
     finally:
@@ -405,11 +405,12 @@ def _free(pool: Any) -> bool:
     return bool(pool.active_slot_count < pool.slot_count)
 
 
-def _is_full_disk(error: Any) -> bool:
+def _is_full_disk(error: Any, home: Path) -> bool:
     """Whether an error, as it is or as Dagster stored it, or one that it came from, tells of a full disk."""
     while error is not None:
         text = str(getattr(error, "message", "") or error).lower()
-        if any(words in text for words in FULL_DISK):
+        # SQLite says no more where a full disk has no room for the memory that its processes share.
+        if any(words in text for words in FULL_DISK) or ("disk i/o error" in text and _n_free_bytes(home) < 2**20):
             return True
         error = (
             getattr(error, "cause", None) or getattr(error, "__cause__", None) or getattr(error, "__context__", None)
@@ -417,9 +418,13 @@ def _is_full_disk(error: Any) -> bool:
     return False
 
 
+def _n_free_bytes(home: Path) -> int:
+    return shutil.disk_usage(home).free
+
+
 def _full_disk(home: Path) -> str:
     return (
-        f"the disk that {home} lies on is full ({shutil.disk_usage(home).free / 2**20:.0f} MiB are free). Make room "
+        f"the disk that {home} lies on is full ({_n_free_bytes(home) / 2**20:.0f} MiB are free). Make room "
         "and run this again: what was made stays, and an extraction goes on from its last finished shard."
     )
 
@@ -488,7 +493,7 @@ def _run_stage(workplace: _Workplace, steps: list[Any], extraction: dict[str, An
             kinds.add("")
         for line in verdicts:
             click.echo(f"  {line}")
-        if any(_is_full_disk(error) for error in errors.values()):
+        if any(_is_full_disk(error, workplace.home) for error in errors.values()):
             raise DiskFull(f"{_label(assets, partition)}: {_full_disk(workplace.home)}")
         for step, error in errors.items():
             if error.cls_name == "DagsterAssetCheckFailedError":  # its verdict stands above

@@ -42,6 +42,8 @@ def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], 
         exports: The rows in the formats of other tools.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         with (temporary / "train.jsonl").open("w", encoding="utf-8") as file:
