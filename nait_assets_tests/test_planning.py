@@ -54,6 +54,8 @@ def inputs_of_every_output(recipe: Recipe) -> dict[str, list[str]]:
         inputs[f"extraction/in_domain_activations[{name}]"] = [f"corpora/in_domain_set[{name}]", model, "dtype"]
         inputs[f"features/nait_directions[{name}]"] = [f"extraction/in_domain_activations[{name}]"]
         inputs[f"features/standardized_centroids[{name}]"] = [f"extraction/in_domain_activations[{name}]", statistics]
+    contaminated = "corpora/contaminated_candidates"
+    inputs[contaminated] = [pool, "corpora/in_domain_set[code]", "corpora/in_domain_set[math]"]
     for target, names in {"code": ["code"], "math": ["math"], "all": ["code", "math"]}.items():
         directions = [f"features/nait_directions[{name}]" for name in names]
         centroids = [f"features/standardized_centroids[{name}]" for name in names]
@@ -61,7 +63,7 @@ def inputs_of_every_output(recipe: Recipe) -> dict[str, list[str]]:
         inputs[f"scoring/nait_standardized_scores[{target}]"] = [activations, statistics, *centroids]
         inputs[f"scoring/random_scores[{target}]"] = [pool]
         for method in ("nait", "nait_standardized", "random"):
-            inputs[f"selection/{method}_subset[{target}|0.30]"] = [pool, f"scoring/{method}_scores[{target}]"]
+            inputs[f"selection/{method}_subset[{target}|0.30]"] = [pool, contaminated, f"scoring/{method}_scores[{target}]"]
     read = (pool, "extraction/", "features/standardized_centroids", statistics, "scoring/", "selection/")
     inputs["report/selection_report"] = [name for name in inputs if name.startswith(read)]
     return inputs
@@ -253,11 +255,13 @@ def test_rooms_are_made_in_order_and_what_is_independent_in_one_stage(plan: Plan
     """Assets of one stage and partition share a run: a run costs more than most of the steps in it."""
     assert [["/".join(asset.path) for asset in stage] for stage in plan.stages()] == [
         ["corpora/candidate_pool", "corpora/in_domain_set"],
+        ["corpora/contaminated_candidates"],
         ["extraction/candidate_activations", "extraction/in_domain_activations"],
         ["features/nait_directions", "features/neuron_statistics"],
         ["features/standardized_centroids"],
         [f"scoring/{method}_scores" for method in ("nait", "nait_standardized", "random")],
         [f"selection/{method}_subset" for method in ("nait_standardized", "nait", "random")],
+        ["report/selection_report"],
     ]
 
 
