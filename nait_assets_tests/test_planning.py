@@ -63,7 +63,8 @@ def inputs_of_every_output(recipe: Recipe) -> dict[str, list[str]]:
         inputs[f"scoring/nait_standardized_scores[{target}]"] = [activations, statistics, *centroids]
         inputs[f"scoring/random_scores[{target}]"] = [pool]
         for method in ("nait", "nait_standardized", "random"):
-            inputs[f"selection/{method}_subset[{target}|0.30]"] = [pool, contaminated, f"scoring/{method}_scores[{target}]"]
+            scores = f"scoring/{method}_scores[{target}]"
+            inputs[f"selection/{method}_subset[{target}|0.30]"] = [pool, contaminated, scores]
     read = (pool, "extraction/", "features/standardized_centroids", statistics, "scoring/", "selection/")
     inputs["report/selection_report"] = [name for name in inputs if name.startswith(read)]
     return inputs

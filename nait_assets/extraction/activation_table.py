@@ -101,11 +101,11 @@ def fold(
     if contents(transaction).extraction_id != extraction_id:
         for table in (ACTIVATION, SAMPLE, IDENTITY):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
-    columns = ", ".join([*(name for name in schema.names if name not in SAMPLE_COLUMNS[1:]), "digest"])
     stored = schema.append(pa.field("digest", pa.uint64()))
-    connection.register("incoming", stored.empty_table())
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {ACTIVATION} AS SELECT {columns} FROM incoming")
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {SAMPLE} AS SELECT {', '.join(SAMPLE_COLUMNS)} FROM incoming")
+    names = [name for name in stored.names if name not in SAMPLE_COLUMNS[1:]]
+    columns = ", ".join(names)
+    _create(connection, ACTIVATION, names, stored)
+    _create(connection, SAMPLE, SAMPLE_COLUMNS, stored)
     connection.execute(f"CREATE TABLE IF NOT EXISTS {IDENTITY} AS SELECT '{extraction_id}' AS extraction_id")
     connection.register("wanted", pa.table({"sample_id": pa.array(wanted, pa.string())}))
     for table in (ACTIVATION, SAMPLE):
@@ -130,6 +130,19 @@ def fold(
     connection.unregister("incoming")
 
 
+def _create(connection: duckdb.DuckDBPyConnection, table: str, names: Sequence[str], schema: pa.Schema) -> None:
+    """Create a table, if it is not there, with columns of a schema.
+
+    Its columns are spelt out: of a table made by CREATE TABLE AS in the same transaction, DuckDB 2.0 finds none of more
+    than 2,048 rows that were inserted from Arrow, until the transaction has ended.
+    """
+    connection.register("incoming", schema.empty_table())
+    found = connection.sql(f"SELECT {', '.join(names)} FROM incoming")
+    columns = ", ".join(f"{name} {kind}" for name, kind in zip(found.columns, found.types, strict=True))
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
+    connection.unregister("incoming")
+
+
 def with_digests(rows: pa.RecordBatch) -> pa.RecordBatch:
     """The rows with a column `digest`: the first eight bytes of the SHA-256 of a row's sample, layer and numbers.
 
@@ -150,8 +163,10 @@ def with_digests(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 def content_of(snapshot: Snapshot) -> str:
     """Hash of all numbers in the table, 16 hex digits, of the digests alone: whether they hold, `altered_rows` says."""
-    query = f"SELECT sample_id, layer, digest FROM {ACTIVATION} ORDER BY sample_id, layer"
-    return content_version(snapshot.connection.sql(query).pl(), ("sample_id", "layer"))
+    rows = snapshot.connection.sql(f"SELECT sample_id, layer, digest FROM {ACTIVATION} ORDER BY sample_id, layer").pl()
+    ((count,),) = snapshot.connection.execute(f"SELECT count(*) FROM {ACTIVATION}").fetchall()
+    assert len(rows) == count, f"{ACTIVATION} has {count} rows, and {len(rows)} were found"
+    return content_version(rows, ("sample_id", "layer"))
 
 
 def incomplete_samples(snapshot: Snapshot) -> list[str]:

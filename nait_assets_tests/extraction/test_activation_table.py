@@ -1,5 +1,6 @@
 """The activation table: it holds exactly the wanted samples, and gives every row back by its key."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import (
     Contents,
+    altered_rows,
+    content_of,
     contents,
     fold,
+    incomplete_samples,
     layers_of,
     matrix,
     of_sample,
@@ -278,3 +282,37 @@ def test_one_sample_is_found_by_its_id(store: Store) -> None:
         layer: vector("b", layer) for layer in LAYERS
     }
     assert found[0].dtype == np.float32
+
+
+def test_a_digest_is_of_the_sample_the_layer_and_every_number(store: Store) -> None:
+    """Written out: whoever audits with another tool must come to the same."""
+    write(store, "a", [shard("a", WITH_ENDS)], schema=WITH_ENDS)
+    with store.reading() as snapshot:
+        rows = snapshot.connection.execute("SELECT layer, digest FROM extraction.activation ORDER BY layer").fetchall()
+    for layer, digest in rows:
+        numbers = np.array([*vector("a", layer), *vector("a", layer, 0.25), *vector("a", layer, 0.5)], "<f4")
+        wanted = hashlib.sha256(f"a:{layer}:".encode() + numbers.tobytes()).digest()[:8]
+        assert digest == int.from_bytes(wanted, "little")
+
+
+def test_the_hash_of_the_content_is_the_same_before_and_after_the_commit(store: Store) -> None:
+    """It is recorded in the transaction that writes the rows. DuckDB 2.0 once found none there, of so many."""
+    names = [f"{number:05}" for number in range(3000)]
+    table = pa.table(
+        {
+            "sample_id": names,
+            "layer": [0] * len(names),
+            "n_tokens": [1] * len(names),
+            "truncated": [False] * len(names),
+            "activation": np.arange(WIDTH * len(names), dtype=np.float32).reshape(-1, WIDTH).tolist(),
+        },
+        schema=SCHEMA,
+    )
+    with store.writing() as transaction:
+        fold(transaction, "one", names, [table], SCHEMA)
+        before = content_of(transaction)
+        assert len(samples(transaction)) == len(names)
+    with store.reading() as snapshot:
+        assert content_of(snapshot) == before
+        assert altered_rows(snapshot) == ([], [])
+        assert incomplete_samples(snapshot) == []
