@@ -2,15 +2,11 @@
 
 from typing import cast
 
-from nait_assets.corpora.corpus import source_inputs
+from nait_assets.corpora.corpus import CORPUS_PREFIXES, corpus_name, source_inputs
 from nait_assets.extraction.extractor import model_inputs
 from nait_assets.features.capability import feature_file_inputs
-from nait_assets.recipe import EVALUATION, POOL, FeatureName, Recipe
+from nait_assets.recipe import FeatureName, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, IN_DOMAIN_SET
-
-CORPUS_PREFIXES = {CANDIDATE_POOL.asset: "", IN_DOMAIN_SET.asset: "", EVALUATION_SET.asset: EVALUATION}
-"""Assets that read sources, and what stands in front of their partition in the name of a corpus."""
 
 
 def outside_inputs(
@@ -30,7 +26,7 @@ def outside_inputs(
     """
     room, name = asset.split("/")
     if asset in CORPUS_PREFIXES:
-        return source_inputs(recipe, f"{CORPUS_PREFIXES[asset]}{partition}" or POOL, warehouse.hashes)
+        return source_inputs(recipe, corpus_name(asset, partition), warehouse.hashes)
     if room == "extraction":
         return model_inputs(model, recipe.model.source)
     if room == "features" and partition:

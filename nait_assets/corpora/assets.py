@@ -9,9 +9,9 @@ import polars as pl
 from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.corpora.contamination import contaminated
-from nait_assets.corpora.corpus import Corpus, read_corpus, source_inputs
+from nait_assets.corpora.corpus import Corpus, corpus_name, read_corpus, source_inputs
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import EVALUATION, POOL, Recipe, fingerprint
+from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.tables import (
     CANDIDATE_POOL,
@@ -40,24 +40,21 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     @dg.asset(code_version=f"{ALGORITHM}:{fingerprint(recipe.candidates)}", **common)
     def candidate_pool(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """The examples that we choose from. One row is one distinct conversation, by the hash of its messages."""
-        return _write(context, warehouse, recipe, POOL, CANDIDATE_POOL)
+        return _write(context, warehouse, recipe, CANDIDATE_POOL)
 
     in_domain = {name: recipe.capabilities[name].examples for name in recipe.capabilities_with_examples}
 
     @dg.asset(partitions_def=partitions.with_examples, code_version=f"{ALGORITHM}:{fingerprint(in_domain)}", **common)
     def in_domain_set(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """Examples of a capability that the model should gain. One row is one distinct conversation."""
-        return _write(
-            context, warehouse, recipe, context.partition_key, IN_DOMAIN_SET, capability=context.partition_key
-        )
+        return _write(context, warehouse, recipe, IN_DOMAIN_SET)
 
     @dg.asset(
         partitions_def=partitions.evaluation, code_version=f"{ALGORITHM}:{fingerprint(recipe.evaluation)}", **common
     )
     def evaluation_set(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """Held-out examples that judge a model later. One row is one distinct conversation; nothing is chosen by it."""
-        name = context.partition_key
-        return _write(context, warehouse, recipe, f"{EVALUATION}{name}", EVALUATION_SET, evaluation=name)
+        return _write(context, warehouse, recipe, EVALUATION_SET)
 
     example_sets = [
         *([in_domain_set] if recipe.capabilities_with_examples else []),
@@ -89,8 +86,9 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
 
 def _example_corpora(recipe: Recipe) -> dict[str, tuple[Table, str]]:
     """Table and partition of every corpus that candidates could give away, by the corpus' name."""
-    in_domain = {name: (IN_DOMAIN_SET, name) for name in recipe.capabilities_with_examples}
-    return {**in_domain, **{f"{EVALUATION}{name}": (EVALUATION_SET, name) for name in recipe.evaluation_names}}
+    places = [(IN_DOMAIN_SET, name) for name in recipe.capabilities_with_examples]
+    places += [(EVALUATION_SET, name) for name in recipe.evaluation_names]
+    return {corpus_name(table.asset, name): (table, name) for table, name in places}
 
 
 def _contamination_metadata(frame: pl.DataFrame, n_candidates: int) -> dict[str, object]:
@@ -107,8 +105,10 @@ def _contamination_metadata(frame: pl.DataFrame, n_candidates: int) -> dict[str,
 
 
 def _write(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, recipe: Recipe, name: str, table: Table, **where: str
+    context: dg.AssetExecutionContext, warehouse: Warehouse, recipe: Recipe, table: Table
 ) -> dg.MaterializeResult:
+    partition = lineage.partition_name(context)
+    name, where = corpus_name(table.asset, partition), table.slice_of(partition)
     inputs = source_inputs(recipe, name, warehouse.hashes)
     corpus = read_corpus(recipe, name)
     record = lineage.record_of(context, content_version(corpus.examples, table.key), inputs)

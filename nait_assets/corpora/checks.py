@@ -6,8 +6,9 @@ import dagster as dg
 
 from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.corpora.conversation import sample_id
+from nait_assets.corpora.corpus import corpus_name
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import EVALUATION, POOL, Recipe
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, EVALUATION_SET, IN_DOMAIN_SET, REJECTED_ROWS, Table
 
@@ -19,28 +20,22 @@ CLAIMS = [
 
 def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     """Checks of the pool, the in-domain sets and the held-out sets."""
-    tables: list[tuple[Table, dg.PartitionsDefinition | None, str]] = [(CANDIDATE_POOL, None, "")]
-    tables += [(IN_DOMAIN_SET, partitions.with_examples, "")] if recipe.capabilities_with_examples else []
-    tables += [(EVALUATION_SET, partitions.evaluation, EVALUATION)] if recipe.evaluation else []
+    tables: list[tuple[Table, dg.PartitionsDefinition | None]] = [(CANDIDATE_POOL, None)]
+    tables += [(IN_DOMAIN_SET, partitions.with_examples)] if recipe.capabilities_with_examples else []
+    tables += [(EVALUATION_SET, partitions.evaluation)] if recipe.evaluation else []
     return [_checks_of_table(*row) for row in tables]
 
 
-def _checks_of_table(table: Table, partitions_def: dg.PartitionsDefinition | None, prefix: str) -> AssetChecks:
+def _checks_of_table(table: Table, partitions_def: dg.PartitionsDefinition | None) -> AssetChecks:
     def judge(warehouse: Warehouse, partition: str) -> Mapping[str, Verdict]:
-        return judge_corpus(warehouse, table, partition, f"{prefix}{partition}" or POOL)
+        return judge_corpus(warehouse, table, partition)
 
     return AssetChecks(table.asset, partitions_def, CLAIMS, judge)
 
 
-def judge_corpus(warehouse: Warehouse, table: Table, partition: str, corpus: str) -> dict[str, Verdict]:
-    """Verdicts on a corpus.
-
-    Args:
-        warehouse: That holds it.
-        table: That it lies in.
-        partition: Of the table, or "".
-        corpus: Its name in `corpora.rejected` and `corpora.counts`.
-    """
+def judge_corpus(warehouse: Warehouse, table: Table, partition: str) -> dict[str, Verdict]:
+    """Verdicts on a corpus."""
+    corpus = corpus_name(table.asset, partition)
     with warehouse.tables.reading() as snapshot:
         examples = snapshot.read_partition(table, partition)
         rejected = snapshot.rows(REJECTED_ROWS, corpus=corpus)

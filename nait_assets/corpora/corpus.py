@@ -8,10 +8,18 @@ from typing import Any
 import polars as pl
 
 from nait_assets.corpora.conversation import RowRejected, columns_of, reader_of, sample_id
-from nait_assets.recipe import POOL, Recipe, RecipeError, Source
+from nait_assets.recipe import EVALUATION, POOL, Recipe, RecipeError, Source
 from nait_assets.resources.dataset_source import fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache
-from nait_assets.tables import EXAMPLE, REJECTED
+from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, EXAMPLE, IN_DOMAIN_SET, REJECTED
+
+CORPUS_PREFIXES = {CANDIDATE_POOL.asset: "", IN_DOMAIN_SET.asset: "", EVALUATION_SET.asset: EVALUATION}
+"""Assets that read sources, and what stands in front of their partition in the name of a corpus."""
+
+
+def corpus_name(asset: str, partition: str | None) -> str:
+    """The name that a corpus has in `Recipe.corpus_sources` and in the column `corpus` of tables."""
+    return f"{CORPUS_PREFIXES[asset]}{partition or ''}" or POOL
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from datetime import UTC, date, datetime
 
 import dagster as dg
 
-from nait_assets.corpora.corpus import source_inputs
+from nait_assets.corpora.corpus import corpus_name, source_inputs
 from nait_assets.lineage import Record, reference
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import EVALUATION, POOL, Recipe, RecipeError, fingerprint
+from nait_assets.recipe import Recipe, RecipeError, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Store, WarehouseError
 from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, IN_DOMAIN_SET
@@ -69,14 +69,10 @@ class Findings:
 
 def watched_corpora(partitions: Partitions) -> list[Watched]:
     """Every corpus of a recipe."""
-    return [
-        Watched(CANDIDATE_POOL.asset, None, POOL),
-        *(Watched(IN_DOMAIN_SET.asset, name, name) for name in partitions.with_examples.get_partition_keys()),
-        *(
-            Watched(EVALUATION_SET.asset, name, f"{EVALUATION}{name}")
-            for name in partitions.evaluation.get_partition_keys()
-        ),
-    ]
+    keys: list[tuple[str, str | None]] = [(CANDIDATE_POOL.asset, None)]
+    keys += [(IN_DOMAIN_SET.asset, name) for name in partitions.with_examples.get_partition_keys()]
+    keys += [(EVALUATION_SET.asset, name) for name in partitions.evaluation.get_partition_keys()]
+    return [Watched(*key, corpus_name(*key)) for key in keys]
 
 
 def compare(
