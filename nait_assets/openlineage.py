@@ -93,13 +93,23 @@ def _send(output: Output, recipe_file: Path) -> str:
         from openlineage.client import OpenLineageClient
 
         client = OpenLineageClient()
-        client.emit(run_event(output, load_recipe(recipe_file)))
+        for event in run_events(output, load_recipe(recipe_file)):
+            client.emit(event)
         client.close()
     except Exception as error:  # noqa: BLE001  the output is written; a catalogue that is away must not fail it
         if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("openlineage"):
             return 'openlineage-python is not installed; pip install "nait_assets[openlineage]"'
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def run_events(output: Output, recipe: Recipe) -> "tuple[RunEvent, RunEvent]":
+    """An output's START and COMPLETE, of which the specification wants one each; both at the moment it was written."""
+    import attrs
+    from openlineage.client.event_v2 import RunState
+
+    complete = run_event(output, recipe)
+    return attrs.evolve(complete, eventType=RunState.START), complete
 
 
 def run_event(output: Output, recipe: Recipe) -> "RunEvent":

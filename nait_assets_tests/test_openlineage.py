@@ -62,7 +62,12 @@ def made(kept: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def events(made: Path) -> list[Event]:
-    """The events of a whole run, in the order in which they were sent."""
+    """The COMPLETE events of a whole run, in the order in which they were sent."""
+    return [event for event in all_events(made) if event["eventType"] == "COMPLETE"]
+
+
+def all_events(made: Path) -> list[Event]:
+    """Every event of a whole run."""
     return [json.loads(line) for line in (made / "events.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -111,7 +116,9 @@ def test_every_output_has_one_event(made: Path, events: list[Event]) -> None:
     """What a catalogue does not hear of is missing from its graph without a sign."""
     records = Warehouse(home=str(made / "home")).records()
     assert sorted(output_of(event)["name"] for event in events) == sorted(records)
-    assert {event["eventType"] for event in events} == {"COMPLETE"}
+    starts, completes = all_events(made)[::2], all_events(made)[1::2]
+    assert {event["eventType"] for event in starts} == {"START"}
+    assert [event["run"]["runId"] for event in starts] == [event["run"]["runId"] for event in completes]
     assert len({event["run"]["runId"] for event in events}) == len(events)
     for event in events:
         record = records[output_of(event)["name"]]
@@ -275,7 +282,7 @@ def test_after_a_failure_the_next_runs_do_not_wait_for_the_server(
     ]
     monkeypatch.setattr(openlineage, "PAUSE_SECONDS", 0.0)
     announce("third")
-    assert [output_of(event)["name"] for event in received] == ["features/f[third]"]
+    assert [output_of(event)["name"] for event in received] == ["features/f[third]", "features/f[third]"]
     assert len(said) == 2
 
 

@@ -175,7 +175,7 @@ def test_pool_table_holds_no_ends(bench: Bench) -> None:
 
     with bench.store.reading() as snapshot:
         columns = snapshot.connection.sql(f"FROM {activation_table.ACTIVATION}").columns
-    assert columns == ["sample_id", "layer", "activation"]
+    assert columns == ["sample_id", "layer", "activation", "digest"]
 
 
 def test_outcome_says_what_was_read_by_what(bench: Bench) -> None:
