@@ -14,7 +14,12 @@ from nait_assets.extraction.activation_table import CALIBRATION
 from nait_assets.extraction.projection import N_STRONGEST, NETWORK, signs
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.tables import CALIBRATION_STATISTICS, NEURON_STATISTICS, STANDARDIZED_CENTROIDS
+from nait_assets.tables import (
+    CALIBRATION_STATISTICS,
+    CONTAMINATED_CANDIDATES,
+    NEURON_STATISTICS,
+    STANDARDIZED_CENTROIDS,
+)
 from nait_assets_tests.command import metadata_of, nait, quick_home, run
 from nait_assets_tests.conftest import pool_rows, write_jsonl
 
@@ -56,9 +61,10 @@ class Kept:
 
 
 def _counted(scan: Callable[..., Iterator[Any]], read: list[str]) -> Callable[..., Iterator[Any]]:
-    def counted(snapshot: Any, *arguments: Any) -> Iterator[Any]:
-        read.append(snapshot.path.stem)
-        return scan(snapshot, *arguments)
+    def counted(snapshot: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+        if "sample_ids" not in options:  # the report looks at a few samples
+            read.append(snapshot.path.stem)
+        return scan(snapshot, *arguments, **options)
 
     return counted
 
@@ -202,6 +208,7 @@ def test_a_row_more_is_the_only_one_that_is_read(make: MakeRecipe, home: Path, t
     made = run(make(), home)
     assert {name for name in made if name.partition("/")[0] in ("corpora", "extraction")} == {
         POOL,
+        CONTAMINATED_CANDIDATES.asset,
         CALIBRATION,
         CANDIDATES,
     }
@@ -247,6 +254,7 @@ def test_another_projection_reads_everything_again(make: MakeRecipe, home: Path,
 def test_a_projection_can_be_switched_on_and_off_in_one_home(make: MakeRecipe, neurons: Path) -> None:
     """The tables of the other kind are replaced, not mixed: the same numbers come back."""
     before = versions(neurons)
+    del before["report/selection_report"]  # its map is drawn from a sum whose rounding may differ
     run(make(), neurons)
     assert metadata_of(neurons, CANDIDATES)["n_extracted"] == 20
     assert is_current(make(), neurons)
