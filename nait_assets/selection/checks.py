@@ -109,7 +109,8 @@ def _files(warehouse: Warehouse, method: str, target: str, ratio: str, rows: pl.
         return Verdict(False, f"changed in {folder}: {', '.join(changed)}")
     stored = pl.read_parquet(folder / "train.parquet").select("sample_id", "score", "rank")
     same = stored.equals(rows.select("sample_id", "score", "rank"))
-    return Verdict(same, "every file has the hash that the manifest states" if same else f"{folder}/train.parquet holds other rows than {SUBSETS.name}")
+    whole, other = "every file has the hash that the manifest states", f"{folder}/train.parquet holds other rows"
+    return Verdict(same, whole if same else f"{other} than {SUBSETS.name}")
 
 
 def _agreement(target: str, rows: pl.DataFrame, others: pl.DataFrame, ratio: float) -> Verdict:
