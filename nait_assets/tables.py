@@ -11,6 +11,8 @@ import polars as pl
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
 VECTOR = pl.List(pl.Float32)
+N_CHARACTERS = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
+"""Characters of a conversation."""
 
 EXAMPLE = pl.Schema(
     {

@@ -19,6 +19,7 @@ from nait_assets.tables import (
     CORPUS_COUNTS,
     EVALUATION_SET,
     IN_DOMAIN_SET,
+    N_CHARACTERS,
     REJECTED_ROWS,
     Table,
     content_version,
@@ -123,9 +124,7 @@ def _write(
 def _metadata(corpus: Corpus) -> dict[str, object]:
     reasons = Counter(corpus.rejected["reason"].to_list()).most_common(10)
     examples = corpus.examples
-    characters = examples.select(
-        characters=pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
-    )
+    characters = examples.select(characters=N_CHARACTERS)
     return {
         "dagster/row_count": len(examples),
         "n_rows_read": corpus.n_rows,

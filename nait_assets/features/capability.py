@@ -44,7 +44,7 @@ def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[p
             rows.append(
                 {"layer": layer, "direction": direction, "explained_variance_ratio": explained, "n_samples": len(mean)}
             )
-    return pl.DataFrame(rows, schema=_without_slice(NAIT_DIRECTIONS)), snapshot.inputs
+    return pl.DataFrame(rows, schema=NAIT_DIRECTIONS.written_columns), snapshot.inputs
 
 
 def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -59,7 +59,7 @@ def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFram
             activations = activation_table.matrix(snapshot, layer)
             mean = activations.mean(axis=0, dtype=np.float64).astype(np.float32)
             rows.append({"layer": layer, "centroid": None, "mean_activation": mean, "n_samples": len(activations)})
-    return pl.DataFrame(rows, schema=_without_slice(STANDARDIZED_CENTROIDS)), snapshot.inputs
+    return pl.DataFrame(rows, schema=STANDARDIZED_CENTROIDS.written_columns), snapshot.inputs
 
 
 def projected_means(frame: pl.DataFrame, warehouse: Warehouse, settings: Extraction) -> pl.DataFrame:
@@ -95,7 +95,7 @@ def feature_from_file(
         {"layer": layer, "n_samples": origin.n_samples, **{name: tensor[index] for name, tensor in tensors.items()}}
         for index, layer in enumerate(origin.layers)
     ]
-    return pl.DataFrame(rows, schema=_without_slice(TABLES[feature])), inputs
+    return pl.DataFrame(rows, schema=TABLES[feature].written_columns), inputs
 
 
 def feature_file_inputs(recipe: Recipe, model: LanguageModel, capability: str, feature: FeatureName) -> dict[str, str]:
@@ -169,7 +169,3 @@ def _model_of(recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capabi
 def _change_of(recipe: Recipe, feature: FeatureName) -> str:
     """Which activation change a feature is made of: only directions are."""
     return recipe.features.change if feature == "nait_directions" else ""
-
-
-def _without_slice(table: Table) -> pl.Schema:
-    return pl.Schema({name: dtype for name, dtype in table.columns.items() if name not in table.slice_columns})

@@ -13,6 +13,7 @@ from nait_assets.report.contents import build_page
 from nait_assets.report.reading import read
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
+from nait_assets.selection.assets import subset_asset
 from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, STANDARDIZED_CENTROIDS, scores_table
 
 ROOM = "report"
@@ -71,12 +72,12 @@ def report_file(warehouse: Warehouse) -> Path:
 
 def _dependencies(recipe: Recipe) -> list[dg.AssetDep]:
     """Every partition of all that `read` reads."""
-    names = [CANDIDATE_POOL.name, *(scores_table(method).name for method in recipe.methods)]
-    names += [f"selection.{method}_subset" for method in recipe.methods]
+    names = [CANDIDATE_POOL.asset, *(scores_table(method).asset for method in recipe.methods)]
+    names += [subset_asset(method) for method in recipe.methods]
     if recipe.features_needed:
         names.append(CANDIDATE_ACTIVATIONS)
         names += [IN_DOMAIN_ACTIVATIONS] if recipe.capabilities_with_examples else []
     if "nait_standardized" in recipe.methods:
-        names += [NEURON_STATISTICS.name, STANDARDIZED_CENTROIDS.name]
-    keys = [dg.AssetKey(name.replace(".", "/").split("/")) for name in names]
+        names += [NEURON_STATISTICS.asset, STANDARDIZED_CENTROIDS.asset]
+    keys = [dg.AssetKey(name.split("/")) for name in names]
     return [dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in keys]

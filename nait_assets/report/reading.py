@@ -16,8 +16,10 @@ from nait_assets.report.activation_map import MOST_CANDIDATES, MOST_EXAMPLES, sa
 from nait_assets.report.activations import Gathered, gather
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
+from nait_assets.selection.assets import subset_asset
 from nait_assets.tables import (
     CANDIDATE_POOL,
+    CORPUS_COUNTS,
     NEURON_STATISTICS,
     REJECTED_ROWS,
     REJECTED_SAMPLES,
@@ -30,7 +32,6 @@ METHODS = ("nait_standardized", "nait", "random")
 """Every method, the recommended one first."""
 MOST_NEURON_ROWS = 40
 """How many of a target's best rows say which neurons spoke for them."""
-COUNTS = "corpora.counts"
 COUNTED = pl.Schema({"corpus": pl.String(), "what": pl.String(), "n_rows": pl.Int64()})
 
 
@@ -124,7 +125,7 @@ def _subsets(tables: Snapshot, recipe: Recipe) -> dict[tuple[str, str, str], lis
     for method in recipe.methods:
         for target in recipe.targets:
             for ratio in recipe.ratios:
-                tables.note(f"selection/{method}_subset", f"{target}|{ratio}")
+                tables.note(subset_asset(method), f"{target}|{ratio}")
                 rows = tables.connection.execute(query, [method, target, ratio]).fetchall()
                 subsets[method, target, ratio] = [name for (name,) in rows]
     return subsets
@@ -135,13 +136,14 @@ def _counts(tables: Snapshot) -> pl.DataFrame:
     parts = [
         f"SELECT corpus, 'rejected: ' || reason AS what, count(*) AS n_rows FROM {REJECTED_ROWS.name} GROUP BY ALL"
     ]
-    if tables.has_table(COUNTS):
+    if tables.has_table(CORPUS_COUNTS.name):
         for column, what in (
             ("n_rows", "read"),
             ("n_duplicates", "dropped: an equal conversation stands earlier"),
             ("n_unsampled", "left out by `limit` and `skip`"),
         ):
-            parts.append(f"SELECT corpus, '{what}' AS what, {column} AS n_rows FROM {COUNTS} WHERE {column} > 0")
+            counted = f"SELECT corpus, '{what}' AS what, {column} AS n_rows FROM {CORPUS_COUNTS.name}"
+            parts.append(f"{counted} WHERE {column} > 0")
     rows = tables.connection.execute(" UNION ALL ".join(parts)).fetchall()
     return pl.DataFrame(rows, schema=COUNTED, orient="row").sort(
         "corpus", "n_rows", "what", descending=[False, True, False]

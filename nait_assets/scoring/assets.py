@@ -83,7 +83,7 @@ def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) ->
         inputs = dict(tables.inputs)
         wanted, known = _shape(features[needed[0]]), tables.records()
         for name in recipe.capability_names:  # for the other targets, so that one pass over the activations will do
-            if name not in features and reference(method.feature.name.replace(".", "/"), name) in known:
+            if name not in features and reference(method.feature.asset, name) in known:
                 neighbour = tables.read(method.feature, capability=name)
                 if _shape(neighbour) == wanted:  # else it is of an earlier extraction, and will be made again
                     features[name] = neighbour

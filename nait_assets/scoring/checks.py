@@ -12,7 +12,7 @@ from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.assets import METHODS
 from nait_assets.scoring.method import ranked
-from nait_assets.tables import CANDIDATE_POOL, scores_table
+from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, scores_table
 
 MOST_CORRELATION = 0.8
 CLAIMS = [
@@ -43,7 +43,7 @@ def judge_scores(warehouse: Warehouse, method: str, target: str) -> dict[str, Ve
     """Verdicts on a method's scores for a target."""
     with warehouse.tables.reading() as snapshot:
         scores = snapshot.read(scores_table(method), target=target)
-        lengths = _characters(snapshot.read(CANDIDATE_POOL))
+        lengths = snapshot.read(CANDIDATE_POOL).select("sample_id", length=N_CHARACTERS)
     unit = "characters"
     if METHODS[method].feature is not None:
         with warehouse.activations(POOL).reading() as activations:
@@ -85,8 +85,3 @@ def rank_correlation(frame: pl.DataFrame) -> float:
     if len(ranks) < 2 or np.ptp(ranks, axis=0).min() == 0:
         return 0.0
     return float(np.corrcoef(ranks.T)[0, 1])
-
-
-def _characters(pool: pl.DataFrame) -> pl.DataFrame:
-    lengths = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
-    return pool.select("sample_id", length=lengths)

@@ -16,6 +16,7 @@ from nait_assets.resources import Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.selection.assets import subset_asset, subset_folder
+from nait_assets.selection.comparison import overlap, stored_subsets
 from nait_assets.selection.subset import SUBSET_FILES, best_rows
 from nait_assets.tables import CONTAMINATED_CANDIDATES, SUBSETS, scores_table
 
@@ -58,7 +59,7 @@ def judge_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str,
         scores = snapshot.read(scores_table(method), target=target)
         nothing = CONTAMINATED_CANDIDATES.columns.to_frame()
         flagged = snapshot.read(CONTAMINATED_CANDIDATES) if recipe.has_examples else nothing
-        others = snapshot.rows(SUBSETS, method=method, ratio=ratio).filter(pl.col("target") != target)
+        stored = stored_subsets(snapshot, method, ratio)
         ratios = _of_the_same_scores(snapshot, recipe, method, target)
     dropped = flagged["sample_id"].to_list() if recipe.decontamination.action == "drop" else []
     wanted = best_rows(scores, ratio, dropped)
@@ -71,7 +72,7 @@ def judge_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str,
         ),
         "smaller_ratios_are_contained": _nested(ratios),
         "files_match_the_manifest": _files(warehouse, method, target, ratio, rows),
-        "targets_differ": _agreement(target, rows, others, subset_size(ratio, len(scores)) / len(scores)),
+        "targets_differ": _agreement(target, stored, subset_size(ratio, len(scores)) / len(scores)),
         "gives_no_example_away": _contamination(rows, flagged),
     }
 
@@ -113,16 +114,13 @@ def _files(warehouse: Warehouse, method: str, target: str, ratio: str, rows: pl.
     return Verdict(same, whole if same else f"{other} than {SUBSETS.name}")
 
 
-def _agreement(target: str, rows: pl.DataFrame, others: pl.DataFrame, ratio: float) -> Verdict:
+def _agreement(target: str, stored: Mapping[str, list[str]], ratio: float) -> Verdict:
     """Agreement beyond chance, (o - r) / (1 - r) of the overlap o: two random subsets of ratio r overlap by r.
 
     The comprehensive target is made of the others, and its agreement with them no fault.
     """
-    ids = set(rows["sample_id"].to_list())
-    overlaps = {
-        target: len(ids & set(frame["sample_id"].to_list())) / len(ids)
-        for (target,), frame in others.partition_by("target", as_dict=True).items()
-    }
+    own = stored.get(target, [])
+    overlaps = {other: overlap(own, rows) for other, rows in stored.items() if other != target}
     agreement = {
         other: 1.0 if ratio == 1 else (overlap - ratio) / (1 - ratio)
         for other, overlap in overlaps.items()
