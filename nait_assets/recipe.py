@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from nait_assets.options import MethodOptions, ModelSpec, Part
 
 COMPREHENSIVE_TARGET = "all"
 POOL = "candidates"
@@ -26,15 +28,47 @@ PROJECT_ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_RECIPE = PROJECT_ROOT / "recipes" / "demo.yaml"
 
 FormatName = Literal["messages", "alpaca", "sharegpt"]
-MethodName = Literal["nait", "nait_standardized", "random"]
 FeatureName = Literal["nait_directions", "standardized_centroids"]
-FEATURE_OF_METHOD: dict[MethodName, FeatureName | None] = {
-    "nait": "nait_directions",
-    "nait_standardized": "standardized_centroids",
-    "random": None,
+
+CANDIDATES, EXAMPLES = "corpora/candidate_pool", "corpora/in_domain_set"
+ACTIVATIONS, STATISTICS = "extraction/candidate_activations", "features/neuron_statistics"
+READS: dict[str, tuple[str, ...]] = {
+    "nait": (ACTIVATIONS, "features/nait_directions"),
+    "nait_standardized": (ACTIVATIONS, STATISTICS, "features/standardized_centroids"),
+    "nait_neighbours": (ACTIVATIONS, STATISTICS, "extraction/in_domain_activations"),
+    "neuron_diversity": (ACTIVATIONS, STATISTICS),
+    "mona": ("features/candidate_codes", "features/in_domain_codes"),
+    "gate_overlap": ("extraction/candidate_gates", "extraction/in_domain_gates"),
+    "rds_plus": ("extraction/candidate_outputs", "extraction/in_domain_outputs"),
+    "sentence_embedding": ("extraction/candidate_embeddings", "extraction/in_domain_embeddings"),
+    "perplexity_low": ("extraction/candidate_outputs",),
+    "perplexity_high": ("extraction/candidate_outputs",),
+    "ifd": ("extraction/candidate_outputs", "extraction/candidate_answers"),
+    "ifd_pre_experienced": ("extraction/candidate_experienced_outputs", "extraction/candidate_experienced_answers"),
+    "selectit": ("extraction/candidate_ratings",),
+    "alpagasus": ("extraction/candidate_judgements",),
+    "less": ("extraction/candidate_gradients", "extraction/in_domain_gradients"),
+    "bm25": (CANDIDATES, EXAMPLES),
+    "dsir": (CANDIDATES, EXAMPLES),
+    "length_long": (CANDIDATES,),
+    "length_short": (CANDIDATES,),
+    "random": (CANDIDATES,),
+    "balanced_random": (CANDIDATES,),
 }
-NEED_NEURONS: set[MethodName] = {"nait"}
+"""What each method's scores rest on, by asset key; what no method of a recipe reads is not made."""
+BY_CAPABILITY = ("features/nait_directions", "features/standardized_centroids", EXAMPLES)
+"""Outputs that have one partition a capability, beside all those called `in_domain_`."""
+TRAINED = ("extraction/pre_experienced_model", "extraction/less_checkpoints", "features/sparse_autoencoder")
+"""Outputs that are folders of files rather than tables."""
+NEED_NEURONS = {"nait"}
 """Methods that cannot work on a projection."""
+SEEDED = {"random", "balanced_random"}
+"""Methods that draw by the recipe's seed."""
+
+
+def is_by_capability(asset: str) -> bool:
+    """Whether an output has one partition for each capability."""
+    return asset in BY_CAPABILITY or "/in_domain_" in asset
 
 
 class RecipeError(ValueError):
@@ -49,11 +83,7 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FieldTemplates(_Part):
+class FieldTemplates(Part):
     """How the fields of one source row become a conversation: Jinja templates over the row's columns."""
 
     user: str = Field(description="Template of the user's message, for example '{{ question }}'.")
@@ -83,7 +113,7 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
-class Source(_Part):
+class Source(Part):
     """Where examples come from, how a row becomes a conversation, and which rows are taken."""
 
     source: str = Field(
@@ -113,27 +143,7 @@ class Source(_Part):
         return self.source.removeprefix("hub:") if self.source.startswith("hub:") else None
 
 
-class ModelSpec(_Part):
-    """Which frozen language model is read."""
-
-    source: str = Field(description="'package:<module>' with a GGUF file in it, 'hub:<org>/<name>', or a local folder.")
-    revision: str | None = Field(None, description="Hub only, and required there: the commit to use.")
-    gguf_file: str | None = Field(None, description="Name of the GGUF file, where the package or folder has several.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Of the forward pass; auto is bfloat16 where the hardware multiplies it, else float32."
-    )
-
-    @model_validator(mode="after")
-    def _hub_is_pinned(self) -> "ModelSpec":
-        if self.source.startswith("hub:") and not self.revision:
-            raise ValueError(
-                f"model {self.source!r} needs a `revision` (a commit of the repository), "
-                "so that the result can be repeated"
-            )
-        return self
-
-
-class Projection(_Part):
+class Projection(Part):
     """A random projection of all layers, kept instead of every neuron."""
 
     dimensions: int = Field(
@@ -153,7 +163,7 @@ def _dimensions_or_projection(value: Any) -> Any:
     return value
 
 
-class Extraction(_Part):
+class Extraction(Part):
     """What is read from the model for each example."""
 
     site: Literal["mlp", "residual"] = Field(
@@ -178,7 +188,7 @@ class Extraction(_Part):
         return tuple(sorted(layers))
 
 
-class FeatureOptions(_Part):
+class FeatureOptions(Part):
     """How a capability is summarised."""
 
     change: Literal["last_minus_first", "mean_minus_first"] = Field(
@@ -187,7 +197,7 @@ class FeatureOptions(_Part):
     )
 
 
-class Capability(_Part):
+class Capability(Part):
     """One capability: examples of it, or a feature file made from examples elsewhere."""
 
     examples: tuple[Source, ...] = Field((), description="One source, or a list of them.")
@@ -212,7 +222,7 @@ class Capability(_Part):
         return self
 
 
-class Decontamination(_Part):
+class Decontamination(Part):
     """What becomes of candidates that in-domain or held-out examples give away."""
 
     ngram: int = Field(13, ge=2, description="Words in a row that a candidate and an example share.")
@@ -224,7 +234,7 @@ class Decontamination(_Part):
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """A selection: a model, a pool, the capabilities to select for, the methods and the ratios."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="Names the default home folder.")
@@ -233,7 +243,13 @@ class Recipe(_Part):
     candidates: Sources
     capabilities: dict[str, Capability] = Field(min_length=1)
     features: FeatureOptions = FeatureOptions()
-    methods: tuple[MethodName, ...] = Field(("nait", "nait_standardized", "random"), min_length=1)
+    published: dict[str, Sources] = Field(
+        {}, description="Lists of rows that others chose from the pool, best first; each is a method of its name."
+    )
+    methods: tuple[str, ...] = Field(
+        ("nait", "nait_standardized", "random"), min_length=1, description="Ways to choose, each run by itself."
+    )
+    options: MethodOptions = MethodOptions()
     ratios: tuple[str, ...] = Field(min_length=1, description="Shares of the pool to keep, in (0, 1].")
     seed: int = Field(0, description="Seed of the random control.")
     evaluation: dict[str, Sources] = Field({}, description="Held-out sets, whose examples no subset should give away.")
@@ -260,12 +276,40 @@ class Recipe(_Part):
                 raise ValueError(f"name {name!r} of a held-out set must match [a-z0-9_]+")
         return evaluation
 
+    @field_validator("published")
+    @classmethod
+    def _published_names(cls, published: dict[str, Any]) -> dict[str, Any]:
+        for name in published:
+            if not re.fullmatch(r"[a-z0-9_]+", name):
+                raise ValueError(f"name {name!r} of a published list must match [a-z0-9_]+")
+            if name in READS:
+                raise ValueError(f"name {name!r} of a published list is taken: it is a method")
+        return published
+
     @field_validator("methods")
     @classmethod
-    def _methods_are_distinct(cls, methods: tuple[MethodName, ...]) -> tuple[MethodName, ...]:
+    def _methods_are_known_and_distinct(cls, methods: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if len(set(methods)) != len(methods):
             raise ValueError(f"methods {list(methods)} must be distinct")
+        known = [*READS, *info.data.get("published", {})]
+        for method in methods:
+            if method not in known:
+                close = difflib.get_close_matches(method, known, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise ValueError(f"unknown method {method!r}; {hint}There are {', '.join(known)}")
         return methods
+
+    @model_validator(mode="after")
+    def _methods_have_their_examples(self) -> "Recipe":
+        files = [name for name, capability in self.capabilities.items() if capability.features]
+        for method in self.methods if files else ():
+            read = [name for name in self.reads_of(method) if is_by_capability(name)]
+            if any(name not in BY_CAPABILITY[:2] for name in read):
+                raise ValueError(
+                    f"method {method!r} reads in-domain examples, and capability {files[0]!r} has a feature file in "
+                    f"their place; give it examples, or take {method!r} out of `methods`"
+                )
+        return self
 
     @model_validator(mode="after")
     def _methods_have_their_neurons(self) -> "Recipe":
@@ -322,10 +366,35 @@ class Recipe(_Part):
             return self.evaluation[corpus.removeprefix(EVALUATION)]
         return self.candidates if corpus == POOL else self.capabilities[corpus].examples
 
+    def reads_of(self, method: str) -> tuple[str, ...]:
+        """Keys of the assets that a method's scores rest on."""
+        return READS.get(method, (CANDIDATES, f"corpora/published_{method}"))
+
+    def settings_of(self, method: str) -> list[Any]:
+        """Fields of the recipe that a method's scores read by themselves."""
+        section = getattr(self.options, method, None)
+        return [*([self.seed] if method in SEEDED else []), *([section] if section is not None else [])]
+
+    @cached_property
+    def outputs_read(self) -> frozenset[str]:
+        """Keys of the assets that some method's scores rest on."""
+        return frozenset(name for method in self.methods for name in self.reads_of(method))
+
     @cached_property
     def features_needed(self) -> list[FeatureName]:
-        """Features that the recipe's methods read; a feature that no method reads costs nothing."""
-        return sorted({feature for method in self.methods if (feature := FEATURE_OF_METHOD[method])})
+        """Features of capabilities that the recipe's methods read."""
+        return [name for name in get_args(FeatureName) if f"features/{name}" in self.outputs_read]
+
+    @property
+    def reads_activations(self) -> bool:
+        """Whether a method reads the candidates' activations."""
+        return ACTIVATIONS in self.outputs_read
+
+    @property
+    def reads_activations_of_examples(self) -> bool:
+        """Whether something rests on the in-domain examples' activations."""
+        read = bool(self.features_needed) or "extraction/in_domain_activations" in self.outputs_read
+        return read and bool(self.capabilities_with_examples)
 
     def resolve(self, path: str) -> Path:
         """A path of the recipe: `${VAR}` expanded, and relative to the recipe's folder.
@@ -416,7 +485,7 @@ def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "recipe"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        known = {name for part in _Part.__subclasses__() for name in part.model_fields} - {"path"}
+        known = {name for part in Part.__subclasses__() for name in part.model_fields} - {"path"}
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         return f"{where}: unknown field; {f'did you mean {close[0]!r}? See' if close else 'see'} recipes/README.md"
     if problem["type"] == "missing":

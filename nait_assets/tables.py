@@ -168,6 +168,24 @@ SUBSET_HISTORY = Table(
 )
 """Every version that a subset ever had: rows are added, never changed. `lineage` is JSON, as in a subset's manifest."""
 
+COSTS = Table(
+    "lineage.costs",
+    pl.Schema(
+        {
+            "asset": pl.String(),
+            "partition": pl.String(),
+            "n_forward": pl.Int64(),
+            "n_backward": pl.Int64(),
+            "n_tokens": pl.Int64(),
+            "n_calls": pl.Int64(),
+            "seconds": pl.Float64(),
+        }
+    ),
+    ("asset", "partition"),
+    ("asset", "partition"),
+)
+"""What each output has taken so far, over all its materializations; no version covers it."""
+
 AUDIT_LINKS = Table(
     "audit.links",
     pl.Schema({"output": pl.String(), "what": pl.String(), "holds": pl.Boolean(), "says": pl.String()}),
@@ -177,9 +195,29 @@ AUDIT_LINKS = Table(
 
 
 def scores_table(method: str) -> Table:
-    """Scores of one method: `rank` 1 is the best, `score` is higher for better, ties are broken by `sample_id`."""
-    columns = pl.Schema({"target": pl.String(), "sample_id": pl.String(), "score": pl.Float64(), "rank": pl.Int64()})
+    """Scores of one method: `rank` 1 is the best, `score` is higher for better, ties are broken by `sample_id`.
+
+    `turn` is the place in a round robin over the target's examples, of a method that scores by example. A candidate
+    without a score has the `reason` for it, and neither rank nor turn.
+    """
+    columns = pl.Schema(
+        {
+            "target": pl.String(),
+            "sample_id": pl.String(),
+            "score": pl.Float64(),
+            "rank": pl.Int64(),
+            "turn": pl.Int64(),
+            "reason": pl.String(),
+        }
+    )
     return Table(f"scoring.{method}_scores", columns, ("target",), ("sample_id",))
+
+
+def published_table(name: str) -> Table:
+    """Candidates on a published list: `place` 1 stands first there."""
+    return Table(
+        f"corpora.published_{name}", pl.Schema({"sample_id": pl.String(), "place": pl.Int64()}), (), ("place",)
+    )
 
 
 def content_version(frame: pl.DataFrame, key: tuple[str, ...]) -> str:

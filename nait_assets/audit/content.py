@@ -7,12 +7,14 @@ import polars as pl
 
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.extraction.readings import rows_of
 from nait_assets.lineage import Record
 from nait_assets.partitions import cell_of
-from nait_assets.recipe import POOL, fingerprint
+from nait_assets.recipe import POOL, TRAINED, fingerprint
 from nait_assets.resources import Warehouse
-from nait_assets.resources.files import sha256
+from nait_assets.resources.files import folder_version, sha256
 from nait_assets.resources.warehouse import WarehouseError
+from nait_assets.scoring.inputs import READING_OF
 from nait_assets.selection.assets import subset_folder
 from nait_assets.selection.subset import SUBSET_FILES
 from nait_assets.tables import (
@@ -27,6 +29,7 @@ from nait_assets.tables import (
     SUBSETS,
     Table,
     content_version,
+    published_table,
     scores_table,
 )
 
@@ -50,6 +53,10 @@ def content_faults(warehouse: Warehouse, record: Record) -> list[str]:
     try:
         if record.asset in (CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS):
             return _activation_faults(warehouse, record)
+        if record.asset in TRAINED:
+            return _folder_faults(warehouse.trained(record.asset), record)
+        if record.asset in READING_OF:
+            return _reading_faults(warehouse, record)
         if record.asset.startswith("selection/"):
             return _subset_faults(warehouse, record)
         return _table_faults(warehouse, _table_of(record.asset), record)
@@ -57,8 +64,26 @@ def content_faults(warehouse: Warehouse, record: Record) -> list[str]:
         return [str(error)]
 
 
+def _folder_faults(folder: Path, record: Record) -> list[str]:
+    if not folder.is_dir():
+        return [f"{folder} is gone"]
+    found = folder_version(folder)
+    return [] if found == record.data_version else [f"the files in {folder} are not those that were written"]
+
+
+def _reading_faults(warehouse: Warehouse, record: Record) -> list[str]:
+    reading, corpus = READING_OF[record.asset], record.partition or POOL
+    rows, _ = rows_of(warehouse, reading, corpus)
+    found = content_version(rows, reading.table_of(corpus).key)
+    if found == record.data_version:
+        return []
+    return [f"the {len(rows)} rows of {record.reference} have the hash {found}, and were written with another"]
+
+
 def _table_of(asset: str) -> Table:
     room, _, name = asset.partition("/")
+    if name.startswith("published_"):
+        return published_table(name.removeprefix("published_"))
     return scores_table(name.removesuffix("_scores")) if room == "scoring" else TABLES[asset]
 
 

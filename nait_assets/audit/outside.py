@@ -1,12 +1,13 @@
 """What the outside world is now: the versions of the sources, the model and the feature files that outputs read."""
 
-from typing import cast
+from typing import cast, get_args
 
 from nait_assets.corpora.corpus import CORPUS_PREFIXES, corpus_name, source_inputs
 from nait_assets.extraction.extractor import model_inputs
 from nait_assets.features.capability import feature_file_inputs
 from nait_assets.recipe import FeatureName, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.scoring.inputs import READING_OF
 
 
 def outside_inputs(
@@ -27,8 +28,10 @@ def outside_inputs(
     room, name = asset.split("/")
     if asset in CORPUS_PREFIXES:
         return source_inputs(recipe, corpus_name(asset, partition), warehouse.hashes)
+    if asset in READING_OF:
+        return READING_OF[asset].outside(recipe, model)
     if room == "extraction":
         return model_inputs(model, recipe.model.source)
-    if room == "features" and partition:
+    if name in get_args(FeatureName):
         return feature_file_inputs(recipe, model, partition, cast("FeatureName", name))
     return {}

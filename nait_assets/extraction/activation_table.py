@@ -228,6 +228,13 @@ def samples(snapshot: Snapshot) -> pl.DataFrame:
     return snapshot.connection.sql(f"SELECT sample_id, n_tokens, truncated FROM {SAMPLE} ORDER BY sample_id").pl()
 
 
+def rows(snapshot: Snapshot) -> pl.DataFrame:
+    """All rows in memory, for a table of few samples: `sample_id`, `layer`, `activation`."""
+    return snapshot.connection.sql(
+        f"SELECT sample_id, layer, activation::FLOAT[] AS activation FROM {ACTIVATION} ORDER BY sample_id, layer"
+    ).pl()
+
+
 def layers_of(snapshot: Snapshot) -> list[int]:
     """The layers of the extraction, in order."""
     return [

@@ -1,5 +1,6 @@
 """Assets of the extraction."""
 
+from collections import Counter
 from typing import Any, Literal
 
 import dagster as dg
@@ -10,7 +11,16 @@ from nait_assets.automation import when_inputs_change
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CALIBRATION
 from nait_assets.extraction.calibration import calibrate, projector_of
+from nait_assets.extraction.cost import Cost, add_cost
 from nait_assets.extraction.extractor import ALGORITHM, Outcome, RunOptions, extract, model_inputs
+from nait_assets.extraction.readings import (
+    Read,
+    Reading,
+    ReadingContext,
+    bring_up_to_date,
+    corpus_of,
+    resting_inputs,
+)
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
@@ -18,6 +28,8 @@ from nait_assets.resources.warehouse import Store
 from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, IN_DOMAIN_SET, Table, content_version
 
 ROOM = "extraction"
+READINGS: tuple[Reading, ...] = ()
+"""What is found out about samples beside their activations; an asset of one that no method reads is left out."""
 
 
 class ExtractionConfig(dg.Config):
@@ -106,7 +118,86 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         *([calibration_statistics] if recipe.extraction.projection else []),
         candidate_activations,
         *([in_domain_activations] if recipe.capabilities_with_examples else []),
+        *(asset for reading in READINGS for asset in reading_assets(reading, recipe, partitions)),
     ]
+
+
+def reading_assets(reading: Reading, recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
+    """The assets of a reading: of the candidates, and of the in-domain examples of each capability."""
+    common: dict[str, Any] = {
+        "key_prefix": reading.room,
+        "group_name": reading.room,
+        "kinds": set(reading.kinds),
+        "code_version": reading.code_version(recipe),
+        "automation_condition": when_inputs_change(),
+        "pool": reading.pool,
+    }
+    rests_on = [dg.AssetKey(asset.split("/")) for asset in reading.rests_on]
+
+    @dg.asset(
+        name=f"candidate_{reading.name}",
+        description=f"{reading.description} Of the candidates.",
+        deps=[dg.AssetKey(CANDIDATE_POOL.asset.split("/")), *rests_on],
+        **common,
+    )
+    def of_candidates(
+        context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
+    ) -> dg.MaterializeResult:
+        return _write_reading(context, config, warehouse, language_model, reading, recipe, POOL)
+
+    @dg.asset(
+        name=f"in_domain_{reading.name}",
+        description=f"{reading.description} Of the in-domain examples.",
+        deps=[dg.AssetKey(IN_DOMAIN_SET.asset.split("/")), *rests_on],
+        partitions_def=partitions.with_examples,
+        **common,
+    )
+    def of_examples(
+        context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
+    ) -> dg.MaterializeResult:
+        return _write_reading(context, config, warehouse, language_model, reading, recipe, context.partition_key)
+
+    return [of_candidates, *([of_examples] if recipe.capabilities_with_examples else [])]
+
+
+def _write_reading(
+    context: dg.AssetExecutionContext,
+    config: ExtractionConfig,
+    warehouse: Warehouse,
+    model: LanguageModel,
+    reading: Reading,
+    recipe: Recipe,
+    corpus: str,
+) -> dg.MaterializeResult:
+    _, corpus_inputs = corpus_of(warehouse, corpus)
+    inputs = {**resting_inputs(warehouse, reading), **reading.outside(recipe, model)}
+    reading_context = ReadingContext(recipe, warehouse, model, config.options(), corpus, context.log.info)
+    outcome = bring_up_to_date(
+        reading,
+        reading_context,
+        inputs,
+        lambda version: lineage.record_of(context, version, {**corpus_inputs, **inputs}),
+    )
+    record = warehouse.reading(reading.name, corpus).records()[
+        lineage.reference(lineage.asset_name(context), lineage.partition_name(context))
+    ]
+    with warehouse.tables.writing() as transaction:
+        total = add_cost(transaction, record.asset, record.partition, outcome.cost)
+    return lineage.result(record, _reading_metadata(outcome, total))
+
+
+def _reading_metadata(outcome: Read, total: Cost) -> dict[str, object]:
+    reasons = Counter(reason for _, reason in outcome.rejected).most_common(10)
+    return {
+        "dagster/row_count": len(outcome.rows),
+        "dagster/column_schema": lineage.column_schema(outcome.rows),
+        "n_read": outcome.n_read,
+        "n_removed": outcome.n_removed,
+        "n_rejected": len(outcome.rejected),
+        "rejected": dg.MetadataValue.md("\n".join(f"- {count} × {reason}" for reason, count in reasons) or "none"),
+        **{name: round(value, 2) for name, value in vars(outcome.cost).items()},
+        "cost_so_far": dg.MetadataValue.json({name: round(value, 2) for name, value in vars(total).items()}),
+    }
 
 
 def _write(
@@ -137,6 +228,9 @@ def _write(
         projector,
         calibration,
     )
+    cost = Cost(outcome.n_extracted, n_tokens=outcome.n_tokens, seconds=outcome.seconds)
+    with warehouse.tables.writing() as transaction:
+        add_cost(transaction, lineage.asset_name(context), lineage.partition_name(context), cost)
     n_rows = len(outcome.sample_ids) * (1 if projector else len(outcome.layers))
     where_it_lies = {"dagster/uri": str(store.path), "dagster/table_name": "extraction.activation"}
     metadata = {**where_it_lies, "dagster/row_count": n_rows, **_metadata(outcome)}

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 
 import numpy as np
+import polars as pl
 
 from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.extraction.assets import READINGS
+from nait_assets.extraction.readings import Reading, corpus_of, rejected_of, rows_of
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import Warehouse
@@ -19,6 +22,10 @@ CLAIMS = [
     Claim(
         "activations_are_as_written", "Every row's numbers still have the digest that was taken when it was written."
     ),
+]
+READING_CLAIMS = [
+    Claim("samples_are_accounted_for", "Every example of the corpus has a row or a reason, and nothing else has."),
+    Claim("numbers_are_finite", "No number is NaN or infinite."),
 ]
 CALIBRATION_CLAIMS = [Claim("statistics_are_finite", "Every mean, deviation and component is finite.")]
 
@@ -37,7 +44,46 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
         checks.append(AssetChecks(IN_DOMAIN_ACTIVATIONS, partitions.with_examples, CLAIMS, judge_examples))
     if recipe.extraction.projection:
         checks.append(AssetChecks(CALIBRATION_STATISTICS.asset, None, CALIBRATION_CLAIMS, judge_calibration))
-    return checks
+    return [*checks, *(one for reading in READINGS for one in reading_checks(reading, partitions))]
+
+
+def reading_checks(reading: Reading, partitions: Partitions) -> list[AssetChecks]:
+    """Checks of a reading of the candidates and of the in-domain examples."""
+
+    def judge(warehouse: Warehouse, capability: str) -> Mapping[str, Verdict]:
+        return judge_reading(warehouse, reading, capability or POOL)
+
+    candidates, examples = reading.assets
+    return [
+        AssetChecks(candidates, None, READING_CLAIMS, judge),
+        AssetChecks(examples, partitions.with_examples, READING_CLAIMS, judge),
+    ]
+
+
+def judge_reading(warehouse: Warehouse, reading: Reading, corpus: str) -> dict[str, Verdict]:
+    """Verdicts on a reading of a corpus."""
+    wanted = set(corpus_of(warehouse, corpus)[0]["sample_id"].to_list())
+    rows, _ = rows_of(warehouse, reading, corpus)
+    refused = set(rejected_of(warehouse, reading, corpus))
+    read = set(rows["sample_id"].to_list())
+    lost, strange = wanted - read - refused, read - wanted
+    floats = [name for name, kind in rows.schema.items() if kind.is_float()]
+    lists = [name for name, kind in rows.schema.items() if isinstance(kind, pl.List) and kind.inner.is_float()]
+    finite = pl.all_horizontal(
+        pl.lit(True),
+        *(pl.col(name).is_finite() for name in floats),
+        *(pl.col(name).list.eval(pl.element().is_finite()).list.all() for name in lists),
+    )
+    broken = rows.filter(~finite)["sample_id"].to_list()
+    return {
+        "samples_are_accounted_for": Verdict(
+            not lost and not strange,
+            f"{len(lost)} examples have neither a row nor a reason{_such_as(lost)}; "
+            f"{len(strange)} rows are of no example in the corpus{_such_as(strange)}",
+            {"n_examples": len(wanted), "n_read": len(read), "n_refused": len(refused)},
+        ),
+        "numbers_are_finite": Verdict(not broken, f"{len(broken)} rows have NaN or infinity{_such_as(broken)}"),
+    }
 
 
 def judge_activations(warehouse: Warehouse, corpus: str, table: Table, partition: str) -> dict[str, Verdict]:

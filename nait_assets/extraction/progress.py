@@ -1,4 +1,4 @@
-"""Progress of an extraction: a bar on a terminal, else a line every so often for the run's log."""
+"""Progress of an extraction or a reading: a bar on a terminal, else a line every so often for the run's log."""
 
 import logging
 import sys
@@ -18,10 +18,13 @@ class Progress:
         name: Of the corpus.
         shard_sizes: Samples and tokens of each shard.
         say: Receives a line every 15 seconds where standard error is no terminal.
+        unit: What the sizes count beside samples.
     """
 
-    def __init__(self, name: str, shard_sizes: Sequence[tuple[int, int]], say: Callable[[str], None]):
-        self.name = name
+    def __init__(
+        self, name: str, shard_sizes: Sequence[tuple[int, int]], say: Callable[[str], None], unit: str = "token"
+    ):
+        self.name, self.unit = name, unit
         self.n_samples = sum(n_samples for n_samples, _ in shard_sizes)
         self.n_done = self.n_tokens = 0
         self._n_tokens_left = sum(n_tokens for _, n_tokens in shard_sizes)
@@ -31,7 +34,7 @@ class Progress:
         self._next_line = time.monotonic() + LINE_SECONDS
         interactive = sys.stderr.isatty() and self.n_samples > 0
         self._bar = (
-            tqdm(total=self._n_tokens_left, desc=f"  {name}", unit="token", unit_scale=True, leave=False)
+            tqdm(total=self._n_tokens_left, desc=f"  {name}", unit=unit, unit_scale=True, leave=False)
             if interactive
             else None
         )
@@ -79,7 +82,8 @@ class Progress:
         elif self._latest >= self._next_line:
             self._next_line = self._latest + LINE_SECONDS
             left = f"{_duration(self.seconds_left)} left"
-            line = f"{self.name}: {done} read, {self.tokens_per_second:,.0f} tokens/s, {left}"
+            rate = f"{self.tokens_per_second:,.{0 if self.unit == 'token' else 1}f} {self.unit}s/s"
+            line = f"{self.name}: {done} read, {rate}, {left}"
             self._say(line)
             log.info(line)
 

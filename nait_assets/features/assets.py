@@ -10,7 +10,9 @@ from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CALIBRATION, CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.extraction.assets import reading_assets
 from nait_assets.extraction.calibration import projector_of
+from nait_assets.extraction.readings import Reading
 from nait_assets.extraction.statistics import by_layer, neuron_statistics, of_projection
 from nait_assets.features.capability import (
     directions,
@@ -33,11 +35,13 @@ from nait_assets.tables import (
 )
 
 ROOM = "features"
+READINGS: tuple[Reading, ...] = ()
+"""Readings that rest on another feature, such as the codes of a sparse autoencoder."""
 ALGORITHM = "1"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
-    """The features that the recipe's methods need."""
+    """Every feature; `definitions` leaves out those that no method reads."""
     common: dict[str, Any] = {"key_prefix": ROOM, "group_name": ROOM, "automation_condition": when_inputs_change()}
     files = {name: spec.features for name, spec in recipe.capabilities.items() if spec.features}
     from_examples = [
@@ -136,11 +140,12 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
             metadata["feature_file"] = dg.MetadataValue.path(str(file))
         return _write(context, warehouse, STANDARDIZED_CENTROIDS, frame, {**inputs, **snapshot.inputs}, metadata)
 
-    built = {
-        "nait_directions": [nait_directions],
-        "standardized_centroids": [neuron_statistics_asset, standardized_centroids],
-    }
-    return [asset for feature in recipe.features_needed for asset in built[feature]]
+    return [
+        neuron_statistics_asset,
+        nait_directions,
+        standardized_centroids,
+        *(asset for reading in READINGS for asset in reading_assets(reading, recipe, partitions)),
+    ]
 
 
 def _strongest(frame: pl.DataFrame, n: int = 10) -> pl.DataFrame:

@@ -7,6 +7,8 @@ import polars as pl
 
 from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.extraction import activation_table
+from nait_assets.extraction.checks import reading_checks
+from nait_assets.features.assets import READINGS
 from nait_assets.features.directions import activation_change
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
@@ -24,21 +26,17 @@ CENTROID_CLAIMS = [Claim("centroids_are_finite", "Every centroid is finite, and 
 
 
 def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
-    """Checks of the features that the recipe's methods need."""
+    """Checks of every feature."""
 
     def judge_capability(warehouse: Warehouse, capability: str) -> Mapping[str, Verdict]:
         return judge_directions(warehouse, recipe, capability)
 
-    built = {
-        "nait_directions": [
-            AssetChecks(NAIT_DIRECTIONS.asset, partitions.capability, DIRECTION_CLAIMS, judge_capability)
-        ],
-        "standardized_centroids": [
-            AssetChecks(NEURON_STATISTICS.asset, None, STATISTICS_CLAIMS, judge_statistics),
-            AssetChecks(STANDARDIZED_CENTROIDS.asset, partitions.capability, CENTROID_CLAIMS, judge_centroids),
-        ],
-    }
-    return [checks for feature in recipe.features_needed for checks in built[feature]]
+    return [
+        AssetChecks(NAIT_DIRECTIONS.asset, partitions.capability, DIRECTION_CLAIMS, judge_capability),
+        AssetChecks(NEURON_STATISTICS.asset, None, STATISTICS_CLAIMS, judge_statistics),
+        AssetChecks(STANDARDIZED_CENTROIDS.asset, partitions.capability, CENTROID_CLAIMS, judge_centroids),
+        *(checks for reading in READINGS for checks in reading_checks(reading, partitions)),
+    ]
 
 
 def judge_statistics(warehouse: Warehouse, _: str) -> dict[str, Verdict]:

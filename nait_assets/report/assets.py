@@ -74,9 +74,9 @@ def _dependencies(recipe: Recipe) -> list[dg.AssetDep]:
     """Every partition of all that `read` reads."""
     names = [CANDIDATE_POOL.asset, *(scores_table(method).asset for method in recipe.methods)]
     names += [subset_asset(method) for method in recipe.methods]
-    if recipe.features_needed:
+    if recipe.reads_activations:
         names.append(CANDIDATE_ACTIVATIONS)
-        names += [IN_DOMAIN_ACTIVATIONS] if recipe.capabilities_with_examples else []
+        names += [IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else []
     if "nait_standardized" in recipe.methods:
         names += [NEURON_STATISTICS.asset, STANDARDIZED_CENTROIDS.asset]
     keys = [dg.AssetKey(name.split("/")) for name in names]

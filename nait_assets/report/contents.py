@@ -50,7 +50,7 @@ def _facts(reading: Reading) -> list[tuple[str, str]]:
         ("methods", ", ".join(reading.methods)),
         ("ratios", ", ".join(recipe.ratios)),
     ]
-    if not recipe.features_needed:
+    if not recipe.reads_activations:
         return facts
     extraction = recipe.extraction
     layers = extraction.layers if extraction.layers == "all" else ", ".join(map(str, extraction.layers))
@@ -79,6 +79,6 @@ def _table_notes(reading: Reading, rows: Rows, has_neurons: bool) -> list[str]:
             f"The neurons that spoke most are named for the {MOST_NEURON_ROWS} best rows of each target; "
             "`nait explain` names those of any row."
         )
-    elif reading.recipe.features_needed:
+    elif reading.recipe.reads_activations:
         notes.append(f"`{reading.recommended}` does not say which neurons spoke for a row.")
     return notes

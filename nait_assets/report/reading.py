@@ -28,8 +28,8 @@ from nait_assets.tables import (
     scores_table,
 )
 
-METHODS = ("nait_standardized", "nait", "random")
-"""Every method, the recommended one first."""
+RECOMMENDED = ("nait_standardized", "nait_neighbours")
+"""Methods whose rows the page shows rather than others', the first of them that the recipe has."""
 MOST_NEURON_ROWS = 40
 """How many of a target's best rows say which neurons spoke for them."""
 COUNTED = pl.Schema({"corpus": pl.String(), "what": pl.String(), "n_rows": pl.Int64()})
@@ -73,7 +73,8 @@ class Reading:
     @property
     def methods(self) -> list[str]:
         """Methods of the recipe, the recommended one first."""
-        return [method for method in METHODS if method in self.recipe.methods]
+        recommended = [method for method in RECOMMENDED if method in self.recipe.methods][:1]
+        return [*recommended, *(method for method in self.recipe.methods if method not in recommended)]
 
     @property
     def recommended(self) -> str:
@@ -116,7 +117,7 @@ def read(recipe: Recipe, warehouse: Warehouse) -> Reading:
             statistics=by_layer(tables.read(NEURON_STATISTICS)) if standardized else {},
             inputs=tables.inputs,
         )
-    return _with_activations(reading, warehouse) if recipe.features_needed else reading
+    return _with_activations(reading, warehouse) if recipe.reads_activations else reading
 
 
 def _subsets(tables: Snapshot, recipe: Recipe) -> dict[tuple[str, str, str], list[str]]:
@@ -172,7 +173,7 @@ def _with_activations(reading: Reading, warehouse: Warehouse) -> Reading:
         counts.append(_rejected_samples(snapshot, POOL))
         if recipe.extraction.projection:
             strongest |= {name: activation_table.strongest_neurons(snapshot, name) for name in sorted(speakers)}
-    for capability in recipe.capabilities_with_examples:
+    for capability in recipe.capabilities_with_examples if recipe.reads_activations_of_examples else ():
         with warehouse.activations(capability).reading() as snapshot:
             snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
             inputs |= snapshot.inputs

@@ -27,6 +27,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_version(folder: Path) -> str:
+    """Hash of the names and the content of all files in a folder, 16 hex digits."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    lines = "".join(f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
 class HashCache:
     """SHA-256 of files, remembered by path, size and time of change: model weights are large."""
 

@@ -35,7 +35,7 @@ class LoadedModel:
     """A model in memory.
 
     Attributes:
-        network: The base model, without a language-model head, in evaluation mode.
+        network: In evaluation mode: the base model, or by `load_causal` the same under its language-model head.
         device: Where it lies.
         dtype: Of weights and activations.
     """
@@ -160,6 +160,17 @@ class LanguageModel(dg.ConfigurableResource):
             name, revision = named["pretrained_model_name_or_path"], named.get("revision")
             return _load(self.identity(), name, revision, self.resolved_device(), self.resolved_dtype())
 
+    def load_causal(self) -> LoadedModel:
+        """The model with its language-model head, in memory; the same process loads it once.
+
+        Raises:
+            RecipeError: As `load`, or the model has no such head.
+        """
+        with self._reading():
+            named = self._pretrained()
+            name, revision = named["pretrained_model_name_or_path"], named.get("revision")
+            return _load(self.identity(), name, revision, self.resolved_device(), self.resolved_dtype(), head=True)
+
     def _pretrained(self) -> dict[str, str]:
         """Arguments that make transformers read this model."""
         if self.source.startswith("hub:"):
@@ -204,7 +215,7 @@ class LanguageModel(dg.ConfigurableResource):
     def _converted(self, gguf: Path) -> Path:
         """The folder with the GGUF file's weights and tokenizer in transformers' format, made if it is not there."""
         digest = HashCache(Path(self.home) / "hashes.json").sha256(gguf)
-        folder = Path(self.home) / "models" / digest[:16]
+        folder = Path(self.home) / "models" / f"{digest[:16]}-causal"
         if folder.is_dir():
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -250,11 +261,13 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
 
 def _dequantize(gguf: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     arguments: dict[str, Any] = {"gguf_file": gguf.name}
     AutoTokenizer.from_pretrained(str(gguf.parent), **arguments).save_pretrained(folder)
-    network = _whole(*AutoModel.from_pretrained(str(gguf.parent), dtype=torch.float32, **arguments, **REPORTING))
+    network = _whole(
+        *AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **arguments, **REPORTING)
+    )
     # The weights are plain float32 now; transformers refuses to save what it still takes for quantised.
     network.hf_quantizer = None
     if hasattr(network.config, "quantization_config"):
@@ -278,14 +291,17 @@ def _whole(network: Any, report: dict[str, Any]) -> Any:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(identity: str, name: str, revision: str | None, device: "torch.device", dtype: "torch.dtype") -> LoadedModel:
-    from transformers import AutoModel
+def _load(
+    identity: str, name: str, revision: str | None, device: "torch.device", dtype: "torch.dtype", head: bool = False
+) -> LoadedModel:
+    import transformers
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     log.info("loading the model, %.20s", identity)  # a key of the cache, too: a folder's weights may change
-    network = _whole(*AutoModel.from_pretrained(name, dtype=dtype, revision=revision, **REPORTING))
+    kind = transformers.AutoModelForCausalLM if head else transformers.AutoModel
+    network = _whole(*kind.from_pretrained(name, dtype=dtype, revision=revision, **REPORTING))
     return LoadedModel(network.to(device).eval().requires_grad_(False), device, dtype)
 
 

@@ -247,6 +247,15 @@ class Warehouse(dg.ConfigurableResource):
         folder = self.folder / "activations"
         return Store(folder / "candidates.duckdb" if corpus == POOL else folder / "in_domain" / f"{corpus}.duckdb")
 
+    def reading(self, name: str, corpus: str) -> Store:
+        """One reading of the candidates (`candidates`) or of a capability's in-domain set: `readings/<name>/`."""
+        folder = self.folder / "readings" / name
+        return Store(folder / "candidates.duckdb" if corpus == POOL else folder / "in_domain" / f"{corpus}.duckdb")
+
+    def trained(self, asset: str) -> Path:
+        """Folder of what an asset trained, by its key as a path."""
+        return self.folder / "trained" / asset.split("/")[1]
+
     @property
     def hashes(self) -> HashCache:
         """Remembered hashes of source and model files."""
@@ -254,7 +263,10 @@ class Warehouse(dg.ConfigurableResource):
 
     def records(self) -> dict[str, Record]:
         """Version records of all files under the home, by reference."""
-        files = [self.folder / "warehouse.duckdb", *sorted((self.folder / "activations").rglob("*.duckdb"))]
+        files = [self.folder / "warehouse.duckdb"]
+        files += [
+            file for name in ("activations", "readings") for file in sorted((self.folder / name).rglob("*.duckdb"))
+        ]
         return {name: record for file in files for name, record in Store(file).records().items()}
 
 

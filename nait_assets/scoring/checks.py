@@ -8,15 +8,17 @@ import polars as pl
 from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.extraction import activation_table
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import POOL, Recipe
+from nait_assets.recipe import ACTIVATIONS, POOL, Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.scoring.assets import METHODS
 from nait_assets.scoring.method import ranked
 from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, scores_table
 
 MOST_CORRELATION = 0.8
 CLAIMS = [
-    Claim("ids_are_the_candidates", "Every candidate that the method could read has one score, and nothing else has."),
+    Claim(
+        "ids_are_the_candidates",
+        "Every candidate that the method could read has one score or a reason for none, and nothing else has.",
+    ),
     Claim("ranks_follow_the_scores", "Scores are finite; rank 1 is the highest, ties go to the smaller sample_id."),
     Claim("scores_differ", "Not all candidates have the same score."),
     Claim(
@@ -29,47 +31,52 @@ CLAIMS = [
 
 def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     """Checks of every method's scores."""
-    return [_checks_of_method(method, partitions) for method in recipe.methods]
+    return [_checks_of_method(method, recipe, partitions) for method in recipe.methods]
 
 
-def _checks_of_method(method: str, partitions: Partitions) -> AssetChecks:
+def _checks_of_method(method: str, recipe: Recipe, partitions: Partitions) -> AssetChecks:
+    reads_activations = ACTIVATIONS in recipe.reads_of(method)
+
     def judge(warehouse: Warehouse, target: str) -> Mapping[str, Verdict]:
-        return judge_scores(warehouse, method, target)
+        return judge_scores(warehouse, method, target, reads_activations)
 
     return AssetChecks(scores_table(method).asset, partitions.target, CLAIMS, judge)
 
 
-def judge_scores(warehouse: Warehouse, method: str, target: str) -> dict[str, Verdict]:
-    """Verdicts on a method's scores for a target."""
+def judge_scores(warehouse: Warehouse, method: str, target: str, reads_activations: bool) -> dict[str, Verdict]:
+    """Verdicts on a method's scores for a target; one that reads activations scores those that have some."""
     with warehouse.tables.reading() as snapshot:
         scores = snapshot.read(scores_table(method), target=target)
         lengths = snapshot.read(CANDIDATE_POOL).select("sample_id", length=N_CHARACTERS)
     unit = "characters"
-    if METHODS[method].feature is not None:
+    if reads_activations:
         with warehouse.activations(POOL).reading() as activations:
             lengths = activation_table.samples(activations).select("sample_id", length="n_tokens")
         unit = "tokens"
     wanted, scored = set(lengths["sample_id"].to_list()), scores["sample_id"].to_list()
     n_lost, n_strange, n_twice = len(wanted - set(scored)), len(set(scored) - wanted), len(scored) - len(set(scored))
-    finite = scores["score"].is_finite().all()
-    in_order = finite and ranked(scored, scores["score"].to_numpy()).equals(
-        scores.select("sample_id", "score", "rank").sort("rank")
-    )
-    n_distinct = scores["score"].n_unique()
-    correlation = rank_correlation(scores.join(lengths, on="sample_id"))
+    with_score = scores.filter(pl.col("reason").is_null())
+    columns = ["sample_id", "score", "rank"]
+    finite = with_score["score"].is_finite().all() and with_score["score"].null_count() == 0
+    in_order = finite and ranked(with_score["sample_id"].to_list(), with_score["score"].to_numpy()).select(
+        columns
+    ).equals(with_score.select(columns).sort("rank"))
+    n_distinct = with_score["score"].n_unique()
+    correlation = rank_correlation(with_score.join(lengths, on="sample_id"))
     return {
         "ids_are_the_candidates": Verdict(
             n_lost == n_strange == n_twice == 0,
-            f"{n_lost} candidates have no score, {n_strange} scores are no candidate's, {n_twice} stand twice",
-            {"n_candidates": len(wanted)},
+            f"{n_lost} candidates have no score, {n_strange} scores are no candidate's, {n_twice} stand twice; "
+            f"{len(scores) - len(with_score)} have a reason for none",
+            {"n_candidates": len(wanted), "n_without_score": len(scores) - len(with_score)},
         ),
         "ranks_follow_the_scores": Verdict(
             in_order, "in order" if in_order else "out of order" if finite else "a score is NaN or infinite"
         ),
         "scores_differ": Verdict(
-            n_distinct > 1 or len(scores) == 1,
-            f"{n_distinct} different scores of {len(scores)}",
-            {"n_distinct": n_distinct, "standard_deviation": float(scores["score"].std() or 0)},  # type: ignore[arg-type]
+            n_distinct > 1 or len(with_score) == 1,
+            f"{n_distinct} different scores of {len(with_score)}",
+            {"n_distinct": n_distinct, "standard_deviation": float(with_score["score"].std() or 0)},  # type: ignore[arg-type]
         ),
         "length_is_not_the_score": Verdict(
             abs(correlation) <= MOST_CORRELATION,

@@ -1,13 +1,13 @@
 """What a method is, and how its scores become ranks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.tables import Table
 
 Block = tuple[int, np.ndarray, np.ndarray]
 """Layer, places of samples `(n,)`, their activations `(n, width)`."""
@@ -15,14 +15,19 @@ Block = tuple[int, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """What a method may read.
+    """What a method may read: what `recipe.READS` names for it.
 
     Attributes:
         sample_ids: Candidates, in ascending order; a block's places count along this list.
-        blocks: The candidates' activations, to be read once; empty for a method without a feature.
-        features: By target, and by capability of the target: the feature's rows, one per layer.
-        statistics: By layer, over the pool; empty for a method that does not standardise.
+        blocks: The candidates' activations, to be read once; empty for a method that does not read them.
+        features: By target, and by capability of the target: the rows of what the method reads of a capability, such as
+            a feature with one row a layer, or a reading with one row an example; for a method that reads nothing of
+            capabilities, none.
+        statistics: Of the neurons by layer, over the pool; empty for a method that does not read them.
         seed: The recipe's.
+        candidates: By asset key, the rows of what the method reads of candidates, one for each of `sample_ids`, in
+            their order; or of a table that has other rows, as it is.
+        options: The method's section of the recipe, if there is one.
     """
 
     sample_ids: list[str]
@@ -30,26 +35,48 @@ class ScoringInputs:
     features: dict[str, dict[str, pl.DataFrame]]
     statistics: dict[int, NeuronStatistics]
     seed: int
+    candidates: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    options: Any = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a method says of the candidates.
+
+    Attributes:
+        values: `(n_candidates, n_targets)` float64, higher is better, targets as the inputs' features have them; NaN
+            for a candidate without a score.
+        reasons: Why a candidate has no score, by its `sample_id`; the same for all targets.
+        by_example: By target, `(n_candidates, n_examples)` scores for each of the target's examples, of a method that
+            has them; from them comes the round robin over examples.
+    """
+
+    values: np.ndarray
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    by_example: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to score candidates.
+    """A way to score candidates. What it reads is in `recipe.READS`, under its name.
 
     Attributes:
         name: In recipes, asset keys and tables.
         description: Shown in Dagster.
-        score: From inputs to `(n_candidates, n_targets)` float64, higher is better, targets as the features have them.
-            A target's scores do not depend on the other targets.
-        feature: The table of the feature that it reads, or None if it reads no activations.
-        standardizes: Whether it reads the pool's neuron statistics.
+        score: From inputs to scores; an array stands for scores of every candidate. A target's scores do not depend on
+            the other targets.
+        version: Of its algorithm.
     """
 
     name: str
     description: str
-    score: Callable[[ScoringInputs], np.ndarray]
-    feature: Table | None = None
-    standardizes: bool = False
+    score: Callable[[ScoringInputs], np.ndarray | Scores]
+    version: str = "1"
+
+    def scores(self, inputs: ScoringInputs) -> Scores:
+        """The scores of the inputs' candidates for the inputs' targets."""
+        found = self.score(inputs)
+        return found if isinstance(found, Scores) else Scores(found)
 
 
 def stacked(vectors: Sequence[Mapping[int, np.ndarray]]) -> dict[int, np.ndarray]:
@@ -57,26 +84,66 @@ def stacked(vectors: Sequence[Mapping[int, np.ndarray]]) -> dict[int, np.ndarray
     return {layer: np.stack([by_layer[layer] for by_layer in vectors]) for layer in vectors[0]}
 
 
-def ranked(sample_ids: list[str], scores: np.ndarray) -> pl.DataFrame:
+def ranked(
+    sample_ids: list[str],
+    scores: np.ndarray,
+    reasons: Mapping[str, str] | None = None,
+    by_example: np.ndarray | None = None,
+) -> pl.DataFrame:
     """Scores with their ranks: 1 is the best, ties go to the smaller `sample_id`.
 
     Args:
         sample_ids: Distinct.
-        scores: `(n_candidates,)`, in their order.
+        scores: `(n_candidates,)`, in their order; NaN for those that have a reason.
+        reasons: Why some candidates have no score; those that are not among `sample_ids` are added.
+        by_example: `(n_candidates, n_examples)`, from which the turns come.
 
     Returns:
-        Columns `sample_id`, `score`, `rank`, best first.
+        Columns `sample_id`, `score`, `rank`, `turn`, `reason`, best first, and at the end those without a score.
 
     Raises:
-        ValueError: A score is NaN or infinite.
+        ValueError: A score is NaN or infinite, without a reason.
     """
+    reasons = reasons or {}
     scores = np.asarray(scores, dtype=np.float64)
-    if not np.isfinite(scores).all():
-        broken = [sample_ids[place] for place in np.flatnonzero(~np.isfinite(scores))[:10]]
+    scored = np.asarray([name not in reasons for name in sample_ids], dtype=bool)
+    broken = [sample_ids[place] for place in np.flatnonzero(~np.isfinite(scores) & scored)[:10]]
+    if broken:
         raise ValueError(f"scores are NaN or infinite for sample(s) {', '.join(broken)}")
+    turns = np.full(len(sample_ids), 0)
+    if by_example is not None:
+        turns[scored] = round_robin([sample_ids[place] for place in np.flatnonzero(scored)], by_example[scored])
     frame = pl.DataFrame(
-        {"sample_id": sample_ids, "score": scores}, schema={"sample_id": pl.String, "score": pl.Float64}
+        {"sample_id": sample_ids, "score": scores, "turn": turns},
+        schema={"sample_id": pl.String, "score": pl.Float64, "turn": pl.Int64},
+    ).filter(pl.Series(scored))
+    frame = frame.sort(["score", "sample_id"], descending=[True, False]).select(
+        "sample_id",
+        "score",
+        pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("rank"),
+        pl.lit(None, pl.Int64).alias("turn") if by_example is None else pl.col("turn"),
+        pl.lit(None, pl.String).alias("reason"),
     )
-    return frame.sort(["score", "sample_id"], descending=[True, False]).with_columns(
-        rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
-    )
+    without = pl.DataFrame(sorted(reasons.items()), {"sample_id": pl.String, "reason": pl.String}, orient="row")
+    return pl.concat([frame, without], how="diagonal")
+
+
+def round_robin(sample_ids: Sequence[str], by_example: np.ndarray) -> np.ndarray:
+    """`(n_candidates,)` turns from 1: the examples, one after the other, each take the best candidate still there.
+
+    The order in which RDS+ chooses (arXiv 2503.01807, section 3); ties go to the smaller `sample_id`.
+
+    Args:
+        sample_ids: Of the candidates.
+        by_example: `(n_candidates, n_examples)` scores, finite.
+    """
+    by_name = np.argsort(np.asarray(sample_ids))
+    order = by_name[np.argsort(-by_example[by_name], axis=0, kind="stable")]  # (n_candidates, n_examples), best first
+    turns = np.zeros(len(sample_ids), dtype=np.int64)
+    next_place = np.zeros(by_example.shape[1], dtype=np.int64)
+    for turn in range(1, len(sample_ids) + 1):
+        example = (turn - 1) % by_example.shape[1]
+        while turns[order[next_place[example], example]]:
+            next_place[example] += 1
+        turns[order[next_place[example], example]] = turn
+    return turns

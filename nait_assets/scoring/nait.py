@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 
 from nait_assets.scoring.method import Block, Method, ScoringInputs, stacked
-from nait_assets.tables import NAIT_DIRECTIONS
 
 
 def projections(blocks: Iterable[Block], directions: Mapping[int, np.ndarray], n_samples: int) -> np.ndarray:
@@ -64,5 +63,4 @@ METHOD = Method(
     "The paper's rule: a candidate's activations along the capability's principal direction of change, "
     "summed over layers.",
     score,
-    feature=NAIT_DIRECTIONS,
 )

@@ -14,7 +14,6 @@ import polars as pl
 
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.scoring.method import Block, Method, ScoringInputs, stacked
-from nait_assets.tables import STANDARDIZED_CENTROIDS
 
 
 def cosines(
@@ -71,6 +70,4 @@ METHOD = Method(
     "The recommended rule: cosine between a candidate and the capability, both standardised neuron by neuron "
     "against the pool.",
     score,
-    feature=STANDARDIZED_CENTROIDS,
-    standardizes=True,
 )

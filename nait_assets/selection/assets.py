@@ -14,7 +14,7 @@ from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError
-from nait_assets.scoring.assets import METHODS
+from nait_assets.scoring.assets import method_of
 from nait_assets.selection import history
 from nait_assets.selection.comparison import changes, overlaps, stored_subsets
 from nait_assets.selection.exports import Exports
@@ -78,7 +78,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
         exports = Exports.of(rows, f"{method}_{target}_{ratio}", [source.source for source in recipe.candidates])
         card = dataset_card(
             method,
-            METHODS[method].description,
+            method_of(method).description,
             target,
             ratio,
             len(rows),

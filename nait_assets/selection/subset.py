@@ -21,12 +21,13 @@ def best_rows(scores: pl.DataFrame, ratio: str, dropped: Collection[str] = ()) -
     """The ceil(ratio x N) rows of the best rank (arXiv 2603.13201, eq. 6), best first: `sample_id`, `score`, `rank`.
 
     Args:
-        scores: Of N candidates.
+        scores: Of N candidates; those without a score are never chosen, and count among the N.
         ratio: Of them to keep.
         dropped: Ids of candidates that no subset takes; they do not count among the N.
     """
     eligible = scores.filter(~pl.col("sample_id").is_in(list(dropped)))
-    return eligible.sort("rank").head(subset_size(ratio, len(eligible))).select("sample_id", "score", "rank")
+    best = eligible.filter(pl.col("rank").is_not_null()).sort("rank")
+    return best.head(subset_size(ratio, len(eligible))).select("sample_id", "score", "rank")
 
 
 def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], card: str, exports: Exports) -> None:

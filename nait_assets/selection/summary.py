@@ -79,12 +79,16 @@ def summarize(
     )
 
 
+def _read_corpora(recipe: Recipe) -> list[str]:
+    return [POOL, *(recipe.capabilities_with_examples if recipe.reads_activations_of_examples else ())]
+
+
 def _rejected_samples(recipe: Recipe, warehouse: Warehouse) -> list[tuple[str, int]]:
     """How many samples of each corpus the model could not read."""
-    if not recipe.features_needed:
+    if not recipe.reads_activations:
         return []
     counts = []
-    for corpus in (POOL, *recipe.capabilities_with_examples):
+    for corpus in _read_corpora(recipe):
         with warehouse.activations(corpus).reading() as snapshot:
             (count,) = snapshot.connection.execute(f"SELECT count(*) FROM {REJECTED_SAMPLES.name}").fetchall()[0]
             counts.append((f"{corpus} when the model read it", count))
@@ -92,10 +96,10 @@ def _rejected_samples(recipe: Recipe, warehouse: Warehouse) -> list[tuple[str, i
 
 
 def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | None) -> list[str]:
-    if not recipe.features_needed:
+    if not recipe.reads_activations:
         return []
     n_tokens, truncated = {}, {}
-    for corpus in (POOL, *recipe.capabilities_with_examples):
+    for corpus in _read_corpora(recipe):
         with warehouse.activations(corpus).reading() as snapshot:
             samples = activation_table.samples(snapshot)
         n_tokens[corpus], truncated[corpus] = int(samples["n_tokens"].sum()), int(samples["truncated"].sum())

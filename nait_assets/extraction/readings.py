@@ -1,0 +1,277 @@
+"""Readings: what is found out about each sample by itself, one row a sample, such as the loss of its answer.
+
+Belongs here: what a reading is, and how its table is brought up to date. A finished part of a reading is staged in the
+table's own file, and moved into the table at the end: a run that is cut off loses the part in flight.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import polars as pl
+
+from nait_assets.extraction.cost import Cost
+from nait_assets.extraction.extractor import RunOptions, model_inputs
+from nait_assets.extraction.progress import Progress
+from nait_assets.lineage import Record, reference
+from nait_assets.recipe import POOL, Recipe, RecipeError, fingerprint
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.warehouse import Snapshot, Transaction
+from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_SAMPLES, Table, content_version
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was found out about some samples.
+
+    Attributes:
+        rows: Columns `sample_id` and those of the reading.
+        rejected: Pairs of `sample_id` and reason, of those about which nothing could be found out.
+        cost: Of this part; its seconds are measured by whoever asked.
+    """
+
+    rows: pl.DataFrame
+    rejected: Sequence[tuple[str, str]] = ()
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class ReadingContext:
+    """What a reading may use.
+
+    Attributes:
+        recipe: The recipe.
+        warehouse: For what it rests on beside the samples.
+        model: Of the recipe.
+        options: How a model is run; they do not change what is read.
+        corpus: `candidates` or a capability.
+        say: Where lines for people go.
+    """
+
+    recipe: Recipe
+    warehouse: Warehouse
+    model: LanguageModel
+    options: RunOptions
+    corpus: str
+    say: Callable[[str], None]
+
+
+def _of_the_model(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+    return model_inputs(model, recipe.model.source)
+
+
+def _nothing_to_check(_recipe: Recipe, _model: LanguageModel) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Something that is found out about each sample by itself.
+
+    Attributes:
+        name: `outputs` makes the assets `candidate_outputs` and `in_domain_outputs`.
+        description: What one row is, shown in Dagster.
+        columns: Of a row, beside `sample_id`.
+        read: From the context and the samples that the table lacks (columns `sample_id`, `messages`) to parts; whatever
+            order and size they have, each is staged as it comes.
+        settings: Fields of the recipe that it reads.
+        version: Of its algorithm.
+        room: Where its assets stand.
+        rests_on: Keys of the unpartitioned assets that it reads beside the corpus.
+        outside: Versions of what it reads from outside, by name; the recipe's model by default. Raises RecipeError
+            where it is not to be found.
+        check: Raises RecipeError for what a user got wrong, before anything is made.
+        kinds: Dagster's, shown as icons.
+        pool: Dagster's, whose limit says how many run at once.
+    """
+
+    name: str
+    description: str
+    columns: pl.Schema
+    read: Callable[[ReadingContext, pl.DataFrame], Iterator[Part]]
+    settings: Callable[[Recipe], Any]
+    version: str = "1"
+    room: Literal["extraction", "features"] = "extraction"
+    rests_on: tuple[str, ...] = ()
+    outside: Callable[[Recipe, LanguageModel], dict[str, str]] = _of_the_model
+    check: Callable[[Recipe, LanguageModel], None] = _nothing_to_check
+    kinds: frozenset[str] = frozenset({"pytorch", "duckdb"})
+    pool: str = "language_model"
+
+    @property
+    def candidates(self) -> Table:
+        """The table of the candidates' rows, in a file of its own."""
+        return self._table(f"{self.room}.candidate_{self.name}")
+
+    @property
+    def examples(self) -> Table:
+        """The table of the in-domain examples' rows, in one file a capability."""
+        return self._table(f"{self.room}.in_domain_{self.name}")
+
+    @property
+    def assets(self) -> tuple[str, str]:
+        """Keys of the assets of the candidates and of the in-domain examples."""
+        return self.candidates.asset, self.examples.asset
+
+    def table_of(self, corpus: str) -> Table:
+        """The table of a corpus' rows."""
+        return self.candidates if corpus == POOL else self.examples
+
+    def code_version(self, recipe: Recipe) -> str:
+        """Of its assets."""
+        return f"{self.version}:{fingerprint(self.settings(recipe))}"
+
+    def _table(self, name: str) -> Table:
+        return Table(name, pl.Schema({"sample_id": pl.String(), **self.columns}), (), ("sample_id",))
+
+
+@dataclass(frozen=True)
+class Read:
+    """What bringing a reading up to date did.
+
+    Attributes:
+        rows: All that the table holds now.
+        n_read: Rows that are new in it.
+        n_removed: Rows of samples that are no longer in the corpus.
+        rejected: Pairs of `sample_id` and reason.
+        cost: Of this run.
+    """
+
+    rows: pl.DataFrame
+    n_read: int
+    n_removed: int
+    rejected: tuple[tuple[str, str], ...]
+    cost: Cost = field(default_factory=Cost)
+
+
+def corpus_of(warehouse: Warehouse, corpus: str) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The samples of a corpus, `candidates` or a capability's, and the version of what was read."""
+    with warehouse.tables.reading() as tables:
+        if corpus == POOL:
+            return tables.read(CANDIDATE_POOL), tables.inputs
+        return tables.read(IN_DOMAIN_SET, capability=corpus), tables.inputs
+
+
+def rows_of(warehouse: Warehouse, reading: Reading, corpus: str) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The rows of a reading by `sample_id`, and the version of what was read.
+
+    Raises:
+        WarehouseError: It has not been made.
+    """
+    with warehouse.reading(reading.name, corpus).reading() as snapshot:
+        snapshot.note(reading.table_of(corpus).asset, "" if corpus == POOL else corpus)
+        return snapshot.rows(reading.table_of(corpus)).sort("sample_id"), snapshot.inputs
+
+
+def rejected_of(warehouse: Warehouse, reading: Reading, corpus: str) -> dict[str, str]:
+    """Samples about which a reading could find out nothing, and why."""
+    with warehouse.reading(reading.name, corpus).reading() as snapshot:
+        rows = snapshot.rows(REJECTED_SAMPLES, corpus=corpus)
+    return dict(zip(rows["sample_id"].to_list(), rows["reason"].to_list(), strict=True))
+
+
+def bring_up_to_date(
+    reading: Reading,
+    context: ReadingContext,
+    inputs: Mapping[str, str],
+    record_of: Callable[[str], Record],
+) -> Read:
+    """Make a reading's table hold a row of every sample of the corpus that can be read, and nothing else.
+
+    What the table has is kept as long as the reading, its settings and what it rests on beside the corpus are the same.
+
+    Args:
+        reading: What to find out.
+        context: What the reading may use.
+        inputs: Versions of what it rests on beside the corpus: assets, models.
+        record_of: The version record for a data version, written in the same transaction as the rows.
+
+    Raises:
+        RecipeError: Nothing can be found out about any sample.
+    """
+    corpus, _ = corpus_of(context.warehouse, context.corpus)
+    store, table = context.warehouse.reading(reading.name, context.corpus), reading.table_of(context.corpus)
+    identity = fingerprint(reading.code_version(context.recipe), dict(inputs))
+    with store.writing() as transaction:
+        known = _prepare(transaction, reading, table, identity)
+    missing = corpus.filter(~pl.col("sample_id").is_in(list(known))).select("sample_id", "messages")
+    rejected: list[tuple[str, str]] = []
+    cost = Cost()
+    progress = Progress(f"{reading.name} of {context.corpus}", [(len(missing), len(missing))], context.say, "sample")
+    try:
+        progress.begin()
+        started = time.monotonic()
+        for part in reading.read(context, missing) if len(missing) else ():
+            with store.writing() as transaction:
+                transaction.append(_staged(table), _in_order(part.rows, table))
+            rejected += part.rejected
+            progress.advance(len(part.rows) + len(part.rejected), len(part.rows) + len(part.rejected))
+            now = time.monotonic()
+            cost += replace(part.cost, seconds=now - started)
+            started = now
+    finally:
+        progress.close()
+    wanted = corpus["sample_id"].to_list()
+    with store.writing() as transaction:
+        held = transaction.rows(table)
+        rows = pl.concat([held, transaction.rows(_staged(table))]).filter(pl.col("sample_id").is_in(wanted))
+        lost = set(wanted) - set(rows["sample_id"].to_list()) - {sample_id for sample_id, _ in rejected}
+        assert not lost, f"{reading.name} says nothing of {len(lost)} samples, such as {min(lost)}"
+        if rows.is_empty():
+            reason = f"; the first: {rejected[0][1]}" if rejected else ": there is none"
+            raise RecipeError(f"{reading.name} of {context.corpus}: not one example can be read{reason}")
+        transaction.replace(table, rows)
+        transaction.connection.execute(f"DELETE FROM {_staged(table).name}")
+        transaction.replace(REJECTED_SAMPLES, _rejected(rejected), corpus=context.corpus)
+        transaction.put_record(record_of(content_version(rows, table.key)))
+    n_read = len(set(rows["sample_id"].to_list()) - set(held["sample_id"].to_list()))
+    n_removed = len(held.filter(~pl.col("sample_id").is_in(wanted)))
+    return Read(rows.sort("sample_id"), n_read, n_removed, tuple(rejected), cost)
+
+
+def _prepare(transaction: Transaction, reading: Reading, table: Table, identity: str) -> set[str]:
+    """Samples that the file has rows of, finished or staged; none where they were read in another way."""
+    identities = Table(f"{reading.room}.identity", pl.Schema({"identity": pl.String()}), (), ("identity",))
+    stored = transaction.rows(identities)["identity"].to_list() if transaction.has_table(identities.name) else []
+    empty = pl.DataFrame(schema=table.columns)
+    if stored != [identity]:
+        for name in (table.name, _staged(table).name):
+            transaction.connection.execute(f"DROP TABLE IF EXISTS {name}")
+        transaction.replace(identities, pl.DataFrame({"identity": [identity]}))
+    for one in (table, _staged(table)):
+        if not transaction.has_table(one.name):
+            transaction.append(one, empty)
+    return {name for one in (table, _staged(table)) for name in _ids(transaction, one)}
+
+
+def _ids(snapshot: Snapshot, table: Table) -> list[str]:
+    return [name for (name,) in snapshot.connection.execute(f"SELECT sample_id FROM {table.name}").fetchall()]
+
+
+def _staged(table: Table) -> Table:
+    return replace(table, name=f"{table.name}_staged")
+
+
+def _in_order(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
+    return rows.select(list(table.columns)).cast(table.columns)
+
+
+def _rejected(rejected: Sequence[tuple[str, str]]) -> pl.DataFrame:
+    rows = [
+        {"corpus": "", "source": None, "source_row": None, "sample_id": sample_id, "reason": reason, "excerpt": ""}
+        for sample_id, reason in rejected
+    ]
+    return pl.DataFrame(rows, schema=REJECTED_SAMPLES.columns)
+
+
+def resting_inputs(warehouse: Warehouse, reading: Reading) -> dict[str, str]:
+    """Versions of the assets that a reading rests on beside its corpus.
+
+    Raises:
+        WarehouseError: One has not been made.
+    """
+    if not reading.rests_on:
+        return {}
+    with warehouse.tables.reading() as tables:
+        return {reference(asset): tables.note(asset).data_version for asset in reading.rests_on}
