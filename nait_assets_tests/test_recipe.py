@@ -143,7 +143,7 @@ def test_file_that_is_no_recipe_is_named(tmp_path: Path, content: bytes, words: 
         ({"candidates": {"source": "a", "limit": 0}}, ["candidates.0.limit", "1", "got 0"]),
         ({"candidates": {"source": "a", "topic": "x", "topic_field": "y"}}, ["candidates.0", "not both"]),
         ({"candidates": []}, ["candidates", "at least 1 item"]),
-        ({"methods": ["nait", "naitt"]}, ["methods", "'naitt'", "'nait_standardized'", "'random'"]),
+        ({"methods": ["nait", "naitt"]}, ["methods", "'naitt'", "did you mean 'nait'", "balanced_random"]),
         ({"methods": ["nait", "nait"]}, ["methods", "distinct"]),
         ({"methods": []}, ["methods", "at least 1 item"]),
         ({"evaluation": {"Exam": {"source": "a"}}}, ["evaluation", "'Exam'", "[a-z0-9_]+"]),
