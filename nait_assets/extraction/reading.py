@@ -4,6 +4,7 @@ The samples of a batch lie one behind the other without padding (`attention`). A
 another way than by that attention is read one sample at a time, through its own.
 """
 
+import abc
 import collections
 import logging
 import math
@@ -81,34 +82,27 @@ class _Started:
     done: "torch.cuda.Event | None"
 
 
-class Reader:
-    """A model in memory that turns batches into pooled activations.
+class BatchReader(abc.ABC):
+    """A model in memory that turns batches into columns, whatever is read from it; a subclass says what.
 
     Args:
         model: In memory.
-        site: Where to read.
-        ends: Whether to keep the first and the last token's activations beside the mean.
-        projector: Keeps a projection of all layers instead of their neurons.
-        packs: Whether samples are read side by side; found out by a trial by default.
+        packs: Whether samples are read side by side.
     """
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        site: Site,
-        ends: bool,
-        projector: Projector | None = None,
-        packs: bool | None = None,
-    ):
-        assert not (ends and projector), "a projection keeps no ends of samples"
-        self.model, self.site, self.ends = model, site, ends
-        self._projector = None if projector is None else projector.to(model.device)
+    def __init__(self, model: LoadedModel, packs: bool):
+        self.model, self.packs = model, packs
         self._longest_packed = _longest_packed(model.network.config)
         self._read_before: tuple[EncodedSample, ...] = ()  # the shortest sample that was read, once there is one
         attention.register()
-        self.packs = _packs(model, site) if packs is None else packs
-        if packs is None and not self.packs:
-            log.info("%s cannot be packed: reading one sample at a time", type(model.network).__name__)
+
+    @abc.abstractmethod
+    def _forward(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
+        """Which rows and samples are finite `(n_rows, n_samples)`, and the columns, all on the device."""
+
+    @abc.abstractmethod
+    def _name_the_broken(self, batch: Batch) -> None:
+        """Fail with NonFiniteActivations, and name the samples at fault."""
 
     def read(self, batches: Iterable[Batch]) -> Iterator[Reading]:
         """Run the model over batches; one that does not fit in memory is halved until it does.
@@ -217,17 +211,49 @@ class Reader:
                 columns = {name: torch.cat([single[name] for _, single in singles]) for name in singles[0][1]}
             return _to_host(finite, columns)
 
+    def _finish(self, batch: Batch, started: _Started) -> PooledActivations:
+        if started.done is not None:
+            started.done.synchronize()
+        if not started.finite.all():
+            self._name_the_broken(batch)
+        return PooledActivations({name: tensor.numpy() for name, tensor in started.columns.items()})
+
+
+class Reader(BatchReader):
+    """A model in memory that turns batches into pooled activations.
+
+    Args:
+        model: In memory.
+        site: Where to read.
+        ends: Whether to keep the first and the last token's activations beside the mean.
+        projector: Keeps a projection of all layers instead of their neurons.
+        packs: Whether samples are read side by side; found out by a trial by default.
+        pool: What takes the place of the mean over tokens, with a `mean` of the same shapes; not together with `ends`.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        site: Site,
+        ends: bool,
+        projector: Projector | None = None,
+        packs: bool | None = None,
+        pool: "Callable[[Packing, torch.dtype], Any] | None" = None,
+    ):
+        assert not (ends and projector), "a projection keeps no ends of samples"
+        self.site, self.ends, self._pool = site, ends, pool or _Pool
+        self._projector = None if projector is None else projector.to(model.device)
+        if packs is None:
+            packs = can_be_packed(model, lambda packs: Reader(model, site, ends=False, packs=packs), "activation")
+        super().__init__(model, packs)
+
     def _forward(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
         """Which layers and samples are finite `(n_layers, n_samples)`, and the columns, all on the device."""
         import torch
 
         device = self.model.device
         packing = Packing(tuple(len(sample.token_ids) for sample in batch), device)
-        numbers = np.concatenate([sample.token_ids for sample in batch])
-        if numbers.max() >= self.model.network.config.vocab_size:  # on a GPU it would end the process' use of it
-            raise IndexError(f"token {numbers.max()} is not among the model's {self.model.network.config.vocab_size}")
-        token_ids = to_device(numbers[None].astype(np.int64), device)
-        pool = _Pool(packing, self.model.dtype)
+        pool = self._pool(packing, self.model.dtype)
         means: list[torch.Tensor] = []
         ends: list[list[torch.Tensor]] = [[], []]
         finite: list[torch.Tensor] = []
@@ -245,11 +271,7 @@ class Reader:
                     kept.append(activations[0, places].float())
                 finite[-1] &= torch.isfinite(ends[0][-1]).all(dim=1) & torch.isfinite(ends[1][-1]).all(dim=1)
 
-        arguments: dict[str, Any] = {}
-        if self.packs:
-            positions = np.concatenate([np.arange(length) for length in packing.lengths])[None]
-            arguments = {"position_ids": to_device(positions, device), "packing": packing}
-        _run(self.model.network, self.site, reduce, attention.NAME if self.packs else None, token_ids, arguments)
+        self._pass(batch, packing, reduce)
         if projected is not None:
             columns = projected.columns()  # a neuron that hardly varied in the calibration can blow up here
             finite[-1] &= torch.isfinite(columns["activation"][:, 0]).all(dim=1)
@@ -260,12 +282,43 @@ class Reader:
             columns |= {name: torch.stack(kept, dim=1) for name, kept in zip(names, ends, strict=True)}
         return torch.stack(finite), columns
 
-    def _finish(self, batch: Batch, started: _Started) -> PooledActivations:
-        if started.done is not None:
-            started.done.synchronize()
-        if not started.finite.all():
-            self._name_the_broken(batch)
-        return PooledActivations({name: tensor.numpy() for name, tensor in started.columns.items()})
+    def tokens(self, batch: Batch) -> np.ndarray:
+        """`(n_tokens, width)` float32 of the site's only layer: all tokens but each sample's first, in order.
+
+        Raises:
+            NonFiniteActivations: One is NaN or infinite.
+            RuntimeError: The batch does not fit in memory, or the model fails on it.
+        """
+        import torch
+
+        (layer,) = self.site.layers
+        packs = self.packs and max(len(sample.token_ids) for sample in batch) <= self._longest_packed
+        found: list[torch.Tensor] = []
+        with torch.inference_mode():
+            for part in [batch] if packs else [[sample] for sample in batch]:
+                packing = Packing(tuple(len(sample.token_ids) for sample in part), self.model.device)
+                self._pass(part, packing, lambda _, activations: found.append(activations[0].float().cpu()))
+        kept = np.concatenate([np.arange(len(sample.token_ids)) > 0 for sample in batch])
+        tokens = torch.cat(found).numpy()[kept]
+        if not np.isfinite(tokens).all():
+            names = ", ".join(sample.sample_id for sample in batch[:10])
+            raise NonFiniteActivations(
+                f"NaN or infinite activations at site {self.site.kind!r} of layer {layer}, in a batch of {names}. "
+                "Try `model.dtype: float32`, or look at the weights."
+            )
+        return tokens
+
+    def _pass(self, batch: Batch, packing: Packing, reduce: "Callable[[int, torch.Tensor], None]") -> None:
+        """One pass through the network up to the site's last layer, each layer's activations handed to `reduce`."""
+        numbers = np.concatenate([sample.token_ids for sample in batch])
+        if numbers.max() >= self.model.network.config.vocab_size:  # on a GPU it would end the process' use of it
+            raise IndexError(f"token {numbers.max()} is not among the model's {self.model.network.config.vocab_size}")
+        token_ids = to_device(numbers[None].astype(np.int64), packing.device)
+        arguments: dict[str, Any] = {}
+        if self.packs:
+            positions = np.concatenate([np.arange(length) for length in packing.lengths])[None]
+            arguments = {"position_ids": to_device(positions, packing.device), "packing": packing}
+        _run(self.model.network, self.site, reduce, attention.NAME if self.packs else None, token_ids, arguments)
 
     def _name_the_broken(self, batch: Batch) -> None:
         """Fail, and name the samples at fault: in a packed batch NaN reaches the means of its neighbours."""
@@ -348,12 +401,24 @@ def _run(
             handle.remove()
 
 
-def _packs(model: LoadedModel, site: Site) -> bool:
+def can_be_packed(model: LoadedModel, reader: Callable[[bool], BatchReader], column: str) -> bool:
     """Whether three short samples, packed, come out as they do one by one through the model's own attention.
 
     They do not where tokens see each other in another way, as in state-space layers, or with a rule that the packed
     attention does not know.
+
+    Args:
+        model: In memory.
+        reader: Of it, that packs or does not.
+        column: What to compare; every number of it takes part in the norm.
     """
+    packs = _packs(model, reader, column)
+    if not packs:
+        log.info("%s cannot be packed: reading one sample at a time", type(model.network).__name__)
+    return packs
+
+
+def _packs(model: LoadedModel, reader: Callable[[bool], BatchReader], column: str) -> bool:
     import torch
 
     if not getattr(model.network, "_supports_attention_backend", False):
@@ -368,11 +433,11 @@ def _packs(model: LoadedModel, site: Site) -> bool:
         ]
         for starts in ((121, 49, 81), (7, 49, 81))
     )
-    packed, single = (Reader(model, site, ends=False, packs=packs) for packs in (True, False))
+    packed, single = reader(True), reader(False)
     try:
         with torch.inference_mode():
-            found, beside_another = (packed._forward(samples)[1]["activation"] for samples in (batch, neighbour))
-            wanted = torch.cat([single._forward([sample])[1]["activation"] for sample in batch])
+            found, beside_another = (packed._forward(samples)[1][column] for samples in (batch, neighbour))
+            wanted = torch.cat([single._forward([sample])[1][column] for sample in batch])
     except (TypeError, RuntimeError) as error:  # its attention is not told how the batch is packed, or has no kernel
         log.info("packing fails: %s", error)
         return False
