@@ -3,27 +3,31 @@
 import time
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction.cost import Cost, add_cost
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, fingerprint, is_by_capability, subset_size
+from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint, is_by_capability, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
-from nait_assets.scoring import nait, nait_standardized, random
+from nait_assets.scoring import alpagasus, less, nait, nait_neighbours, nait_standardized, random
 from nait_assets.scoring.inputs import gathered
 from nait_assets.scoring.method import Method, Scores, ranked
 from nait_assets.tables import CANDIDATE_POOL, content_version, scores_table
 
 ROOM = "scoring"
-ALGORITHM = "2"
+ALGORITHM = "3"
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         nait.METHOD,
         nait_standardized.METHOD,
+        nait_neighbours.METHOD,
+        alpagasus.METHOD,
+        less.METHOD,
         random.METHOD,
     )
 }
@@ -97,9 +101,13 @@ def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) ->
                     for name in inputs.features
                 },
             )
-        scores = _latest[method.name][1][target]
-    reasons = {**found.refused, **scores.reasons}
-    return ranked(inputs.sample_ids, scores.values, reasons, scores.by_example.get(target)), dict(found.versions)
+        of_targets = _latest[method.name][1]
+    scores, reasons = of_targets[target], {**found.refused, **of_targets[target].reasons}
+    by_capability = None
+    if target == COMPREHENSIVE_TARGET:
+        by_capability = np.column_stack([of_targets[name].values for name in recipe.capability_names])
+    frame = ranked(inputs.sample_ids, scores.values, reasons, scores.by_example.get(target), by_capability)
+    return frame, dict(found.versions)
 
 
 def _create_view(transaction: Transaction) -> None:

@@ -90,13 +90,18 @@ def gathered(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -> 
     with warehouse.activations(POOL).reading() as activations:
         activations.note(ACTIVATIONS)
         names = activation_table.samples(activations)["sample_id"].to_list()
-        inputs = ScoringInputs(names, _blocks(activations), features, statistics, recipe.seed, {}, options)
+        inputs = ScoringInputs(names, _Blocks(activations), features, statistics, recipe.seed, {}, options)
         yield Gathered(inputs, {}, {**versions, **activations.inputs}, {**everything, **activations.inputs})
 
 
-def _blocks(activations: Snapshot) -> Iterator[Block]:
-    """As `scan`, which begins to read only when the first block is asked for."""
-    yield from activation_table.scan(activations)
+@dataclass(frozen=True)
+class _Blocks:
+    """As `scan`, which begins to read when the first block is asked for, and again for each one who asks."""
+
+    activations: Snapshot
+
+    def __iter__(self) -> Iterator[Block]:
+        yield from activation_table.scan(self.activations)
 
 
 def _features(

@@ -19,7 +19,8 @@ class ScoringInputs:
 
     Attributes:
         sample_ids: Candidates, in ascending order; a block's places count along this list.
-        blocks: The candidates' activations, to be read once; empty for a method that does not read them.
+        blocks: The candidates' activations; each reading streams the table anew. Empty for a method that does not read
+            them.
         features: By target, and by capability of the target: the rows of what the method reads of a capability, such as
             a feature with one row a layer, or a reading with one row an example; for a method that reads nothing of
             capabilities, none.
@@ -89,6 +90,7 @@ def ranked(
     scores: np.ndarray,
     reasons: Mapping[str, str] | None = None,
     by_example: np.ndarray | None = None,
+    by_capability: np.ndarray | None = None,
 ) -> pl.DataFrame:
     """Scores with their ranks: 1 is the best, ties go to the smaller `sample_id`.
 
@@ -97,9 +99,11 @@ def ranked(
         scores: `(n_candidates,)`, in their order; NaN for those that have a reason.
         reasons: Why some candidates have no score; those that are not among `sample_ids` are added.
         by_example: `(n_candidates, n_examples)`, from which the turns come.
+        by_capability: `(n_candidates, n_capabilities)`, of the comprehensive target: the capabilities' own scores.
 
     Returns:
-        Columns `sample_id`, `score`, `rank`, `turn`, `reason`, best first, and at the end those without a score.
+        Columns `sample_id`, `score`, `rank`, `turn`, `target_turn`, `best_rank`, `reason`, best first, and at the end
+        those without a score.
 
     Raises:
         ValueError: A score is NaN or infinite, without a reason.
@@ -110,18 +114,21 @@ def ranked(
     broken = [sample_ids[place] for place in np.flatnonzero(~np.isfinite(scores) & scored)[:10]]
     if broken:
         raise ValueError(f"scores are NaN or infinite for sample(s) {', '.join(broken)}")
-    turns = np.full(len(sample_ids), 0)
-    if by_example is not None:
-        turns[scored] = round_robin([sample_ids[place] for place in np.flatnonzero(scored)], by_example[scored])
+    names = [sample_ids[place] for place in np.flatnonzero(scored)]
+    orders = {
+        "turn": None if by_example is None else round_robin(names, by_example[scored]),
+        "target_turn": None if by_capability is None else round_robin(names, by_capability[scored]),
+        "best_rank": None if by_capability is None else best_ranks(names, by_capability[scored]),
+    }
     frame = pl.DataFrame(
-        {"sample_id": sample_ids, "score": scores, "turn": turns},
-        schema={"sample_id": pl.String, "score": pl.Float64, "turn": pl.Int64},
-    ).filter(pl.Series(scored))
+        {"sample_id": names, "score": scores[scored], **orders},
+        schema={"sample_id": pl.String, "score": pl.Float64, **dict.fromkeys(orders, pl.Int64)},
+    )
     frame = frame.sort(["score", "sample_id"], descending=[True, False]).select(
         "sample_id",
         "score",
         pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("rank"),
-        pl.lit(None, pl.Int64).alias("turn") if by_example is None else pl.col("turn"),
+        *orders,
         pl.lit(None, pl.String).alias("reason"),
     )
     without = pl.DataFrame(sorted(reasons.items()), {"sample_id": pl.String, "reason": pl.String}, orient="row")
@@ -137,8 +144,7 @@ def round_robin(sample_ids: Sequence[str], by_example: np.ndarray) -> np.ndarray
         sample_ids: Of the candidates.
         by_example: `(n_candidates, n_examples)` scores, finite.
     """
-    by_name = np.argsort(np.asarray(sample_ids))
-    order = by_name[np.argsort(-by_example[by_name], axis=0, kind="stable")]  # (n_candidates, n_examples), best first
+    order = _best_first(sample_ids, by_example)
     turns = np.zeros(len(sample_ids), dtype=np.int64)
     next_place = np.zeros(by_example.shape[1], dtype=np.int64)
     for turn in range(1, len(sample_ids) + 1):
@@ -147,3 +153,19 @@ def round_robin(sample_ids: Sequence[str], by_example: np.ndarray) -> np.ndarray
             next_place[example] += 1
         turns[order[next_place[example], example]] = turn
     return turns
+
+
+def best_ranks(sample_ids: Sequence[str], by_capability: np.ndarray) -> np.ndarray:
+    """`(n_candidates,)`: the best of a candidate's ranks, from 1, in the columns; ties go to the smaller `sample_id`.
+
+    Args:
+        sample_ids: Of the candidates.
+        by_capability: `(n_candidates, n_capabilities)` scores, finite.
+    """
+    return 1 + np.argsort(_best_first(sample_ids, by_capability), axis=0).min(axis=1)
+
+
+def _best_first(sample_ids: Sequence[str], scores: np.ndarray) -> np.ndarray:
+    """Places of the candidates by column, `(n_candidates, n_columns)`, best first."""
+    by_name = np.argsort(np.asarray(sample_ids))
+    return by_name[np.argsort(-scores[by_name], axis=0, kind="stable")]
