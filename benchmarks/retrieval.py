@@ -15,31 +15,11 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import polars as pl
-from sklearn.metrics import roc_auc_score
 
 from nait_assets.recipe import load_recipe
+from nait_assets.report.comparison import retrieval
 from nait_assets.resources import Warehouse, home_of
 from nait_assets.tables import CANDIDATE_POOL, scores_table
-
-
-def figures(scores: pl.DataFrame, pool: pl.DataFrame, capability: str) -> dict[str, float]:
-    """Area under the ROC curve and precision among the best `n_planted` rows."""
-    joined = scores.join(pool.select("sample_id", "topic"), on="sample_id").sort("rank")
-    planted = (joined["topic"] == capability).fill_null(False).to_numpy()
-    n_planted = int(planted.sum())
-    return {
-        "auc": float(roc_auc_score(planted, -joined["rank"].to_numpy())),
-        "precision": float(planted[:n_planted].mean()),
-        "n_planted": n_planted,
-    }
-
-
-def length_scores(pool: pl.DataFrame) -> pl.DataFrame:
-    """The control that knows nothing but the number of characters: longer is better."""
-    characters = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
-    ordered = pool.select("sample_id", score=characters).sort(["score", "sample_id"], descending=[True, False])
-    return ordered.with_columns(rank=pl.int_range(1, pl.len() + 1))
 
 
 def main() -> None:
@@ -53,13 +33,15 @@ def main() -> None:
     home = arguments.home or home_of(recipe)
     with Warehouse(home=str(home)).tables.reading() as snapshot:
         pool = snapshot.read(CANDIDATE_POOL)
-        topics = set(pool["topic"].to_list())
-        planted = [capability for capability in recipe.capability_names if capability in topics]
-        table = {
-            method: {c: figures(snapshot.read(scores_table(method), target=c), pool, c) for c in planted}
-            for method in recipe.methods
-        }
-    table["length"] = {capability: figures(length_scores(pool), pool, capability) for capability in planted}
+        topics = dict(pool.select("sample_id", "topic").iter_rows())
+        planted = [capability for capability in recipe.capability_names if capability in set(topics.values())]
+        table: dict[str, dict[str, dict[str, float]]] = {}
+        for method in recipe.methods:
+            found = {c: retrieval(snapshot.read(scores_table(method), target=c), topics, c) for c in planted}
+            table[method] = {
+                capability: {"auc": area, "precision": precision, "n_planted": n_planted}
+                for capability, (area, precision, n_planted) in found.items()
+            }
 
     print(f"{len(pool):,} candidates; area under the ROC curve / precision among the planted number\n")
     print("| method | " + " | ".join(planted) + " | mean |")

@@ -194,11 +194,90 @@ AUDIT_LINKS = Table(
 )
 
 
+METHOD_COSTS = Table(
+    "report.method_costs",
+    pl.Schema(
+        {
+            "method": pl.String(),
+            "n_forward": pl.Int64(),
+            "n_backward": pl.Int64(),
+            "n_tokens": pl.Int64(),
+            "n_calls": pl.Int64(),
+            "seconds": pl.Float64(),
+            "shared_seconds": pl.Float64(),
+        }
+    ),
+    (),
+    ("method",),
+)
+METHOD_OVERLAPS = Table(
+    "report.method_overlaps",
+    pl.Schema(
+        {
+            "target": pl.String(),
+            "ratio": pl.String(),
+            "one": pl.String(),
+            "other": pl.String(),
+            "overlap": pl.Float64(),
+            "by_chance": pl.Float64(),
+        }
+    ),
+    (),
+    ("target", "ratio", "one", "other"),
+)
+METHOD_LENGTHS = Table(
+    "report.method_lengths",
+    pl.Schema(
+        {
+            "method": pl.String(),
+            "target": pl.String(),
+            "ratio": pl.String(),
+            "length_correlation": pl.Float64(),
+            "median_characters": pl.Float64(),
+            "median_characters_of_pool": pl.Float64(),
+        }
+    ),
+    (),
+    ("method", "target", "ratio"),
+)
+METHOD_RETRIEVALS = Table(
+    "report.method_retrievals",
+    pl.Schema(
+        {
+            "method": pl.String(),
+            "capability": pl.String(),
+            "area": pl.Float64(),
+            "precision": pl.Float64(),
+            "n_wanted": pl.Int64(),
+        }
+    ),
+    (),
+    ("method", "capability"),
+)
+METHOD_REPRODUCTIONS = Table(
+    "report.method_reproductions",
+    pl.Schema(
+        {
+            "published": pl.String(),
+            "method": pl.String(),
+            "n_listed": pl.Int64(),
+            "n_best": pl.Int64(),
+            "n_shared": pl.Int64(),
+            "n_by_chance": pl.Float64(),
+            "p_by_chance": pl.Float64(),
+        }
+    ),
+    (),
+    ("published", "method"),
+)
+
+
 def scores_table(method: str) -> Table:
     """Scores of one method: `rank` 1 is the best, `score` is higher for better, ties are broken by `sample_id`.
 
-    `turn` is the place in a round robin over the target's examples, of a method that scores by example. A candidate
-    without a score has the `reason` for it, and neither rank nor turn.
+    `turn` is the place in a round robin over the target's examples, of a method that scores by example. Of the
+    comprehensive target, `target_turn` is the place in a round robin over the capabilities, and `best_rank` the best
+    rank among them. A candidate without a score has the `reason` for it, and neither rank nor turn.
     """
     columns = pl.Schema(
         {
@@ -207,6 +286,8 @@ def scores_table(method: str) -> Table:
             "score": pl.Float64(),
             "rank": pl.Int64(),
             "turn": pl.Int64(),
+            "target_turn": pl.Int64(),
+            "best_rank": pl.Int64(),
             "reason": pl.String(),
         }
     )

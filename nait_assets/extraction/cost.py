@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from nait_assets.lineage import reference
 from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import COSTS
 
@@ -50,3 +51,13 @@ def cost_of(snapshot: Snapshot, asset: str, partition: str = "") -> Cost:
         return Cost()
     rows = snapshot.rows(COSTS, asset=asset, partition=partition).drop("asset", "partition")
     return sum((Cost(**row) for row in rows.iter_rows(named=True)), Cost())
+
+
+def all_costs(snapshot: Snapshot) -> dict[str, Cost]:
+    """What every output has taken so far, by `lineage.reference`."""
+    if not snapshot.has_table(COSTS.name):
+        return {}
+    return {
+        reference(row.pop("asset"), row.pop("partition")): Cost(**row)
+        for row in snapshot.rows(COSTS).iter_rows(named=True)
+    }

@@ -1,4 +1,4 @@
-"""The asset of the report: one page a recipe."""
+"""The assets of the report: the comparison of the methods, and one page a recipe."""
 
 from pathlib import Path
 
@@ -7,21 +7,24 @@ import dagster as dg
 from nait_assets import lineage
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.extraction.cost import all_costs
+from nait_assets.lineage import reference
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint
+from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, reproductions, retrievals
 from nait_assets.report.contents import build_page
-from nait_assets.report.reading import read
+from nait_assets.report.reading import read, subsets
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
 from nait_assets.selection.assets import subset_asset
-from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, STANDARDIZED_CENTROIDS, scores_table
+from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, NEURON_STATISTICS, STANDARDIZED_CENTROIDS, scores_table
 
 ROOM = "report"
 ALGORITHM = "1"
 
 
 def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
-    """The page of a recipe."""
+    """The comparison and the page of a recipe."""
     version = fingerprint(
         recipe.name,
         recipe.model,
@@ -32,7 +35,33 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
     )
 
     @dg.asset(
-        deps=_dependencies(recipe),
+        deps=_dependencies(recipe, [CANDIDATE_POOL.asset]),
+        code_version=f"{ALGORITHM}:{fingerprint(recipe.capability_names, recipe.methods, recipe.ratios)}",
+        key_prefix=ROOM,
+        group_name=ROOM,
+        kinds={"polars", "duckdb"},
+        automation_condition=when_inputs_change(),
+    )
+    def method_comparison(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """What each method costs, and what it shares with the others, with length, and with published choices.
+
+        One row is one method, in `report.method_costs`; the other tables have one for each pair, target or list.
+        """
+        comparison, inputs = _compared(recipe, warehouse)
+        record = lineage.record_of(context, comparison.data_version, inputs)
+        with warehouse.tables.writing() as transaction:
+            for table, frame in comparison.tables():
+                transaction.replace(table, frame)
+            transaction.put_record(record)
+        shown = {
+            table.name.removeprefix("report.method_"): lineage.table_metadata(frame.head(100))
+            for table, frame in comparison.tables()
+            if not frame.is_empty()
+        }
+        return lineage.result(record, {"dagster/row_count": len(comparison.costs), **shown})
+
+    @dg.asset(
+        deps=[*_dependencies(recipe, _read_by_the_page(recipe)), method_comparison],
         code_version=f"{ALGORITHM}:{version}",
         key_prefix=ROOM,
         group_name=ROOM,
@@ -62,7 +91,33 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
         }
         return lineage.result(record, metadata)
 
-    return [selection_report]
+    return [method_comparison, selection_report]
+
+
+def _compared(recipe: Recipe, warehouse: Warehouse) -> tuple[Comparison, dict[str, str]]:
+    """The comparison of a recipe's methods, and the versions of what it was made from."""
+    records = warehouse.records()
+    with warehouse.tables.reading() as tables:
+        pool = tables.read(CANDIDATE_POOL)
+        scores = {
+            (method, target): tables.read(scores_table(method), target=target)
+            for method in recipe.methods
+            for target in recipe.targets
+        }
+        chosen = subsets(tables, recipe)
+        spent = all_costs(tables)
+    made = {
+        method: [reference(scores_table(method).asset, target) for target in recipe.targets]
+        for method in recipe.methods
+    }
+    comparison = Comparison(
+        costs(spent, records, made),
+        overlaps(chosen, len(pool)),
+        lengths(scores, chosen, pool.select("sample_id", length=N_CHARACTERS)),
+        retrievals(scores, dict(pool.select("sample_id", "topic").iter_rows()), recipe.capability_names),
+        reproductions(scores, set(recipe.published) & set(recipe.methods), COMPREHENSIVE_TARGET),
+    )
+    return comparison, tables.inputs
 
 
 def report_file(warehouse: Warehouse) -> Path:
@@ -70,14 +125,20 @@ def report_file(warehouse: Warehouse) -> Path:
     return warehouse.folder / "report" / "index.html"
 
 
-def _dependencies(recipe: Recipe) -> list[dg.AssetDep]:
-    """Every partition of all that `read` reads."""
-    names = [CANDIDATE_POOL.asset, *(scores_table(method).asset for method in recipe.methods)]
-    names += [subset_asset(method) for method in recipe.methods]
+def _read_by_the_page(recipe: Recipe) -> list[str]:
+    """What `read` reads beside scores and subsets."""
+    names = [CANDIDATE_POOL.asset]
     if recipe.reads_activations:
         names.append(CANDIDATE_ACTIVATIONS)
         names += [IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else []
     if "nait_standardized" in recipe.methods:
         names += [NEURON_STATISTICS.asset, STANDARDIZED_CENTROIDS.asset]
-    keys = [dg.AssetKey(name.split("/")) for name in names]
+    return names
+
+
+def _dependencies(recipe: Recipe, names: list[str]) -> list[dg.AssetDep]:
+    """Every partition of these, and of all scores and subsets."""
+    scores = [scores_table(method).asset for method in recipe.methods]
+    subsets_of = [subset_asset(method) for method in recipe.methods]
+    keys = [dg.AssetKey(name.split("/")) for name in (*names, *scores, *subsets_of)]
     return [dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in keys]

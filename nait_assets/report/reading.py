@@ -14,6 +14,7 @@ from nait_assets.extraction.statistics import NeuronStatistics, by_layer
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.report.activation_map import MOST_CANDIDATES, MOST_EXAMPLES, sampled
 from nait_assets.report.activations import Gathered, gather
+from nait_assets.report.comparison import Comparison
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.selection.assets import subset_asset
@@ -32,6 +33,7 @@ RECOMMENDED = ("nait_standardized", "nait_neighbours")
 """Methods whose rows the page shows rather than others', the first of them that the recipe has."""
 MOST_NEURON_ROWS = 40
 """How many of a target's best rows say which neurons spoke for them."""
+COMPARISON = "report/method_comparison"
 COUNTED = pl.Schema({"corpus": pl.String(), "what": pl.String(), "n_rows": pl.Int64()})
 
 
@@ -53,6 +55,7 @@ class Reading:
         examples: By capability, activations of those in-domain examples that the map shows.
         strongest: With a projection, the strongest neurons: by capability those of its examples, by sample id those of
             a candidate.
+        comparison: Of the methods.
         inputs: Versions of all that was read.
     """
 
@@ -68,6 +71,7 @@ class Reading:
     candidates: Gathered | None = None
     examples: Mapping[str, Gathered] = field(default_factory=dict)
     strongest: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    comparison: Comparison | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -108,28 +112,35 @@ def read(recipe: Recipe, warehouse: Warehouse) -> Reading:
                 for method in recipe.methods
                 for target in recipe.targets
             },
-            _subsets(tables, recipe),
+            subsets(tables, recipe),
             centroids=(
                 {name: tables.read(STANDARDIZED_CENTROIDS, capability=name) for name in recipe.capability_names}
                 if standardized
                 else {}
             ),
             statistics=by_layer(tables.read(NEURON_STATISTICS)) if standardized else {},
+            comparison=_comparison(tables),
             inputs=tables.inputs,
         )
     return _with_activations(reading, warehouse) if recipe.reads_activations else reading
 
 
-def _subsets(tables: Snapshot, recipe: Recipe) -> dict[tuple[str, str, str], list[str]]:
-    subsets: dict[tuple[str, str, str], list[str]] = {}
+def _comparison(tables: Snapshot) -> Comparison:
+    tables.note(COMPARISON)
+    return Comparison.stored(tables)
+
+
+def subsets(tables: Snapshot, recipe: Recipe) -> dict[tuple[str, str, str], list[str]]:
+    """Chosen sample ids, best first, by method, target and ratio; each is noted as read."""
+    chosen: dict[tuple[str, str, str], list[str]] = {}
     query = f"SELECT sample_id FROM {SUBSETS.name} WHERE method = ? AND target = ? AND ratio = ? ORDER BY rank"
     for method in recipe.methods:
         for target in recipe.targets:
             for ratio in recipe.ratios:
                 tables.note(subset_asset(method), f"{target}|{ratio}")
                 rows = tables.connection.execute(query, [method, target, ratio]).fetchall()
-                subsets[method, target, ratio] = [name for (name,) in rows]
-    return subsets
+                chosen[method, target, ratio] = [name for (name,) in rows]
+    return chosen
 
 
 def _counts(tables: Snapshot) -> pl.DataFrame:

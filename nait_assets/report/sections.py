@@ -8,6 +8,7 @@ import polars as pl
 from nait_assets.recipe import COMPREHENSIVE_TARGET
 from nait_assets.report import activation_map, charts, overlap
 from nait_assets.report.charts import Spec
+from nait_assets.report.comparison import Comparison
 from nait_assets.report.map_points import map_points
 from nait_assets.report.reading import Reading
 from nait_assets.report.rows import excerpts
@@ -29,6 +30,7 @@ class Section:
         legend: Names and colours.
         counts: Rows of the table of what was read.
         extremes: Best and worst rows by target.
+        tables: Each with `title`, `header`, `rows` of texts, and `notes`.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Section:
     legend: list[tuple[str, str]] = field(default_factory=list)
     counts: list[dict[str, Any]] = field(default_factory=list)
     extremes: list[dict[str, Any]] = field(default_factory=list)
+    tables: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -62,6 +65,7 @@ def all_sections(reading: Reading, drawn: Charts) -> list[Section]:
         _targets(reading, drawn),
         _core(reading, drawn),
         *_methods(reading, drawn),
+        *_comparison(reading),
         *_map(reading, drawn),
         _extremes(reading),
     ]
@@ -201,6 +205,95 @@ def _methods(reading: Reading, drawn: Charts) -> list[Section]:
             [{"title": "", "figures": figures}],
         )
     ]
+
+
+def _comparison(reading: Reading) -> list[Section]:
+    found = reading.comparison
+    if found is None:
+        return []
+    section = Section(
+        "comparison",
+        "Comparison",
+        "Comparison of the methods",
+        "What does each method cost, does it find what it should, and how much of it is length?",
+        tables=[_costs(found), _lengths(found, reading.recipe.ratios[-1])],
+    )
+    if not found.retrievals.is_empty():
+        section.tables.insert(0, _retrievals(found))
+    section.tables += [_reproductions(found, name) for name in found.reproductions["published"].unique().sort()]
+    return [section]
+
+
+def _retrievals(found: Comparison) -> dict[str, Any]:
+    capabilities = found.retrievals["capability"].unique().sort().to_list()
+    rows = []
+    for (method,), frame in found.retrievals.group_by("method", maintain_order=True):
+        of = {row["capability"]: row for row in frame.iter_rows(named=True)}
+        cells = [f"{of[name]['area']:.3f} / {of[name]['precision']:.2f}" for name in capabilities]
+        mean = float(frame["area"].mean() or 0), float(frame["precision"].mean() or 0)  # type: ignore[arg-type]
+        rows.append((mean[0], [method, *cells, f"{mean[0]:.3f} / {mean[1]:.2f}"]))
+    note = (
+        "Area under the ROC curve of putting the candidates of a capability's own topic first, and their share among "
+        "as many best rows as there are of them. 0.5 is chance. Topics are labels that no method reads."
+    )
+    ordered = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
+    return {"title": "Retrieval", "notes": [note], "header": ["method", *capabilities, "mean"], "rows": ordered}
+
+
+def _costs(found: Comparison) -> dict[str, Any]:
+    rows = [
+        [
+            row["method"],
+            *(f"{row[name]:,}" for name in ("n_forward", "n_backward", "n_tokens", "n_calls")),
+            f"{row['seconds']:,.1f}",
+            f"{row['shared_seconds']:,.1f}",
+        ]
+        for row in found.costs.sort("seconds", "method").iter_rows(named=True)
+    ]
+    note = (
+        "What the scores of all targets and everything that they rest on have taken so far on this machine, over all "
+        "their materializations. What several methods rest on is counted for each of them; the last column says how "
+        "much of the time that is."
+    )
+    header = ["method", "forward passes", "backward passes", "tokens", "API calls", "seconds", "shared seconds"]
+    return {"title": "Cost", "notes": [note], "header": header, "rows": rows}
+
+
+def _lengths(found: Comparison, ratio: str) -> dict[str, Any]:
+    of_ratio = found.lengths.filter(pl.col("ratio") == ratio)
+    targets = of_ratio["target"].unique(maintain_order=True).to_list()
+    of_pool = float(of_ratio["median_characters_of_pool"][0]) if len(of_ratio) else 0.0
+    rows = []
+    for (method,), frame in of_ratio.group_by("method", maintain_order=True):
+        of = {row["target"]: row for row in frame.iter_rows(named=True)}
+        cells = [f"{of[name]['length_correlation']:+.2f} / {of[name]['median_characters']:,.0f}" for name in targets]
+        rows.append([str(method), *cells])
+    note = (
+        "Rank correlation of score and number of characters over all candidates, and the median number of characters "
+        f"of the subset of ratio {ratio}; the pool's is {of_pool:,.0f}. A method far from 0 chooses by length."
+    )
+    return {"title": "Length", "notes": [note], "header": ["method", *targets], "rows": rows}
+
+
+def _reproductions(found: Comparison, published: str) -> dict[str, Any]:
+    frame = found.reproductions.filter(pl.col("published") == published).sort("n_shared", "method", descending=True)
+    rows = [
+        [
+            row["method"],
+            f"{row['n_best']:,}",
+            f"{row['n_shared']:,}",
+            f"{row['n_by_chance']:,.1f}",
+            f"{row['n_shared'] / row['n_by_chance']:.2f}" if row["n_by_chance"] else "–",
+            f"{row['p_by_chance']:.2g}",
+        ]
+        for row in frame.iter_rows(named=True)
+    ]
+    note = (
+        f"As many best rows of each method for the target `{COMPREHENSIVE_TARGET}` as `{published}` has in this pool: "
+        "how many of them it has too, how many it would have by chance, and the probability of as many by chance."
+    )
+    header = ["method", "best rows", "shared", "by chance", "ratio", "probability"]
+    return {"title": f"Against the published choice `{published}`", "notes": [note], "header": header, "rows": rows}
 
 
 def _map(reading: Reading, drawn: Charts) -> list[Section]:

@@ -6,6 +6,7 @@ import polars as pl
 
 from nait_assets.lineage import Record
 from nait_assets.recipe import Recipe, subset_size
+from nait_assets.report.assets import _compared
 from nait_assets.report.contents import Page, build_page
 from nait_assets.report.reading import read
 from nait_assets.resources import Warehouse
@@ -18,8 +19,8 @@ HOSTILE = (
 HOSTILE_TOPIC = "<b onmouseover=\"window.hacked='topic'\">topic</b>"
 
 
-def home_with_subsets(recipe: Recipe, folder: Path, text: str = "") -> Warehouse:
-    """The small home with every subset; with `text` in front of each question, and a topic like it."""
+def home_with_subsets(recipe: Recipe, folder: Path, text: str = "", topic: str = HOSTILE_TOPIC) -> Warehouse:
+    """The small home with every subset; with `text` in front of each question, and `topic` with it."""
     warehouse = build_home(recipe, folder)
     with warehouse.tables.reading() as tables:
         scores = {
@@ -31,19 +32,24 @@ def home_with_subsets(recipe: Recipe, folder: Path, text: str = "") -> Warehouse
     if text:
         rows = pool.to_dicts()
         for row in rows:
-            row["topic"] = HOSTILE_TOPIC
+            row["topic"] = topic
             row["messages"] = [{**part, "content": text + part["content"]} for part in row["messages"]]
         pool = pl.DataFrame(rows, schema=CANDIDATE_POOL.columns)
     with warehouse.tables.writing() as tables:
         tables.replace(CANDIDATE_POOL, pool)
         for (method, target), frame in scores.items():
             for ratio in recipe.ratios:
-                chosen = frame.sort("rank").head(subset_size(ratio, len(frame))).drop("target")
+                chosen = frame.sort("rank").head(subset_size(ratio, len(frame))).drop("target", "turn", "reason")
                 tables.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
                 tables.put_record(Record(f"selection/{method}_subset", f"{target}|{ratio}", "1", "version"))
+    comparison, _ = _compared(recipe, warehouse)
+    with warehouse.tables.writing() as tables:
+        for table, frame in comparison.tables():
+            tables.replace(table, frame)
+        tables.put_record(Record("report/method_comparison", "", "1", comparison.data_version))
     return warehouse
 
 
-def page_of(recipe: Recipe, folder: Path, text: str = "") -> Page:
+def page_of(recipe: Recipe, folder: Path, text: str = "", topic: str = HOSTILE_TOPIC) -> Page:
     """The page of a recipe over the small home."""
-    return build_page(read(recipe, home_with_subsets(recipe, folder, text)))
+    return build_page(read(recipe, home_with_subsets(recipe, folder, text, topic)))

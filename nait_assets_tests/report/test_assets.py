@@ -26,14 +26,18 @@ def page_of(home: Path) -> str:
 @pytest.mark.parametrize(
     ("fields", "sections", "names_neurons"),
     [
-        ({"methods": ["random"]}, {"read", "scores", "targets", "core", "extremes"}, False),
-        ({"methods": ["nait"]}, {"read", "scores", "targets", "core", "map", "extremes"}, False),
+        ({"methods": ["random"]}, {"read", "scores", "targets", "core", "comparison", "extremes"}, False),
+        ({"methods": ["nait"]}, {"read", "scores", "targets", "core", "comparison", "map", "extremes"}, False),
         (
             {"capabilities": {"math": {"source": "math.jsonl"}}},
-            {"read", "scores", "targets", "core", "map", "extremes"},
+            {"read", "scores", "targets", "core", "comparison", "map", "extremes"},
             True,
         ),
-        ({"extraction": {"projection": 16}}, {"read", "scores", "targets", "core", "map", "extremes"}, True),
+        (
+            {"extraction": {"projection": 16}},
+            {"read", "scores", "targets", "core", "comparison", "map", "extremes"},
+            True,
+        ),
     ],
     ids=["without a model", "without neurons' statistics", "one capability", "projection"],
 )
@@ -83,4 +87,9 @@ def test_the_record_names_every_input_that_the_page_rests_on(make_recipe: MakeRe
     run(recipe, home)
     subsets = {f"selection/random_subset[{target}|0.30]" for target in recipe.targets}
     scores = {f"scoring/random_scores[{target}]" for target in recipe.targets}
-    assert set(Warehouse(home=str(home)).records()[REPORT].inputs) == {"corpora/candidate_pool", *subsets, *scores}
+    assert set(Warehouse(home=str(home)).records()[REPORT].inputs) == {
+        "corpora/candidate_pool",
+        "report/method_comparison",
+        *subsets,
+        *scores,
+    }

@@ -54,7 +54,7 @@ def test_no_text_of_a_candidate_becomes_markup(tmp_path: Path) -> None:
     """Pools are scraped from anywhere, and a report is opened with the rights of who opens it."""
     recipe = small_recipe(tmp_path)
     hostile = page_of(recipe, tmp_path / "hostile", HOSTILE).html
-    plain = page_of(recipe, tmp_path / "plain").html
+    plain = page_of(recipe, tmp_path / "plain", "harmless", "harmless").html
     assert [tag for tag, _ in Elements(hostile).found] == [tag for tag, _ in Elements(plain).found]
     assert not {name for _, attributes in Elements(hostile).found for name in attributes if name.startswith("on")}
     assert "49\u2028" not in hostile  # nor a template
@@ -82,7 +82,7 @@ def test_every_section_says_which_question_it_answers(tmp_path: Path) -> None:
     """A chart that nobody asked for is noise."""
     html = page_of(small_recipe(tmp_path), tmp_path / "home").html
     sections = re.findall(r"<section.*?</section>", html, re.DOTALL)
-    assert len(sections) == 8
+    assert len(sections) == 9
     assert all('class="question">' in section and "?" in section for section in sections)
 
 

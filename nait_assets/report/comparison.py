@@ -1,0 +1,195 @@
+"""The methods side by side: what each costs, what it shares with the others, with length, and with published choices.
+
+Belongs here: arithmetic on scores, subsets and records. Does not belong here: how the page shows it (`sections`).
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+
+from nait_assets import lineage
+from nait_assets.extraction.cost import Cost
+from nait_assets.lineage import Record
+from nait_assets.recipe import fingerprint
+from nait_assets.resources.warehouse import Snapshot
+from nait_assets.scoring.checks import rank_correlation
+from nait_assets.selection.comparison import overlap
+from nait_assets.tables import (
+    METHOD_COSTS,
+    METHOD_LENGTHS,
+    METHOD_OVERLAPS,
+    METHOD_REPRODUCTIONS,
+    METHOD_RETRIEVALS,
+    Table,
+    content_version,
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The methods of a recipe side by side.
+
+    Attributes:
+        costs: Columns of `METHOD_COSTS`.
+        overlaps: Of `METHOD_OVERLAPS`.
+        lengths: Of `METHOD_LENGTHS`.
+        retrievals: Of `METHOD_RETRIEVALS`; empty where no candidate has a capability's name as its topic.
+        reproductions: Of `METHOD_REPRODUCTIONS`; empty where no method is a published list.
+    """
+
+    costs: pl.DataFrame
+    overlaps: pl.DataFrame
+    lengths: pl.DataFrame
+    retrievals: pl.DataFrame
+    reproductions: pl.DataFrame
+
+    def tables(self) -> list[tuple[Table, pl.DataFrame]]:
+        """Each frame with the table that it is stored in."""
+        stored = (METHOD_COSTS, METHOD_OVERLAPS, METHOD_LENGTHS, METHOD_RETRIEVALS, METHOD_REPRODUCTIONS)
+        frames = (self.costs, self.overlaps, self.lengths, self.retrievals, self.reproductions)
+        return list(zip(stored, frames, strict=True))
+
+    @property
+    def data_version(self) -> str:
+        """Hash of all but the costs: the same scores are the same comparison, however long they took this time."""
+        return fingerprint([content_version(frame, table.key) for table, frame in self.tables()[1:]])
+
+    @classmethod
+    def stored(cls, snapshot: Snapshot) -> "Comparison":
+        """As the asset wrote it."""
+        stored = (METHOD_COSTS, METHOD_OVERLAPS, METHOD_LENGTHS, METHOD_RETRIEVALS, METHOD_REPRODUCTIONS)
+        return cls(*(snapshot.rows(table) for table in stored))
+
+
+def costs(
+    spent: Mapping[str, Cost], records: Mapping[str, Record], scores: Mapping[str, Sequence[str]]
+) -> pl.DataFrame:
+    """What each method's scores and all that they rest on have taken, columns of `METHOD_COSTS`.
+
+    An output that serves several methods is counted for each; `shared_seconds` says how much of the time that is.
+
+    Args:
+        spent: By output, as `lineage.reference` names it.
+        records: By output.
+        scores: By method, the outputs that are its scores.
+    """
+    rests_on = {
+        method: {*outputs, *lineage.upstream(records, outputs)} & set(spent) for method, outputs in scores.items()
+    }
+    rows = []
+    for method, outputs in rests_on.items():
+        others = set().union(*(found for other, found in rests_on.items() if other != method))
+        total = sum((spent[name] for name in outputs), Cost())
+        shared = sum(spent[name].seconds for name in outputs & others)
+        rows.append({"method": method, **vars(total), "shared_seconds": float(shared)})
+    return pl.DataFrame(rows, schema=METHOD_COSTS.columns)
+
+
+def overlaps(subsets: Mapping[tuple[str, str, str], Collection[str]], n_candidates: int) -> pl.DataFrame:
+    """What every two methods' subsets of a target and ratio share, columns of `METHOD_OVERLAPS`.
+
+    Args:
+        subsets: Sample ids by method, target and ratio.
+        n_candidates: In the pool: two random subsets of a and b rows share a x b / n of them.
+    """
+    cells = sorted({(target, ratio) for _, target, ratio in subsets})
+    rows = []
+    for target, ratio in cells:
+        chosen = {method: rows for (method, *cell), rows in subsets.items() if tuple(cell) == (target, ratio)}
+        for one, other in combinations(chosen, 2):
+            smaller, larger = sorted((len(chosen[one]), len(chosen[other])))
+            by_chance = larger / n_candidates if smaller else 0.0
+            rows.append((target, ratio, one, other, overlap(chosen[one], chosen[other]), by_chance))
+    return pl.DataFrame(rows, schema=METHOD_OVERLAPS.columns, orient="row")
+
+
+def lengths(
+    scores: Mapping[tuple[str, str], pl.DataFrame],
+    subsets: Mapping[tuple[str, str, str], Collection[str]],
+    characters: pl.DataFrame,
+) -> pl.DataFrame:
+    """How much of each method is length, columns of `METHOD_LENGTHS`.
+
+    Args:
+        scores: By method and target: columns `sample_id`, `score`, null for a candidate without a score.
+        subsets: Sample ids by method, target and ratio.
+        characters: Columns `sample_id` and `length` of every candidate.
+    """
+    of_pool = float(characters["length"].median() or 0)  # type: ignore[arg-type]
+    rows = []
+    for (method, target, ratio), chosen in sorted(subsets.items()):
+        scored = scores[method, target].filter(pl.col("score").is_not_null()).join(characters, on="sample_id")
+        of_subset = characters.filter(pl.col("sample_id").is_in(list(chosen)))["length"].median()
+        rows.append((method, target, ratio, rank_correlation(scored), float(of_subset or 0), of_pool))  # type: ignore[arg-type]
+    return pl.DataFrame(rows, schema=METHOD_LENGTHS.columns, orient="row")
+
+
+def retrievals(
+    scores: Mapping[tuple[str, str], pl.DataFrame], topics: Mapping[str, str | None], capabilities: Iterable[str]
+) -> pl.DataFrame:
+    """Whether each method puts the candidates of a capability's own topic first, columns of `METHOD_RETRIEVALS`.
+
+    A candidate without a score counts as one behind all others. Topics are labels that no method reads.
+
+    Args:
+        scores: By method and target: columns `sample_id`, `rank`.
+        topics: Of every candidate.
+        capabilities: Those that no candidate has as its topic are left out.
+    """
+    labels = set(topics.values())
+    rows = []
+    for (method, target), frame in sorted(scores.items()):
+        if target in labels and target in set(capabilities):
+            rows.append((method, target, *retrieval(frame, topics, target)))
+    return pl.DataFrame(rows, schema=METHOD_RETRIEVALS.columns, orient="row")
+
+
+def retrieval(scores: pl.DataFrame, topics: Mapping[str, str | None], topic: str) -> tuple[float, float, int]:
+    """Area under the ROC curve of finding a topic's candidates, precision among as many best rows, and their number.
+
+    Args:
+        scores: Columns `sample_id`, `rank`; null for a candidate without a score.
+        topics: Of every candidate.
+        topic: To be found; NaN is returned for the area where all or none have it.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    ordered = scores.sort("rank", "sample_id", nulls_last=True)
+    wanted = np.asarray([topics.get(name) == topic for name in ordered["sample_id"].to_list()])
+    n_wanted = int(wanted.sum())
+    places = ordered["rank"].fill_null(len(ordered) + 1).to_numpy()
+    area = float(roc_auc_score(wanted, -places)) if 0 < n_wanted < len(wanted) else float("nan")
+    found = wanted[:n_wanted] & ordered["rank"].is_not_null().to_numpy()[:n_wanted]
+    return area, float(found.mean()) if n_wanted else 0.0, n_wanted
+
+
+def reproductions(
+    scores: Mapping[tuple[str, str], pl.DataFrame], published: Collection[str], target: str
+) -> pl.DataFrame:
+    """Each method's best rows against each published list, columns of `METHOD_REPRODUCTIONS`.
+
+    As many best rows as the list has in the pool: by chance they share n_list^2 / n_candidates of them, and
+    `p_by_chance` is the probability of sharing at least as many (hypergeometric).
+
+    Args:
+        scores: By method and target, of published lists too: columns `sample_id`, `rank`.
+        published: Methods that are lists.
+        target: Whose scores are compared.
+    """
+    from scipy.stats import hypergeom
+
+    rows = []
+    for name in sorted(published):
+        listed = set(scores[name, target].filter(pl.col("rank").is_not_null())["sample_id"].to_list())
+        for (method, of_target), frame in sorted(scores.items()):
+            if of_target != target or method == name:
+                continue
+            best = frame.filter(pl.col("rank").is_not_null()).sort("rank").head(len(listed))["sample_id"].to_list()
+            n_shared, n_pool = len(listed & set(best)), len(frame)
+            by_chance = len(listed) * len(best) / n_pool
+            p_value = float(hypergeom.sf(n_shared - 1, n_pool, len(listed), len(best)))
+            rows.append((name, method, len(listed), len(best), n_shared, by_chance, p_value))
+    return pl.DataFrame(rows, schema=METHOD_REPRODUCTIONS.columns, orient="row")
