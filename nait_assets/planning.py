@@ -151,7 +151,7 @@ class Plan:
             return [folder / file for file in SUBSET_FILES]
         if "/".join(asset.path) in TRAINED:
             return [self.warehouse.trained("/".join(asset.path))]
-        if room == "report":
+        if name == "selection_report":
             return [report_file(self.warehouse)]
         if name in get_args(FeatureName) and partition and not self.recipe.extraction.projection:
             return [exported_file(self.warehouse, partition, name)]
