@@ -57,6 +57,14 @@ class NaitNeighboursOptions(Part):
         return self
 
 
+class NeuronDiversityOptions(Part):
+    """Of `neuron_diversity`."""
+
+    threshold: float = Field(
+        1.25, gt=0, description="From where on a neuron counts, in root mean squares of the sample's own in the layer."
+    )
+
+
 class AlpagasusOptions(Part):
     """Of `alpagasus`: who judges, and how much that may cost.
 
@@ -183,7 +191,7 @@ class LessOptions(Part):
         ("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1, description="Linear modules that get an adapter."
     )
     learning_rate: float = Field(2e-5, gt=0, description="The highest, after 3% of the steps; it falls to zero.")
-    batch_size: int = Field(32, ge=1, description="Examples whose mean loss is stepped on.")
+    batch_size: int = Field(128, ge=1, description="Examples whose mean loss is stepped on.")
     dimensions: int = Field(8192, ge=16, le=100_000, description="Numbers that are kept of a gradient, by checkpoint.")
     projection: Literal["rademacher", "sketch"] = Field(
         "rademacher", description="rademacher: the paper's random signs; sketch: as exact on average, far cheaper."
@@ -260,11 +268,89 @@ class Selection(Strategy):
     by_method: dict[str, Strategy] = Field({}, description="Strategies of single methods, whole: nothing is merged.")
 
 
+TextPart = Literal["conversation", "instruction", "answer"]
+"""conversation: all that is said; instruction: by users; answer: by assistants. Never the system message."""
+StopWords = Literal[
+    "danish",
+    "dutch",
+    "english",
+    "french",
+    "german",
+    "italian",
+    "korean",
+    "norwegian",
+    "portuguese",
+    "russian",
+    "spanish",
+    "swedish",
+    "turkish",
+]
+
+
+class Bm25Options(Part):
+    """Of `bm25`."""
+
+    text: TextPart = Field("conversation", description="Of candidates and in-domain examples.")
+    over: Literal["mean", "max"] = Field("mean", description="From the scores for each example to the score.")
+    stop_words: StopWords | None = Field(None, description="Language whose commonest words are left out.")
+    k1: float = Field(1.5, ge=0, description="How soon a word that is repeated counts no more.")
+    b: float = Field(0.75, ge=0, le=1, description="How much a long candidate is marked down.")
+
+
+class DsirOptions(Part):
+    """Of `dsir`."""
+
+    text: TextPart = Field("conversation", description="Of candidates and in-domain examples.")
+    noise_seed: int | None = Field(None, description="Seed of Gumbel noise, which samples by weight; none by default.")
+    per_ngram: bool = Field(False, description="Divide a log weight by the candidate's number of n-grams.")
+
+
+class LengthLongOptions(Part):
+    """Of `length_long`."""
+
+    text: TextPart = Field("answer", description="Whose characters are counted.")
+
+
+class LengthShortOptions(Part):
+    """Of `length_short`."""
+
+    text: TextPart = Field("answer", description="Whose characters are counted.")
+
+
+Ratio = Literal["losses", "perplexities"]
+"""losses: of the mean losses, as Cherry's code does; perplexities: of their exponentials, as Superfiltering does."""
+
+
+class IfdOptions(Part):
+    """Of `ifd`."""
+
+    ratio: Ratio = Field("losses", description="Of what with and without the instruction: losses or perplexities.")
+
+
+class IfdPreExperiencedOptions(Part):
+    """Of `ifd_pre_experienced`: the ratio, and the brief training of the model that judges."""
+
+    ratio: Ratio = Field("losses", description="Of what with and without the instruction: losses or perplexities.")
+    clusters: int = Field(100, ge=1, description="Groups of instructions, by k-means; fewer for a small pool.")
+    per_cluster: int = Field(10, ge=1, description="Rows of each group that are learnt from; fewer for a small pool.")
+    epochs: int = Field(1, ge=1, description="Times that each of them is learnt from.")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Of AdamW, constant.")
+    rank: int = Field(16, ge=1, description="Of LoRA, on every linear layer.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of k-means, of which rows are taken, and of LoRA's beginning.")
+
+
 class MethodOptions(Part):
     """What can be set of single methods: one section each, under the method's name."""
 
     mona: MonaOptions = MonaOptions()
     nait_neighbours: NaitNeighboursOptions = NaitNeighboursOptions()
+    neuron_diversity: NeuronDiversityOptions = NeuronDiversityOptions()
     alpagasus: AlpagasusOptions | None = None
     selectit: SelectitOptions = SelectitOptions()
+    bm25: Bm25Options = Bm25Options()
+    dsir: DsirOptions = DsirOptions()
+    length_long: LengthLongOptions = LengthLongOptions()
+    length_short: LengthShortOptions = LengthShortOptions()
     less: LessOptions = LessOptions()
+    ifd: IfdOptions = IfdOptions()
+    ifd_pre_experienced: IfdPreExperiencedOptions = IfdPreExperiencedOptions()

@@ -18,12 +18,12 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from nait_assets.options import MethodOptions, ModelSpec, Part
+from nait_assets.options import MethodOptions, ModelSpec, Part, Selection, Strategy
 
 COMPREHENSIVE_TARGET = "all"
 POOL = "candidates"
-EVALUATION = "evaluation/"
-"""In front of the name of a held-out set, where corpora are named."""
+EVALUATION, PUBLISHED = "evaluation/", "published/"
+"""In front of the name of a held-out set, and of a published list, where corpora are named."""
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_RECIPE = PROJECT_ROOT / "recipes" / "demo.yaml"
 
@@ -60,7 +60,7 @@ BY_CAPABILITY = ("features/nait_directions", "features/standardized_centroids", 
 """Outputs that have one partition a capability, beside all those called `in_domain_`."""
 TRAINED = ("extraction/pre_experienced_model", "extraction/less_checkpoints", "features/sparse_autoencoder")
 """Outputs that are folders of files rather than tables."""
-NEED_NEURONS = {"nait"}
+NEED_NEURONS = {"nait", "neuron_diversity"}
 """Methods that cannot work on a projection."""
 SEEDED = {"random", "balanced_random"}
 """Methods that draw by the recipe's seed."""
@@ -128,7 +128,12 @@ class Source(Part):
     limit: int | None = Field(None, ge=1, description="Take this many examples, chosen by `seed`; all by default.")
     skip: int = Field(0, ge=0, description="Leave out the first examples of the seeded order: disjoint samples.")
     seed: int = Field(0, description="Seed of the order from which `skip` and `limit` take.")
-    topic: str | None = Field(None, description="A label for every row, shown to people; never an input of a method.")
+    where: dict[str, str | int | float | bool] = Field(
+        {}, description="Take only rows whose columns have these values, equal as written."
+    )
+    topic: str | None = Field(
+        None, description="A label for every row, shown to people; read by no method but `balanced_random`."
+    )
     topic_field: str | None = Field(None, description="The column that holds the label, instead of `topic`.")
 
     @model_validator(mode="after")
@@ -251,6 +256,7 @@ class Recipe(Part):
     )
     options: MethodOptions = MethodOptions()
     ratios: tuple[str, ...] = Field(min_length=1, description="Shares of the pool to keep, in (0, 1].")
+    selection: Selection = Selection()
     seed: int = Field(0, description="Seed of the random control.")
     evaluation: dict[str, Sources] = Field({}, description="Held-out sets, whose examples no subset should give away.")
     decontamination: Decontamination = Decontamination()
@@ -282,8 +288,8 @@ class Recipe(Part):
         for name in published:
             if not re.fullmatch(r"[a-z0-9_]+", name):
                 raise ValueError(f"name {name!r} of a published list must match [a-z0-9_]+")
-            if name in READS:
-                raise ValueError(f"name {name!r} of a published list is taken: it is a method")
+            if name in READS or hasattr(MethodOptions, name):
+                raise ValueError(f"name {name!r} of a published list is taken: it is a method, or a word of Python's")
         return published
 
     @field_validator("methods")
@@ -312,6 +318,16 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _methods_have_their_options(self) -> "Recipe":
+        for method in self.methods:
+            if method in MethodOptions.model_fields and getattr(self.options, method) is None:
+                raise ValueError(
+                    f"method {method!r} needs the section `options.{method}`, which recipes/README.md describes; "
+                    f"add it, or take {method!r} out of `methods`"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _methods_have_their_neurons(self) -> "Recipe":
         needy = [method for method in self.methods if method in NEED_NEURONS]
         if self.extraction.projection and needy:
@@ -319,6 +335,15 @@ class Recipe(Part):
                 f"method {needy[0]!r} needs every neuron, which `extraction.projection` does not keep; "
                 f"take {needy[0]!r} out of `methods`, or the projection out of `extraction`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _strategies_are_of_methods_of_the_recipe(self) -> "Recipe":
+        for method in self.selection.by_method:
+            if method not in self.methods:
+                raise ValueError(
+                    f"selection.by_method: {method!r} is not among the recipe's methods, {', '.join(self.methods)}"
+                )
         return self
 
     @field_validator("ratios", mode="before")
@@ -346,6 +371,11 @@ class Recipe(Part):
         """Held-out sets in alphabetical order."""
         return sorted(self.evaluation)
 
+    @cached_property
+    def published_lists(self) -> list[str]:
+        """Published lists that are among the methods; the others are not read."""
+        return [name for name in self.methods if name in self.published]
+
     @property
     def has_examples(self) -> bool:
         """Whether there are examples, in-domain or held out, that candidates could give away."""
@@ -361,19 +391,29 @@ class Recipe(Part):
         return self.capability_names if target == COMPREHENSIVE_TARGET else [target]
 
     def corpus_sources(self, corpus: str) -> tuple[Source, ...]:
-        """Sources of the pool (`candidates`), of a capability's in-domain set, or of a held-out set (`evaluation/`)."""
+        """Sources of the pool (`candidates`), a capability's in-domain set, or a corpus whose name has a prefix."""
         if corpus.startswith(EVALUATION):
             return self.evaluation[corpus.removeprefix(EVALUATION)]
+        if corpus.startswith(PUBLISHED):
+            return self.published[corpus.removeprefix(PUBLISHED)]
         return self.candidates if corpus == POOL else self.capabilities[corpus].examples
 
     def reads_of(self, method: str) -> tuple[str, ...]:
         """Keys of the assets that a method's scores rest on."""
         return READS.get(method, (CANDIDATES, f"corpora/published_{method}"))
 
+    def is_targeted(self, method: str) -> bool:
+        """Whether a method orders candidates in another way for each target."""
+        return method in SEEDED or any(is_by_capability(asset) for asset in self.reads_of(method))
+
     def settings_of(self, method: str) -> list[Any]:
         """Fields of the recipe that a method's scores read by themselves."""
         section = getattr(self.options, method, None)
         return [*([self.seed] if method in SEEDED else []), *([section] if section is not None else [])]
+
+    def strategy_of(self, method: str) -> Strategy:
+        """How a method's subsets are taken from its ranking."""
+        return self.selection.by_method.get(method, self.selection)
 
     @cached_property
     def outputs_read(self) -> frozenset[str]:

@@ -11,6 +11,7 @@ import polars as pl
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
 VECTOR = pl.List(pl.Float32)
+INDICES = pl.List(pl.Int32)
 N_CHARACTERS = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
 """Characters of a conversation."""
 
@@ -313,7 +314,7 @@ def content_version(frame: pl.DataFrame, key: tuple[str, ...]) -> str:
     for name in sorted(frame.columns):
         column = ordered[name]
         digest.update(f"{name}:{len(column)}:".encode())
-        if column.dtype == VECTOR:
+        if column.dtype in (VECTOR, INDICES):
             digest.update(np.ascontiguousarray(column.list.len().to_numpy()).tobytes())
             digest.update(np.ascontiguousarray(column.explode(empty_as_null=False).to_numpy()).tobytes())
         elif column.dtype.is_numeric() and column.null_count() == 0:

@@ -164,10 +164,10 @@ BROKEN = [
     (
         "selection/nait_subset",
         "math|0.30",
-        "rows_are_the_best",
+        "rows_are_those_chosen",
         TABLES,
         "DELETE FROM selection.subsets WHERE method = 'nait' AND target = 'math' AND rank = 6",
-        "5 rows, of which 5 are among the 6 best of 20 candidates",
+        "5 rows, of which 5 are among the 6 that `top` chooses from 20 candidates",
     ),
     (
         "selection/nait_subset",
@@ -331,5 +331,5 @@ def test_rows_that_give_examples_away_are_dropped_if_the_recipe_says_so(
     for partition, size in (("math|1.00", 18), ("math|0.90", 17)):
         found = verdicts(recipe, home, "selection/random_subset", partition)
         assert {name for name, (_, verdict) in found.items() if not verdict.holds} <= {"targets_differ"}
-        assert found["rows_are_the_best"][1].metadata["n_rows"] == size
+        assert found["rows_are_those_chosen"][1].metadata["n_rows"] == size
         assert found["gives_no_example_away"][0].blocking

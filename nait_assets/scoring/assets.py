@@ -10,10 +10,28 @@ from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction.cost import Cost, add_cost
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint, is_by_capability, subset_size
+from nait_assets.recipe import COMPREHENSIVE_TARGET, READS, Recipe, fingerprint, is_by_capability, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
-from nait_assets.scoring import alpagasus, less, nait, nait_neighbours, nait_standardized, random
+from nait_assets.scoring import (
+    alpagasus,
+    balanced_random,
+    bm25,
+    dsir,
+    gate_overlap,
+    ifd,
+    length,
+    less,
+    mona,
+    nait,
+    nait_neighbours,
+    nait_standardized,
+    neuron_diversity,
+    perplexity,
+    published,
+    random,
+    rds_plus,
+)
 from nait_assets.scoring.inputs import gathered
 from nait_assets.scoring.method import Method, Scores, ranked
 from nait_assets.tables import CANDIDATE_POOL, content_version, scores_table
@@ -26,9 +44,22 @@ METHODS: dict[str, Method] = {
         nait.METHOD,
         nait_standardized.METHOD,
         nait_neighbours.METHOD,
+        neuron_diversity.METHOD,
+        mona.METHOD,
+        gate_overlap.METHOD,
         alpagasus.METHOD,
         less.METHOD,
+        bm25.METHOD,
+        dsir.METHOD,
+        length.LONG,
+        length.SHORT,
+        rds_plus.METHOD,
+        perplexity.LOW,
+        perplexity.HIGH,
+        ifd.METHOD,
+        ifd.PRE_EXPERIENCED,
         random.METHOD,
+        balanced_random.METHOD,
     )
 }
 _latest: dict[str, tuple[object, dict[str, Scores]]] = {}
@@ -36,8 +67,8 @@ _latest: dict[str, tuple[object, dict[str, Scores]]] = {}
 
 
 def method_of(name: str) -> Method:
-    """A method by its name in a recipe."""
-    return METHODS[name]
+    """A method by its name in a recipe; one that is none of ours is a published list."""
+    return METHODS[name] if name in READS else published.method(name)
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -96,7 +127,9 @@ def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) ->
                 key,
                 {
                     name: Scores(
-                        values[name], of_all.reasons, {name: of_all.by_example[name]} if of_all.by_example else {}
+                        values[name],
+                        of_all.reasons,
+                        {name: of_all.by_example[name]} if name in of_all.by_example else {},
                     )
                     for name in inputs.features
                 },

@@ -16,13 +16,14 @@ from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring.assets import method_of
 from nait_assets.selection import history
+from nait_assets.selection.choice import Choice, chosen_rows, gather, read_beside_pool, sentence
 from nait_assets.selection.comparison import changes, overlaps, stored_subsets
 from nait_assets.selection.exports import Exports
-from nait_assets.selection.subset import best_rows, dataset_card, write_folder
+from nait_assets.selection.subset import dataset_card, write_folder
 from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, SUBSETS, content_version, scores_table
 
 ROOM = "selection"
-ALGORITHM = "2"
+ALGORITHM = "3"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -43,17 +44,24 @@ def subset_folder(warehouse: Warehouse, method: str, target: str, ratio: str) ->
 def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
     scores_key = dg.AssetKey(scores_table(method).name.split("."))
     contamination = [CONTAMINATED_CANDIDATES] if recipe.has_examples else []
-    drops = recipe.decontamination.action == "drop"
+    drops, strategy = recipe.decontamination.action == "drop", recipe.strategy_of(method)
+    beside = read_beside_pool(strategy)
 
     @dg.asset(
         name=f"{method}_subset",
-        description=f"The best candidates by `{method}`. One row is one chosen candidate, with its score and rank.",
+        description=(
+            f"The candidates that the strategy `{strategy.strategy}` takes from the ranking of `{method}`. "
+            "One row is one chosen candidate, with its score and rank."
+        ),
         deps=[
             dg.AssetDep(scores_key, partition_mapping=partitions.scores_to_subsets()),
-            *(dg.AssetKey(table.asset.split("/")) for table in [CANDIDATE_POOL, *contamination]),
+            *(
+                dg.AssetKey(name.split("/"))
+                for name in [*(table.asset for table in [CANDIDATE_POOL, *contamination]), *beside]
+            ),
         ],
         partitions_def=partitions.cell,
-        code_version=f"{ALGORITHM}:{fingerprint(drops)}",
+        code_version=f"{ALGORITHM}:{fingerprint(drops, strategy.settings)}",
         key_prefix=ROOM,
         group_name=ROOM,
         kinds={"parquet", "json", "duckdb"},
@@ -64,7 +72,9 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
         with warehouse.tables.reading() as snapshot:
             scores, pool = snapshot.read(scores_table(method), target=target), snapshot.read(CANDIDATE_POOL)
             flagged = [name for table in contamination for name in snapshot.read(table)["sample_id"].to_list()]
-        chosen = best_rows(scores, ratio, flagged if drops else ())
+        material = gather(strategy, warehouse, pool, snapshot.inputs[CANDIDATE_POOL.asset])
+        choice = chosen_rows(scores, ratio, flagged if drops else (), strategy, material)
+        chosen = choice.rows
         rows = chosen.join(pool, on="sample_id", how="inner", maintain_order="left", validate="1:1")
         if len(rows) < len(chosen):
             gone = chosen.join(pool, on="sample_id", how="anti")["sample_id"].to_list()
@@ -73,14 +83,15 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
                 f"{scores_table(method).name} for {target} are older than the pool. Materialize them first; "
                 "`nait run` does so in order."
             )
-        record = lineage.record_of(context, content_version(rows, ("rank",)), snapshot.inputs)
+        inputs = {**snapshot.inputs, **(material.inputs or {})}
+        record = lineage.record_of(context, content_version(rows, ("rank",)), inputs)
         folder = subset_folder(warehouse, method, target, ratio)
         exports = Exports.of(rows, f"{method}_{target}_{ratio}", [source.source for source in recipe.candidates])
         card = dataset_card(
             method,
             method_of(method).description,
             target,
-            ratio,
+            sentence(strategy, ratio, choice),
             len(rows),
             len(scores),
             recipe.model.source,
@@ -88,6 +99,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
             exports.card(),
         )
         manifest = _manifest(record, method, target, ratio, recipe, warehouse)
+        manifest |= {"selection": strategy.settings, **_counts(choice)}
         manifest["n_contaminated"] = len(set(flagged) & set(chosen["sample_id"].to_list()))
         write_folder(folder, rows, manifest, card, exports)
         with warehouse.tables.writing() as transaction:
@@ -95,9 +107,14 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
             transaction.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
             history.append(transaction, record, method, target, ratio, chosen, manifest["lineage"])
             transaction.put_record(record)
-        return lineage.result(record, {**_metadata(rows, len(scores), folder), **_comparison(chosen, target, stored)})
+        shown = {**_metadata(rows, len(scores), folder), **_counts(choice), **_comparison(chosen, target, stored)}
+        return lineage.result(record, {**shown, "selection": dg.MetadataValue.json(strategy.settings)})
 
     return subset
+
+
+def _counts(choice: Choice) -> dict[str, int]:
+    return {"n_wanted": choice.n_wanted, "n_filled_up": choice.n_filled_up}
 
 
 def _comparison(chosen: pl.DataFrame, target: str, stored: dict[str, list[str]]) -> dict[str, object]:
@@ -142,7 +159,7 @@ def _metadata(rows: pl.DataFrame, n_candidates: int, folder: Path) -> dict[str, 
         "dagster/row_count": len(rows),
         "dagster/column_schema": lineage.column_schema(rows),
         "n_candidates": n_candidates,
-        "threshold": float(rows["score"][-1]),
+        **({"threshold": float(rows["score"][-1])} if len(rows) else {}),
         "folder": dg.MetadataValue.path(str(folder)),
         "topics": dg.MetadataValue.json(
             {str(topic): count for topic, count in Counter(rows["topic"].to_list()).most_common(20)}

@@ -16,16 +16,23 @@ from nait_assets.resources import Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.selection.assets import subset_asset, subset_folder
+from nait_assets.selection.choice import NOT_CONTAINED, chosen_rows, gather
 from nait_assets.selection.comparison import overlap, stored_subsets
-from nait_assets.selection.subset import SUBSET_FILES, best_rows
-from nait_assets.tables import CONTAMINATED_CANDIDATES, SUBSETS, scores_table
+from nait_assets.selection.subset import SUBSET_FILES
+from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, SUBSETS, scores_table
 
+CONTAINED = Claim(
+    "smaller_ratios_are_contained",
+    "Subsets of smaller ratios, made in the same way from the same inputs, are contained in larger ones.",
+)
+"""Not a claim about strategies of which it need not hold."""
 MOST_AGREEMENT = 0.8
 N_LISTED = 20
 CLAIMS = [
-    Claim("rows_are_the_best", "Exactly the ceil(ratio x N) best of the N candidates that may be taken, none twice."),
     Claim(
-        "smaller_ratios_are_contained", "Subsets of smaller ratios, of the same scores, are contained in larger ones."
+        "rows_are_those_chosen",
+        "Exactly what the recipe's strategy takes of the N candidates that may be taken: ceil(ratio x N) where as many "
+        "have a score, none twice.",
     ),
     Claim("files_match_the_manifest", "Every file has the hash that the manifest states, and holds the table's rows."),
     Claim(
@@ -42,32 +49,39 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     what = f"equals, or shares {recipe.decontamination.ngram} words in a row with, an in-domain or held-out example"
     decontaminated = Claim("gives_no_example_away", f"No row {what}.", blocking=drops)
     claims = [*CLAIMS, *([decontaminated] if recipe.has_examples else [])]
-    return [_checks_of_method(method, recipe, partitions, claims) for method in recipe.methods]
+    same_for_all = [claim for claim in claims if claim.name != "targets_differ"]
+    return [
+        _checks_of_method(method, recipe, partitions, claims if recipe.is_targeted(method) else same_for_all)
+        for method in recipe.methods
+    ]
 
 
 def _checks_of_method(method: str, recipe: Recipe, partitions: Partitions, claims: list[Claim]) -> AssetChecks:
     def judge(warehouse: Warehouse, partition: str) -> Mapping[str, Verdict]:
         return judge_subset(warehouse, recipe, method, *cell_of(partition))
 
-    return AssetChecks(subset_asset(method), partitions.cell, claims, judge)
+    contained = [] if recipe.strategy_of(method).strategy in NOT_CONTAINED else [CONTAINED]
+    return AssetChecks(subset_asset(method), partitions.cell, [*claims, *contained], judge)
 
 
 def judge_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str, ratio: str) -> dict[str, Verdict]:
     """Verdicts on a subset."""
     with warehouse.tables.reading() as snapshot:
         rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio).sort("rank")
-        scores = snapshot.read(scores_table(method), target=target)
+        scores, pool = snapshot.read(scores_table(method), target=target), snapshot.read(CANDIDATE_POOL)
         nothing = CONTAMINATED_CANDIDATES.columns.to_frame()
         flagged = snapshot.read(CONTAMINATED_CANDIDATES) if recipe.has_examples else nothing
         stored = stored_subsets(snapshot, method, ratio)
-        ratios = _of_the_same_scores(snapshot, recipe, method, target)
+        ratios = _made_alike(snapshot, recipe, method, target, ratio)
+    strategy = recipe.strategy_of(method)
+    material = gather(strategy, warehouse, pool, snapshot.inputs[CANDIDATE_POOL.asset])
     dropped = flagged["sample_id"].to_list() if recipe.decontamination.action == "drop" else []
-    wanted = best_rows(scores, ratio, dropped)
+    wanted = chosen_rows(scores, ratio, dropped, strategy, material).rows
     return {
-        "rows_are_the_best": Verdict(
+        "rows_are_those_chosen": Verdict(
             rows.select(wanted.columns).equals(wanted),
             f"{len(rows)} rows, of which {len(rows.join(wanted, on='sample_id', how='semi'))} are among the "
-            f"{len(wanted)} best of {len(scores)} candidates",
+            f"{len(wanted)} that `{strategy.strategy}` chooses from {len(scores)} candidates",
             {"n_rows": len(rows)},
         ),
         "smaller_ratios_are_contained": _nested(ratios),
@@ -77,17 +91,16 @@ def judge_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str,
     }
 
 
-def _of_the_same_scores(snapshot: Snapshot, recipe: Recipe, method: str, target: str) -> dict[str, set[str]]:
-    """Ids of a target's subsets by ratio, of those that were made from the scores that there are now."""
+def _made_alike(snapshot: Snapshot, recipe: Recipe, method: str, target: str, ratio: str) -> dict[str, set[str]]:
+    """Ids of a target's subsets by ratio, of those that were made as this one was, and from the same inputs."""
     records = snapshot.records()
-    source = reference(scores_table(method).asset, target)
-    current = records[source].data_version
+    own = records[reference(subset_asset(method), f"{target}|{ratio}")]
     found = {}
-    for ratio in recipe.ratios:
-        record = records.get(reference(subset_asset(method), f"{target}|{ratio}"))
-        if record is not None and record.inputs.get(source) == current:
-            rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio)
-            found[ratio] = set(rows["sample_id"].to_list())
+    for other in recipe.ratios:
+        record = records.get(reference(subset_asset(method), f"{target}|{other}"))
+        if record is not None and (record.code_version, record.inputs) == (own.code_version, own.inputs):
+            rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=other)
+            found[other] = set(rows["sample_id"].to_list())
     return found
 
 

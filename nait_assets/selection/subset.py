@@ -1,33 +1,19 @@
-"""A subset: the best rows of a target, and the folder that holds them."""
+"""The folder that holds a subset's rows. Which rows they are is `choice`."""
 
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from nait_assets.recipe import subset_size
 from nait_assets.resources.files import sha256
 from nait_assets.selection.exports import EXPORTED_FILES, Exports
 
 HASHED_FILES = ("train.jsonl", "train.parquet", *EXPORTED_FILES, "README.md")
 SUBSET_FILES = (*HASHED_FILES, "manifest.json")
-
-
-def best_rows(scores: pl.DataFrame, ratio: str, dropped: Collection[str] = ()) -> pl.DataFrame:
-    """The ceil(ratio x N) rows of the best rank (arXiv 2603.13201, eq. 6), best first: `sample_id`, `score`, `rank`.
-
-    Args:
-        scores: Of N candidates; those without a score are never chosen, and count among the N.
-        ratio: Of them to keep.
-        dropped: Ids of candidates that no subset takes; they do not count among the N.
-    """
-    eligible = scores.filter(~pl.col("sample_id").is_in(list(dropped)))
-    best = eligible.filter(pl.col("rank").is_not_null()).sort("rank")
-    return best.head(subset_size(ratio, len(eligible))).select("sample_id", "score", "rank")
 
 
 def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], card: str, exports: Exports) -> None:
@@ -78,7 +64,7 @@ def dataset_card(
     method: str,
     description: str,
     target: str,
-    ratio: str,
+    chosen: str,
     n_rows: int,
     n_candidates: int,
     model: str,
@@ -91,7 +77,7 @@ def dataset_card(
         method: That scored the candidates.
         description: Of the method.
         target: That the rows were selected for.
-        ratio: Of the pool.
+        chosen: How they were taken from the ranking, in a sentence without its full stop.
         n_rows: In the subset.
         n_candidates: In the pool.
         model: As the recipe names it.
@@ -114,7 +100,7 @@ tags:
 
 {description}
 
-The best {ratio} of the pool, read with `{model}`. The rows keep the licence of the pool that they were chosen from.
+{chosen}. The model is `{model}`. The rows keep the licence of the pool that they were chosen from.
 
 {files}
 

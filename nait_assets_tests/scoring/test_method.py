@@ -19,6 +19,8 @@ def test_rank_1_has_the_highest_score() -> None:
         ("score", pl.Float64),
         ("rank", pl.Int64),
         ("turn", pl.Int64),
+        ("target_turn", pl.Int64),
+        ("best_rank", pl.Int64),
         ("reason", pl.String),
     ]
 

@@ -13,8 +13,9 @@ import polars as pl
 import pytest
 
 from nait_assets.scoring.method import ranked
+from nait_assets.selection.choice import chosen_rows
 from nait_assets.selection.exports import Exports
-from nait_assets.selection.subset import best_rows, dataset_card, write_folder
+from nait_assets.selection.subset import dataset_card, write_folder
 from nait_assets.tables import MESSAGES
 
 FILES = {
@@ -62,7 +63,8 @@ def write(path: Path, chosen: pl.DataFrame, manifest: dict[str, Any]) -> None:
     """Write a folder with its card."""
     exports = Exports.of(chosen, "nait_math_0.10", ["pool.jsonl"])
     inputs = {"scoring/nait[math]": "v1"}
-    card = dataset_card("nait", "The paper's rule.", "math", "0.10", len(chosen), 20, "a-model", inputs, exports.card())
+    how = "The best 0.10 of the pool"
+    card = dataset_card("nait", "The paper's rule.", "math", how, len(chosen), 20, "a-model", inputs, exports.card())
     write_folder(path, chosen, manifest, card, exports)
 
 
@@ -84,12 +86,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 )
 def test_subset_has_ceil_ratio_n_rows(ratio: str, n: int, size: int) -> None:
     """Exactly: 0.07 x 100 is 7.000000000000001 in floats, of which the ceiling is 8."""
-    assert len(best_rows(scores(n), ratio)) == size
+    assert len(chosen_rows(scores(n), ratio).rows) == size
 
 
 def test_subset_holds_the_highest_scores_best_first() -> None:
     """Whatever the order of the table."""
-    chosen = best_rows(scores(20), "0.30")
+    chosen = chosen_rows(scores(20), "0.30").rows
     assert chosen.columns == ["sample_id", "score", "rank"]
     assert chosen["rank"].to_list() == [1, 2, 3, 4, 5, 6]
     assert chosen["score"].to_list() == sorted(scores(20)["score"].to_list(), reverse=True)[:6]
@@ -97,7 +99,7 @@ def test_subset_holds_the_highest_scores_best_first() -> None:
 
 def test_a_smaller_ratio_is_the_beginning_of_a_larger_one() -> None:
     """Results along the ratio differ by what was added, and by nothing else."""
-    assert best_rows(scores(25), "0.30").head(3).equals(best_rows(scores(25), "0.10"))
+    assert chosen_rows(scores(25), "0.30").rows.head(3).equals(chosen_rows(scores(25), "0.10").rows)
 
 
 def test_folder_holds_the_rows_in_both_formats(folder: Path) -> None:

@@ -1,0 +1,195 @@
+"""The rows of a subset: those that the method's strategy takes from its ranking.
+
+Belongs here: what a strategy is given, which one is called, and what holds for all of them: the size, who may be
+chosen, and what becomes of rows that a strategy leaves open. Does not belong here: the strategies (`strategies`), and
+the subset's folder (`subset`).
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from nait_assets.extraction.readings import Reading, rows_of
+from nait_assets.options import Strategy
+from nait_assets.recipe import POOL, RecipeError, subset_size
+from nait_assets.resources import Warehouse
+from nait_assets.scoring.inputs import READING_OF
+from nait_assets.selection.strategies import orders
+from nait_assets.selection.strategies.coverage import facility_location
+from nait_assets.selection.strategies.diversity import diverse
+from nait_assets.selection.strategies.lengths import length_matched
+from nait_assets.selection.strategies.similarity import Vectors, reading_vectors, text_vectors
+from nait_assets.tables import N_CHARACTERS
+
+ORDERS: dict[str, Callable[[pl.DataFrame], np.ndarray]] = {
+    "top": orders.top,
+    "round_robin_examples": orders.round_robin_examples,
+    "round_robin_targets": orders.round_robin_targets,
+    "union": orders.union,
+    "median": orders.median,
+}
+NOT_CONTAINED = {"facility_location"}
+"""Strategies whose smaller subsets need not lie in the larger ones."""
+TEXT = "text"
+_latest: dict[str, tuple[object, Vectors]] = {}
+"""By what: the vectors that were made last, and from what. One process makes them once for all its subsets."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a strategy looks at beside the ranking, of the strategies that do.
+
+    Attributes:
+        lengths: Characters of the candidates' messages, by `sample_id`.
+        vectors: Of the candidates.
+        inputs: Versions of what was read for it, beside the pool.
+    """
+
+    lengths: Mapping[str, int] | None = None
+    vectors: Vectors | None = None
+    inputs: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        rows: Columns `sample_id`, `score`, `rank`, the best rank first.
+        n_wanted: Rows that the ratio asks for; fewer are chosen where fewer have a score.
+        n_filled_up: Rows of the best ranks that were added, since the strategy took fewer than there could be.
+    """
+
+    rows: pl.DataFrame
+    n_wanted: int
+    n_filled_up: int
+
+
+def chosen_rows(
+    scores: pl.DataFrame,
+    ratio: str,
+    dropped: Collection[str] = (),
+    strategy: Strategy | None = None,
+    material: Material | None = None,
+) -> Choice:
+    """The ceil(ratio x N) rows that a strategy takes, the best ranks by default (arXiv 2603.13201, eq. 6).
+
+    Args:
+        scores: Of N candidates; those without a score are never chosen, and count among the N.
+        ratio: Of them to keep.
+        dropped: Ids of candidates that no subset takes; they do not count among the N.
+        strategy: How to choose.
+        material: What the strategy looks at beside the scores.
+    """
+    eligible = scores.filter(~pl.col("sample_id").is_in(list(dropped)))
+    ranking = eligible.filter(pl.col("rank").is_not_null()).sort("rank")
+    n_wanted = subset_size(ratio, len(eligible))
+    size = min(n_wanted, len(ranking))
+    taken = _taken(ranking, size, strategy or Strategy(), material or Material())[:size]
+    left = np.setdiff1d(np.arange(len(ranking)), taken)
+    places = np.sort(np.concatenate([taken, left[: size - len(taken)]]))
+    rows = ranking[places].select("sample_id", "score", "rank")
+    return Choice(rows, n_wanted, size - len(taken))
+
+
+def _taken(ranking: pl.DataFrame, size: int, strategy: Strategy, material: Material) -> np.ndarray:
+    """Places in a ranking that a strategy takes, in the order in which it does; `(size,)`, or more or fewer."""
+    settings = strategy.settings
+    if not size:
+        return np.empty(0, dtype=np.int64)
+    if strategy.strategy in ORDERS:
+        return ORDERS[strategy.strategy](ranking)
+    names = ranking["sample_id"].to_list()
+    if strategy.strategy == "length_matched":
+        assert material.lengths is not None, "no lengths were read"
+        return length_matched(np.asarray([material.lengths[name] for name in names]), settings["n_bins"], size)
+    assert material.vectors is not None, "no vectors were read"
+    known = [place for place, name in enumerate(names) if name in material.vectors.places]
+    if strategy.strategy == "facility_location":
+        known = known[: settings["pool_factor"] * size]
+    ground = material.vectors.of([names[place] for place in known])
+    if strategy.strategy == "facility_location":
+        return np.asarray(known, dtype=np.int64)[facility_location(ground, min(size, len(known)))]
+    return np.asarray(known, dtype=np.int64)[diverse(ground, settings["similarity_limit"], size)]
+
+
+def gather(strategy: Strategy, warehouse: Warehouse, pool: pl.DataFrame, version: str) -> Material:
+    """What a strategy looks at beside the ranking.
+
+    Args:
+        strategy: That chooses.
+        warehouse: That holds readings.
+        pool: The candidates.
+        version: Of the pool.
+
+    Raises:
+        WarehouseError: A reading has not been made.
+    """
+    by = strategy.settings.get("by")
+    if strategy.strategy == "length_matched":
+        lengths = pool.select("sample_id", length=N_CHARACTERS)
+        return Material(lengths=dict(lengths.iter_rows()))
+    if by is None:
+        return Material()
+    if by == TEXT:
+        return Material(vectors=_remembered(by, (warehouse.home, version), lambda: text_vectors(pool)))
+    reading, column = reading_of(by)
+    rows, inputs = rows_of(warehouse, reading, POOL)
+    of_pool = rows.filter(pl.col("sample_id").is_in(pool["sample_id"].to_list()))
+    vectors = _remembered(by, (warehouse.home, version, inputs), lambda: reading_vectors(of_pool, column))
+    return Material(vectors=vectors, inputs=inputs)
+
+
+def _remembered(by: str, key: object, make: Callable[[], Vectors]) -> Vectors:
+    if _latest.get(by, (None, None))[0] != key:
+        _latest[by] = (key, make())
+    return _latest[by][1]
+
+
+def read_beside_pool(strategy: Strategy) -> list[str]:
+    """Keys of the assets that a strategy reads beside the ranking and the pool.
+
+    Raises:
+        RecipeError: There is no such reading, or it has no vectors.
+    """
+    by = strategy.settings.get("by", TEXT)
+    return [] if by == TEXT else [reading_of(by)[0].candidates.asset]
+
+
+def reading_of(by: str) -> tuple[Reading, str]:
+    """The reading that `by` names, `<reading>` or `<reading>.<column>`, and its column of vectors.
+
+    Raises:
+        RecipeError: There is none, or `by` names several columns.
+    """
+    with_vectors = {
+        (reading.name, column): reading
+        for reading in READING_OF.values()
+        for column, kind in reading.columns.items()
+        if isinstance(kind, pl.List | pl.Array) and kind.inner in (pl.Float32, pl.Float64)
+    }
+    name, _, column = by.partition(".")
+    found = [key for key in with_vectors if key[0] == name and column in ("", key[1])]
+    if len(found) != 1:
+        known = [TEXT, *sorted(f"{reading}.{vectors}" for reading, vectors in with_vectors)]
+        what = "several columns of vectors" if found else "no reading with vectors"
+        raise RecipeError(f"selection: by: {by!r} names {what}; there are {', '.join(known)}")
+    return with_vectors[found[0]], found[0][1]
+
+
+def sentence(strategy: Strategy, ratio: str, choice: Choice) -> str:
+    """How a subset was taken, for its card."""
+    fields = {name: value for name, value in strategy.settings.items() if name != "strategy"}
+    with_fields = f" ({', '.join(f'{name} {value}' for name, value in fields.items())})" if fields else ""
+    said = [
+        f"The best {ratio} of the pool"
+        if strategy.strategy == "top"
+        else f"{ratio} of the pool, which the strategy `{strategy.strategy}`{with_fields} took from the ranking"
+    ]
+    if len(choice.rows) < choice.n_wanted:
+        said.append(f"{choice.n_wanted} rows were asked for, and only {len(choice.rows)} have a score")
+    if choice.n_filled_up:
+        said.append(f"{choice.n_filled_up} rows of the best ranks fill it up, as the strategy took no more")
+    return ". ".join(said)

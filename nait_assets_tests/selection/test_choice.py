@@ -1,0 +1,357 @@
+"""Strategies: each against a literal, slow choice, and what holds for every one of them."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from nait_assets.options import Strategy, StrategyName
+from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.scoring.method import ranked
+from nait_assets.selection import choice as choice_module
+from nait_assets.selection.choice import NOT_CONTAINED, Material, chosen_rows, reading_of, sentence
+from nait_assets.selection.strategies import coverage
+from nait_assets.selection.strategies.coverage import facility_location
+from nait_assets.selection.strategies.diversity import diverse
+from nait_assets.selection.strategies.lengths import length_matched
+from nait_assets.selection.strategies.similarity import Ground, reading_vectors, text_vectors
+from nait_assets.tables import CANDIDATE_POOL
+
+N = 60
+NAMES = [f"s{number:02}" for number in range(N)]
+RATIOS = ("0.05", "0.10", "0.35", "0.60", "1.00")
+STRATEGIES: list[Strategy] = [
+    Strategy(),
+    Strategy(strategy="round_robin_examples"),
+    Strategy(strategy="round_robin_targets"),
+    Strategy(strategy="union"),
+    Strategy(strategy="diverse", similarity_limit=0.5),
+    Strategy(strategy="facility_location", pool_factor=2),
+    Strategy(strategy="median"),
+    Strategy(strategy="length_matched", n_bins=4),
+]
+EACH = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.strategy)
+
+
+def scores(seed: int = 0, reasons: dict[str, str] | None = None) -> pl.DataFrame:
+    """Scores of sixty candidates with many ties, by example and by capability, in the order of their ids."""
+    random = np.random.default_rng(seed)
+    values, by_example, by_capability = (random.integers(0, 9, (N, n)).astype(float) for n in (1, 5, 3))
+    frame = ranked(NAMES, values[:, 0], reasons, by_example, by_capability)
+    return frame.sort("sample_id")
+
+
+def material(seed: int = 0) -> Material:
+    """Lengths of which many are equal, and vectors of a few dimensions, so that some are alike."""
+    random = np.random.default_rng(seed)
+    vectors = random.normal(size=(N, 3)).round(1)
+    frame = pl.DataFrame({"sample_id": NAMES, "vector": vectors.tolist()})
+    lengths = dict(zip(NAMES, random.integers(1, 30, N).tolist(), strict=True))
+    return Material(lengths, reading_vectors(frame, "vector"))
+
+
+def cosines(names: list[str], given: Material) -> np.ndarray:
+    """`(n, n)`, in float64, in whole millionths."""
+    assert given.vectors is not None
+    rows = np.array([given.vectors.rows[given.vectors.places[name]] for name in names], dtype=np.float64)
+    return np.array([[round(1e6 * float(one @ other)) for other in rows] for one in rows])
+
+
+def literal(strategy: Strategy, frame: pl.DataFrame, size: int, given: Material) -> list[str]:
+    """The choice as a person would make it with lists, one row at a time."""
+    rows = sorted((row for row in frame.iter_rows(named=True) if row["rank"]), key=lambda row: row["rank"])
+    names = [row["sample_id"] for row in rows]
+    size = min(size, len(names))
+    if strategy.strategy == "median":
+        middle = float(np.median([row["score"] for row in rows]))
+        return sorted(names, key=lambda name: abs(rows[names.index(name)]["score"] - middle))[:size]
+    if strategy.strategy in ("diverse", "facility_location"):
+        by_hand = literal_diverse if strategy.strategy == "diverse" else literal_facility_location
+        return by_hand(strategy, names, size, given)
+    column = {"round_robin_examples": "turn", "round_robin_targets": "target_turn", "union": "best_rank"}
+    key = column.get(strategy.strategy, "rank")
+    return [row["sample_id"] for row in sorted(rows, key=lambda row: (row[key], row["rank"]))][:size]
+
+
+def literal_diverse(strategy: Strategy, names: list[str], size: int, given: Material) -> list[str]:
+    """Every row against every row taken."""
+    assert strategy.similarity_limit is not None
+    alike, taken = cosines(names, given), list[int]()
+    for place in range(len(names)):
+        if all(alike[place, other] <= 1e6 * strategy.similarity_limit for other in taken):
+            taken.append(place)
+    order = [*taken, *(place for place in range(len(names)) if place not in taken)]
+    return [names[place] for place in order[:size]]
+
+
+def literal_facility_location(strategy: Strategy, names: list[str], size: int, given: Material) -> list[str]:
+    """The objective computed anew for each candidate in each step."""
+    assert strategy.pool_factor is not None
+    names = names[: strategy.pool_factor * size]
+    alike, taken = cosines(names, given), list[int]()
+
+    def covered(chosen: list[int]) -> int:
+        return sum(max(0, *(alike[place, other] for other in chosen)) for place in range(len(names)))
+
+    for _ in range(size):
+        left = [place for place in range(len(names)) if place not in taken]
+        taken.append(max(left, key=lambda place: (covered([*taken, place]), -place)))
+    return [names[place] for place in taken]
+
+
+@pytest.mark.parametrize(
+    "strategy", [each for each in STRATEGIES if each.strategy != "length_matched"], ids=lambda each: each.strategy
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_strategy_takes_what_its_literal_form_takes(strategy: Strategy, seed: int) -> None:
+    """Ties, equal vectors and rows without a score among them; the quick forms cut corners that must not show.
+
+    Of `length_matched`, whose claim is the distribution, there is a test below.
+    """
+    given, frame = material(seed), scores(seed, {"s03": "not read", "s17": "not read"})
+    for ratio in RATIOS:
+        wanted = literal(strategy, frame, math.ceil(round(float(ratio) * N, 9)), given)
+        assert set(chosen_rows(frame, ratio, (), strategy, given).rows["sample_id"]) == set(wanted)
+
+
+@EACH
+def test_a_subset_has_its_size_and_nobody_who_may_not_be_chosen(strategy: Strategy) -> None:
+    """The contract of every strategy: ceil(ratio x N) rows, none twice, with the scores and ranks of the ranking."""
+    dropped, reasons = ["s05", "s30", "s31"], {"s03": "not read", "s17": "not read"}
+    frame = scores(0, reasons)
+    for ratio in RATIOS:
+        choice = chosen_rows(frame, ratio, dropped, strategy, material())
+        names = choice.rows["sample_id"].to_list()
+        assert choice.n_wanted == math.ceil(round(float(ratio) * (N - 3), 9))
+        assert len(names) == len(set(names)) == min(choice.n_wanted, N - 5)
+        assert not set(names) & {*dropped, *reasons}
+        assert choice.rows["rank"].is_sorted()
+        assert choice.rows.join(frame, on=["sample_id", "score", "rank"], how="semi").equals(choice.rows)
+
+
+@EACH
+def test_smaller_subsets_lie_in_larger_ones_where_it_is_claimed(strategy: Strategy) -> None:
+    """And the one strategy of which it is not claimed has a case where it does not hold."""
+    contained = []
+    for seed in range(5):
+        sizes = [f"{percent / 100:.2f}" for percent in range(1, 101, 3)]
+        found = [
+            set(chosen_rows(scores(seed), ratio, (), strategy, material(seed)).rows["sample_id"]) for ratio in sizes
+        ]
+        contained += [small <= large for small, large in itertools.pairwise(found)]
+    assert all(contained) == (strategy.strategy not in NOT_CONTAINED)
+
+
+@EACH
+def test_the_order_of_the_table_decides_nothing(strategy: Strategy) -> None:
+    """DuckDB promises none."""
+    frame = scores()
+    one, other = (chosen_rows(each, "0.35", (), strategy, material()).rows for each in (frame, frame.reverse()))
+    assert one.equals(other)
+
+
+@EACH
+def test_a_ranking_without_a_single_score_gives_an_empty_subset(strategy: Strategy) -> None:
+    """Rather than an error from the depths, or rows that nobody scored."""
+    frame = ranked([], np.empty(0), dict.fromkeys(NAMES, "not read"))
+    choice = chosen_rows(frame, "0.10", (), strategy, material())
+    assert (len(choice.rows), choice.n_wanted, choice.n_filled_up) == (0, 6, 0)
+
+
+def test_every_strategy_of_the_recipe_is_tried_here() -> None:
+    """A strategy that a recipe can name and no test has run would be an unchecked promise."""
+    assert {strategy.strategy for strategy in STRATEGIES} == set(StrategyName.__args__)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("strategy", ["round_robin_examples", "round_robin_targets", "union"])
+def test_where_there_are_no_turns_the_ranks_decide(strategy: StrategyName) -> None:
+    """Of a method without scores by example, and of one capability, the strategy is plain top-k, as documented."""
+    frame = ranked(NAMES, np.random.default_rng(0).normal(size=N))
+    assert chosen_rows(frame, "0.35", (), Strategy(strategy=strategy)).rows.equals(chosen_rows(frame, "0.35").rows)
+
+
+def test_capabilities_take_turns_whatever_the_scale_of_their_scores() -> None:
+    """Here the second capability's scores are ten times the first's, and the mean follows it alone."""
+    by_capability = np.array([[0.9, 10.0], [0.8, 20.0], [0.1, 90.0], [0.2, 80.0], [0.3, 70.0], [0.7, 0.0]])
+    frame = ranked(list("abcdef"), by_capability.mean(axis=1), by_capability=by_capability)
+    take = [chosen_rows(frame, "0.66", (), Strategy(strategy=name)).rows for name in ("top", "round_robin_targets")]
+    assert [set(rows["sample_id"]) for rows in take] == [set("cdeb"), set("acbd")]
+
+
+def test_a_union_is_the_tops_of_the_smallest_depth_that_has_enough_rows() -> None:
+    """Against sets that are grown one depth at a time; the last depth is cut by the rank in `all`."""
+    for seed in range(5):
+        by_capability = np.random.default_rng(seed).normal(size=(N, 3))
+        frame = ranked(NAMES, by_capability.mean(axis=1), by_capability=by_capability)
+        order = [[NAMES[place] for place in np.argsort(-column)] for column in by_capability.T]
+        for ratio in RATIOS:
+            rows = set(chosen_rows(frame, ratio, (), Strategy(strategy="union")).rows["sample_id"])
+            tops = [{name for column in order for name in column[:depth]} for depth in range(N + 1)]
+            depth = next(depth for depth, top in enumerate(tops) if len(top) >= len(rows))
+            assert tops[depth - 1] <= rows <= tops[depth]
+
+
+@pytest.mark.parametrize("n_bins", [2, 4, 7])
+@pytest.mark.parametrize("seed", range(3))
+def test_lengths_are_those_of_the_pool_within_one_row_a_bin(n_bins: int, seed: int) -> None:
+    """At every size, with many equal lengths and so bins of unequal size; and each bin gives its best rows."""
+    lengths = np.random.default_rng(seed).geometric(0.15, N)
+    ends = sorted({sorted(lengths)[math.ceil(N * part / n_bins) - 1] for part in range(1, n_bins)})
+    bins = [sum(length > end for end in ends) for length in lengths]
+    of_pool = Counter(bins)
+    order = length_matched(lengths, n_bins, N).tolist()
+    assert sorted(order) == list(range(N))
+    for size in range(1, N + 1):
+        taken = order[:size]
+        of_subset = Counter(bins[place] for place in taken)
+        assert length_matched(lengths, n_bins, size).tolist() == taken
+        for one in of_pool:
+            assert abs(of_subset[one] - size * of_pool[one] / N) < 1
+            best = [place for place in range(N) if bins[place] == one][: of_subset[one]]
+            assert {place for place in taken if bins[place] == one} == set(best)
+
+
+def test_lengths_that_are_all_equal_are_one_bin() -> None:
+    """Then the strategy is top-k."""
+    assert length_matched(np.full(9, 5), 4, 3).tolist() == [0, 1, 2]
+
+
+def test_rows_that_are_alike_fill_up_what_is_left() -> None:
+    """Two texts, ten times each: a diverse subset of five has one of each, and then the best of the rest."""
+    vectors = np.repeat(np.eye(2), 10, axis=0).tolist()
+    names = NAMES[:20]
+    given = Material(vectors=reading_vectors(pl.DataFrame({"sample_id": names, "vector": vectors}), "vector"))
+    frame = ranked(names, -np.arange(20.0))
+    choice = chosen_rows(frame, "0.25", (), Strategy(strategy="diverse"), given)
+    assert choice.rows["sample_id"].to_list() == ["s00", "s01", "s02", "s03", "s10"]
+    assert choice.n_filled_up == 3
+    assert "3 rows of the best ranks fill it up" in sentence(Strategy(strategy="diverse"), "0.25", choice)
+
+
+@pytest.mark.parametrize("strategy", ["diverse", "facility_location"])
+def test_a_candidate_without_a_vector_is_only_taken_to_fill_up(strategy: StrategyName) -> None:
+    """Nothing is known of what it is like, and nothing is invented."""
+    given, frame = material(), ranked(NAMES, -np.arange(float(N)))
+    assert given.vectors is not None
+    places = {name: place for name, place in given.vectors.places.items() if name != "s00"}
+    without = Material(vectors=type(given.vectors)(places, given.vectors.rows))
+    assert "s00" not in chosen_rows(frame, "0.10", (), Strategy(strategy=strategy), without).rows["sample_id"]
+    whole = chosen_rows(frame, "1.00", (), Strategy(strategy=strategy), without)
+    assert (len(whole.rows), whole.n_filled_up >= 1) == (N, True)
+
+
+def test_blocks_and_held_cosines_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of ten thousand rows goes through the same code in many blocks, and holds no table of all cosines."""
+    vectors = material().vectors
+    assert vectors is not None
+    ground = vectors.of(NAMES)
+    wanted = diverse(ground, 0.5, 20).tolist(), facility_location(ground, 20).tolist()
+    for module in (choice_module.diverse.__globals__, coverage.__dict__):
+        monkeypatch.setitem(module, "BLOCK", 7)
+    monkeypatch.setitem(choice_module.diverse.__globals__, "PART", 3)
+    monkeypatch.setattr(coverage, "MOST_HELD", 0)
+    assert (diverse(ground, 0.5, 20).tolist(), facility_location(ground, 20).tolist()) == wanted
+
+
+def pool_of(*texts: str) -> pl.DataFrame:
+    """Candidates that say these texts, under the same system message."""
+    rows = [
+        {
+            "sample_id": f"c{number}",
+            "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": text}],
+            "source": "pool.jsonl",
+            "source_row": number,
+            "topic": None,
+        }
+        for number, text in enumerate(texts)
+    ]
+    return pl.DataFrame(rows, schema=CANDIDATE_POOL.columns)
+
+
+def test_texts_are_alike_by_the_words_that_they_share_and_others_lack() -> None:
+    """Against TF-IDF by dictionaries in float64, in a spaced and an unspaced script; the template's words are none."""
+    texts = ["The cat sat, the cat!", "the CAT ran", "数学问题", "数学题目", "", "zebra"]
+    words = [
+        ["the", "cat", "sat", "the", "cat"],
+        ["the", "cat", "ran"],
+        list("数学问题"),
+        list("数学题目"),
+        [],
+        ["zebra"],
+    ]
+    n_with = Counter(word for said in words for word in set(said))
+    rows = []
+    for said in words:
+        row = {w: (1 + math.log(n)) * (1 + math.log(7 / (1 + n_with[w]))) for w, n in Counter(said).items()}
+        length = math.sqrt(sum(value**2 for value in row.values())) or 1
+        rows.append({word: value / length for word, value in row.items()})
+    wanted = [[sum(value * other.get(word, 0) for word, value in row.items()) for other in rows] for row in rows]
+    found = text_vectors(pool_of(*texts)).of([f"c{number}" for number in range(6)]).cosines(range(6))
+    np.testing.assert_allclose(found / 1e6, wanted, atol=2e-6)
+    assert found[4].tolist() == [0] * 6
+
+
+def test_vectors_are_compared_by_direction_alone() -> None:
+    """Readings do not promise unit length; a zero vector is like nothing, not even itself."""
+    frame = pl.DataFrame({"sample_id": ["a", "b", "c"], "vector": [[2.0, 0.0], [5.0, 5.0], [0.0, 0.0]]})
+    found = reading_vectors(frame, "vector").of(["b", "a", "c"]).cosines([0, 1, 2])
+    assert found.tolist() == [[1_000_000, 707_107, 0], [707_107, 1_000_000, 0], [0, 0, 0]]
+
+
+def test_a_candidate_that_is_like_none_covers_itself_alone() -> None:
+    """Negative cosines count as none: a row must not be taken for being unlike others."""
+    rows = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], dtype=np.float32)
+    assert facility_location(Ground(rows), 3).tolist() == [0, 1, 2]
+
+
+MakeRecipe = Callable[..., Recipe]
+
+
+@pytest.mark.parametrize(
+    ("selection", "said"),
+    [
+        ({"strategy": "best"}, r"selection\.strategy: Input should be 'top'"),
+        ({"similarity_limit": 0.9}, "`similarity_limit` is a field of the strategy diverse, not of top; take it out"),
+        ({"strategy": "median", "by": "text"}, "`by` is a field of the strategy diverse or facility_location, not of"),
+        ({"strategy": "diverse", "n_bins": 4}, "`n_bins` is a field of the strategy length_matched, not of diverse"),
+        ({"strategy": "diverse", "similarity_limit": 1.0}, r"selection\.similarity_limit: .*less than 1"),
+        ({"strategy": "diverse", "by": "Text!"}, r"selection\.by: .*\(got 'Text!'\)"),
+        ({"strategy": "facility_location", "pool_factor": 1}, r"selection\.pool_factor: .*greater than or equal to 2"),
+        ({"strategy": "length_matched", "n_bins": 1}, r"selection\.n_bins: .*greater than or equal to 2"),
+        ({"by_method": {"nait": {"n_bins": 3}}}, r"selection\.by_method\.nait: `n_bins` is a field of"),
+        ({"by_method": {"less": {"strategy": "union"}}}, "'less' is not among the recipe's methods, nait, random"),
+        ({"stratgy": "union"}, r"selection\.stratgy: unknown field; did you mean 'strategy'\?"),
+    ],
+)
+def test_a_contradiction_is_refused_when_the_recipe_is_loaded(
+    make_recipe: MakeRecipe, selection: dict[str, Any], said: str
+) -> None:
+    """A field that the strategy ignores would let a user believe that it had an effect."""
+    with pytest.raises(RecipeError, match=said):
+        make_recipe(methods=["nait", "random"], selection=selection)
+
+
+def test_an_unknown_reading_is_refused_with_those_that_there_are() -> None:
+    """Before anything is made: the definitions cannot be built."""
+    with pytest.raises(RecipeError, match=r"by: 'nowhere' names no reading with vectors; there are text"):
+        reading_of("nowhere")
+
+
+def test_defaults_written_out_are_the_same_strategy(make_recipe: MakeRecipe) -> None:
+    """Else whoever writes a default down makes every subset anew."""
+    short, long = ({"strategy": "diverse"}, {"strategy": "diverse", "similarity_limit": 0.9, "by": "text"})
+    one, other = (make_recipe(selection=fields).strategy_of("nait").settings for fields in (short, long))
+    assert one == other == {"strategy": "diverse", "similarity_limit": 0.9, "by": "text"}
+
+
+def test_a_methods_own_strategy_takes_the_place_of_the_common_one(make_recipe: MakeRecipe) -> None:
+    """Whole, so that it never depends on a field that stands elsewhere."""
+    own = {"random": {"strategy": "length_matched"}}
+    recipe = make_recipe(selection={"strategy": "diverse", "similarity_limit": 0.5, "by_method": own})
+    assert recipe.strategy_of("random").settings == {"strategy": "length_matched", "n_bins": 10}
+    assert recipe.strategy_of("nait").settings["similarity_limit"] == 0.5

@@ -1,0 +1,97 @@
+"""Strategies in a whole run: what is chosen, what says so, what is made again, and that the audit still finds tampering."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from nait_assets.partitions import Partitions
+from nait_assets.recipe import Recipe
+from nait_assets.resources import Warehouse
+from nait_assets.selection.checks import build_checks
+from nait_assets.tables import SUBSETS, scores_table
+from nait_assets_tests.command import metadata_of, nait, quick_home, run
+
+MakeRecipe = Callable[..., Recipe]
+METHODS = ["nait", "nait_standardized", "random"]
+FIELDS: dict[str, Any] = {
+    "methods": METHODS,
+    "ratios": [0.1, 0.3],
+    "selection": {
+        "strategy": "union",
+        "by_method": {
+            "nait": {"strategy": "facility_location", "pool_factor": 2},
+            "random": {"strategy": "diverse", "similarity_limit": 0.6},
+        },
+    },
+}
+
+
+def chosen(home: Path, method: str, target: str, ratio: str = "0.30") -> set[str]:
+    """Ids of a subset's rows."""
+    with Warehouse(home=str(home)).tables.reading() as snapshot:
+        return set(snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio)["sample_id"].to_list())
+
+
+def best(home: Path, method: str, target: str, n: int) -> set[str]:
+    """Ids of the n rows of the best ranks."""
+    with Warehouse(home=str(home)).tables.reading() as snapshot:
+        scores = snapshot.rows(scores_table(method), target=target)
+    return set(scores.filter(pl.col("rank") <= n)["sample_id"].to_list())
+
+
+def manifest(home: Path, subset: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((home / "subsets" / subset / "manifest.json").read_text())
+    return found
+
+
+def test_strategies_from_recipe_to_audit(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """One home, as its runs are what costs: each step is what a user does next.
+
+    Three strategies choose, say so everywhere, and hold in the audit; a second run makes nothing; another strategy
+    makes the subsets anew and not one score, although the ratios that are made first stand beside old ones meanwhile.
+    """
+    recipe, home = make_recipe(**FIELDS), quick_home(tmp_path / "home")
+    run(recipe, home)
+    assert chosen(home, "nait_standardized", "math") == best(home, "nait_standardized", "math", 6)
+    tops = [best(home, "nait_standardized", name, 6) for name in ("code", "math")]
+    union = chosen(home, "nait_standardized", "all")
+    assert len(union) == 6
+    assert union <= tops[0] | tops[1]
+    assert all(len(union & top) >= 3 for top in tops)
+    assert chosen(home, "nait", "math") <= best(home, "nait", "math", 12)
+    assert chosen(home, "random", "math") != best(home, "random", "math", 6), "the pool repeats itself"
+
+    stated = {"strategy": "diverse", "similarity_limit": 0.6, "by": "text"}
+    assert manifest(home, "random/math/0.30")["selection"] == stated
+    shown = metadata_of(home, "selection/random_subset[math|0.30]")
+    assert (shown["selection"], shown["n_wanted"]) == (stated, 6)
+    card = (home / "subsets" / "random" / "math" / "0.30" / "README.md").read_text()
+    assert "the strategy `diverse` (similarity_limit 0.6, by text) took from the ranking" in card
+
+    claims = {
+        checks.asset: {claim.name for claim in checks.claims} for checks in build_checks(recipe, Partitions.of(recipe))
+    }
+    assert "smaller_ratios_are_contained" in claims["selection/random_subset"]
+    assert "smaller_ratios_are_contained" not in claims["selection/nait_subset"], "not so of facility location"
+
+    assert run(recipe, home) == set()
+    audit = nait("audit", "--recipe", recipe.path, "--home", home)
+    assert audit.code == 0, audit.out + audit.err
+
+    by_method = {**FIELDS["selection"]["by_method"], "random": {"strategy": "length_matched", "n_bins": 2}}
+    selection = {"strategy": "round_robin_targets", "by_method": by_method}
+    changed = make_recipe(**{**FIELDS, "selection": selection})
+    targets = [f"{target}|{ratio}" for target in ("code", "math", "all") for ratio in ("0.10", "0.30")]
+    again = {f"selection/{method}_subset[{cell}]" for method in ("nait_standardized", "random") for cell in targets}
+    assert run(changed, home) == again | {"report/selection_report"}
+
+    statement = f"UPDATE {SUBSETS.name} SET score = 0 WHERE method = 'random' AND target = 'math' AND ratio = '0.30'"
+    with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
+        assert connection.execute(statement).fetchall() == [(6,)]
+    audit = nait("audit", "random/math", "--recipe", changed.path, "--home", home)
+    assert audit.code == 4
+    assert "selection/random_subset[math|0.30]" in audit.out + audit.err
