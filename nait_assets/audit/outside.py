@@ -2,8 +2,9 @@
 
 from typing import cast, get_args
 
-from nait_assets.corpora.corpus import CORPUS_PREFIXES, corpus_name, source_inputs
+from nait_assets.corpora.corpus import corpus_name, is_corpus, source_inputs
 from nait_assets.extraction.extractor import model_inputs
+from nait_assets.features import autoencoder
 from nait_assets.features.capability import feature_file_inputs
 from nait_assets.recipe import FeatureName, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
@@ -26,10 +27,12 @@ def outside_inputs(
         RecipeError: A source, the model or a feature file cannot be found or reached.
     """
     room, name = asset.split("/")
-    if asset in CORPUS_PREFIXES:
+    if is_corpus(asset):
         return source_inputs(recipe, corpus_name(asset, partition), warehouse.hashes)
     if asset in READING_OF:
         return READING_OF[asset].outside(recipe, model)
+    if asset == autoencoder.ASSET:
+        return autoencoder.outside(recipe, model)
     if room == "extraction":
         return model_inputs(model, recipe.model.source)
     if name in get_args(FeatureName):

@@ -55,7 +55,9 @@ def _subset_lines(snapshot: Snapshot, recipe: Recipe, method: str, target: str, 
     own = scores.filter(pl.col("sample_id") == sample_id)
     if own.is_empty():
         return [f"  {method}/{target}: no score; the model could not read it, or it came later"]
-    rank, score = own.row(0, named=True)["rank"], own.row(0, named=True)["score"]
+    rank, score, reason = own.select("rank", "score", "reason").row(0)
+    if reason is not None:
+        return [f"  {method}/{target}: no score: {reason}"]
     known = snapshot.has_table(SUBSETS.name)
     subsets = snapshot.rows(SUBSETS, method=method, target=target) if known else SUBSETS.columns.to_frame()
     chosen = []

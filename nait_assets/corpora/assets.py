@@ -10,6 +10,7 @@ from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.corpora.contamination import contaminated
 from nait_assets.corpora.corpus import Corpus, corpus_name, read_corpus, source_inputs
+from nait_assets.corpora.published import PublishedList, published_list
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
@@ -23,6 +24,7 @@ from nait_assets.tables import (
     REJECTED_ROWS,
     Table,
     content_version,
+    published_table,
 )
 
 ROOM = "corpora"
@@ -82,7 +84,48 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
             transaction.put_record(record)
         return lineage.result(record, _contamination_metadata(frame, len(pool)))
 
-    return [candidate_pool, *example_sets, *([contaminated_candidates] if recipe.has_examples else [])]
+    contamination = [contaminated_candidates] if recipe.has_examples else []
+    lists = [_published_asset(name, recipe, common) for name in recipe.published_lists]
+    return [candidate_pool, *example_sets, *contamination, *lists]
+
+
+def _published_asset(name: str, recipe: Recipe, common: dict[str, Any]) -> dg.AssetsDefinition:
+    table = published_table(name)
+
+    @dg.asset(
+        name=f"published_{name}",
+        description="Candidates that others chose. One row is one candidate on the published list, by its place there.",
+        deps=[dg.AssetKey(CANDIDATE_POOL.asset.split("/"))],
+        code_version=f"{ALGORITHM}:{fingerprint(recipe.published[name])}",
+        **common,
+    )
+    def published(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        corpus = corpus_name(table.asset, None)
+        inputs = source_inputs(recipe, corpus, warehouse.hashes)
+        with warehouse.tables.reading() as snapshot:
+            pool = snapshot.read(CANDIDATE_POOL)
+        found = published_list(recipe, name, pool)
+        record = lineage.record_of(context, content_version(found.rows, table.key), {**inputs, **snapshot.inputs})
+        with warehouse.tables.writing() as transaction:
+            transaction.replace(table, found.rows)
+            transaction.replace(REJECTED_ROWS, found.rejected, corpus=corpus)
+            transaction.replace(CORPUS_COUNTS, found.counts, corpus=corpus)
+            transaction.put_record(record)
+        return lineage.result(record, {"dagster/table_name": table.name, **_published_metadata(found, len(pool))})
+
+    return published
+
+
+def _published_metadata(found: PublishedList, n_candidates: int) -> dict[str, object]:
+    return {
+        "dagster/row_count": len(found.rows),
+        "n_rows_read": int(found.counts["n_rows"][0]),
+        "n_not_in_pool": found.n_not_in_pool,
+        "n_rejected": len(found.rejected) - found.n_not_in_pool,
+        "n_duplicates": int(found.counts["n_duplicates"][0]),
+        "share_of_pool": len(found.rows) / n_candidates,
+        "dagster/column_schema": lineage.column_schema(found.rows),
+    }
 
 
 def _example_corpora(recipe: Recipe) -> dict[str, tuple[Table, str]]:

@@ -10,20 +10,41 @@ from nait_assets.corpora.corpus import corpus_name
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, EVALUATION_SET, IN_DOMAIN_SET, REJECTED_ROWS, Table
+from nait_assets.resources.warehouse import Snapshot
+from nait_assets.tables import (
+    CANDIDATE_POOL,
+    CORPUS_COUNTS,
+    EVALUATION_SET,
+    IN_DOMAIN_SET,
+    REJECTED_ROWS,
+    Table,
+    published_table,
+)
 
 CLAIMS = [
     Claim("ids_are_their_own", "Every sample_id is the hash of its row's messages, and stands once."),
     Claim("rows_are_accounted_for", "Rows read = examples + rejected + duplicates + left out by `limit` and `skip`."),
 ]
+PUBLISHED_CLAIMS = [
+    Claim("rows_are_candidates", "Every row is a candidate, and stands once."),
+    CLAIMS[1],
+]
 
 
 def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
-    """Checks of the pool, the in-domain sets and the held-out sets."""
+    """Checks of the pool, the in-domain sets, the held-out sets and the published lists."""
     tables: list[tuple[Table, dg.PartitionsDefinition | None]] = [(CANDIDATE_POOL, None)]
     tables += [(IN_DOMAIN_SET, partitions.with_examples)] if recipe.capabilities_with_examples else []
     tables += [(EVALUATION_SET, partitions.evaluation)] if recipe.evaluation else []
-    return [_checks_of_table(*row) for row in tables]
+    lists = [_checks_of_list(published_table(name)) for name in recipe.published_lists]
+    return [*(_checks_of_table(*row) for row in tables), *lists]
+
+
+def _checks_of_list(table: Table) -> AssetChecks:
+    def judge(warehouse: Warehouse, _: str) -> Mapping[str, Verdict]:
+        return judge_published(warehouse, table)
+
+    return AssetChecks(table.asset, None, PUBLISHED_CLAIMS, judge)
 
 
 def _checks_of_table(table: Table, partitions_def: dg.PartitionsDefinition | None) -> AssetChecks:
@@ -38,22 +59,41 @@ def judge_corpus(warehouse: Warehouse, table: Table, partition: str) -> dict[str
     corpus = corpus_name(table.asset, partition)
     with warehouse.tables.reading() as snapshot:
         examples = snapshot.read_partition(table, partition)
-        rejected = snapshot.rows(REJECTED_ROWS, corpus=corpus)
-        counts = snapshot.rows(CORPUS_COUNTS, corpus=corpus).row(0, named=True)
+        accounted = _accounted(snapshot, corpus, len(examples))
     ids = examples["sample_id"].to_list()
     wrong = [
         name for name, messages in zip(ids, examples["messages"].to_list(), strict=True) if name != sample_id(messages)
     ]
     twice = len(ids) - len(set(ids))
-    numbers = {"n_rows": counts["n_rows"], "n_examples": len(ids), "n_rejected": len(rejected)}
-    numbers |= {name: counts[name] for name in ("n_duplicates", "n_unsampled")}
-    total = sum(number for name, number in numbers.items() if name != "n_rows")
-    said = ", ".join(f"{name} {number}" for name, number in numbers.items())
     examples_of_wrong = f", such as {wrong[0]}" if wrong else ""
     return {
         "ids_are_their_own": Verdict(
             not wrong and not twice,
             f"{len(wrong)} of {len(ids)} ids are not their content's{examples_of_wrong}; {twice} stand twice",
         ),
-        "rows_are_accounted_for": Verdict(total == counts["n_rows"], said, numbers),
+        "rows_are_accounted_for": accounted,
     }
+
+
+def judge_published(warehouse: Warehouse, table: Table) -> dict[str, Verdict]:
+    """Verdicts on a published list."""
+    with warehouse.tables.reading() as snapshot:
+        ids = snapshot.read(table)["sample_id"].to_list()
+        pool = set(snapshot.read(CANDIDATE_POOL)["sample_id"].to_list())
+        accounted = _accounted(snapshot, corpus_name(table.asset, None), len(ids))
+    n_strange, n_twice = len(set(ids) - pool), len(ids) - len(set(ids))
+    said = f"{n_strange} of {len(ids)} rows are no candidate; {n_twice} stand twice"
+    return {
+        "rows_are_candidates": Verdict(n_strange == n_twice == 0, said, {"n_rows": len(ids)}),
+        "rows_are_accounted_for": accounted,
+    }
+
+
+def _accounted(snapshot: Snapshot, corpus: str, n_examples: int) -> Verdict:
+    n_rejected = len(snapshot.rows(REJECTED_ROWS, corpus=corpus))
+    counts = snapshot.rows(CORPUS_COUNTS, corpus=corpus).row(0, named=True)
+    numbers = {"n_rows": counts["n_rows"], "n_examples": n_examples, "n_rejected": n_rejected}
+    numbers |= {name: counts[name] for name in ("n_duplicates", "n_unsampled")}
+    total = sum(number for name, number in numbers.items() if name != "n_rows")
+    said = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    return Verdict(total == counts["n_rows"], said, numbers)

@@ -2,23 +2,35 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from nait_assets.corpora.conversation import RowRejected, columns_of, reader_of, sample_id
-from nait_assets.recipe import EVALUATION, POOL, Recipe, RecipeError, Source
-from nait_assets.resources.dataset_source import fingerprint_of, read_rows
+from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, Recipe, RecipeError, Source
+from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache
-from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, EXAMPLE, IN_DOMAIN_SET, REJECTED
+from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, EXAMPLE, IN_DOMAIN_SET, REJECTED, published_table
 
 CORPUS_PREFIXES = {CANDIDATE_POOL.asset: "", IN_DOMAIN_SET.asset: "", EVALUATION_SET.asset: EVALUATION}
-"""Assets that read sources, and what stands in front of their partition in the name of a corpus."""
+"""Assets that read sources, and what stands in front of their partition in the name of a corpus.
+
+Published lists read sources too: each is an asset of its own, under `PUBLISHED_ASSETS`.
+"""
+PUBLISHED_ASSETS = published_table("").asset
+
+
+def is_corpus(asset: str) -> bool:
+    """Whether an asset, by its key, reads sources."""
+    return asset in CORPUS_PREFIXES or asset.startswith(PUBLISHED_ASSETS)
 
 
 def corpus_name(asset: str, partition: str | None) -> str:
     """The name that a corpus has in `Recipe.corpus_sources` and in the column `corpus` of tables."""
+    if asset.startswith(PUBLISHED_ASSETS):
+        return PUBLISHED + asset.removeprefix(PUBLISHED_ASSETS)
     return f"{CORPUS_PREFIXES[asset]}{partition or ''}" or POOL
 
 
@@ -61,7 +73,7 @@ def source_inputs(recipe: Recipe, corpus: str, hashes: HashCache) -> dict[str, s
 
 
 def read_corpus(recipe: Recipe, corpus: str) -> Corpus:
-    """Read the candidate pool (`candidates`) or a capability's in-domain set.
+    """Read the candidate pool (`candidates`), a capability's in-domain set, or a corpus whose name has a prefix.
 
     Raises:
         RecipeError: A source cannot be read or lacks a column of its format, or too few rows are left.
@@ -99,12 +111,13 @@ class _SourceRead:
 def _read_source(source: Source, recipe: Recipe) -> _SourceRead:
     rows = list(read_rows(source, recipe))
     present = {column for row in rows for column in row.fields}
-    needed = columns_of(source.format) | ({source.topic_field} if source.topic_field else set())
+    needed = columns_of(source.format) | {*source.where} | ({source.topic_field} if source.topic_field else set())
     if present and (absent := sorted(needed - present)):
         raise RecipeError(
             f"{recipe.path}: source {source.source!r} has no column {', '.join(map(repr, absent))}, "
-            f"which its format or `topic_field` names. Its columns: {', '.join(sorted(present))}."
+            f"which its format, `topic_field` or `where` names. Its columns: {', '.join(sorted(present))}."
         )
+    rows = _where(rows, source, recipe)
     conversation = reader_of(source.format)
     examples: dict[str, dict[str, Any]] = {}
     rejected, n_duplicates = [], 0
@@ -141,6 +154,33 @@ def _read_source(source: Source, recipe: Recipe) -> _SourceRead:
     return _SourceRead(list(examples.values()), rejected, len(rows), n_duplicates)
 
 
+def _where(rows: list[SourceRow], source: Source, recipe: Recipe) -> list[SourceRow]:
+    """The rows that `where` names, and those that cannot be read, of which nobody can tell.
+
+    Values are equal as written: a CSV file holds the text `1` where Parquet holds a number.
+    """
+    wanted = {column: str(value) for column, value in source.where.items()}
+    kept = [row for row in rows if row.problem is not None or wanted.items() <= _written(row, wanted).items()]
+    if wanted and all(row.problem is not None for row in kept):
+        columns = {
+            column: sorted({_written(row, [column])[column] for row in rows if row.problem is None})
+            for column in wanted
+        }
+        there = "; ".join(
+            f"{column} is {', '.join(map(repr, values[:20]))}{' or another' if len(values) > 20 else ''}"
+            for column, values in columns.items()
+        )
+        raise RecipeError(
+            f"{recipe.path}: no row of source {source.source!r} has {wanted}, which its `where` asks for. "
+            f"In its {len(rows)} rows {there or 'is nothing'}."
+        )
+    return kept
+
+
+def _written(row: SourceRow, columns: Iterable[str]) -> dict[str, str]:
+    return {column: str(row.fields.get(column)) for column in columns}
+
+
 def _encodable(text: str) -> str:
     """Text that a table can hold: JSON can spell half a surrogate pair, UTF-8 cannot."""
     return text.encode("utf-8", errors="replace").decode()
@@ -171,6 +211,7 @@ def _require_enough(recipe: Recipe, corpus: str, n_examples: int, n_rows: int, r
     kinds = {POOL: "the candidate pool"} | {
         name: f"the in-domain set of capability {name!r}" for name in recipe.capabilities
     }
+    kinds |= {f"{PUBLISHED}{name}": f"the published list {name!r}" for name in recipe.published}
     what = kinds.get(corpus, f"the held-out set {corpus!r}")
     sources = ", ".join(source.source for source in recipe.corpus_sources(corpus))
     reasons = Counter(row["reason"] for row in rejected).most_common(3)

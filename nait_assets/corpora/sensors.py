@@ -17,7 +17,7 @@ from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, RecipeError, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Store, WarehouseError
-from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, IN_DOMAIN_SET
+from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, IN_DOMAIN_SET, published_table
 
 INTERVAL_SECONDS = 3600
 LOCK_SECONDS = 2.0
@@ -67,11 +67,12 @@ class Findings:
         return "\n".join(lines)
 
 
-def watched_corpora(partitions: Partitions) -> list[Watched]:
+def watched_corpora(recipe: Recipe, partitions: Partitions) -> list[Watched]:
     """Every corpus of a recipe."""
     keys: list[tuple[str, str | None]] = [(CANDIDATE_POOL.asset, None)]
     keys += [(IN_DOMAIN_SET.asset, name) for name in partitions.with_examples.get_partition_keys()]
     keys += [(EVALUATION_SET.asset, name) for name in partitions.evaluation.get_partition_keys()]
+    keys += [(published_table(name).asset, None) for name in recipe.published_lists]
     return [Watched(*key, corpus_name(*key)) for key in keys]
 
 
@@ -103,8 +104,10 @@ def compare(
             except RecipeError as error:
                 findings.unread[watched.name] = str(error)
                 continue
-            if now != record.inputs:
-                findings.changed[watched] = fingerprint(dict(record.inputs), now)
+            # a published list rests on the pool too, which is watched for itself
+            then = {name: version for name, version in record.inputs.items() if name not in records}
+            if now != then:
+                findings.changed[watched] = fingerprint(then, now)
     return findings
 
 
@@ -122,7 +125,7 @@ def build_sensors(
         partitions: Of the recipe.
         today: The date, which makes a change that failed be requested again the next day.
     """
-    corpora = watched_corpora(partitions)
+    corpora = watched_corpora(recipe, partitions)
     assets = sorted({watched.asset for watched in corpora})
 
     @dg.sensor(

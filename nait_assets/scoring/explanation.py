@@ -81,7 +81,7 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
     with warehouse.tables.reading() as snapshot:
         sample = find_candidate(snapshot, sample_id)
         query = """
-            SELECT method, score, rank, n_candidates FROM (
+            SELECT method, score, rank, n_candidates, reason FROM (
                 SELECT *, count(*) OVER (PARTITION BY method) AS n_candidates FROM scoring.scores WHERE target = ?
             ) WHERE sample_id = ? ORDER BY method
         """
@@ -104,7 +104,9 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
     ]
     lines += [
         f"  {method:<20} score {score:>12.5f}   rank {rank:>6,} of {n_candidates:,}"
-        for method, score, rank, n_candidates in scores
+        if reason is None
+        else f"  {method:<20} no score: {reason}"
+        for method, score, rank, n_candidates, reason in scores
         if method in recipe.methods
     ]
     if recipe.extraction.projection:

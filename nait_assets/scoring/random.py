@@ -13,10 +13,11 @@ from nait_assets.scoring.method import Method, ScoringInputs
 
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` uniform numbers."""
-    return np.stack([_uniform(inputs.sample_ids, f"{inputs.seed}:{target}") for target in inputs.features], axis=1)
+    return np.stack([uniform(inputs.sample_ids, f"{inputs.seed}:{target}") for target in inputs.features], axis=1)
 
 
-def _uniform(sample_ids: list[str], prefix: str) -> np.ndarray:
+def uniform(sample_ids: list[str], prefix: str) -> np.ndarray:
+    """`(n_samples,)` numbers in [0, 1), from the hash of the prefix and each `sample_id`."""
     digests = (hashlib.sha256(f"{prefix}:{name}".encode()).digest() for name in sample_ids)
     numbers = (int.from_bytes(digest[:6]) / 2**48 for digest in digests)
     return np.fromiter(numbers, dtype=np.float64, count=len(sample_ids))
