@@ -101,6 +101,22 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, llama: Any, tokenizer
     return folder
 
 
+@pytest.fixture(scope="session")
+def causal_folder(tmp_path_factory: pytest.TempPathFactory, llama: Any, tokenizer: Any) -> Path:
+    """The two-layer Llama under a random language-model head, as a local model folder."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("causal")
+    torch.manual_seed(1)
+    network = LlamaForCausalLM(llama.config)
+    network.model.load_state_dict(llama.state_dict())
+    torch.nn.init.normal_(network.lm_head.weight, std=0.3)  # of likelihoods that differ from token to token
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def conversation(question: str, answer: str) -> dict[str, Any]:
     """A row in the `messages` format."""
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}

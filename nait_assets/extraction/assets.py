@@ -1,6 +1,8 @@
 """Assets of the extraction."""
 
+import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any, Literal
 
 import dagster as dg
@@ -8,7 +10,7 @@ from pydantic import Field
 
 from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
-from nait_assets.extraction import activation_table
+from nait_assets.extraction import activation_table, experience, gates, gradients, judgements, less_checkpoints, outputs, ratings
 from nait_assets.extraction.activation_table import CALIBRATION
 from nait_assets.extraction.calibration import calibrate, projector_of
 from nait_assets.extraction.cost import Cost, add_cost
@@ -24,11 +26,18 @@ from nait_assets.extraction.readings import (
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.files import folder_version
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, IN_DOMAIN_SET, Table, content_version
 
 ROOM = "extraction"
-READINGS: tuple[Reading, ...] = ()
+READINGS: tuple[Reading, ...] = (
+    gates.READING,
+    judgements.READING,
+    gradients.READING,
+    *outputs.READINGS,
+    ratings.READING,
+)
 """What is found out about samples beside their activations; an asset of one that no method reads is left out."""
 
 
@@ -118,8 +127,97 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         *([calibration_statistics] if recipe.extraction.projection else []),
         candidate_activations,
         *([in_domain_activations] if recipe.capabilities_with_examples else []),
+        _less_checkpoints(recipe),
+        _pre_experienced_model(recipe),
         *(asset for reading in READINGS for asset in reading_assets(reading, recipe, partitions)),
     ]
+
+
+def _less_checkpoints(recipe: Recipe) -> dg.AssetsDefinition:
+    @dg.asset(
+        name="less_checkpoints",
+        deps=[dg.AssetKey(CANDIDATE_POOL.asset.split("/"))],
+        key_prefix=ROOM,
+        group_name=ROOM,
+        kinds={"pytorch", "huggingface"},
+        code_version=f"{less_checkpoints.ALGORITHM}:{fingerprint(less_checkpoints.settings(recipe))}",
+        automation_condition=when_inputs_change(),
+        pool="language_model",
+    )
+    def checkpoints(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, language_model: LanguageModel
+    ) -> dg.MaterializeResult:
+        """The warm-up of LESS: a LoRA adapter trained on a share of the pool, and what Adam knew at each epoch's end.
+
+        A folder of files, one folder an epoch.
+        """
+        with warehouse.tables.reading() as snapshot:
+            candidates = snapshot.read(CANDIDATE_POOL)
+        inputs = {**snapshot.inputs, **model_inputs(language_model, recipe.model.source)}
+        folder, started = warehouse.trained(less_checkpoints.ASSET), time.monotonic()
+        outcome = less_checkpoints.warm_up(candidates, recipe, language_model, folder, inputs, context.log.info)
+        record = lineage.record_of(context, folder_version(folder), inputs)
+        with warehouse.tables.writing() as transaction:
+            transaction.put_record(record)
+            add_cost(transaction, record.asset, "", replace(outcome.cost, seconds=time.monotonic() - started))
+        metadata = {
+            "dagster/uri": str(folder),
+            "n_samples": outcome.n_samples,
+            "n_refused": len(outcome.refused),
+            "n_epochs_resumed": outcome.n_resumed,
+            "loss": [round(checkpoint.state["loss"], 4) for checkpoint in outcome.checkpoints],
+            "learning_rate": [checkpoint.state["learning_rate"] for checkpoint in outcome.checkpoints],
+        }
+        return lineage.result(record, metadata)
+
+    return checkpoints
+
+
+def _pre_experienced_model(recipe: Recipe) -> dg.AssetsDefinition:
+    @dg.asset(
+        name="pre_experienced_model",
+        deps=[dg.AssetKey(CANDIDATE_POOL.asset.split("/"))],
+        key_prefix=ROOM,
+        group_name=ROOM,
+        kinds={"pytorch", "huggingface"},
+        code_version=f"{experience.ALGORITHM}:{fingerprint(experience.settings(recipe))}",
+        automation_condition=when_inputs_change(),
+        pool="language_model",
+    )
+    def pre_experienced_model(
+        context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
+    ) -> dg.MaterializeResult:
+        """The model after a brief training on a few varied candidates, which is to judge the others.
+
+        A folder of files: weights and tokenizer.
+        """
+        with warehouse.tables.reading() as snapshot:
+            pool = snapshot.read(CANDIDATE_POOL)
+        inputs = {**snapshot.inputs, **model_inputs(language_model, recipe.model.source)}
+        folder, started = warehouse.trained(outputs.PRE_EXPERIENCED_MODEL), time.monotonic()
+        found = experience.gain_experience(
+            pool,
+            language_model,
+            recipe.extraction,
+            recipe.options.ifd_pre_experienced,
+            config.options(),
+            folder,
+            context.log.info,
+        )
+        record = lineage.record_of(context, folder_version(folder), inputs)
+        with warehouse.tables.writing() as transaction:
+            transaction.put_record(record)
+            add_cost(transaction, record.asset, "", replace(found.cost, seconds=time.monotonic() - started))
+        metadata = {
+            "dagster/uri": str(folder),
+            "n_samples": len(found.sample_ids),
+            "n_clusters": found.n_clusters,
+            "n_refused": found.n_refused,
+            "loss": [round(loss, 4) for loss in found.losses],
+        }
+        return lineage.result(record, metadata)
+
+    return pre_experienced_model
 
 
 def reading_assets(reading: Reading, recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:

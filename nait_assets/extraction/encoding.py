@@ -84,9 +84,7 @@ def encode(
     samples, refused = [], []
     for identity, messages in conversations:
         try:
-            text = (
-                tokenizer.apply_chat_template(messages, tokenize=False) if template == "chat" else plain_text(messages)
-            )
+            text = render(messages, tokenizer, template)
         except Exception as error:  # noqa: BLE001  a template may raise whatever its author wrote
             refused.append((identity, f"the chat template refuses it: {error}"))
             continue
@@ -98,6 +96,13 @@ def encode(
             continue
         samples.append(EncodedSample(identity, np.asarray(ids[:max_tokens], np.int32), len(ids) > max_tokens))
     return samples, refused
+
+
+def render(messages: Sequence[dict[str, str]], tokenizer: Any, template: Literal["chat", "plain"]) -> str:
+    """A conversation as one text; raises whatever the chat template does."""
+    if template == "plain":
+        return plain_text(messages)
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
 
 
 def plain_text(messages: Sequence[dict[str, str]]) -> str:

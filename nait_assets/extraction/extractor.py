@@ -160,7 +160,7 @@ def extract(
     """
     skeleton = model.skeleton()
     site = resolve_site(skeleton, settings.site, settings.layers)
-    _require_context(skeleton.config, settings.max_tokens)
+    require_context(skeleton.config, settings.max_tokens)
     identity = extraction_identity(model, settings, ends, calibration)
     held = _held(store)
     known = held.sample_ids if held.extraction_id == identity else frozenset()
@@ -242,7 +242,12 @@ def _read(shards: Sequence[Shard], job: Job, options: RunOptions, progress: Prog
         yield manifest
 
 
-def _require_context(config: Any, max_tokens: int) -> None:
+def require_context(config: Any, max_tokens: int) -> None:
+    """Whether a model's context holds a sample.
+
+    Raises:
+        RecipeError: It does not.
+    """
     context = getattr(config, "max_position_embeddings", None)
     if context is not None and max_tokens > context:
         raise RecipeError(

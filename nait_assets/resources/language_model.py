@@ -171,6 +171,42 @@ class LanguageModel(dg.ConfigurableResource):
             name, revision = named["pretrained_model_name_or_path"], named.get("revision")
             return _load(self.identity(), name, revision, self.resolved_device(), self.resolved_dtype(), head=True)
 
+    def fresh_causal(self) -> LoadedModel:
+        """As `load_causal`, a copy of one's own, which may be trained.
+
+        Raises:
+            RecipeError: As `load_causal`.
+        """
+        with self._reading():
+            named = self._pretrained()
+            name, revision = named["pretrained_model_name_or_path"], named.get("revision")
+            load = _load.__wrapped__
+            return load(self.identity(), name, revision, self.resolved_device(), self.resolved_dtype(), head=True)
+
+    def require_head(self) -> None:
+        """Find out in about a second whether the model has a language-model head; of a hub's, loading it tells.
+
+        Raises:
+            RecipeError: It has none.
+        """
+        import torch
+        from safetensors import safe_open
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        with self._reading():
+            named = self._pretrained()
+            folder = Path(named["pretrained_model_name_or_path"])
+            files = [] if "revision" in named else sorted(folder.glob("*.safetensors"))
+            with torch.device("meta"):
+                network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(**named))
+            stored: set[str] = set()
+            for file in files:
+                with safe_open(file, framework="pt") as weights:
+                    stored |= set(weights.keys())
+            head = _head_weight(network)
+            if stored and head and not any(name.endswith(head) for name in stored):
+                raise _no_head(network, head)
+
     def _pretrained(self) -> dict[str, str]:
         """Arguments that make transformers read this model."""
         if self.source.startswith("hub:"):
@@ -282,12 +318,30 @@ def _whole(network: Any, report: dict[str, Any]) -> Any:
         RecipeError: It lacks some.
     """
     missing = sorted(report["missing_keys"])
+    if missing and missing == [_head_weight(network)]:
+        raise _no_head(network, missing[0])
     if missing:
         raise RecipeError(
             f"{type(network).__name__}: the model's files lack {len(missing)} of its weights, such as {missing[0]}. "
             "Download them again, or use a model that transformers can read."
         )
     return network
+
+
+def _head_weight(network: Any) -> str:
+    """Name of the weights of a network's language-model head; "" where it has none of its own."""
+    head = network.get_output_embeddings()
+    if head is None or head.weight is network.get_input_embeddings().weight:
+        return ""
+    return next(f"{name}.weight" for name, module in network.named_modules() if module is head)
+
+
+def _no_head(network: Any, head: str) -> RecipeError:
+    return RecipeError(
+        f"{type(network).__name__}: the model's files have no language-model head ({head}): they are of a base model, "
+        "which cannot say how likely a token is. Use the files of the whole model as the model's `source`, or leave "
+        "methods that read its outputs out of `methods`."
+    )
 
 
 @functools.lru_cache(maxsize=1)

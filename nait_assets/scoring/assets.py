@@ -31,6 +31,7 @@ from nait_assets.scoring import (
     published,
     random,
     rds_plus,
+    selectit,
 )
 from nait_assets.scoring.inputs import gathered
 from nait_assets.scoring.method import Method, Scores, ranked
@@ -58,6 +59,7 @@ METHODS: dict[str, Method] = {
         perplexity.HIGH,
         ifd.METHOD,
         ifd.PRE_EXPERIENCED,
+        selectit.METHOD,
         random.METHOD,
         balanced_random.METHOD,
     )
