@@ -36,13 +36,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from nait_assets.extraction.answers import AnsweredSample
 from nait_assets.extraction.cost import Cost
-from nait_assets.extraction.extractor import require_context
-from nait_assets.extraction.less_checkpoints import ASSET, FIRST, SECOND, WEIGHTS, Checkpoint, checkpoints_in
+from nait_assets.extraction.less_checkpoints import (
+    ASSET,
+    FIRST,
+    SECOND,
+    WEIGHTS,
+    Checkpoint,
+    answered,
+    checkpoints_in,
+)
 from nait_assets.extraction.lora import Adapter, resolve_targets
+from nait_assets.extraction.outputs import require_outputs
 from nait_assets.extraction.projection import signs
 from nait_assets.extraction.readings import Part, Reading, ReadingContext
-from nait_assets.extraction.supervision import SupervisedSample, supervise
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.tables import VECTOR
@@ -121,7 +129,7 @@ def weights_of(checkpoints: Sequence[Checkpoint]) -> list[float]:
 
 
 def features(
-    samples: Sequence[SupervisedSample],
+    samples: Sequence[AnsweredSample],
     adapter: Adapter,
     checkpoints: Sequence[Checkpoint],
     projection: RandomProjection,
@@ -165,9 +173,8 @@ def _where(checkpoint: Checkpoint) -> str:
 
 def read(context: ReadingContext, missing: pl.DataFrame) -> Iterator[Part]:
     """Vectors of the samples, some at a time."""
-    extraction, options = context.recipe.extraction, context.recipe.options.less
-    conversations = list(zip(missing["sample_id"].to_list(), missing["messages"].to_list(), strict=True))
-    samples, refused = supervise(conversations, context.model.tokenizer(), extraction.template, extraction.max_tokens)
+    options = context.recipe.options.less
+    samples, refused = answered(missing, context.recipe, context.model)
     if refused:
         yield Part(_rows([], np.zeros((0, 1), np.float32)), refused)
     checkpoints = checkpoints_in(context.warehouse.trained(ASSET))
@@ -206,11 +213,8 @@ def settings(recipe: Recipe) -> Mapping[str, Any]:
 
 def check(recipe: Recipe, model: LanguageModel) -> None:
     """Raises RecipeError where the model has no head, no module that gets an adapter, or too short a context."""
-    skeleton = model.skeleton()
-    resolve_targets(skeleton, recipe.options.less.target_modules)
-    require_context(skeleton.config, recipe.extraction.max_tokens)
-    model.require_head()
-    supervise([], model.tokenizer(), recipe.extraction.template, recipe.extraction.max_tokens)
+    require_outputs(recipe, model)
+    resolve_targets(model.skeleton(), recipe.options.less.target_modules)
 
 
 READING = Reading(

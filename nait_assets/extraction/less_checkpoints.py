@@ -4,7 +4,8 @@ Xia et al. 2024 (arXiv 2402.04333, section 3.1 and 4.1): LoRA on the attention's
 decay, gradients clipped to norm 1, a linear rise over the first 3% of the steps and a linear fall to zero. A checkpoint
 is what the gradients are taken at: the adapter's weights, Adam's first and second moments, the epoch's mean learning
 rate. As the published code trains, one sequence at a time is read, and the mean over a batch of their losses is stepped
-on. Unlike there, the share is drawn by hash, so that a row more in the pool leaves the others as they were.
+on. Unlike there, the share is drawn by hash, so that a row more in the pool leaves the others as they were, and the
+loss is over the words of the responses without the token that ends a turn (`answers`).
 
 A folder of checkpoints grows beside the final one and takes its place at the end; a run that is cut off begins again
 after the last whole epoch, and makes the same bytes. Size: 12 bytes a weight of the adapter and epoch; rank 128 has
@@ -23,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from nait_assets.extraction.answers import AnsweredSample, encode_with_answers
 from nait_assets.extraction.cost import Cost
 from nait_assets.extraction.lora import Adapter, adapted
-from nait_assets.extraction.supervision import SupervisedSample, supervise
 from nait_assets.options import LessOptions
 from nait_assets.recipe import Recipe, RecipeError, fingerprint
 from nait_assets.resources.language_model import LanguageModel, LoadedModel
@@ -123,10 +124,7 @@ def warm_up(
     """
     options = recipe.options.less
     drawn = draw(pool, options.share, options.seed)
-    conversations = list(zip(drawn["sample_id"].to_list(), drawn["messages"].to_list(), strict=True))
-    samples, refused = supervise(
-        conversations, model.tokenizer(), recipe.extraction.template, recipe.extraction.max_tokens
-    )
+    samples, refused = answered(drawn, recipe, model)
     if not samples:
         reason = f"; the first: {refused[0][1]}" if refused else ""
         raise RecipeError(
@@ -150,6 +148,17 @@ def warm_up(
     return WarmUp(checkpoints_in(folder), len(samples), refused, len(before), cost)
 
 
+def answered(
+    rows: pl.DataFrame, recipe: Recipe, model: LanguageModel
+) -> tuple[list[AnsweredSample], list[tuple[str, str]]]:
+    """Samples with response tokens to take a loss over; pairs of `sample_id` and reason of those without."""
+    conversations = zip(rows["sample_id"].to_list(), rows["messages"].to_list(), strict=True)
+    extraction = recipe.extraction
+    samples, refused = encode_with_answers(conversations, model.tokenizer(), extraction.template, extraction.max_tokens)
+    without = [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
+    return [sample for sample in samples if not sample.unanswered], [*refused, *without]
+
+
 def draw(pool: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
     """The rows whose hash is smallest, a share of the pool rounded up, in the order of their hashes."""
     order = _order(pool["sample_id"].to_list(), f"{seed}:share")
@@ -163,7 +172,7 @@ def learning_rate(step: int, n_steps: int, peak: float) -> float:
 
 
 def _train(
-    samples: Sequence[SupervisedSample],
+    samples: Sequence[AnsweredSample],
     options: LessOptions,
     model: LoadedModel,
     folder: Path,
@@ -203,7 +212,7 @@ def _train(
 
 
 def _train_epoch(
-    samples: Sequence[SupervisedSample],
+    samples: Sequence[AnsweredSample],
     options: LessOptions,
     adapter: Adapter,
     optimizer: "torch.optim.Optimizer",

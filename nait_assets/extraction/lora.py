@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nait_assets.extraction.supervision import SupervisedSample
+from nait_assets.extraction.answers import AnsweredSample
 from nait_assets.recipe import RecipeError
 from nait_assets.resources.language_model import LoadedModel
 
@@ -46,16 +46,16 @@ class Adapter:
             for name, weight in self.weights.items():
                 weight.copy_(tensors[name])
 
-    def loss(self, sample: SupervisedSample) -> "torch.Tensor":
+    def loss(self, sample: AnsweredSample) -> "torch.Tensor":
         """Mean cross entropy of the response's tokens, each predicted from all before it; a float32 scalar."""
         import torch
 
         tokens = torch.from_numpy(sample.token_ids).long().to(self.device)
-        wanted = torch.from_numpy(sample.is_response[1:]).to(self.device)
+        wanted = torch.from_numpy(sample.answers[1:]).to(self.device)
         logits = self.network(input_ids=tokens[None], use_cache=False).logits[0, :-1][wanted]
         return torch.nn.functional.cross_entropy(logits.float(), tokens[1:][wanted])
 
-    def gradient(self, sample: SupervisedSample) -> "torch.Tensor":
+    def gradient(self, sample: AnsweredSample) -> "torch.Tensor":
         """`(n_weights,)` float32: of one sample's loss, the weights one behind the other."""
         import torch
 

@@ -1,6 +1,7 @@
 """The gradient features of LESS against autograd, Adam's formula and sign matrices written out."""
 
 import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from nait_assets.extraction import gradients
+from nait_assets.extraction.answers import AnsweredSample
 from nait_assets.extraction.extractor import RunOptions
 from nait_assets.extraction.gradients import (
     READING,
@@ -21,13 +23,11 @@ from nait_assets.extraction.gradients import (
     read,
     weights_of,
 )
-from nait_assets.extraction.less_checkpoints import ASSET, FIRST, SECOND, WEIGHTS, Checkpoint, warm_up
+from nait_assets.extraction.less_checkpoints import ASSET, FIRST, SECOND, WEIGHTS, Checkpoint, answered, warm_up
 from nait_assets.extraction.lora import Adapter
 from nait_assets.extraction.readings import ReadingContext
-from nait_assets.extraction.supervision import SupervisedSample, supervise
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets_tests.causal import save_causal
 from nait_assets_tests.conftest import conversation
 
 OPTIONS: dict[str, Any] = {
@@ -39,12 +39,6 @@ OPTIONS: dict[str, Any] = {
     "batch_size": 3,
     "dimensions": 512,
 }
-
-
-@pytest.fixture(scope="module")
-def causal_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
-    """The two-layer Llama with a head."""
-    return save_causal(tmp_path_factory.mktemp("causal"), tokenizer)
 
 
 @pytest.fixture
@@ -85,9 +79,8 @@ def checkpoints_of(context: ReadingContext) -> list[Checkpoint]:
     return gradients.checkpoints_in(context.warehouse.trained(ASSET))
 
 
-def samples_of(context: ReadingContext, rows: pl.DataFrame) -> list[SupervisedSample]:
-    conversations = list(zip(rows["sample_id"].to_list(), rows["messages"].to_list(), strict=True))
-    return supervise(conversations, context.model.tokenizer(), "chat", 64)[0]
+def samples_of(context: ReadingContext, rows: pl.DataFrame) -> list[AnsweredSample]:
+    return answered(rows, context.recipe, context.model)[0]
 
 
 def adapter_of(context: ReadingContext) -> Adapter:
@@ -108,7 +101,7 @@ def whole_network(source: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(source).double().eval().requires_grad_(False)
 
 
-def literal_gradient(context: ReadingContext, checkpoint: Checkpoint, sample: SupervisedSample) -> torch.Tensor:
+def literal_gradient(context: ReadingContext, checkpoint: Checkpoint, sample: AnsweredSample) -> torch.Tensor:
     """`(n_weights,)` float64: a forward pass with merged matrices W + (alpha / rank) B A, and autograd over A and B."""
     network = whole_network(context.model.source)
     found = checkpoint.tensors(WEIGHTS)
@@ -121,9 +114,7 @@ def literal_gradient(context: ReadingContext, checkpoint: Checkpoint, sample: Su
             merged[f"{module}.weight"] = network.get_submodule(module).weight + 4 / 2 * up @ down
     ids = torch.tensor(sample.token_ids.astype(np.int64))
     logits = torch.func.functional_call(network, merged, (ids[None],)).logits[0]
-    losses = [
-        -logits[place - 1].log_softmax(0)[ids[place]] for place in range(1, len(ids)) if sample.is_response[place]
-    ]
+    losses = [-logits[place - 1].log_softmax(0)[ids[place]] for place in range(1, len(ids)) if sample.answers[place]]
     loss = sum(losses) / len(losses)
     order = list(adapter_of(context).weights)
     return torch.cat([one.reshape(-1) for one in torch.autograd.grad(loss, [tensors[name] for name in order])])
@@ -259,15 +250,13 @@ def test_sample_without_a_usable_gradient_has_a_reason(context: ReadingContext) 
     """Neither a question alone nor NaN becomes a vector, and the others of the group are read."""
     question = pl.DataFrame([{"sample_id": "q", "messages": [{"role": "user", "content": "two?"}]}])
     parts = list(read(context, pl.concat([pool()[:2], question])))
-    assert [reason for part in parts for reason in part.rejected] == [
-        ("q", "no response tokens among its first 64 tokens")
-    ]
+    assert [reason for part in parts for reason in part.rejected] == [("q", "its response is empty")]
     assert [name for part in parts for name in part.rows["sample_id"]] == ["s0", "s1"]
     adapter, samples = adapter_of(context), samples_of(context, pool()[:2])
     gradient = Adapter.gradient
 
     class Broken(Adapter):
-        def gradient(self, sample: SupervisedSample) -> torch.Tensor:
+        def gradient(self, sample: AnsweredSample) -> torch.Tensor:
             return gradient(self, sample) * (torch.nan if sample.sample_id == "s0" else 1)
 
     broken = Broken(adapter.network, adapter.weights, adapter.device)
@@ -294,7 +283,7 @@ def test_what_changes_the_vectors_changes_their_version(recipe_of: Callable[...,
 
 
 def test_model_is_checked_before_anything_is_made(
-    recipe_of: Callable[..., Recipe], tmp_path: Path, model_folder: Path, tokenizer: Any
+    recipe_of: Callable[..., Recipe], tmp_path: Path, model_folder: Path, causal_folder: Path
 ) -> None:
     """A day of warm-up should not end in a message that a second could give."""
 
@@ -307,7 +296,7 @@ def test_model_is_checked_before_anything_is_made(
     assert "no linear module query; looked for query, v_proj" in problem(recipe_of(target_modules=["query", "v_proj"]))
     assert "more than the model's context of 512" in problem(recipe_of(max_tokens=513))
     assert "no language-model head" in problem(recipe_of(model=model_folder))
-    bare = save_causal(tmp_path / "bare", tokenizer)
+    bare = Path(shutil.copytree(causal_folder, tmp_path / "bare"))
     (bare / "chat_template.jinja").unlink()
     assert "no chat template" in problem(recipe_of(model=bare))
 

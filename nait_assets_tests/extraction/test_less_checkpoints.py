@@ -1,5 +1,6 @@
 """The warm-up of LESS: a real adapter on a real two-layer network, trained, cut off and taken up again."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,12 @@ from safetensors.torch import load_file, save_file
 from nait_assets.extraction import less_checkpoints
 from nait_assets.extraction.less_checkpoints import FIRST, SECOND, WEIGHTS, draw, learning_rate, warm_up
 from nait_assets.extraction.lora import adapted, resolve_targets
-from nait_assets.extraction.supervision import supervise
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import folder_version
-from nait_assets_tests.causal import save_causal
 from nait_assets_tests.conftest import conversation
 
 OPTIONS = {"share": 0.5, "epochs": 3, "rank": 2, "alpha": 4, "learning_rate": 0.05, "batch_size": 3, "dimensions": 64}
-
-
-@pytest.fixture(scope="module")
-def causal_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
-    """The two-layer Llama with a head."""
-    return save_causal(tmp_path_factory.mktemp("causal"), tokenizer)
 
 
 @pytest.fixture
@@ -116,9 +109,7 @@ def test_checkpoint_holds_what_adam_knew(recipe_of: Callable[..., Recipe], tmp_p
     model = LanguageModel.of(recipe, tmp_path / "home")
     adapter = adapted(model.load_causal(), 2, 4, 0.0, ("q_proj", "k_proj", "v_proj", "o_proj"), 0)
     rows = pool(7)
-    samples, _ = supervise(
-        list(zip(rows["sample_id"].to_list(), rows["messages"].to_list(), strict=True)), model.tokenizer(), "chat", 64
-    )
+    samples, _ = less_checkpoints.answered(rows, recipe, model)
     samples = [next(one for one in samples if one.sample_id == name) for name in draw(rows, 1.0, 0)["sample_id"]]
     order = less_checkpoints._order([sample.sample_id for sample in samples], "0:epoch:1")
     theta = {name: weight.detach().double() for name, weight in adapter.weights.items()}
@@ -203,15 +194,15 @@ def test_every_epoch_has_a_learning_rate(n_steps: int) -> None:
 def test_share_without_a_response_is_refused(recipe_of: Callable[..., Recipe], tmp_path: Path) -> None:
     """There is nothing to train on, and the reason is the first sample's."""
     rows = pl.DataFrame([{"sample_id": "a", "messages": [{"role": "user", "content": "two?"}]}])
-    with pytest.raises(RecipeError, match=r"options.less.share: 0.5 of 1 candidates are 1, .* no response tokens"):
+    with pytest.raises(RecipeError, match=r"options.less.share: 0.5 of 1 candidates are 1, .* its response is empty"):
         train(recipe_of(), tmp_path / "home" / "checkpoints", rows)
 
 
 def test_loss_that_is_not_finite_names_the_sample(
-    recipe_of: Callable[..., Recipe], tmp_path: Path, tokenizer: Any
+    recipe_of: Callable[..., Recipe], tmp_path: Path, causal_folder: Path
 ) -> None:
     """NaN would spread into every checkpoint after it."""
-    folder = save_causal(tmp_path / "broken", tokenizer)
+    folder = Path(shutil.copytree(causal_folder, tmp_path / "broken"))
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"][:] = torch.inf
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
