@@ -1,7 +1,7 @@
 """Where activations are read: the modules of a network, found by name, for each kind of site.
 
 `mlp` is the input of the down-projection, act(gate) * up, the neurons of the field; `residual` is the decoder layer's
-output.
+output; `gate` is act(gate) alone, of a gated MLP.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 LAYER_LISTS = ("layers", "h", "model.layers", "transformer.h", "decoder.layers", "gpt_neox.layers")
+GATE_PROJECTIONS = ("mlp.gate_proj", "mlp.gate_up_proj")
+GATE_FUNCTIONS = ("mlp.act_fn", "mlp.activation_fn")
 DOWN_PROJECTIONS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2")
+
+
+FAMILIES = "Llama, Mistral, Qwen, Gemma, Phi, GPT-NeoX and GPT-2"
+GATED_FAMILIES = "Llama, Mistral, Qwen, Gemma and Phi-3"
+SiteKind = Literal["mlp", "residual", "gate"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +30,13 @@ class Site:
     """A place in every layer asked for.
 
     Attributes:
-        kind: `mlp` or `residual`.
-        modules: By layer: the down-projection, whose input is read, or the decoder layer, whose output is read.
-        width: Neurons (`mlp`) or residual dimensions of a layer.
+        kind: `mlp`, `residual` or `gate`.
+        modules: By layer: the down-projection, whose input is read, or the decoder layer or the gate's activation
+            function, whose output is read.
+        width: Neurons (`mlp`, `gate`) or residual dimensions of a layer.
     """
 
-    kind: Literal["mlp", "residual"]
+    kind: SiteKind
     modules: "dict[int, nn.Module]"
     width: int
 
@@ -38,7 +46,7 @@ class Site:
         return tuple(self.modules)
 
 
-def resolve_site(network: Any, kind: Literal["mlp", "residual"], layers: Literal["all"] | Sequence[int]) -> Site:
+def resolve_site(network: Any, kind: SiteKind, layers: Literal["all"] | Sequence[int]) -> Site:
     """The modules to read in a base model (Llama, Mistral, Qwen, Gemma, Phi, GPT-NeoX, GPT-2 and relatives).
 
     Raises:
@@ -66,7 +74,21 @@ def resolve_site(network: Any, kind: Literal["mlp", "residual"], layers: Literal
             f"{type(network).__name__}: layers {list(wanted)} have different numbers of neurons "
             f"{sorted(widths)}; name layers of one width."
         )
+    if kind == "gate":
+        modules = {layer: _gate(network, layer, stack[layer]) for layer in wanted}
     return Site(kind, modules, widths.pop())
+
+
+def _gate(network: Any, layer: int, block: Any) -> Any:
+    """The module that computes act(gate): it is told from another MLP's activation by the gate's own projection."""
+    from torch import nn
+
+    gated = any(_at(block, name) is not None for name in GATE_PROJECTIONS)
+    found = next((module for name in GATE_FUNCTIONS if isinstance(module := _at(block, name), nn.Module)), None)
+    if not gated or found is None:
+        what = f"the gate projection and its activation in layer {layer} ({type(block).__name__})"
+        raise _unknown_architecture(network, what, (*GATE_PROJECTIONS, *GATE_FUNCTIONS), GATED_FAMILIES)
+    return found
 
 
 def _down_projection(network: Any, layer: int, block: Any) -> Any:
@@ -86,9 +108,9 @@ def _input_width(projection: Any) -> int:
     return int(projection.in_features if hasattr(projection, "in_features") else projection.weight.shape[0])
 
 
-def _unknown_architecture(network: Any, what: str, names: tuple[str, ...]) -> RecipeError:
+def _unknown_architecture(network: Any, what: str, names: tuple[str, ...], families: str = FAMILIES) -> RecipeError:
     children = ", ".join(name for name, _ in network.named_children())
     return RecipeError(
         f"unknown architecture {type(network).__name__}: {what} was looked for as {', '.join(names)}; "
-        f"its modules are {children}. Models of the Llama, Mistral, Qwen, Gemma, Phi, GPT-NeoX and GPT-2 families work."
+        f"its modules are {children}. Models of the {families} families work."
     )
