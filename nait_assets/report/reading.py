@@ -45,7 +45,7 @@ class Reading:
         recipe: Whose page it is.
         pool: The candidates.
         counts: Rows of each corpus, by what became of them: columns `corpus`, `what`, `n_rows`.
-        scores: By method and target.
+        scores: By method and target, of the candidates that have one.
         subsets: Chosen sample ids, best first, by method, target and ratio.
         samples: Candidates that the model read, with `n_tokens` and `truncated`; None where no method needs the model.
         centroids: By capability, rows of `standardized_centroids`; empty without that method.
@@ -108,7 +108,7 @@ def read(recipe: Recipe, warehouse: Warehouse) -> Reading:
             tables.read(CANDIDATE_POOL),
             _counts(tables),
             {
-                (method, target): tables.read(scores_table(method), target=target)
+                (method, target): tables.read(scores_table(method), target=target).drop_nulls("score")
                 for method in recipe.methods
                 for target in recipe.targets
             },

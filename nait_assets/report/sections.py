@@ -116,7 +116,8 @@ def _scores(reading: Reading, drawn: Charts) -> Section:
                 for ratio in recipe.ratios
                 if (chosen := reading.subsets[method, target, ratio])
             }
-            figures.append(drawn.figure(target, charts.score_histogram(scores["score"], thresholds)))
+            if len(scores):
+                figures.append(drawn.figure(target, charts.score_histogram(scores["score"], thresholds)))
         section.groups.append({"title": method, "figures": figures})
     return section
 
