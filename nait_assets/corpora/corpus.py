@@ -161,18 +161,16 @@ def _where(rows: list[SourceRow], source: Source, recipe: Recipe) -> list[Source
     """
     wanted = {column: str(value) for column, value in source.where.items()}
     kept = [row for row in rows if row.problem is not None or wanted.items() <= _written(row, wanted).items()]
-    if wanted and all(row.problem is not None for row in kept):
-        columns = {
-            column: sorted({_written(row, [column])[column] for row in rows if row.problem is None})
-            for column in wanted
-        }
+    readable = [row for row in rows if row.problem is None]
+    if wanted and readable and all(row.problem is not None for row in kept):
+        columns = {column: sorted({_written(row, [column])[column] for row in readable}) for column in wanted}
         there = "; ".join(
             f"{column} is {', '.join(map(repr, values[:20]))}{' or another' if len(values) > 20 else ''}"
             for column, values in columns.items()
         )
         raise RecipeError(
             f"{recipe.path}: no row of source {source.source!r} has {wanted}, which its `where` asks for. "
-            f"In its {len(rows)} rows {there or 'is nothing'}."
+            f"In its {len(rows)} rows {there}."
         )
     return kept
 
