@@ -83,9 +83,7 @@ def test_tokens_are_those_that_encode_gives(tokenizer: Any) -> None:
 
 def test_a_token_across_the_edge_of_the_response_is_of_the_response(tokenizer: Any) -> None:
     """A tokenizer may join the heading's last space with the first word: the word must not be lost."""
-    own = with_template(
-        tokenizer, "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    )
+    own = with_template(tokenizer, "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}")
 
     sample = answered(turns("add", "the sum"), own)
 
