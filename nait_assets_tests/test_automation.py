@@ -172,6 +172,16 @@ def test_new_examples_request_their_column_and_the_comprehensive_target(automati
     assert automation.settle() == {CONTAMINATED, READ_MATH, REPORT} | features("math") | column
 
 
+@pytest.mark.parametrize("strategy", ["round_robin_targets", "union"])
+def test_a_choice_among_targets_is_requested_with_any_of_them(automate: Automate, strategy: str) -> None:
+    """`all` looks at every capability's ranks, which its own scores hold, and a capability at its own alone."""
+    automation = automate(selection={"strategy": strategy})
+    automation.make(MATH)
+    column = scores("math", "all") | subsets("math", "all")
+    made = {name for name in automation.settle() if not name.startswith("report/")}
+    assert made == {CONTAMINATED, READ_MATH} | features("math") | column
+
+
 def test_a_change_stops_where_it_has_no_effect(automation: Automation) -> None:
     """Features that come out the same spare every score and subset that rests on them; the report shows examples."""
     automation.unchanged |= features("math")
@@ -192,6 +202,13 @@ def test_a_changed_pool_requests_all_but_the_directions(automation: Automation) 
     ("before", "after", "requested"),
     [
         pytest.param({}, {"ratios": [0.3, 0.5]}, subsets(*EVERY_TARGET, ratio="0.50"), id="ratio added"),
+        pytest.param({}, {"selection": {"strategy": "median"}}, subsets(*EVERY_TARGET), id="strategy changed"),
+        pytest.param(
+            {},
+            {"selection": {"by_method": {"nait": {"strategy": "union"}}}},
+            subsets(*EVERY_TARGET, methods=["nait"]),
+            id="strategy of a method changed",
+        ),
         pytest.param({}, {"model": {"source": "another"}}, READ | EVERY_FEATURE | EVERY_SUBSET, id="model changed"),
         pytest.param({}, {"extraction": {"layers": [0]}}, READ | EVERY_FEATURE | EVERY_SUBSET, id="layers changed"),
         pytest.param(

@@ -52,7 +52,7 @@ class Table {
     this.ratio = Number(element("filter-ratio").value);
     const words = element("filter-text").value.toLowerCase().split(/\s+/).filter(Boolean);
     const fits = this.candidates.map((_, number) => words.every((word) => this.words[number].includes(word)));
-    const ofRatio = this.choices.filter(([place, , rank]) => rank <= this.sizes[place][this.ratio]);
+    const ofRatio = this.choices.filter(([, , , , ratios]) => ratios & (1 << this.ratio));
     this.nTargets = new Map();
     for (const [, number] of ofRatio) this.nTargets.set(number, (this.nTargets.get(number) || 0) + 1);
     this.found = ofRatio.filter(([place, number]) => fits[number] && (target === "" || place === Number(target)));

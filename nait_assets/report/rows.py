@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
+
 from nait_assets.report.neurons import Neuron
 from nait_assets.report.reading import Reading
 
@@ -44,11 +46,12 @@ def table_rows(
         most_bytes: That the candidates may take as JSON.
     """
     recipe, method = reading.recipe, reading.recommended
-    subsets = [reading.subsets[method, target, recipe.ratios[-1]] for target in recipe.targets]
+    of_targets = [_ratios_of_rows(reading, method, target) for target in recipe.targets]
+    ranked = [_scores_of_rows(reading, method, target) for target in recipe.targets]
     best: dict[str, int] = {}
-    for rows in subsets:
-        for rank, name in enumerate(rows, 1):
-            best[name] = min(rank, best.get(name, rank))
+    for rows, scores in zip(of_targets, ranked, strict=True):
+        for name in rows:
+            best[name] = min(scores[name][0], best.get(name, scores[name][0]))
     sources: dict[str, int] = {}
     examples = {row["sample_id"]: row for row in reading.pool.iter_rows(named=True) if row["sample_id"] in best}
     kept: dict[str, int] = {}
@@ -61,25 +64,40 @@ def table_rows(
         kept[name] = len(candidates)
         candidates.append(candidate)
     choices, notes = [], {}
-    for place, (target, rows) in enumerate(zip(recipe.targets, subsets, strict=True)):
-        scores = dict(reading.scores[method, target].select("sample_id", "score").iter_rows())
-        for rank, name in enumerate(rows, 1):
+    for place, (target, rows, scores) in enumerate(zip(recipe.targets, of_targets, ranked, strict=True)):
+        for name in sorted(rows, key=lambda name: scores[name][0]):
             if name in kept:
-                choices.append([place, kept[name], rank, float(f"{scores[name]:.5g}")])
+                rank, score = scores[name]
+                choices.append([place, kept[name], rank, float(f"{score:.5g}"), rows[name]])
                 if (target, name) in neurons:
                     notes[f"{place}:{kept[name]}"] = neurons[target, name]
     data = {
         "targets": recipe.targets,
         "ratios": recipe.ratios,
-        "sizes": [
-            [len(reading.subsets[method, target, ratio]) for ratio in recipe.ratios] for target in recipe.targets
-        ],
         "sources": list(sources),
         "candidates": candidates,
         "choices": choices,
         "neurons": notes,
     }
     return Rows(data, len(best), len(kept))
+
+
+def _ratios_of_rows(reading: Reading, method: str, target: str) -> dict[str, int]:
+    """Of every row that was chosen at some ratio, the ratios: bit 0 is the first one.
+
+    By some strategies a smaller subset is not the beginning of a larger one.
+    """
+    found: dict[str, int] = {}
+    for bit, ratio in enumerate(reading.recipe.ratios):
+        for name in reading.subsets[method, target, ratio]:
+            found[name] = found.get(name, 0) | 1 << bit
+    return found
+
+
+def _scores_of_rows(reading: Reading, method: str, target: str) -> dict[str, tuple[int, float]]:
+    """Rank and score by `sample_id`, of the candidates that have some."""
+    scored = reading.scores[method, target].filter(pl.col("rank").is_not_null())
+    return {name: (rank, score) for name, rank, score in scored.select("sample_id", "rank", "score").iter_rows()}
 
 
 def _candidate(row: Mapping[str, Any], sources: dict[str, int]) -> list[Any]:

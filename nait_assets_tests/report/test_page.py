@@ -93,14 +93,25 @@ def test_the_table_holds_each_choice_with_its_rank_and_score(tmp_path: Path) -> 
     data = table_rows(reading, {}).data
     shown = {
         (data["targets"][place], data["candidates"][number][0]): (rank, score)
-        for place, number, rank, score in data["choices"]
+        for place, number, rank, score, _ in data["choices"]
     }
     for target in recipe.targets:
         scores = reading.scores["nait_standardized", target]
         best = {(target, row[0]): (row[2], float(f"{row[1]:.5g}")) for row in
                 scores.sort("rank").head(3).select("sample_id", "score", "rank").iter_rows()}  # fmt: skip
         assert {key: value for key, value in shown.items() if key[0] == target} == best
-    assert data["sizes"] == [[1, 3]] * 3
+    assert {rank: ratios for _, _, rank, _, ratios in data["choices"]} == {1: 0b11, 2: 0b10, 3: 0b10}
+
+
+def test_the_table_knows_each_ratio_s_rows_where_they_are_no_beginning_of_the_larger_ones(tmp_path: Path) -> None:
+    """By facility location the row of 0.10 need not be among those of 0.30, and none of them the best by score."""
+    recipe = small_recipe(tmp_path)
+    reading = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
+    order = reading.scores["nait_standardized", "math"].sort("rank")["sample_id"].to_list()
+    subsets = {("nait_standardized", "math", "0.10"): [order[4]], ("nait_standardized", "math", "0.30"): order[1:4]}
+    data = table_rows(replace(reading, subsets={**reading.subsets, **subsets}), {}).data
+    place = data["targets"].index("math")
+    assert {choice[2]: choice[4] for choice in data["choices"] if choice[0] == place} == {2: 2, 3: 2, 4: 2, 5: 1}
 
 
 def test_a_table_without_room_keeps_the_best_ranks_and_says_what_it_cut(tmp_path: Path) -> None:
@@ -112,8 +123,8 @@ def test_a_table_without_room_keeps_the_best_ranks_and_says_what_it_cut(tmp_path
     cut = table_rows(reading, {}, most_bytes=size)
     assert (whole.n_kept, cut.n_kept, cut.n_chosen) == (whole.n_chosen, 2, whole.n_chosen)
     assert cut.data["candidates"] == whole.data["candidates"][:2]
-    assert {rank for _, number, rank, _ in whole.data["choices"] if number < 2} >= {1}
-    assert {number for _, number, _, _ in cut.data["choices"]} == {0, 1}
+    assert {rank for _, number, rank, *_ in whole.data["choices"] if number < 2} >= {1}
+    assert {number for _, number, *_ in cut.data["choices"]} == {0, 1}
 
 
 def test_neurons_are_those_of_the_explanation_and_only_of_the_recommended_method(tmp_path: Path) -> None:
