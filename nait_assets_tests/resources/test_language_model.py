@@ -301,6 +301,87 @@ def test_weights_that_a_file_lacks_are_not_made_up(
         make_model(folder).load()
 
 
+# The head
+
+
+@pytest.fixture
+def whole_folder(tmp_path: Path, causal_folder: Path) -> Path:
+    """A copy of the model with its head that a test may change."""
+    return Path(shutil.copytree(causal_folder, tmp_path / "own_whole"))
+
+
+def test_logits_are_the_heads_of_the_last_hidden_state(
+    make_model: Callable[..., LanguageModel], whole_folder: Path, llama: Any
+) -> None:
+    """Losses rest on them: by loops over the vocabulary, from the weights in the file."""
+    from safetensors.torch import load_file
+
+    ids = torch.tensor([[1, 50, 60, 70]])
+    head = load_file(whole_folder / "model.safetensors")["lm_head.weight"].double()
+    with torch.no_grad():
+        hidden = copy.deepcopy(llama).double()(input_ids=ids)[0][0]
+    wanted = [[float((row * state).sum()) for row in head] for state in hidden]
+
+    loaded = make_model(whole_folder, device="cpu").load_causal()
+
+    assert not loaded.network.training
+    assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
+    torch.testing.assert_close(loaded.network(input_ids=ids).logits[0], torch.tensor(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_model_with_a_head_is_loaded_once_and_one_of_ones_own_each_time(
+    make_model: Callable[..., LanguageModel], whole_folder: Path
+) -> None:
+    """What is trained must not be what the others read."""
+    model = make_model(whole_folder)
+
+    assert model.load_causal() is model.load_causal()
+    assert model.fresh_causal().network is not model.load_causal().network
+
+
+@pytest.mark.parametrize("action", ["require_head", "load_causal", "fresh_causal"])
+def test_base_model_without_a_head_is_refused_in_one_error(
+    make_model: Callable[..., LanguageModel], folder: Path, action: str
+) -> None:
+    """Transformers makes a head up at random: every loss would be noise."""
+    with pytest.raises(RecipeError) as raised:
+        getattr(make_model(folder), action)()
+
+    for part in (
+        "LlamaForCausalLM: the model's files have no language-model head (lm_head.weight)",
+        "Use the files of the whole model as the model's `source`",
+        "leave methods that read its outputs out of `methods`",
+    ):
+        assert part in str(raised.value)
+
+
+def test_head_that_is_tied_to_the_embeddings_needs_no_weights(
+    make_model: Callable[..., LanguageModel], folder: Path, llama: Any
+) -> None:
+    """SmolLM2's is: the file of the base model is that of the whole one."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    model = make_model(folder)
+
+    model.require_head()
+
+    torch.testing.assert_close(model.load_causal().network.lm_head.weight.data, llama.embed_tokens.weight.data)
+
+
+def test_head_is_looked_for_without_reading_weights(
+    make_model: Callable[..., LanguageModel], whole_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked before anything else is done, also of a model of many gigabytes."""
+
+    def read(*_arguments: Any, **_named: Any) -> None:
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", read)
+    monkeypatch.setattr("safetensors.torch.load_file", read)
+
+    make_model(whole_folder).require_head()
+
+
 # GGUF
 
 
@@ -366,6 +447,19 @@ def test_gguf_weights_and_tokenizer_come_back_as_they_were_written(
     assert read.apply_chat_template(messages, tokenize=False) == tokenizer.apply_chat_template(messages, tokenize=False)
     assert read("two dogs</s>", add_special_tokens=False) == tokenizer("two dogs</s>", add_special_tokens=False)
     assert read.bos_token_id == tokenizer.bos_token_id
+
+
+def test_logits_of_a_gguf_file_are_those_of_its_embeddings(
+    make_model: Callable[..., LanguageModel], gguf_folder: Path, llama: Any
+) -> None:
+    """A GGUF file without an output matrix has its head tied to the embeddings; the conversion keeps the head."""
+    loaded = make_model(gguf_folder, device="cpu").load_causal()
+    ids = torch.tensor([[1, 50, 60, 70]])
+
+    with torch.no_grad():
+        wanted = llama(input_ids=ids)[0] @ llama.embed_tokens.weight.T
+    torch.testing.assert_close(loaded.network(input_ids=ids).logits, wanted)
+    make_model(gguf_folder).require_head()
 
 
 def test_gguf_is_converted_once(make_model: Callable[..., LanguageModel], gguf_folder: Path, tmp_path: Path) -> None:
