@@ -1,0 +1,235 @@
+"""A language model behind an OpenAI-compatible API: one question, one answer, tried again where that can help.
+
+Belongs here: the key, the calls, the waiting between them, and which failures are whose. Does not belong here: what is
+asked and what an answer means. The key is read from the environment for each run, and is in no text that leaves here.
+"""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from nait_assets.options import AlpagasusOptions
+from nait_assets.recipe import RecipeError
+
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+LONGEST_WAIT_SECONDS = 600.0
+"""That an endpoint may ask for; with more, the run ends, and goes on when somebody starts it again."""
+EXCERPT = 300
+"""Characters of an endpoint's message that are shown."""
+ADVICE = {
+    401: "the key is refused; look at {variable}",
+    402: "the endpoint wants to be paid first",
+    403: "the key may not use this model; look at {variable}",
+    404: "no such model or address; look at `model` and `endpoint`, which often ends in /v1",
+}
+
+
+class EndpointClosed(RuntimeError):
+    """No sample can be judged at the endpoint as things are; the message says why."""
+
+
+class CallFailed(RuntimeError):
+    """The endpoint did not answer a question, however often it was asked: it is busy, broken or slow."""
+
+
+class QuestionRefused(RuntimeError):
+    """The endpoint refuses this question, and would again."""
+
+
+class NoPermit(RuntimeError):
+    """The run stops, or has spent what it may."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        text: Of the answer; "" where there is none.
+        model: That answered, as the endpoint names it.
+        finish: Why it ended, as the endpoint says.
+        n_prompt_tokens: Of the question; None where the endpoint does not say.
+        n_answer_tokens: Of the answer; None where the endpoint does not say.
+    """
+
+    text: str
+    model: str
+    finish: str
+    n_prompt_tokens: int | None
+    n_answer_tokens: int | None
+
+
+def host_of(endpoint: str) -> str:
+    """The host of a base URL, without port and path: who answers, wherever it listens."""
+    return urlsplit(endpoint).hostname or endpoint
+
+
+def key_of(options: AlpagasusOptions) -> str | None:
+    """The key from the environment; None where the endpoint needs none.
+
+    Raises:
+        RecipeError: The variable is not set, or holds what no key can be.
+    """
+    name = options.api_key_variable
+    if name is None:
+        return None
+    key = os.environ.get(name, "").strip()
+    where = f"options.alpagasus.api_key_variable: the environment variable {name}"
+    if not key:
+        raise RecipeError(
+            f"{where} is not set. Run with {name}=... in front, name another variable, or use "
+            "`api_key_variable: null` if the endpoint needs no key."
+        )
+    if not key.isascii() or any(character.isspace() or not character.isprintable() for character in key):
+        raise RecipeError(f"{where} holds white space or letters that no key has. Set it to the key alone.")
+    return key
+
+
+@dataclass
+class ChatEndpoint:
+    """An endpoint that several threads ask.
+
+    Attributes:
+        options: Of the recipe.
+        key: The secret, or None.
+        permit: Asked before every call; where it says no, there is none.
+        stopped: Set when the run ends: whoever waits, stops waiting.
+    """
+
+    options: AlpagasusOptions
+    key: str | None = field(repr=False)
+    permit: Callable[[], bool]
+    stopped: threading.Event = field(default_factory=threading.Event)
+    _not_before: float = 0.0
+
+    def __post_init__(self) -> None:
+        import openai
+
+        self._client = openai.OpenAI(
+            base_url=self.options.endpoint,
+            api_key=self.key or "none",
+            timeout=self.options.timeout_seconds,
+            max_retries=0,  # the client's own would not be counted
+        )
+
+    def ask(self, messages: Sequence[dict[str, str]]) -> Answer:
+        """The answer to a conversation.
+
+        Raises:
+            EndpointClosed: Nothing can be asked: the key, the model or the address is wrong, or nobody listens.
+            CallFailed: Every try failed.
+            QuestionRefused: This question is refused.
+            NoPermit: The run stops, or has spent what it may.
+        """
+        for attempt in range(self.options.retries + 1):
+            self._wait_for_turn()
+            try:
+                return self._call(messages)
+            except _Again as again:
+                problem = again
+            pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt) * random.uniform(0.5, 1.5)
+            if problem.after_seconds is not None:  # what the endpoint asks for holds for every thread
+                self._not_before = max(self._not_before, time.monotonic() + problem.after_seconds)
+                pause = 0.0
+            if attempt < self.options.retries and self.stopped.wait(pause):
+                raise NoPermit("the run stops")
+        if problem.nobody_there:
+            raise EndpointClosed(f"{self.options.endpoint} cannot be reached: {problem}")
+        raise CallFailed(f"{problem}, {self.options.retries + 1} time(s)")
+
+    def close(self) -> None:
+        """End all connections."""
+        self._client.close()
+
+    def _wait_for_turn(self) -> None:
+        while (left := self._not_before - time.monotonic()) > 0:
+            if self.stopped.wait(left):
+                break
+        if self.stopped.is_set() or not self.permit():
+            raise NoPermit("the run stops")
+
+    def _call(self, messages: Sequence[dict[str, str]]) -> Answer:
+        import openai
+
+        settings = {"temperature": self.options.temperature, "max_tokens": self.options.max_answer_tokens}
+        given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        try:
+            completion = self._client.chat.completions.create(
+                model=self.options.model,
+                messages=list(messages),  # type: ignore[arg-type]
+                **given,
+            )
+            return self._answer(completion)
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: the answer is not JSON
+            problem = self._meaning_of(error)
+        raise problem  # outside of the block: nothing of the client's is in our errors
+
+    def _answer(self, completion: Any) -> Answer:
+        choices = getattr(completion, "choices", None)
+        if not choices:
+            raise ValueError("the answer is no chat completion")
+        usage = completion.usage
+        return Answer(
+            text=self._clean(choices[0].message.content or ""),
+            model=self._clean(completion.model or ""),
+            finish=choices[0].finish_reason or "",
+            n_prompt_tokens=usage.prompt_tokens if usage else None,
+            n_answer_tokens=usage.completion_tokens if usage else None,
+        )
+
+    def _meaning_of(self, error: Exception) -> Exception:
+        """What a failure of the client means for us."""
+        import openai
+
+        says = self._clean(str(error))[:EXCERPT]
+        if isinstance(error, openai.APITimeoutError):
+            return _Again(f"no answer within {self.options.timeout_seconds:g} s")
+        if isinstance(error, openai.APIConnectionError):
+            return _Again(self._clean(f"{says} ({error.__cause__})"), nobody_there=True)
+        if not isinstance(error, openai.APIStatusError):
+            return _Again(f"the answer cannot be read: {says}")
+        status, headers = error.status_code, error.response.headers
+        if status in ADVICE:
+            advice = ADVICE[status].format(variable=self.options.api_key_variable or "`api_key_variable`")
+            return EndpointClosed(f"{self.options.endpoint} refuses with {status}: {advice}. It says: {says}")
+        if status == 429 and error.code == "insufficient_quota":
+            return EndpointClosed(f"{self.options.endpoint}: the key's quota is used up. It says: {says}")
+        if status not in (408, 409, 429) and status < 500:
+            return QuestionRefused(f"the endpoint refuses it with {status}: {says}")
+        after = _seconds_of(headers.get("retry-after"))
+        if after is not None and after > LONGEST_WAIT_SECONDS:
+            return EndpointClosed(
+                f"{self.options.endpoint} asks to wait {after:,.0f} s; run again then. It says: {says}"
+            )
+        return _Again(f"the endpoint fails with {status}: {says}", after_seconds=after)
+
+    def _clean(self, text: str) -> str:
+        """Without the key, which an endpoint may have repeated."""
+        return text.replace(self.key, "***") if self.key else text
+
+
+class _Again(Exception):
+    def __init__(self, says: str, after_seconds: float | None = None, nobody_there: bool = False):
+        super().__init__(says)
+        self.after_seconds, self.nobody_there = after_seconds, nobody_there
+
+
+def _seconds_of(retry_after: str | None) -> float | None:
+    """Seconds from now of a `Retry-After`: a number of seconds, or a date; None where it is neither."""
+    if not retry_after:
+        return None
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return None
