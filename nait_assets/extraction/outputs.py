@@ -26,8 +26,8 @@ from nait_assets.extraction.attention import Packing, to_device
 from nait_assets.extraction.cost import Cost
 from nait_assets.extraction.encoding import EncodedSample, Shard, encode, plan
 from nait_assets.extraction.extractor import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, RunOptions, require_context
-from nait_assets.extraction.readings import Part, Reading, ReadingContext
 from nait_assets.extraction.reading import Batch, BatchReader, NonFiniteActivations, PooledActivations, can_be_packed
+from nait_assets.extraction.readings import Part, Reading, ReadingContext
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
@@ -308,12 +308,12 @@ def _reading(name: str, description: str, alone: bool, of_trained: bool) -> Read
 
 
 _ALL = (
-    "How likely the model finds a sample. One row is one sample: the mean loss of its tokens, that of its responses, and "
-    "the position-weighted mean of its last hidden states."
+    "How likely the model finds a sample. One row is one sample: the mean loss of its tokens, that of its responses, "
+    "and the position-weighted mean of its last hidden states."
 )
 _ALONE = (
-    "How likely the model finds a sample's responses without what was asked. One row is one sample: the mean loss of the "
-    "response tokens alone."
+    "How likely the model finds a sample's responses without what was asked. One row is one sample: the mean loss of "
+    "the response tokens alone."
 )
 _TRAINED = " The model is the pre-experienced one, trained for a moment on a few of the candidates."
 READINGS = (
