@@ -20,6 +20,7 @@ from nait_assets_tests.command import nait, quick_home, run
 from nait_assets_tests.conftest import conversation, pool_rows, write_jsonl
 
 WIDTH = 6
+SUBSETS = "+key:selection/less_subset"
 OPTIONS = {"share": 0.3, "epochs": 2, "rank": 2, "alpha": 4, "learning_rate": 0.01, "batch_size": 3, "dimensions": 64}
 
 
@@ -81,6 +82,7 @@ def recipe_of(make_recipe: Callable[..., Recipe], tmp_path: Path, causal_folder:
             methods=["less"],
             model=model,
             candidates={"source": "pool.jsonl"},
+            capabilities={"math": {"source": "math.jsonl"}},
             ratios=[0.25],
             options={"less": {**OPTIONS, **options}},
         )
@@ -89,9 +91,12 @@ def recipe_of(make_recipe: Callable[..., Recipe], tmp_path: Path, causal_folder:
 
 
 def test_run_makes_scores_and_subsets_once(recipe_of: Callable[..., Recipe], tmp_path: Path) -> None:
-    """From files to subsets: the sample without a response has a reason, and scores are the vectors' products."""
+    """From files to subsets: the sample without a response has a reason, and scores are the vectors' products.
+
+    Vectors of two warm-ups have no common inner product: after another one, all gradients are read again.
+    """
     recipe, home = recipe_of(), quick_home(tmp_path / "home")
-    made = run(recipe, home)
+    made = run(recipe, home, "--select", SUBSETS)
     assert {"extraction/less_checkpoints", "extraction/candidate_gradients", "scoring/less_scores[all]"} <= made
     assert not [name for name in made if "activations" in name]
     warehouse = Warehouse(home=str(home))
@@ -109,19 +114,12 @@ def test_run_makes_scores_and_subsets_once(recipe_of: Callable[..., Recipe], tmp
     assert scored["score"][0] == pytest.approx(wanted, abs=1e-6)
     chosen = pl.read_parquet(next((home / "subsets" / "less").rglob("math/0.25/train.parquet")))
     assert chosen["sample_id"].to_list() == scored["sample_id"].to_list()[:3]
-    assert run(recipe, home) == set()
-    answer = nait("audit", "--recipe", recipe.path, "--home", home)
+    assert run(recipe, home, "--select", SUBSETS) == set()
+    answer = nait("audit", "less/math", "--recipe", recipe.path, "--home", home)
     assert answer.code == 0, answer.out + answer.err
-    assert {name for name in run(recipe_of(over="max"), home) if "extraction/" in name} == set()
-
-
-def test_another_warm_up_reads_all_gradients_again(recipe_of: Callable[..., Recipe], tmp_path: Path) -> None:
-    """Vectors of two warm-ups have no common inner product; the old checkpoints do not stay beside the new ones."""
-    home = quick_home(tmp_path / "home")
-    run(recipe_of(), home)
-    made = run(recipe_of(rank=1, epochs=1), home)
-    assert {"extraction/candidate_gradients", "extraction/in_domain_gradients[code]"} <= made
-    candidates, _ = rows_of(Warehouse(home=str(home)), READING, "candidates")
+    made = run(recipe_of(rank=1, epochs=1), home, "--select", "+key:extraction/candidate_gradients")
+    assert made == {"extraction/less_checkpoints", "extraction/candidate_gradients"}
+    candidates, _ = rows_of(warehouse, READING, "candidates")
     assert candidates["vector"].list.len().unique().to_list() == [64]
     assert sorted(path.name for path in (home / "trained" / "less_checkpoints").iterdir()) == ["epoch_1"]
 
