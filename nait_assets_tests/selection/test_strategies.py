@@ -16,14 +16,14 @@ from nait_assets.tables import SUBSETS, scores_table
 from nait_assets_tests.command import metadata_of, nait, quick_home, run
 
 MakeRecipe = Callable[..., Recipe]
-METHODS = ["nait", "nait_standardized", "random"]
+METHODS = ["bm25", "random"]
+"""Which need no model."""
 FIELDS: dict[str, Any] = {
     "methods": METHODS,
     "ratios": [0.1, 0.3],
     "selection": {
         "strategy": "union",
         "by_method": {
-            "nait": {"strategy": "facility_location", "pool_factor": 2},
             "random": {"strategy": "diverse", "similarity_limit": 0.3},
         },
     },
@@ -51,18 +51,17 @@ def manifest(home: Path, subset: str) -> dict[str, Any]:
 def test_strategies_from_recipe_to_audit(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """One home, as its runs are what costs: each step is what a user does next.
 
-    Three strategies choose, say so everywhere, and hold in the audit; a second run makes nothing; another strategy
+    Two strategies choose, say so everywhere, and hold in the audit; a second run makes nothing; another strategy
     makes the subsets anew and not one score, although the ratios that are made first stand beside old ones meanwhile.
     """
     recipe, home = make_recipe(**FIELDS), quick_home(tmp_path / "home")
     run(recipe, home)
-    assert chosen(home, "nait_standardized", "math") == best(home, "nait_standardized", "math", 6)
-    tops = [best(home, "nait_standardized", name, 6) for name in ("code", "math")]
-    union = chosen(home, "nait_standardized", "all")
+    assert chosen(home, "bm25", "math") == best(home, "bm25", "math", 6)
+    tops = [best(home, "bm25", name, 6) for name in ("code", "math")]
+    union = chosen(home, "bm25", "all")
     assert len(union) == 6
     assert union <= tops[0] | tops[1]
     assert all(len(union & top) >= 3 for top in tops)
-    assert chosen(home, "nait", "math") <= best(home, "nait", "math", 12)
     assert chosen(home, "random", "math") != best(home, "random", "math", 6), "the pool repeats itself"
 
     stated = {"strategy": "diverse", "similarity_limit": 0.3, "by": "text"}
@@ -72,22 +71,16 @@ def test_strategies_from_recipe_to_audit(make_recipe: MakeRecipe, tmp_path: Path
     card = (home / "subsets" / "random" / "math" / "0.30" / "README.md").read_text()
     assert "the strategy `diverse` (similarity_limit 0.3, by text) took from the ranking" in card
 
-    claims = {
-        checks.asset: {claim.name for claim in checks.claims} for checks in build_checks(recipe, Partitions.of(recipe))
-    }
-    assert "smaller_ratios_are_contained" in claims["selection/random_subset"]
-    assert "smaller_ratios_are_contained" not in claims["selection/nait_subset"], "not so of facility location"
-
     assert run(recipe, home) == set()
     audit = nait("audit", "--recipe", recipe.path, "--home", home)
     assert audit.code == 0, audit.out + audit.err
 
-    by_method = {**FIELDS["selection"]["by_method"], "random": {"strategy": "length_matched", "n_bins": 2}}
-    selection = {"strategy": "round_robin_targets", "by_method": by_method}
-    changed = make_recipe(**{**FIELDS, "selection": selection})
+    by_method = {"random": {"strategy": "facility_location", "pool_factor": 2}}
+    changed = make_recipe(**{**FIELDS, "selection": {"strategy": "round_robin_targets", "by_method": by_method}})
     targets = [f"{target}|{ratio}" for target in ("code", "math", "all") for ratio in ("0.10", "0.30")]
-    again = {f"selection/{method}_subset[{cell}]" for method in ("nait_standardized", "random") for cell in targets}
+    again = {f"selection/{method}_subset[{cell}]" for method in METHODS for cell in targets}
     assert {name for name in run(changed, home) if not name.startswith("report/")} == again
+    assert chosen(home, "random", "math") <= best(home, "random", "math", 12)
 
     statement = f"UPDATE {SUBSETS.name} SET score = 0 WHERE method = 'random' AND target = 'math' AND ratio = '0.30'"
     with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
@@ -97,16 +90,11 @@ def test_strategies_from_recipe_to_audit(make_recipe: MakeRecipe, tmp_path: Path
     assert "selection/random_subset[math|0.30]" in audit.out + audit.err
 
 
-def test_a_reading_s_vectors_say_who_is_alike(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    """Made for the candidates, though no method reads it, and part of the subset's inputs; not for in-domain examples.
-
-    The audit's chain goes through it; a strategy that no longer looks at it leaves it out.
-    """
-    fields: dict[str, Any] = {"methods": ["random"], "ratios": [0.3]}
-    recipe, home = (
-        make_recipe(**fields, selection={"strategy": "facility_location", "by": "outputs"}),
-        tmp_path / "home",
-    )
+def test_a_reading_s_vectors_say_who_is_alike(make_recipe: MakeRecipe, causal_folder: Path, tmp_path: Path) -> None:
+    """Made for the candidates though no method reads it, not for examples; the subset and the audit rest on it."""
+    selection = {"strategy": "facility_location", "by": "outputs"}
+    model = {"source": str(causal_folder), "dtype": "float32"}
+    recipe, home = make_recipe(model=model, methods=["random"], ratios=[0.3], selection=selection), tmp_path / "home"
     made = run(recipe, quick_home(home))
     assert {name for name in made if name.startswith("extraction/")} == {"extraction/candidate_outputs"}
     assert "extraction/candidate_outputs" in manifest(home, "random/math/0.30")["inputs"]
@@ -124,3 +112,13 @@ def test_an_unknown_reading_stops_before_anything_is_made(make_recipe: MakeRecip
     assert "'embedings' names no reading with vectors; there are text" in answer.err
     assert "Traceback" not in answer.err
     assert not (tmp_path / "home" / "warehouse.duckdb").exists()
+
+
+def test_containment_is_claimed_where_it_holds(make_recipe: MakeRecipe) -> None:
+    """A blocking check of what a strategy does not promise would stop runs that are right."""
+    recipe = make_recipe(methods=METHODS, selection={"by_method": {"random": {"strategy": "facility_location"}}})
+    claims = {
+        checks.asset: {claim.name for claim in checks.claims} for checks in build_checks(recipe, Partitions.of(recipe))
+    }
+    assert "smaller_ratios_are_contained" in claims["selection/bm25_subset"]
+    assert "smaller_ratios_are_contained" not in claims["selection/random_subset"]
