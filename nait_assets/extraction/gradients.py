@@ -153,7 +153,11 @@ def features(
         moments = [adapter.flat(checkpoint.tensors(file)) for file in (FIRST, SECOND)] if adams else []
         full = torch.zeros(len(samples), adapter.n_weights, device=adapter.device)
         for place, sample in enumerate(samples):
-            gradient = adapter.gradient(sample)
+            try:
+                gradient = adapter.gradient(sample)
+            except torch.OutOfMemoryError:
+                reasons.setdefault(sample.sample_id, f"its {len(sample.token_ids)} tokens do not fit in memory")
+                continue
             direction = adam_direction(gradient, *moments) if adams else gradient
             if direction.isfinite().all() and direction.any():
                 full[place] = direction

@@ -59,7 +59,8 @@ class Adapter:
         """`(n_weights,)` float32: of one sample's loss, the weights one behind the other."""
         import torch
 
-        gradients = torch.autograd.grad(self.loss(sample), list(self.weights.values()))
+        weights = list(self.weights.values())  # of experts, a sample may use none
+        gradients = torch.autograd.grad(self.loss(sample), weights, allow_unused=True, materialize_grads=True)
         return torch.cat([gradient.reshape(-1) for gradient in gradients])
 
     def flat(self, tensors: "Mapping[str, torch.Tensor]") -> "torch.Tensor":

@@ -252,17 +252,22 @@ def test_sample_without_a_usable_gradient_has_a_reason(context: ReadingContext) 
     parts = list(read(context, pl.concat([pool()[:2], question])))
     assert [reason for part in parts for reason in part.rejected] == [("q", "its response is empty")]
     assert [name for part in parts for name in part.rows["sample_id"]] == ["s0", "s1"]
-    adapter, samples = adapter_of(context), samples_of(context, pool()[:2])
+    adapter, samples = adapter_of(context), samples_of(context, pool()[:3])
     gradient = Adapter.gradient
 
     class Broken(Adapter):
         def gradient(self, sample: AnsweredSample) -> torch.Tensor:
+            if sample.sample_id == "s2":
+                raise torch.OutOfMemoryError
             return gradient(self, sample) * (torch.nan if sample.sample_id == "s0" else 1)
 
     broken = Broken(adapter.network, adapter.weights, adapter.device)
     projection = RandomProjection(adapter.n_weights, 64, "sketch", 0)
     vectors, reasons = features(samples, broken, checkpoints_of(context), projection, adams=True)
-    assert reasons == {"s0": "its gradient is zero or not finite, at the checkpoint of epoch 1"}
+    assert reasons == {
+        "s0": "its gradient is zero or not finite, at the checkpoint of epoch 1",
+        "s2": f"its {len(samples[2].token_ids)} tokens do not fit in memory",
+    }
     assert np.isfinite(vectors).all()
 
 
