@@ -333,6 +333,7 @@ def _outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
 def _check(recipe: Recipe, model: LanguageModel) -> None:
     for spec, one in models_of(recipe, model):
         _asker(recipe, spec, one)
+        one.require_head()
 
 
 READING = Reading(
