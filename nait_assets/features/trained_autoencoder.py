@@ -5,8 +5,10 @@ such as `layers.15`), and that of SAELens for the TopK architecture (`cfg.json`,
 autoencoders of a layer's output fit: of the residual stream, not of an MLP, and no transcoders.
 """
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,8 @@ def inputs_of(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
         return {}
     name = f"autoencoder:{options.sparse_autoencoder}"
     if options.sparse_autoencoder.startswith("hub:"):
-        return {name: f"commit:{hub_commit(options.sparse_autoencoder[4:], options.revision, 'model')}"}
+        with _of_the_hub(options.sparse_autoencoder):
+            return {name: f"commit:{hub_commit(options.sparse_autoencoder[4:], options.revision, 'model')}"}
     folder = _point(_local(recipe, options), layer_of(options, model), options.sparse_autoencoder)
     hashes = HashCache(Path(model.home) / "hashes.json")
     files = sorted(file for file in folder.iterdir() if file.is_file())
@@ -81,14 +84,14 @@ def find(recipe: Recipe, model: LanguageModel, weights: bool = True) -> Found:
     named = options.sparse_autoencoder
     assert named is not None
     layer = layer_of(options, model)
-    root = (
-        _fetched(named[4:], options.revision, layer, weights) if named.startswith("hub:") else _local(recipe, options)
-    )
+    with _of_the_hub(named):
+        of_hub = named.startswith("hub:")
+        root = _fetched(named[4:], options.revision, layer, weights) if of_hub else _local(recipe, options)
     folder = _point(root, layer, named)
     settings = _settings(folder, named)
     lens = "d_sae" in settings or (folder / SAE_LENS).exists()
     found = _of_sae_lens(folder, settings, layer, named) if lens else _of_sparsify(folder, settings, layer, named)
-    if not (folder / found.weights).exists() and (weights or not named.startswith("hub:")):
+    if not (folder / found.weights).exists() and (weights or not of_hub):
         raise RecipeError(f"{_where(named)}: {folder} has no {found.weights}. {WHAT_WORKS}")
     width = int(model.skeleton().config.hidden_size)
     if settings.get("d_in") != width:
@@ -131,6 +134,18 @@ def _local(recipe: Recipe, options: MonaOptions) -> Path:
             "Name a folder, 'hub:<org>/<name>' with a `revision`, or leave it out to train one on the pool."
         )
     return folder
+
+
+@contextlib.contextmanager
+def _of_the_hub(named: str) -> Iterator[None]:
+    """Within it, what the hub's errors say of a model's `source` they say of the autoencoder."""
+    try:
+        yield
+    except RecipeError as error:
+        if str(error).startswith(_where(named)):
+            raise
+        said = str(error).replace("the model's `source`", "`sparse_autoencoder`")
+        raise RecipeError(f"{_where(named)}: {said}") from error
 
 
 def _fetched(repository: str, revision: str | None, layer: int, weights: bool) -> Path:

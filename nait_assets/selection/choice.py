@@ -169,6 +169,7 @@ def reading_of(by: str) -> tuple[Reading, str]:
         for reading in READING_OF.values()
         for column, kind in reading.columns.items()
         if isinstance(kind, pl.List | pl.Array) and kind.inner in (pl.Float32, pl.Float64)
+        if "indices" not in reading.columns  # of a sparse vector, whose values stand at other places in each row
     }
     name, _, column = by.partition(".")
     found = [key for key in with_vectors if key[0] == name and column in ("", key[1])]

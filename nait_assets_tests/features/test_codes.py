@@ -287,6 +287,30 @@ def test_broken_files_are_refused(context: Callable[..., ReadingContext], tmp_pa
     assert "is not JSON" in refusal(given)
 
 
+COMMIT = "a" * 40
+
+
+def test_autoencoder_of_the_hub_is_that_of_the_commit_and_the_layer(
+    context: Callable[..., ReadingContext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sparsify`'s own loader takes no revision: it would read whatever the repository holds on that day."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    snapshots = tmp_path / "cache" / "models--org--sae" / "snapshots"
+    in_sparsify(snapshots / COMMIT / f"layers.{LAYER}")
+    in_sparsify(snapshots / ("b" * 40) / f"layers.{LAYER}", width=16)
+    given = context(sparse_autoencoder="hub:org/sae", revision=COMMIT)
+
+    codes.check(given.recipe, given.model)
+
+    assert autoencoder.outside(given.recipe, given.model)["autoencoder:hub:org/sae"] == f"commit:{COMMIT}"
+    assert_same(vectors(codes.read(given, samples()), N_LATENTS), literal_codes(given))
+    assert "it is of 16 dimensions" in refusal(context(sparse_autoencoder="hub:org/sae", revision="b" * 40))
+    said = refusal(context(sparse_autoencoder="hub:org/nothing", revision=COMMIT))
+    assert said.startswith("options.mona.sparse_autoencoder: 'hub:org/nothing': the hub's model 'org/nothing'")
+    assert "name the folder as `sparse_autoencoder`" in said
+
+
 def test_run_with_a_found_autoencoder_trains_none_and_notices_that_its_files_change(
     make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
