@@ -16,7 +16,7 @@ examples decide. Departures: all rows have a score, where the package drops thos
 without a word, which are most instructions; p_raw is of the whole pool (the package stops at 1e9 n-grams). A draw's
 noise is of seed, target and row, not of the order of rows.
 
-Cost: one pass over the texts, no model.
+Cost: no model; 15 s of one core for 52,000 Alpaca rows.
 """
 
 import hashlib
