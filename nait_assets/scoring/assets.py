@@ -31,6 +31,7 @@ from nait_assets.scoring import (
     published,
     random,
     rds_plus,
+    sentence_embedding,
     selectit,
 )
 from nait_assets.scoring.inputs import gathered
@@ -55,6 +56,7 @@ METHODS: dict[str, Method] = {
         length.LONG,
         length.SHORT,
         rds_plus.METHOD,
+        sentence_embedding.METHOD,
         perplexity.LOW,
         perplexity.HIGH,
         ifd.METHOD,

@@ -164,7 +164,7 @@ def test_scores_do_not_depend_on_the_other_targets() -> None:
 
 
 def test_by_example_holds_every_examples_corrected_cosine() -> None:
-    """From it come the turns; of the comprehensive target it has the examples of all capabilities."""
+    """From it come the turns; the capabilities of `all` take theirs one by one."""
     found = score(TARGETS).by_example
     hubness = [literal_hubness(sample, 3, list(range(N_SAMPLES))) for sample in range(N_SAMPLES)]
     expected = [
@@ -172,7 +172,9 @@ def test_by_example_holds_every_examples_corrected_cosine() -> None:
         for sample in range(N_SAMPLES)
     ]
     np.testing.assert_allclose(found["math"], expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found["all"], np.concatenate([found["code"], found["math"]], axis=1))
+    math, code = found["math"].T, found["code"].T
+    turns = [code[0], math[0], code[1], math[1], code[2], math[2], math[3]]
+    np.testing.assert_array_equal(found["all"], np.stack(turns, axis=1))
 
 
 def test_a_candidate_equal_to_the_pools_mean_scores_finitely() -> None:

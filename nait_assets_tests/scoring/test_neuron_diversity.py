@@ -122,7 +122,7 @@ def test_a_run_scores_every_candidate_and_a_second_makes_nothing(
     assert {"scoring/neuron_diversity_scores[math]", "selection/neuron_diversity_subset[all|0.30]"} <= made
     assert not any("in_domain_activations" in output for output in made)
     with Warehouse(home=str(home)).tables.reading() as snapshot:
-        frames = [snapshot.read(scores_table(METHOD.name), target=target) for target in recipe.targets]
+        frames = [snapshot.read(scores_table(METHOD.name), target=target).sort("rank") for target in recipe.targets]
     assert len(frames[0]) == 20
     assert frames[0]["score"].is_between(0, 1).all()
     assert frames[0]["score"].n_unique() > 10
