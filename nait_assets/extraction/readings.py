@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from nait_assets.extraction.cost import Cost
+from nait_assets.extraction.cost import Cost, add_cost
 from nait_assets.extraction.extractor import RunOptions, model_inputs
 from nait_assets.extraction.progress import Progress
 from nait_assets.lineage import Record, reference
@@ -210,6 +210,10 @@ def bring_up_to_date(
             now = time.monotonic()
             cost += replace(part.cost, seconds=now - started)
             started = now
+    except BaseException:
+        with context.warehouse.tables.writing() as transaction:  # of a run that fails, too, money is spent
+            add_cost(transaction, table.asset, "" if context.corpus == POOL else context.corpus, cost)
+        raise
     finally:
         progress.close()
     wanted = corpus["sample_id"].to_list()

@@ -16,6 +16,7 @@ import pytest
 
 from nait_assets.corpora.conversation import sample_id
 from nait_assets.extraction import judgements
+from nait_assets.extraction.cost import cost_of
 from nait_assets.extraction.extractor import RunOptions
 from nait_assets.extraction.judgements import READING, question_of, score_of
 from nait_assets.extraction.readings import Part, Read, ReadingContext, bring_up_to_date
@@ -419,6 +420,16 @@ def test_calls_never_exceed_their_budget(judging: Callable[..., Read], concurren
         judging(judge.url, concurrency=concurrency, max_calls=11)
 
     assert len(judge.questions) == 11
+
+
+def test_what_a_failed_run_took_is_on_the_bill(judging: Callable[..., Read], tmp_path: Path) -> None:
+    """The comparison of methods by cost would else find a judge that is stopped often a cheap one."""
+    with serving(Judge(lambda *_: says("4"))) as judge, pytest.raises(RecipeError, match="max_calls: 7"):
+        judging(judge.url, max_calls=7)
+
+    with Warehouse(home=str(tmp_path / "home")).tables.reading() as tables:
+        cost = cost_of(tables, ASSET)
+    assert (cost.n_calls, cost.n_tokens) == (7, 7 * 130)
 
 
 def test_a_budget_that_is_just_enough_is_enough(judging: Callable[..., Read]) -> None:
