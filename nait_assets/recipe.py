@@ -526,7 +526,8 @@ def _explain(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         known = {name for part in Part.__subclasses__() for name in part.model_fields} - {"path"}
-        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        written = str(problem["loc"][-1])
+        close = difflib.get_close_matches(written, known - {written}, n=1)
         return f"{where}: unknown field; {f'did you mean {close[0]!r}? See' if close else 'see'} recipes/README.md"
     if problem["type"] == "missing":
         return f"{where}: this field is required"
