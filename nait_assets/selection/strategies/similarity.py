@@ -68,7 +68,7 @@ def text_vectors(pool: pl.DataFrame) -> Vectors:
     idf = 1 + log((1 + n) / (1 + df)) over the pool (scikit-learn's). A word is a run of letters and digits without
     case, or one character of a script without spaces. Needs no model; finds what shares words, not what means the same.
 
-    Cost: some 2 s for 10,000 examples, and 12 bytes for each different word of an example.
+    Cost: 5 s for the 52,002 examples of Alpaca, and 8 bytes for each different word of an example, 16 MB.
 
     Args:
         pool: Columns `sample_id`, `messages`.
