@@ -126,5 +126,6 @@ def test_a_run_scores_every_candidate_and_a_second_makes_nothing(
     assert len(frames[0]) == 20
     assert frames[0]["score"].is_between(0, 1).all()
     assert frames[0]["score"].n_unique() > 10
-    assert all(frame.drop("target").equals(frames[0].drop("target")) for frame in frames)
+    own = ["sample_id", "score", "rank"]
+    assert all(frame.select(own).equals(frames[0].select(own)) for frame in frames)
     assert run(recipe, home) == set()
