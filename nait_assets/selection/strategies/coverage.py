@@ -25,7 +25,8 @@ def facility_location(ground: Ground, size: int) -> np.ndarray:
     is smaller, is in general no part of a larger one.
 
     Cost: n^2 cosines once, then a pass over n of them for each gain that is computed. By text, k = 2,600 of n = 7,800
-    take 4 s of one CPU core and k = 5,200 of n = 15,600 16 s; past `MOST_HELD` memory stays, and time is many times that.
+    take 4 s of one CPU core and k = 5,200 of n = 15,600 16 s. Past `MOST_HELD`, memory stays and time
+    is many times that.
 
     Args:
         ground: The n candidates in the order of their ranks.
