@@ -26,7 +26,7 @@ from common import conversations, demo_model, parser, random_model, tell
 
 from nait_assets.extraction.encoding import EncodedSample, encode, plan
 from nait_assets.extraction.extractor import BATCH_TOKENS_ELSEWHERE
-from nait_assets.extraction.reading import Reader
+from nait_assets.extraction.forward_pass import Reader
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel

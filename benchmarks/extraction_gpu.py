@@ -17,7 +17,7 @@ from common import parser, tell
 
 from nait_assets.extraction.encoding import EncodedSample, plan
 from nait_assets.extraction.extractor import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
-from nait_assets.extraction.reading import Reader
+from nait_assets.extraction.forward_pass import Reader
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.resources.language_model import LoadedModel
 

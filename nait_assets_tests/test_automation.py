@@ -24,7 +24,7 @@ MATH_ALONE = {"capabilities": {"math": {"source": "math.jsonl"}}}
 
 POOL, MATH = "corpora/candidate_pool", "corpora/in_domain_set[math]"
 CONTAMINATED = "corpora/contaminated_candidates"
-REPORT = "report/selection_report"
+REPORT = {"report/method_comparison", "report/selection_report"}
 READ_POOL, READ_MATH = "extraction/candidate_activations", "extraction/in_domain_activations[math]"
 
 
@@ -169,7 +169,7 @@ def test_new_examples_request_their_column_and_the_comprehensive_target(automati
     """The pool, the other capability and its subsets are left alone."""
     automation.make(MATH)
     column = scores("math", "all") | subsets("math", "all")
-    assert automation.settle() == {CONTAMINATED, READ_MATH, REPORT} | features("math") | column
+    assert automation.settle() == {CONTAMINATED, READ_MATH, *REPORT} | features("math") | column
 
 
 @pytest.mark.parametrize("strategy", ["round_robin_targets", "union"])
@@ -188,14 +188,14 @@ def test_a_change_stops_where_it_has_no_effect(automation: Automation) -> None:
     automation.make(*sorted(features("math")))
     automation.settle()
     automation.make(MATH)
-    assert automation.settle() == {CONTAMINATED, READ_MATH, REPORT} | features("math")
+    assert automation.settle() == {CONTAMINATED, READ_MATH, *REPORT} | features("math")
 
 
 def test_a_changed_pool_requests_all_but_the_directions(automation: Automation) -> None:
     """A NAIT direction rests on its examples alone; all else is measured against the pool."""
     automation.make(POOL)
     directions = {f"features/nait_directions[{name}]" for name in CAPABILITIES}
-    assert automation.settle() == {CONTAMINATED, READ_POOL, REPORT} | EVERY_FEATURE - directions | EVERY_SUBSET
+    assert automation.settle() == {CONTAMINATED, READ_POOL, *REPORT} | EVERY_FEATURE - directions | EVERY_SUBSET
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_changed_recipe_requests_what_reads_the_change(
         automation.make(MATH, *sorted(scores("math")))
         automation.settle()
     automation.defs = build_definitions(make_recipe(**{**FIELDS, **after}), tmp_path)
-    assert automation.settle() == requested | {REPORT}
+    assert automation.settle() == requested | REPORT
 
 
 @pytest.mark.parametrize("tick_in_between", [False, True], ids=["between two ticks", "over a tick"])
@@ -328,7 +328,7 @@ def test_an_output_waits_for_all_work_upstream(automation: Automation) -> None:
     assert meanwhile == {"features/neuron_statistics", centroid_of_code} | column_of_code
     automation.make(READ_MATH)
     automation.succeed(slow)
-    assert automation.settle() == {REPORT} | features("math") | scores("math", "all") | subsets("math", "all")
+    assert automation.settle() == REPORT | features("math") | scores("math", "all") | subsets("math", "all")
 
 
 def test_nothing_is_requested_on_an_input_whose_blocking_check_failed(automation: Automation) -> None:

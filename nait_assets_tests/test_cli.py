@@ -52,6 +52,8 @@ def test_status_tells_what_is_missing_in_one_line_an_asset_and_run_makes_it(reci
         "every partition: missing",
         "selection/random_subset 0 of 2 current",
         "every partition: missing",
+        "report/method_comparison 0 of 1 current",
+        "missing",
         "report/selection_report 0 of 1 current",
         "missing",
         "`nait run` brings it up to date.",
@@ -102,6 +104,7 @@ def test_a_failing_step_keeps_what_was_made_and_the_next_run_goes_on_from_there(
     made = run(recipe, home)
     assert made == {
         *(f"selection/random_subset[{target}|0.30]" for target in ("all", "math")),
+        "report/method_comparison",
         "report/selection_report",
     }
 

@@ -19,7 +19,7 @@ AUDIT = "audit/lineage_audit"
 EXTRACTION = {"extraction/candidate_activations", "extraction/in_domain_activations"}
 FEATURES = {"features/nait_directions", "features/neuron_statistics", "features/standardized_centroids"}
 SCORES = {f"scoring/{method}_scores" for method in ("nait", "nait_standardized", "random")}
-REPORT = {"report/selection_report"}
+REPORT = {"report/method_comparison", "report/selection_report"}
 SUBSETS = {f"selection/{method}_subset" for method in ("nait", "nait_standardized", "random")}
 
 

@@ -17,7 +17,8 @@ from nait_assets_tests.conftest import conversation, in_domain_rows, pool_rows, 
 
 METHODS = ("nait", "nait_standardized")
 STANDARDIZED = ["nait_standardized"]  # one method where a second would show no more
-REPORT = {"report/selection_report"}  # a page that shows all of the rest
+PAGE = {"report/selection_report"}  # that shows all of the rest
+REPORT = {"report/method_comparison", *PAGE}
 CONTAMINATED = {"corpora/contaminated_candidates"}  # which looks at all examples, and stays as it is
 CORPORA_AND_EXTRACTION = ("--select", "group:corpora or group:extraction")
 MakeRecipe = Callable[..., Recipe]
@@ -303,7 +304,7 @@ def test_a_feature_file_stands_in_for_the_examples(make: MakeRecipe, home: Path,
     assert not any(name.startswith("extraction/") for name in made)
     after = versions(home)
     # The file holds the direction without its explained variance, so that table differs; no score and no subset does.
-    assert {name for name in before if after[name] != before[name]} == {"features/nait_directions[math]"} | REPORT
+    assert {name for name in before if after[name] != before[name]} == {"features/nait_directions[math]"} | PAGE
     record = Warehouse(home=str(home)).records()["features/nait_directions[math]"]
     assert [name.partition(":")[0] for name in record.inputs] == ["feature_file", "model"]
     assert "explained_variance_ratio" not in metadata_of(home, "features/nait_directions[math]")

@@ -66,7 +66,12 @@ def inputs_of_every_output(recipe: Recipe) -> dict[str, list[str]]:
             scores = f"scoring/{method}_scores[{target}]"
             inputs[f"selection/{method}_subset[{target}|0.30]"] = [pool, contaminated, scores]
     read = (pool, "extraction/", "features/standardized_centroids", statistics, "scoring/", "selection/")
-    inputs["report/selection_report"] = [name for name in inputs if name.startswith(read)]
+    compared = [name for name in inputs if name.startswith((pool, "scoring/", "selection/"))]
+    inputs["report/method_comparison"] = compared
+    inputs["report/selection_report"] = [
+        *(name for name in inputs if name.startswith(read)),
+        "report/method_comparison",
+    ]
     return inputs
 
 
@@ -262,6 +267,7 @@ def test_rooms_are_made_in_order_and_what_is_independent_in_one_stage(plan: Plan
         ["features/standardized_centroids"],
         [f"scoring/{method}_scores" for method in ("nait", "nait_standardized", "random")],
         [f"selection/{method}_subset" for method in ("nait_standardized", "nait", "random")],
+        ["report/method_comparison"],
         ["report/selection_report"],
     ]
 

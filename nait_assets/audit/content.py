@@ -7,7 +7,7 @@ import polars as pl
 
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.extraction.readings import rows_of
+from nait_assets.extraction.readings.engine import rows_of
 from nait_assets.lineage import Record
 from nait_assets.partitions import cell_of
 from nait_assets.recipe import POOL, TRAINED, fingerprint

@@ -10,8 +10,12 @@ from pydantic import Field
 
 from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
-from nait_assets.extraction import (
-    activation_table,
+from nait_assets.extraction import activation_table
+from nait_assets.extraction.activation_table import CALIBRATION
+from nait_assets.extraction.calibration import calibrate, projector_of
+from nait_assets.extraction.cost import Cost, add_cost
+from nait_assets.extraction.extractor import ALGORITHM, Outcome, RunOptions, extract, model_inputs
+from nait_assets.extraction.readings import (
     embeddings,
     experience,
     gates,
@@ -21,11 +25,7 @@ from nait_assets.extraction import (
     outputs,
     ratings,
 )
-from nait_assets.extraction.activation_table import CALIBRATION
-from nait_assets.extraction.calibration import calibrate, projector_of
-from nait_assets.extraction.cost import Cost, add_cost
-from nait_assets.extraction.extractor import ALGORITHM, Outcome, RunOptions, extract, model_inputs
-from nait_assets.extraction.readings import (
+from nait_assets.extraction.readings.engine import (
     Read,
     Reading,
     ReadingContext,

@@ -9,7 +9,7 @@ from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.assets import READINGS
-from nait_assets.extraction.readings import Reading, corpus_of, rejected_of, rows_of
+from nait_assets.extraction.readings.engine import Reading, corpus_of, rejected_of, rows_of
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import Warehouse

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from nait_assets.extraction.encoding import EncodedSample, Shard
-from nait_assets.extraction.reading import Reading
+from nait_assets.extraction.forward_pass import Reading
 from nait_assets.resources.files import replacing, sha256
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from nait_assets.extraction.activation_table import shard_schema
 from nait_assets.extraction.encoding import Shard
+from nait_assets.extraction.forward_pass import Reader, Reading
 from nait_assets.extraction.projection import NETWORK, Projector
-from nait_assets.extraction.reading import Reader, Reading
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.extraction.spool import Manifest, Spool
 from nait_assets.recipe import Extraction, RecipeError

@@ -15,7 +15,7 @@ from nait_assets.extraction.activation_table import CALIBRATION, CANDIDATE_ACTIV
 from nait_assets.extraction.assets import ExtractionConfig, reading_assets
 from nait_assets.extraction.calibration import projector_of
 from nait_assets.extraction.cost import add_cost
-from nait_assets.extraction.readings import Reading
+from nait_assets.extraction.readings.engine import Reading
 from nait_assets.extraction.statistics import by_layer, neuron_statistics, of_projection
 from nait_assets.features import autoencoder, codes
 from nait_assets.features.capability import (

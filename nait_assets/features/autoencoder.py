@@ -12,9 +12,9 @@ import polars as pl
 
 from nait_assets.extraction.cost import Cost
 from nait_assets.extraction.extractor import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, RunOptions, model_inputs
-from nait_assets.extraction.reading import Reader
+from nait_assets.extraction.forward_pass import Reader
+from nait_assets.extraction.readings.top_k import encode_rows, layer_of
 from nait_assets.extraction.sites import resolve_site
-from nait_assets.extraction.top_k import encode_rows, layer_of
 from nait_assets.features import trained_autoencoder
 from nait_assets.features.sparse_autoencoder import Trained, finish, train
 from nait_assets.features.token_activations import budget, seeded, spool

@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from nait_assets.extraction.readings import Part, Reading, ReadingContext
-from nait_assets.extraction.top_k import SPARSE, Sparsify, largest, layer_of, read_sparse
+from nait_assets.extraction.readings.engine import Part, Reading, ReadingContext
+from nait_assets.extraction.readings.top_k import SPARSE, Sparsify, largest, layer_of, read_sparse
 from nait_assets.features import autoencoder, trained_autoencoder
 from nait_assets.features.sparse_autoencoder import require_latents
 from nait_assets.recipe import Recipe

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.extraction.encoding import EncodedSample, plan
-from nait_assets.extraction.reading import NonFiniteActivations, Reader
+from nait_assets.extraction.forward_pass import NonFiniteActivations, Reader
 from nait_assets.recipe import RecipeError
 from nait_assets.resources.files import replacing
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nait_assets.extraction.readings.top_k import layer_of
 from nait_assets.extraction.sites import LAYER_LISTS
-from nait_assets.extraction.top_k import layer_of
 from nait_assets.features.sparse_autoencoder import require_latents
 from nait_assets.options import MonaOptions
 from nait_assets.recipe import Recipe, RecipeError, fingerprint

@@ -1,6 +1,7 @@
 """AlpaGasus: the score that a judge, another model behind an API, gives the example.
 
-s(y) is the judge's rating of the response, from 0 to 5 (arXiv 2307.08701; `extraction/judgements.py` has the prompt).
+s(y) is the judge's rating of the response, from 0 to 5 (arXiv 2307.08701); `extraction/readings/judgements.py` has the
+prompt.
 The same for every target. The paper keeps what has at least 4.5 of 5, which is `options.alpagasus.threshold: 4.5`:
 candidates below it then have no score, so that no ratio takes them. Without a threshold all are ranked.
 

@@ -31,8 +31,8 @@ from nait_assets.scoring import (
     published,
     random,
     rds_plus,
-    sentence_embedding,
     selectit,
+    sentence_embedding,
 )
 from nait_assets.scoring.inputs import gathered
 from nait_assets.scoring.method import Method, Scores, ranked

@@ -26,7 +26,7 @@ import polars as pl
 from nait_assets.corpora.contamination import words_of
 from nait_assets.options import Bm25Options, StopWords
 from nait_assets.recipe import CANDIDATES
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
 from nait_assets.scoring.texts import texts_of
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def score(inputs: ScoringInputs) -> Scores:
     return Scores(
         np.stack(values, axis=1),
         by_example={
-            target: np.concatenate([by_example[name] for name in found], axis=1)
+            target: by_turns([by_example[name] for name in found])
             for target, found in inputs.features.items()
             if kept[target]
         },

@@ -12,7 +12,7 @@ import polars as pl
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.assets import READINGS as EXTRACTION_READINGS
-from nait_assets.extraction.readings import Reading, rejected_of, rows_of
+from nait_assets.extraction.readings.engine import Reading, rejected_of, rows_of
 from nait_assets.extraction.statistics import by_layer
 from nait_assets.features.assets import READINGS as FEATURE_READINGS
 from nait_assets.lineage import reference

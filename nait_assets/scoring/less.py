@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import polars as pl
 
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
 
 GRADIENTS = "extraction/candidate_gradients"
 
@@ -40,9 +40,7 @@ def score(inputs: ScoringInputs) -> Scores:
     over: Callable[..., np.ndarray] = np.max if inputs.options.over == "max" else np.mean
     of_capability = {name: over(product, axis=1) for name, product in products.items()}
     values = [np.max([of_capability[name] for name in each], axis=0) for each in inputs.features.values()]
-    by_example = {
-        target: np.concatenate([products[name] for name in each], axis=1) for target, each in inputs.features.items()
-    }
+    by_example = {target: by_turns([products[name] for name in each]) for target, each in inputs.features.items()}
     return Scores(np.stack(values, axis=1), by_example=by_example)
 
 

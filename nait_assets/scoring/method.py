@@ -155,6 +155,20 @@ def round_robin(sample_ids: Sequence[str], by_example: np.ndarray) -> np.ndarray
     return turns
 
 
+def by_turns(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """`(n_candidates, n_examples)` of several capabilities: the first example of each, then the second of each.
+
+    A small round robin of the comprehensive target then has a part of every capability.
+
+    Args:
+        parts: `(n_candidates, n_examples)` of each capability, its examples in the order of their `sample_id`.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate([np.arange(part.shape[1]) for part in parts]), kind="stable")
+    return np.concatenate(parts, axis=1)[:, order]
+
+
 def best_ranks(sample_ids: Sequence[str], by_capability: np.ndarray) -> np.ndarray:
     """`(n_candidates,)`: the best of a candidate's ranks, from 1, in the columns; ties go to the smaller `sample_id`.
 

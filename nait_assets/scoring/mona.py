@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
 
 BLOCK_NUMBERS = 2**22
 """Numbers of candidates that are looked at together."""
@@ -89,10 +89,7 @@ def overlaps(candidates: pl.DataFrame, features: Mapping[str, Mapping[str, pl.Da
         )
         for name, frame in frames.items()
     }
-    by_example = {
-        target: np.concatenate([to_examples[name] for name in of_target], axis=1)
-        for target, of_target in features.items()
-    }
+    by_example = {target: by_turns([to_examples[name] for name in of_target]) for target, of_target in features.items()}
     return Scores(jaccard(candidates, np.stack(targets)), by_example=by_example)
 
 

@@ -28,8 +28,7 @@ import polars as pl
 
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.options import NaitNeighboursOptions
-from nait_assets.scoring.method import Block, Method, Scores, ScoringInputs
-from nait_assets.scoring.rds_plus import interleaved
+from nait_assets.scoring.method import Block, Method, Scores, ScoringInputs, by_turns
 
 
 def reference_places(sample_ids: Sequence[str], size: int) -> np.ndarray:
@@ -192,15 +191,9 @@ def score(inputs: ScoringInputs) -> Scores:
             axis=1,
         ),
         by_example={
-            target: _taking_turns([corrected[name] for name in features])
-            for target, features in inputs.features.items()
+            target: by_turns([corrected[name] for name in features]) for target, features in inputs.features.items()
         },
     )
-
-
-def _taking_turns(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Capabilities' examples side by side, the first of each, then the second of each: a small subset has of all."""
-    return np.concatenate(parts, axis=1)[:, interleaved([part.shape[1] for part in parts])]
 
 
 METHOD = Method(

@@ -1,8 +1,8 @@
 """RDS+: how near a candidate is to the target's examples by the model's last hidden states.
 
 h(x) = sum_i w_i h_i(x), w_i = i / sum_j j, the position-weighted mean of the last hidden state over all tokens, made
-in `extraction.outputs`; for each example e of the target cos(h(y), h(e)), and the score is the largest. The published
-choice is a round robin over the examples, each of which takes its best candidate still there: the scores for each
+in `extraction.readings.outputs`; for each example e of the target cos(h(y), h(e)), and the score is the largest. The
+published choice is a round robin over the examples, each of which takes its best candidate still there: the scores for each
 example give those turns. Source: arXiv 2503.01807, section 3.
 
 For the comprehensive target the examples of the capabilities take turns one by one, the first of each, then the second
@@ -13,12 +13,10 @@ Cost: one forward pass over each candidate and example, shared with `perplexity`
 `n_candidates x n_examples` cosines, which are held in memory.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import polars as pl
 
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
 
 OUTPUTS = "extraction/candidate_outputs"
 
@@ -33,14 +31,6 @@ def cosines(candidates: np.ndarray, examples: np.ndarray) -> np.ndarray:
     return np.clip(_units(candidates) @ _units(examples).T, -1.0, 1.0)
 
 
-def interleaved(sizes: Sequence[int]) -> np.ndarray:
-    """Places of the first of each group, then of the second of each, in groups that lie one behind the other."""
-    starts = np.cumsum([0, *sizes[:-1]]).tolist()
-    groups = enumerate(zip(starts, sizes, strict=True))
-    places = [(turn, group, start + turn) for group, (start, n) in groups for turn in range(n)]
-    return np.asarray([place for _, _, place in sorted(places)], dtype=np.int64)
-
-
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` largest cosines, and the cosines with every example of each target."""
     candidates = _vectors(inputs.candidates[OUTPUTS])
@@ -50,14 +40,8 @@ def score(inputs: ScoringInputs) -> Scores:
         for name, frame in features.items():
             if name not in of_capability:  # a product for each capability: its rounding depends on no other
                 of_capability[name] = cosines(candidates, _vectors(frame))
-        by_example[target] = _joined([of_capability[name] for name in features])
+        by_example[target] = by_turns([of_capability[name] for name in features])
     return Scores(np.stack([found.max(axis=1) for found in by_example.values()], axis=1), by_example=by_example)
-
-
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts, axis=1)[:, interleaved([part.shape[1] for part in parts])]
 
 
 def _vectors(frame: pl.DataFrame) -> np.ndarray:

@@ -1,7 +1,7 @@
 """SelectIT: the mark that language models give the example, as far as they are sure of it.
 
 arXiv 2402.16705, section 3, with P_q(1) to P_q(5) the probabilities of the marks in wording q of the question
-(`extraction/ratings.py`):
+(`extraction/readings/ratings.py`):
 
 - token: S_q = m * sum_k |P_q(m) - P_q(k)| / (K - 1), with m the most probable of K = 5 marks: a mark that the model is
   sure of counts in full, one of five equally probable ones counts nothing. `level: token` is S_1, of the first wording.

@@ -16,8 +16,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.options import SentenceEmbeddingOptions
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
-from nait_assets.scoring.rds_plus import interleaved
+from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
 
 EMBEDDINGS = "extraction/candidate_embeddings"
 
@@ -38,10 +37,9 @@ def score(inputs: ScoringInputs) -> Scores:
     centroids = {name: unit(rows.mean(axis=0)) for name, rows in examples.items()}
     values, by_example = [], {}
     for target, features in inputs.features.items():
-        joined = np.concatenate([cosines[name] for name in features], axis=1)
-        by_example[target] = joined[:, interleaved([cosines[name].shape[1] for name in features])]
+        by_example[target] = by_turns([cosines[name] for name in features])
         centroid = unit(np.mean([centroids[name] for name in features], axis=0))
-        values.append(joined.max(axis=1) if options.to == "best" else np.clip(candidates @ centroid, -1, 1))
+        values.append(by_example[target].max(axis=1) if options.to == "best" else np.clip(candidates @ centroid, -1, 1))
     return Scores(np.stack(values, axis=1), by_example=by_example)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from nait_assets.extraction.readings import Reading, rows_of
+from nait_assets.extraction.readings.engine import Reading, rows_of
 from nait_assets.options import Strategy
 from nait_assets.recipe import POOL, RecipeError, subset_size
 from nait_assets.resources import Warehouse

@@ -13,7 +13,7 @@ import transformers
 from torch import nn
 
 from nait_assets.extraction.encoding import EncodedSample
-from nait_assets.extraction.reading import Reader
+from nait_assets.extraction.forward_pass import Reader
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.resources.language_model import LoadedModel
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nait_assets.extraction.attention import Packing, packed_attention
-from nait_assets.extraction.reading import Reader
+from nait_assets.extraction.forward_pass import Reader
 from nait_assets_tests.extraction.small_networks import (
     FAMILIES,
     GROUPED,

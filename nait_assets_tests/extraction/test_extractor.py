@@ -18,7 +18,7 @@ from nait_assets.corpora.conversation import sample_id
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.encoding import EncodedSample, encode
 from nait_assets.extraction.extractor import BATCH_TOKENS, Outcome, RunOptions, extract, extraction_identity
-from nait_assets.extraction.reading import NonFiniteActivations, Reader
+from nait_assets.extraction.forward_pass import NonFiniteActivations, Reader
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.lineage import Record
 from nait_assets.recipe import Extraction, RecipeError

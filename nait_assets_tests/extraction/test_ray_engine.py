@@ -13,7 +13,7 @@ import pytest
 
 from nait_assets.extraction.activation_table import ACTIVATION, SAMPLE
 from nait_assets.extraction.extractor import Outcome, RunOptions, extract
-from nait_assets.extraction.reading import NonFiniteActivations
+from nait_assets.extraction.forward_pass import NonFiniteActivations
 from nait_assets.lineage import Record
 from nait_assets.recipe import Extraction, RecipeError
 from nait_assets.resources.language_model import LanguageModel

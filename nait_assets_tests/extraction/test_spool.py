@@ -12,7 +12,7 @@ import pytest
 
 from nait_assets.extraction.activation_table import shard_schema
 from nait_assets.extraction.encoding import EncodedSample, Shard
-from nait_assets.extraction.reading import PooledActivations, Reading
+from nait_assets.extraction.forward_pass import PooledActivations, Reading
 from nait_assets.extraction.spool import Manifest, Spool
 
 LAYERS = (3, 5)

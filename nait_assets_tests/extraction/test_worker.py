@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nait_assets.extraction.encoding import EncodedSample, plan
+from nait_assets.extraction.forward_pass import Reader
 from nait_assets.extraction.projection import NETWORK, Projector
-from nait_assets.extraction.reading import Reader
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.extraction.worker import Job, Worker

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from nait_assets.audit.outside import outside_inputs
-from nait_assets.extraction import gates
 from nait_assets.extraction.extractor import RunOptions
-from nait_assets.extraction.readings import ReadingContext
+from nait_assets.extraction.readings import gates
+from nait_assets.extraction.readings.engine import ReadingContext
+from nait_assets.extraction.readings.top_k import encode_rows
 from nait_assets.extraction.sites import resolve_site
-from nait_assets.extraction.top_k import encode_rows
 from nait_assets.features import autoencoder, codes
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
@@ -214,7 +214,7 @@ def test_tokens_in_chunks_come_to_the_same_mean(
     chunk: int, context: Callable[..., ReadingContext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chunks bound the memory, and their borders fall within samples."""
-    monkeypatch.setattr("nait_assets.extraction.top_k.CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("nait_assets.extraction.readings.top_k.CHUNK_TOKENS", chunk)
     given = context(sparse_autoencoder=str(in_sparsify(tmp_path / "sae")))
 
     assert_same(vectors(codes.read(given, samples()), N_LATENTS), literal_codes(given))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nait_assets.extraction.encoding import EncodedSample
-from nait_assets.extraction.reading import Reader
+from nait_assets.extraction.forward_pass import Reader
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.features.sparse_autoencoder import Trained, auxk_loss, new_coder, train
 from nait_assets.features.token_activations import Tokens, budget, spool

@@ -107,7 +107,7 @@ def test_wrong_option_is_one_error_at_load(
 
 def test_options_of_the_ratio_leave_the_trained_model_as_it_is(make_recipe: Callable[..., Recipe]) -> None:
     """A quotient of the same losses must not cost another training."""
-    from nait_assets.extraction import experience
+    from nait_assets.extraction.readings import experience
 
     losses, perplexities, longer = (
         experience.settings(make_recipe(options={"ifd_pre_experienced": options}))

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.extraction.gradients import READING
-from nait_assets.extraction.readings import rows_of
+from nait_assets.extraction.readings.engine import rows_of
+from nait_assets.extraction.readings.gradients import READING
 from nait_assets.options import LessOptions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse

@@ -7,7 +7,7 @@ import pytest
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import READS
 from nait_assets.scoring.assets import METHODS
-from nait_assets.scoring.method import ScoringInputs, ranked, round_robin
+from nait_assets.scoring.method import ScoringInputs, by_turns, ranked, round_robin
 
 
 def test_rank_1_has_the_highest_score() -> None:
@@ -42,6 +42,12 @@ def test_examples_take_turns_in_choosing() -> None:
     assert round_robin(["a", "b", "c", "d"], by_example).tolist() == [1, 3, 2, 4]
     frame = ranked(["a", "b", "c", "d"], by_example.max(axis=1), by_example=by_example)
     assert frame.select("sample_id", "turn").rows() == [("a", 1), ("b", 3), ("c", 2), ("d", 4)]
+
+
+def test_capabilities_take_turns_with_their_examples() -> None:
+    """Side by side, the examples of the first capability would choose before any other had a turn."""
+    parts = [np.array([[1.0, 2.0, 3.0]]), np.array([[10.0]]), np.array([[20.0, 21.0]])]
+    assert by_turns(parts).tolist() == [[1.0, 10.0, 20.0, 2.0, 21.0, 3.0]]
 
 
 def test_turns_are_those_of_a_literal_round_robin() -> None:

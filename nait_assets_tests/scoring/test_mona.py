@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.extraction.top_k import SPARSE
+from nait_assets.extraction.readings.top_k import SPARSE
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.scoring import mona
 from nait_assets.scoring.method import ScoringInputs
@@ -158,7 +158,7 @@ def test_gate_overlap_refuses_a_model_without_gates_before_anything_is_read(
     """GPT-2's MLP has no gate projection: there is nothing that this control could compare."""
     from transformers import GPT2Config, GPT2Model
 
-    from nait_assets.extraction import gates
+    from nait_assets.extraction.readings import gates
     from nait_assets.resources import LanguageModel
 
     folder = tmp_path / "gpt2"
@@ -182,7 +182,7 @@ def test_gates_that_the_model_lacks_are_refused(
     options: dict[str, int], message: str, make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     """Before anything is read: a layer or K that the model does not have."""
-    from nait_assets.extraction import gates
+    from nait_assets.extraction.readings import gates
     from nait_assets.resources import LanguageModel
 
     recipe = make_recipe(methods=["gate_overlap"], options={"mona": options})

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.extraction.experience import gain_experience
 from nait_assets.extraction.extractor import RunOptions
-from nait_assets.extraction.outputs import PRE_EXPERIENCED_MODEL
-from nait_assets.extraction.readings import rows_of
+from nait_assets.extraction.readings.engine import rows_of
+from nait_assets.extraction.readings.experience import gain_experience
+from nait_assets.extraction.readings.outputs import PRE_EXPERIENCED_MODEL
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version

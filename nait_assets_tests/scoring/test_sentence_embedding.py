@@ -16,7 +16,7 @@ from nait_assets.scoring.method import Scores, ScoringInputs
 from nait_assets.scoring.sentence_embedding import EMBEDDINGS, METHOD
 from nait_assets.tables import VECTOR, scores_table
 from nait_assets_tests.command import quick_home, run
-from nait_assets_tests.extraction.test_embeddings import encoder_folder
+from nait_assets_tests.extraction.readings.test_embeddings import encoder_folder
 
 __all__ = ["encoder_folder"]
 

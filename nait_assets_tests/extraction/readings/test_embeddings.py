@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nait_assets.extraction.embeddings import SentenceModel, chunks_of, text_of, vectors
+from nait_assets.extraction.readings.embeddings import SentenceModel, chunks_of, text_of, vectors
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets_tests.command import nait, quick_home
 

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import polars as pl
 
 from nait_assets.extraction.cost import Cost
-from nait_assets.extraction.readings import Part, Reading, ReadingContext
+from nait_assets.extraction.readings.engine import Part, Reading, ReadingContext
 from nait_assets.options import AlpagasusOptions
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel

@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 import torch
 
-from nait_assets.extraction import gradients
-from nait_assets.extraction.answers import AnsweredSample
 from nait_assets.extraction.extractor import RunOptions
-from nait_assets.extraction.gradients import (
+from nait_assets.extraction.readings import gradients
+from nait_assets.extraction.readings.answers import AnsweredSample
+from nait_assets.extraction.readings.engine import ReadingContext
+from nait_assets.extraction.readings.gradients import (
     READING,
     RandomProjection,
     adam_direction,
@@ -23,9 +24,16 @@ from nait_assets.extraction.gradients import (
     read,
     weights_of,
 )
-from nait_assets.extraction.less_checkpoints import ASSET, FIRST, SECOND, WEIGHTS, Checkpoint, answered, warm_up
-from nait_assets.extraction.lora import Adapter
-from nait_assets.extraction.readings import ReadingContext
+from nait_assets.extraction.readings.less_checkpoints import (
+    ASSET,
+    FIRST,
+    SECOND,
+    WEIGHTS,
+    Checkpoint,
+    answered,
+    warm_up,
+)
+from nait_assets.extraction.readings.lora import Adapter
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets_tests.conftest import conversation

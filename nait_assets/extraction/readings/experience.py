@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nait_assets.extraction.answers import AnsweredSample, encode_with_answers
 from nait_assets.extraction.cost import Cost
 from nait_assets.extraction.encoding import EncodedSample, encode
 from nait_assets.extraction.extractor import RunOptions
-from nait_assets.extraction.outputs import OutputReader, shards_of
+from nait_assets.extraction.readings.answers import AnsweredSample, encode_with_answers
+from nait_assets.extraction.readings.outputs import OutputReader, shards_of
 from nait_assets.options import IfdPreExperiencedOptions
 from nait_assets.recipe import Extraction, Recipe, RecipeError
 from nait_assets.resources import LanguageModel

@@ -15,11 +15,11 @@ import polars as pl
 import pytest
 
 from nait_assets.corpora.conversation import sample_id
-from nait_assets.extraction import judgements
 from nait_assets.extraction.cost import cost_of
 from nait_assets.extraction.extractor import RunOptions
-from nait_assets.extraction.judgements import READING, question_of, score_of
-from nait_assets.extraction.readings import Part, Read, ReadingContext, bring_up_to_date
+from nait_assets.extraction.readings import judgements
+from nait_assets.extraction.readings.engine import Part, Read, ReadingContext, bring_up_to_date
+from nait_assets.extraction.readings.judgements import READING, question_of, score_of
 from nait_assets.lineage import Record
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse, chat_endpoint

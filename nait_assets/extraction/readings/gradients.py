@@ -40,9 +40,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
-from nait_assets.extraction.answers import AnsweredSample
 from nait_assets.extraction.cost import Cost
-from nait_assets.extraction.less_checkpoints import (
+from nait_assets.extraction.projection import signs
+from nait_assets.extraction.readings.answers import AnsweredSample
+from nait_assets.extraction.readings.engine import Part, Reading, ReadingContext
+from nait_assets.extraction.readings.less_checkpoints import (
     ASSET,
     FIRST,
     SECOND,
@@ -51,10 +53,8 @@ from nait_assets.extraction.less_checkpoints import (
     answered,
     checkpoints_in,
 )
-from nait_assets.extraction.lora import Adapter, resolve_targets
-from nait_assets.extraction.outputs import require_outputs
-from nait_assets.extraction.projection import signs
-from nait_assets.extraction.readings import Part, Reading, ReadingContext
+from nait_assets.extraction.readings.lora import Adapter, resolve_targets
+from nait_assets.extraction.readings.outputs import require_outputs
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.tables import VECTOR

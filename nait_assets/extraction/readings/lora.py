@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nait_assets.extraction.answers import AnsweredSample
+from nait_assets.extraction.readings.answers import AnsweredSample
 from nait_assets.recipe import RecipeError
 from nait_assets.resources.language_model import LoadedModel
 

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.extraction.cost import Cost
-from nait_assets.extraction.readings import Part, Reading, ReadingContext
+from nait_assets.extraction.readings.engine import Part, Reading, ReadingContext
 from nait_assets.recipe import Recipe, RecipeError, fingerprint
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.dataset_source import hub_commit, hub_error

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from nait_assets.extraction.encoding import EncodedSample
+from nait_assets.extraction.forward_pass import NonFiniteActivations, Reading
 from nait_assets.extraction.projection import Projector
-from nait_assets.extraction.reading import NonFiniteActivations, Reading
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets_tests.extraction import small_networks
 from nait_assets_tests.extraction.small_networks import largest_error, pooled_by_hand, reader, tokens_by_hand

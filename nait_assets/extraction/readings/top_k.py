@@ -14,8 +14,8 @@ from nait_assets.extraction.attention import Packing, to_device
 from nait_assets.extraction.cost import Cost
 from nait_assets.extraction.encoding import EncodedSample, Shard, encode, plan
 from nait_assets.extraction.extractor import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
-from nait_assets.extraction.reading import Reader
-from nait_assets.extraction.readings import Part, ReadingContext
+from nait_assets.extraction.forward_pass import Reader
+from nait_assets.extraction.readings.engine import Part, ReadingContext
 from nait_assets.extraction.sites import resolve_site
 from nait_assets.options import MonaOptions
 from nait_assets.recipe import RecipeError

@@ -21,13 +21,19 @@ import numpy as np
 import polars as pl
 
 from nait_assets.extraction import attention
-from nait_assets.extraction.answers import AnsweredSample, encode_with_answers, require_offsets
 from nait_assets.extraction.attention import Packing, to_device
 from nait_assets.extraction.cost import Cost
 from nait_assets.extraction.encoding import EncodedSample, Shard, encode, plan
 from nait_assets.extraction.extractor import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, RunOptions, require_context
-from nait_assets.extraction.reading import Batch, BatchReader, NonFiniteActivations, PooledActivations, can_be_packed
-from nait_assets.extraction.readings import Part, Reading, ReadingContext
+from nait_assets.extraction.forward_pass import (
+    Batch,
+    BatchReader,
+    NonFiniteActivations,
+    PooledActivations,
+    can_be_packed,
+)
+from nait_assets.extraction.readings.answers import AnsweredSample, encode_with_answers, require_offsets
+from nait_assets.extraction.readings.engine import Part, Reading, ReadingContext
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from nait_assets.extraction.answers import AnsweredSample, encode_with_answers
 from nait_assets.extraction.encoding import encode
+from nait_assets.extraction.readings.answers import AnsweredSample, encode_with_answers
 from nait_assets.recipe import RecipeError
 from nait_assets_tests.conftest import CHAT_TEMPLATE, conversation
 

@@ -28,8 +28,8 @@ from nait_assets.extraction.attention import to_device
 from nait_assets.extraction.cost import Cost
 from nait_assets.extraction.encoding import EncodedSample, plain_text, plan
 from nait_assets.extraction.extractor import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, model_inputs
-from nait_assets.extraction.reading import Batch, BatchReader, NonFiniteActivations, can_be_packed
-from nait_assets.extraction.readings import Part, Reading, ReadingContext
+from nait_assets.extraction.forward_pass import Batch, BatchReader, NonFiniteActivations, can_be_packed
+from nait_assets.extraction.readings.engine import Part, Reading, ReadingContext
 from nait_assets.options import ModelSpec
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 import torch
 
-from nait_assets.extraction.answers import AnsweredSample, encode_with_answers
-from nait_assets.extraction.experience import (
+from nait_assets.extraction.extractor import RunOptions
+from nait_assets.extraction.readings.answers import AnsweredSample, encode_with_answers
+from nait_assets.extraction.readings.experience import (
     BATCH_ROWS,
     gain_experience,
     messages_before_response,
@@ -19,7 +20,6 @@ from nait_assets.extraction.experience import (
     trained,
     varied_rows,
 )
-from nait_assets.extraction.extractor import RunOptions
 from nait_assets.options import IfdPreExperiencedOptions
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel

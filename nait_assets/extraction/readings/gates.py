@@ -14,9 +14,9 @@ from typing import Any
 
 import polars as pl
 
-from nait_assets.extraction.readings import Part, Reading, ReadingContext
+from nait_assets.extraction.readings.engine import Part, Reading, ReadingContext
+from nait_assets.extraction.readings.top_k import SPARSE, largest, layer_of, read_sparse
 from nait_assets.extraction.sites import resolve_site
-from nait_assets.extraction.top_k import SPARSE, largest, layer_of, read_sparse
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 

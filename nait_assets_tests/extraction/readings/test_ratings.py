@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 import torch
 
-from nait_assets.extraction import ratings
-from nait_assets.extraction.ratings import QUESTIONS, READING, Asker, RatingReader, conversation_text, rated
+from nait_assets.extraction.readings import ratings
+from nait_assets.extraction.readings.ratings import QUESTIONS, READING, Asker, RatingReader, conversation_text, rated
 from nait_assets.options import ModelSpec
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse

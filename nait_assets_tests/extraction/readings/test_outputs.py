@@ -11,13 +11,13 @@ import pytest
 import torch
 import transformers
 
-from nait_assets.extraction import outputs
-from nait_assets.extraction.answers import AnsweredSample, encode_with_answers
 from nait_assets.extraction.encoding import EncodedSample
 from nait_assets.extraction.extractor import RunOptions
-from nait_assets.extraction.outputs import OutputReader, require_outputs
-from nait_assets.extraction.reading import NonFiniteActivations
-from nait_assets.extraction.readings import ReadingContext
+from nait_assets.extraction.forward_pass import NonFiniteActivations
+from nait_assets.extraction.readings import outputs
+from nait_assets.extraction.readings.answers import AnsweredSample, encode_with_answers
+from nait_assets.extraction.readings.engine import ReadingContext
+from nait_assets.extraction.readings.outputs import OutputReader, require_outputs
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.language_model import LoadedModel

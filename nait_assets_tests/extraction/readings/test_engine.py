@@ -12,7 +12,15 @@ from nait_assets.audit.content import content_faults
 from nait_assets.extraction.checks import judge_reading
 from nait_assets.extraction.cost import Cost
 from nait_assets.extraction.extractor import RunOptions
-from nait_assets.extraction.readings import Part, Read, Reading, ReadingContext, bring_up_to_date, rejected_of, rows_of
+from nait_assets.extraction.readings.engine import (
+    Part,
+    Read,
+    Reading,
+    ReadingContext,
+    bring_up_to_date,
+    rejected_of,
+    rows_of,
+)
 from nait_assets.lineage import Record
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse

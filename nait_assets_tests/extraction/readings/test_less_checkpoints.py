@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nait_assets.extraction import less_checkpoints
-from nait_assets.extraction.less_checkpoints import FIRST, SECOND, WEIGHTS, draw, learning_rate, warm_up
-from nait_assets.extraction.lora import adapted, resolve_targets
+from nait_assets.extraction.readings import less_checkpoints
+from nait_assets.extraction.readings.less_checkpoints import FIRST, SECOND, WEIGHTS, draw, learning_rate, warm_up
+from nait_assets.extraction.readings.lora import adapted, resolve_targets
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import folder_version

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from nait_assets.extraction.answers import AnsweredSample, encode_with_answers
 from nait_assets.extraction.cost import Cost
-from nait_assets.extraction.lora import Adapter, adapted
+from nait_assets.extraction.readings.answers import AnsweredSample, encode_with_answers
+from nait_assets.extraction.readings.lora import Adapter, adapted
 from nait_assets.options import LessOptions
 from nait_assets.recipe import Recipe, RecipeError, fingerprint
 from nait_assets.resources.language_model import LanguageModel, LoadedModel
