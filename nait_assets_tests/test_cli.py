@@ -60,7 +60,7 @@ def test_status_tells_what_is_missing_in_one_line_an_asset_and_run_makes_it(reci
     ]
     answer = nait("run", "--recipe", recipe.path, "--home", home)
     assert (answer.code, answer.err) == (0, "")
-    assert "8 outputs made in 8 runs" in answer.out
+    assert "9 outputs made in 9 runs" in answer.out
     after = nait("status", "--recipe", recipe.path, "--home", home)
     assert after.code == 0
     assert [line.split(" ", 1)[1] for line in lines(after.out)] == [f"{n} of {n} current" for n in (1, 1, 1, 2, 2, 1)]

@@ -19,7 +19,8 @@ AUDIT = "audit/lineage_audit"
 EXTRACTION = {"extraction/candidate_activations", "extraction/in_domain_activations"}
 FEATURES = {"features/nait_directions", "features/neuron_statistics", "features/standardized_centroids"}
 SCORES = {f"scoring/{method}_scores" for method in ("nait", "nait_standardized", "random")}
-REPORT = {"report/method_comparison", "report/selection_report"}
+PAGE = {"report/selection_report"}
+REPORT = {"report/method_comparison", *PAGE}
 SUBSETS = {f"selection/{method}_subset" for method in ("nait", "nait_standardized", "random")}
 
 
@@ -79,7 +80,7 @@ def test_what_runs_the_model_shares_a_pool(make_recipe: MakeRecipe, tmp_path: Pa
 @pytest.mark.parametrize(
     ("fields", "changed"),
     [
-        ({"name": "another"}, REPORT),
+        ({"name": "another"}, PAGE),
         ({"ratios": [0.1, 0.3, 0.5]}, REPORT),
         ({"methods": ["random", "nait_standardized", "nait"]}, set()),
         ({"seed": 1}, {"scoring/random_scores"}),
@@ -94,10 +95,10 @@ def test_what_runs_the_model_shares_a_pool(make_recipe: MakeRecipe, tmp_path: Pa
         ),
         ({"decontamination": {"ngram": 8}}, {"corpora/contaminated_candidates"}),
         ({"decontamination": {"action": "drop"}}, SUBSETS),
-        ({"model": {"source": "elsewhere", "dtype": "float32"}}, EXTRACTION | REPORT),
+        ({"model": {"source": "elsewhere", "dtype": "float32"}}, EXTRACTION | PAGE),
         (
             {"extraction": {"max_tokens": 32}},
-            {*EXTRACTION, *REPORT, "features/nait_directions", "features/standardized_centroids"},
+            {*EXTRACTION, *PAGE, "features/nait_directions", "features/standardized_centroids"},
         ),
         ({"features": {"change": "mean_minus_first"}}, {"features/nait_directions"}),
     ],

@@ -100,4 +100,8 @@ def test_scores_of_two_methods_lie_in_two_tables() -> None:
     """Each method's asset writes its own table; the columns are the same, so that one view can join them."""
     first, second = scores_table("nait"), scores_table("random")
     assert (first.name, second.name) == ("scoring.nait_scores", "scoring.random_scores")
-    assert list(first.columns) == list(second.columns) == ["target", "sample_id", "score", "rank", "turn", "reason"]
+    assert (
+        list(first.columns)
+        == list(second.columns)
+        == ["target", "sample_id", "score", "rank", "turn", "target_turn", "best_rank", "reason"]
+    )

@@ -36,7 +36,7 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         deps=_dependencies(recipe, [CANDIDATE_POOL.asset]),
-        code_version=f"{ALGORITHM}:{fingerprint(recipe.capability_names, recipe.methods, recipe.ratios)}",
+        code_version=f"{ALGORITHM}:{fingerprint(recipe.capability_names, sorted(recipe.methods), recipe.ratios)}",
         key_prefix=ROOM,
         group_name=ROOM,
         kinds={"polars", "duckdb"},

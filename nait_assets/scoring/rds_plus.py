@@ -2,8 +2,8 @@
 
 h(x) = sum_i w_i h_i(x), w_i = i / sum_j j, the position-weighted mean of the last hidden state over all tokens, made
 in `extraction.readings.outputs`; for each example e of the target cos(h(y), h(e)), and the score is the largest. The
-published choice is a round robin over the examples, each of which takes its best candidate still there: the scores for each
-example give those turns. Source: arXiv 2503.01807, section 3.
+published choice is a round robin over the examples, each of which takes its best candidate still there: the scores for
+each example give those turns. Source: arXiv 2503.01807, section 3.
 
 For the comprehensive target the examples of the capabilities take turns one by one, the first of each, then the second
 of each, so that a small subset has a part of every capability.
