@@ -9,7 +9,6 @@ import polars as pl
 
 from nait_assets import __version__, lineage
 from nait_assets.automation import when_inputs_change
-from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS
 from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
@@ -86,6 +85,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
         inputs = {**snapshot.inputs, **(material.inputs or {})}
         record = lineage.record_of(context, content_version(rows, ("rank",)), inputs)
         folder = subset_folder(warehouse, method, target, ratio)
+        manifest = _manifest(record, method, target, ratio, recipe, warehouse)
         exports = Exports.of(rows, f"{method}_{target}_{ratio}", [source.source for source in recipe.candidates])
         card = dataset_card(
             method,
@@ -94,11 +94,10 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
             sentence(strategy, ratio, choice),
             len(rows),
             len(scores),
-            recipe.model.source,
+            manifest["model"] and recipe.model.source,
             record.inputs,
             exports.card(),
         )
-        manifest = _manifest(record, method, target, ratio, recipe, warehouse)
         manifest |= {"selection": strategy.settings, **_counts(choice)}
         manifest["n_contaminated"] = len(set(flagged) & set(chosen["sample_id"].to_list()))
         write_folder(folder, rows, manifest, card, exports)
@@ -134,8 +133,8 @@ def _manifest(
 ) -> dict[str, Any]:
     """What a subset rests on: nothing in it changes unless one of these does."""
     upstream = lineage.upstream(warehouse.records(), record.inputs)
-    read = upstream.get(CANDIDATE_ACTIVATIONS, {}).get("inputs", {})
-    models = [version for name, version in read.items() if name.startswith("model:")]
+    key = f"model:{recipe.model.source}"
+    read: dict[str, str] = next((entry["inputs"] for entry in upstream.values() if key in entry["inputs"]), {})
     return {
         "asset": record.asset,
         "partition": record.partition,
@@ -145,7 +144,7 @@ def _manifest(
         "method": method,
         "target": target,
         "ratio": ratio,
-        "model": {"source": recipe.model.source, "identity": models[0], "dtype": read["dtype"]} if models else None,
+        "model": {"source": recipe.model.source, "identity": read[key], "dtype": read["dtype"]} if read else None,
         "recipe": recipe.model_dump(mode="json"),
         "inputs": dict(record.inputs),
         "lineage": upstream,

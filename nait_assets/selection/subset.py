@@ -67,7 +67,7 @@ def dataset_card(
     chosen: str,
     n_rows: int,
     n_candidates: int,
-    model: str,
+    model: str | None,
     lineage: Mapping[str, str],
     files: str,
 ) -> str:
@@ -80,7 +80,7 @@ def dataset_card(
         chosen: How they were taken from the ranking, in a sentence without its full stop.
         n_rows: In the subset.
         n_candidates: In the pool.
-        model: As the recipe names it.
+        model: As the recipe names it, or None where the method reads none.
         lineage: Version of each direct input.
         files: What each file is, as Markdown.
     """
@@ -100,7 +100,7 @@ tags:
 
 {description}
 
-{chosen}. The model is `{model}`. The rows keep the licence of the pool that they were chosen from.
+{chosen}.{f" The model is `{model}`." if model else ""} The rows keep the licence of the pool that they were chosen from.
 
 {files}
 
