@@ -8,11 +8,12 @@ import polars as pl
 from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.extraction.assets import READINGS
+from nait_assets.extraction.assets import READINGS, ROOM
 from nait_assets.extraction.readings.engine import Reading, corpus_of, rejected_of, rows_of
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import POOL, Recipe
+from nait_assets.recipe import POOL, TRAINED, Recipe
 from nait_assets.resources import Warehouse
+from nait_assets.resources.files import folder_version
 from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_SAMPLES, Table
 
 CLAIMS = [
@@ -27,6 +28,7 @@ READING_CLAIMS = [
     Claim("samples_are_accounted_for", "Every example of the corpus has a row or a reason, and nothing else has."),
     Claim("numbers_are_finite", "No number is NaN or infinite."),
 ]
+TRAINED_CLAIMS = [Claim("files_are_as_written", "The folder holds the files that were trained, byte by byte.")]
 CALIBRATION_CLAIMS = [Claim("statistics_are_finite", "Every mean, deviation and component is finite.")]
 
 
@@ -44,7 +46,26 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
         checks.append(AssetChecks(IN_DOMAIN_ACTIVATIONS, partitions.with_examples, CLAIMS, judge_examples))
     if recipe.extraction.projection:
         checks.append(AssetChecks(CALIBRATION_STATISTICS.asset, None, CALIBRATION_CLAIMS, judge_calibration))
+    checks += [trained_check(asset) for asset in TRAINED if asset.startswith(f"{ROOM}/")]
     return [*checks, *(one for reading in READINGS for one in reading_checks(reading, partitions))]
+
+
+def trained_check(asset: str) -> AssetChecks:
+    """The check of an output that is a folder of files."""
+
+    def judge(warehouse: Warehouse, _: str) -> Mapping[str, Verdict]:
+        return judge_trained(warehouse, asset)
+
+    return AssetChecks(asset, None, TRAINED_CLAIMS, judge)
+
+
+def judge_trained(warehouse: Warehouse, asset: str) -> dict[str, Verdict]:
+    """The verdict on a folder of files."""
+    folder = warehouse.trained(asset)
+    with warehouse.tables.reading() as snapshot:
+        written = snapshot.note(asset).data_version
+    found = folder_version(folder) if folder.is_dir() else "nothing"
+    return {"files_are_as_written": Verdict(found == written, f"{folder} holds {found}, and {written} was written")}
 
 
 def reading_checks(reading: Reading, partitions: Partitions) -> list[AssetChecks]:

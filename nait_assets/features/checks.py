@@ -7,8 +7,9 @@ import polars as pl
 
 from nait_assets.checks import AssetChecks, Claim, Verdict
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.checks import reading_checks
+from nait_assets.extraction.checks import reading_checks, trained_check
 from nait_assets.features.assets import READINGS
+from nait_assets.features.autoencoder import ASSET
 from nait_assets.features.directions import activation_change
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
@@ -35,6 +36,7 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
         AssetChecks(NAIT_DIRECTIONS.asset, partitions.capability, DIRECTION_CLAIMS, judge_capability),
         AssetChecks(NEURON_STATISTICS.asset, None, STATISTICS_CLAIMS, judge_statistics),
         AssetChecks(STANDARDIZED_CENTROIDS.asset, partitions.capability, CENTROID_CLAIMS, judge_centroids),
+        trained_check(ASSET),
         *(checks for reading in READINGS for checks in reading_checks(reading, partitions)),
     ]
 

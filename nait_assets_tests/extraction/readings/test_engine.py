@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from nait_assets.audit.content import content_faults
-from nait_assets.extraction.checks import judge_reading
+from nait_assets.extraction.checks import judge_reading, judge_trained
 from nait_assets.extraction.cost import Cost
 from nait_assets.extraction.extractor import RunOptions
 from nait_assets.extraction.readings.engine import (
@@ -24,6 +24,7 @@ from nait_assets.extraction.readings.engine import (
 from nait_assets.lineage import Record
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.files import folder_version
 from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring import inputs
 from nait_assets.tables import CANDIDATE_POOL, VECTOR
@@ -206,3 +207,23 @@ def test_what_was_not_made_is_an_error(context: ReadingContext) -> None:
     """With the words of all other tables."""
     with pytest.raises(WarehouseError, match="has been materialized"):
         rows_of(context.warehouse, READING, POOL)
+
+
+def test_a_trained_folder_that_somebody_changed_is_found(context: ReadingContext) -> None:
+    """Weights that were swapped would judge every candidate otherwise, under the old version."""
+    asset = "extraction/pre_experienced_model"
+    folder = context.warehouse.trained(asset)
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"trained")
+    record = Record(asset, "", "1", folder_version(folder))
+    with context.warehouse.tables.writing() as tables:
+        tables.put_record(record)
+    assert judge_trained(context.warehouse, asset)["files_are_as_written"].holds
+    assert content_faults(context.warehouse, record) == []
+    (folder / "weights").write_bytes(b"swapped")
+    assert not judge_trained(context.warehouse, asset)["files_are_as_written"].holds
+    assert content_faults(context.warehouse, record) == [f"the files in {folder} are not those that were written"]
+    (folder / "weights").unlink()
+    folder.rmdir()
+    assert not judge_trained(context.warehouse, asset)["files_are_as_written"].holds
+    assert content_faults(context.warehouse, record) == [f"{folder} is gone"]
