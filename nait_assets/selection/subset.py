@@ -100,7 +100,9 @@ tags:
 
 {description}
 
-{chosen}.{f" The model is `{model}`." if model else ""} The rows keep the licence of the pool that they were chosen from.
+{chosen}.{f" The model is `{model}`." if model else ""}
+
+The rows keep the licence of the pool that they were chosen from.
 
 {files}
 
