@@ -130,6 +130,34 @@ class AlpagasusOptions(Part):
         return self
 
 
+class RewardModelSpec(Part):
+    """Which reward model rates: a sequence classifier of transformers with one output."""
+
+    source: str = Field(min_length=1, description="'hub:<org>/<name>', or a local folder.")
+    revision: str | None = Field(None, description="Hub only, and required there: the commit to use.")
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> "RewardModelSpec":
+        if self.source.startswith("hub:") and not self.revision:
+            raise ValueError(
+                f"reward model {self.source!r} needs a `revision` (a commit of the repository), "
+                "so that the result can be repeated"
+            )
+        if self.revision and not self.source.startswith("hub:"):
+            raise ValueError(
+                f"revision {self.revision!r} is of a hub repository, and {self.source!r} is a folder; name the "
+                "repository in `source` as 'hub:<org>/<name>', or leave `revision` out"
+            )
+        return self
+
+
+class InstructionMiningOptions(Part):
+    """Of `instruction_mining`."""
+
+    reward_model: RewardModelSpec = Field(description="Who rates the answers; its scale decides how much that counts.")
+    max_tokens: int = Field(512, ge=8, description="Tokens of a question and its answer that the reward model reads.")
+
+
 class SelectitOptions(Part):
     """Of `selectit`."""
 
@@ -368,6 +396,7 @@ class MethodOptions(Part):
     sentence_embedding: SentenceEmbeddingOptions = SentenceEmbeddingOptions()
     alpagasus: AlpagasusOptions | None = None
     selectit: SelectitOptions = SelectitOptions()
+    instruction_mining: InstructionMiningOptions | None = None
     bm25: Bm25Options = Bm25Options()
     dsir: DsirOptions = DsirOptions()
     length_long: LengthLongOptions = LengthLongOptions()

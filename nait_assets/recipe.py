@@ -46,6 +46,7 @@ READS: dict[str, tuple[str, ...]] = {
     "ifd": ("extraction/candidate_outputs", "extraction/candidate_answers"),
     "ifd_pre_experienced": ("extraction/candidate_experienced_outputs", "extraction/candidate_experienced_answers"),
     "selectit": ("extraction/candidate_ratings",),
+    "instruction_mining": ("extraction/candidate_embeddings", "extraction/candidate_rewards"),
     "alpagasus": ("extraction/candidate_judgements",),
     "less": ("extraction/candidate_gradients", "extraction/in_domain_gradients"),
     "bm25": (CANDIDATES, EXAMPLES),

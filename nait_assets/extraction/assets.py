@@ -24,6 +24,7 @@ from nait_assets.extraction.readings import (
     less_checkpoints,
     outputs,
     ratings,
+    rewards,
 )
 from nait_assets.extraction.readings.engine import (
     Read,
@@ -48,6 +49,7 @@ READINGS: tuple[Reading, ...] = (
     gradients.READING,
     *outputs.READINGS,
     ratings.READING,
+    rewards.READING,
 )
 """What is found out about samples beside their activations; an asset of one that no method reads is left out."""
 
@@ -297,8 +299,10 @@ def _write_reading(
 
 def _reading_metadata(outcome: Read, total: Cost) -> dict[str, object]:
     reasons = Counter(reason for _, reason in outcome.rejected).most_common(10)
+    cut = {"n_truncated": int(outcome.rows["truncated"].sum())} if "truncated" in outcome.rows.columns else {}
     return {
         "dagster/row_count": len(outcome.rows),
+        **cut,
         "dagster/column_schema": lineage.column_schema(outcome.rows),
         "n_read": outcome.n_read,
         "n_removed": outcome.n_removed,

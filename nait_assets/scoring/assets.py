@@ -20,6 +20,7 @@ from nait_assets.scoring import (
     dsir,
     gate_overlap,
     ifd,
+    instruction_mining,
     length,
     less,
     mona,
@@ -62,6 +63,7 @@ METHODS: dict[str, Method] = {
         ifd.METHOD,
         ifd.PRE_EXPERIENCED,
         selectit.METHOD,
+        instruction_mining.METHOD,
         random.METHOD,
         balanced_random.METHOD,
     )
