@@ -130,11 +130,16 @@ def _one_line(text: str, width: int = 70) -> str:
 def _share_lines(
     recipe: Recipe, scores: dict[tuple[str, str], pl.DataFrame], pool: pl.DataFrame, judged: list[str]
 ) -> list[str]:
-    lines = [f"  {'':<14}" + "".join(f"{method:>20}" for method in (*recipe.methods, "most possible"))]
-    for capability in judged:
-        shares = [own_topic_share(scores[method, capability], pool, capability) for method in recipe.methods]
-        lines.append(
-            f"  {capability:<14}"
-            + "".join(f"{share:>20.0%}" for share in (*(share for share, _ in shares), shares[0][1]))
-        )
+    shares = {
+        method: [own_topic_share(scores[method, capability], pool, capability) for capability in judged]
+        for method in recipe.methods
+    }
+    rows = {method: [share for share, _ in found] for method, found in shares.items()}
+    rows["most possible"] = [most for _, most in shares[recipe.methods[0]]]
+    width = max(14, *map(len, rows)) + 1
+    columns = [max(8, len(capability)) + 2 for capability in judged]
+    lines = [" " * (2 + width) + "".join(f"{name:>{size}}" for name, size in zip(judged, columns, strict=True))]
+    for name, found in rows.items():
+        cells = "".join(f"{share:>{size}.0%}" for share, size in zip(found, columns, strict=True))
+        lines.append(f"  {name:<{width}}{cells}")
     return lines

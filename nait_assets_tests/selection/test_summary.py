@@ -83,16 +83,15 @@ def test_summary_shows_the_share_of_the_own_topic_by_method(recipe: Recipe, ware
     """Every method beside the most that was possible, so that the random control can be compared."""
     lines = summarize(recipe, warehouse, None).splitlines()
     header = next(place for place, line in enumerate(lines) if line.startswith("Own topic among the best 0.10")) + 1
-    assert lines[header].split() == ["nait_standardized", "random", "most", "possible"]
+    assert lines[header].split() == ["code", "math"]
     query = "SELECT sample_id FROM scoring.scores WHERE method = ? AND target = ? AND rank = 1"
-    for line, capability in zip(lines[header + 1 : header + 3], ("code", "math"), strict=True):
+    own = {"code": ("c0", "c2", "c4", "c6", "c8"), "math": ("c1", "c5", "c7")}
+    for line, method in zip(lines[header + 1 : header + 3], ("nait_standardized", "random"), strict=True):
         with warehouse.tables.reading() as snapshot:
-            best = [
-                snapshot.connection.execute(query, [m, capability]).fetchone() for m in ("nait_standardized", "random")
-            ]
-        own = {"code": ("c0", "c2", "c4", "c6", "c8"), "math": ("c1", "c5", "c7")}[capability]
-        shares = ["100%" if row and row[0] in own else "0%" for row in best]
-        assert line.split() == [capability, *shares, "100%"]
+            best = [snapshot.connection.execute(query, [method, name]).fetchall()[0][0] for name in own]
+        shares = ["100%" if row in own[name] else "0%" for row, name in zip(best, own, strict=True)]
+        assert line.split() == [method, *shares]
+    assert lines[header + 3].split() == ["most", "possible", "100%", "100%"]
 
 
 def test_summary_says_where_the_subsets_lie(recipe: Recipe, warehouse: Warehouse) -> None:
