@@ -15,7 +15,8 @@ paper's second version drops Len and Knn6 for other indicators (naturalness, coh
 understandability), and finds the best size of the subset by search; that is not done here.
 
 Cost: one pass of a reward model and one of a sentence encoder over each candidate, then `n_candidates^2 x dimensions`
-multiplications, in blocks of bounded memory.
+multiplications, in blocks of bounded memory: 6.4 seconds for 12,000 candidates of 384 dimensions on two busy cores, so
+about two minutes for 52,000, and for a million half a day.
 """
 
 import numpy as np

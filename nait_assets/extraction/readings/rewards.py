@@ -314,10 +314,11 @@ def settings(recipe: Recipe) -> list[Any]:
 
 
 def outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
-    """The reward model's version."""
-    assert recipe.options.instruction_mining is not None
-    source = recipe.options.instruction_mining.reward_model.source
-    return {f"reward_model:{source}": RewardModel.of(recipe, model.home).identity()}
+    """The reward model's version; nothing where the recipe no longer names one."""
+    options = recipe.options.instruction_mining
+    if options is None:
+        return {}
+    return {f"reward_model:{options.reward_model.source}": RewardModel.of(recipe, model.home).identity()}
 
 
 def check(recipe: Recipe, model: LanguageModel) -> None:
