@@ -3,7 +3,7 @@
 s(y) = the mean over a capability's examples x of  sum_c w_c cos(Gamma_c(y), g_c(x)),  by Xia et al. 2024 (arXiv
 2402.04333, definition 3.1): at each checkpoint c of a LoRA warm-up with mean learning rate w_c, the cosine between
 the direction in which Adam would step on the candidate, and the example's gradient. The vectors come projected, scaled
-and weighted (`extraction.gradients`), so that the sum is their inner product. The published code gives the w_c the sum
+and weighted (`readings/gradients.py`), so that the sum is their inner product. The published code gives the w_c the sum
 1, which changes no rank, and keeps scores in [-1, 1].
 
 Examples are averaged within a subtask, and the largest subtask counts (`less/data_selection/matching.py`). Here a
@@ -13,7 +13,7 @@ which no method reads here; a capability for each gives the same with the target
 
 Known defects, of the method: Gamma holds 90% of the warm-up's momentum, which all candidates share; and cosines of
 short answers' gradients are the larger ones. Cost: a matrix product over vectors that are all in memory; the gradients
-cost (`extraction.gradients`).
+cost (`readings/gradients.py`).
 """
 
 from collections.abc import Callable, Mapping

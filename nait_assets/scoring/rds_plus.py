@@ -1,7 +1,7 @@
 """RDS+: how near a candidate is to the target's examples by the model's last hidden states.
 
 h(x) = sum_i w_i h_i(x), w_i = i / sum_j j, the position-weighted mean of the last hidden state over all tokens, made
-in `extraction.readings.outputs`; for each example e of the target cos(h(y), h(e)), and the score is the largest. The
+in `readings/outputs.py`; for each example e of the target cos(h(y), h(e)), and the score is the largest. The
 published choice is a round robin over the examples, each of which takes its best candidate still there: the scores for
 each example give those turns. Source: arXiv 2503.01807, section 3.
 

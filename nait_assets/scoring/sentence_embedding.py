@@ -1,6 +1,6 @@
 """Sentence embeddings: how near a candidate's text is to the target's examples by a sentence encoder.
 
-With v the embeddings of `extraction.embeddings`, of unit norm: `to: best`, s(y) = max over the examples e of
+With v the embeddings of `readings/embeddings.py`, of unit norm: `to: best`, s(y) = max over the examples e of
 v(y) . v(e); `to: centroid`, s(y) = v(y) . c, c the examples' mean embedding, scaled to unit norm. For the comprehensive
 target the largest of the capabilities' scores, or the mean of their centroids. MoNA's baseline DLRDS-BGE is a cosine to
 the target with the encoder bge-base-en-v1.5, and does not say which; RDS+ takes the best.
