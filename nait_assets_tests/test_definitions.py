@@ -14,6 +14,7 @@ from nait_assets.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 HEAVY = ("torch", "transformers", "sklearn", "altair", "vl_convert", "datasets", "huggingface_hub", "safetensors")
+HEAVY += ("bm25s", "peft", "sentence_transformers", "openai", "sparsify", "scipy")
 CORPORA = {"corpora/candidate_pool", "corpora/contaminated_candidates", "corpora/in_domain_set"}
 AUDIT = "audit/lineage_audit"
 EXTRACTION = {"extraction/candidate_activations", "extraction/in_domain_activations"}
@@ -56,6 +57,52 @@ def test_what_no_method_reads_is_not_there(
     unused |= {name.replace("scoring", "selection").replace("_scores", "_subset") for name in unused}
     everything = CORPORA | EXTRACTION | FEATURES | SCORES | SUBSETS | REPORT | {AUDIT}
     assert set(specs(make_recipe(**fields), tmp_path)) == everything - absent - unused
+
+
+JUDGE = {"alpagasus": {"endpoint": "http://localhost:1/v1", "model": "judge"}}
+REWARDS = {"instruction_mining": {"reward_model": {"source": "a-folder"}}}
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "read"),
+    [
+        ("nait_neighbours", {}, EXTRACTION | {"features/neuron_statistics"}),
+        ("neuron_diversity", {}, {"extraction/candidate_activations", "features/neuron_statistics"}),
+        ("mona", {}, {f"features/{name}" for name in ("candidate_codes", "in_domain_codes", "sparse_autoencoder")}),
+        ("gate_overlap", {}, {"extraction/candidate_gates", "extraction/in_domain_gates"}),
+        ("rds_plus", {}, {"extraction/candidate_outputs", "extraction/in_domain_outputs"}),
+        ("perplexity_low", {}, {"extraction/candidate_outputs"}),
+        ("perplexity_high", {}, {"extraction/candidate_outputs"}),
+        ("ifd", {}, {"extraction/candidate_outputs", "extraction/candidate_answers"}),
+        (
+            "ifd_pre_experienced",
+            {},
+            {
+                "extraction/candidate_experienced_answers",
+                "extraction/candidate_experienced_outputs",
+                "extraction/pre_experienced_model",
+            },
+        ),
+        ("selectit", {}, {"extraction/candidate_ratings"}),
+        ("instruction_mining", REWARDS, {"extraction/candidate_embeddings", "extraction/candidate_rewards"}),
+        ("alpagasus", JUDGE, {"extraction/candidate_judgements"}),
+        (
+            "less",
+            {},
+            {f"extraction/{name}" for name in ("candidate_gradients", "in_domain_gradients", "less_checkpoints")},
+        ),
+        ("sentence_embedding", {}, {"extraction/candidate_embeddings", "extraction/in_domain_embeddings"}),
+        *((name, {}, set()) for name in ("bm25", "dsir", "length_long", "length_short", "balanced_random")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_method_has_what_it_reads_and_nothing_of_the_others(
+    make_recipe: MakeRecipe, tmp_path: Path, method: str, options: dict[str, Any], read: set[str]
+) -> None:
+    """A method that is not listed must cost nothing, and be nowhere in the graph."""
+    own = {f"scoring/{method}_scores", f"selection/{method}_subset"}
+    found = set(specs(make_recipe(methods=[method], options=options), tmp_path))
+    assert found == CORPORA | read | own | REPORT | {AUDIT}
 
 
 def test_every_asset_says_what_it_is(make_recipe: MakeRecipe, tmp_path: Path) -> None:
