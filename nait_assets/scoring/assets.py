@@ -35,7 +35,7 @@ from nait_assets.scoring import (
     selectit,
     sentence_embedding,
 )
-from nait_assets.scoring.inputs import gathered
+from nait_assets.scoring.inputs import Gathered, gathered
 from nait_assets.scoring.method import Method, Scores, ranked
 from nait_assets.tables import CANDIDATE_POOL, content_version, scores_table
 
@@ -68,8 +68,8 @@ METHODS: dict[str, Method] = {
         balanced_random.METHOD,
     )
 }
-_latest: dict[str, tuple[object, dict[str, Scores]]] = {}
-"""By method: what its latest pass read, and the scores of every target. One process reads its inputs once."""
+_latest: dict[str, tuple[object, dict[str, pl.DataFrame]]] = {}
+"""By method: what its latest pass read, and the ranking of every target. One process reads its inputs once."""
 
 
 def method_of(name: str) -> Method:
@@ -124,29 +124,24 @@ def _dependencies(method: Method, recipe: Recipe, partitions: Partitions) -> lis
 def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) -> tuple[pl.DataFrame, dict[str, str]]:
     """A target's scores, and the versions of what they rest on."""
     with gathered(recipe, warehouse, method.name, target) as found:
-        inputs = found.inputs
         key = (warehouse.home, recipe.targets, recipe.settings_of(method.name), found.everything)
         if _latest.get(method.name, (None, {}))[0] != key:
-            of_all = method.scores(inputs)
-            values = dict(zip(inputs.features, of_all.values.T, strict=True))
-            _latest[method.name] = (
-                key,
-                {
-                    name: Scores(
-                        values[name],
-                        of_all.reasons,
-                        {name: of_all.by_example[name]} if name in of_all.by_example else {},
-                    )
-                    for name in inputs.features
-                },
-            )
-        of_targets = _latest[method.name][1]
-    scores, reasons = of_targets[target], {**found.refused, **of_targets[target].reasons}
-    by_capability = None
-    if target == COMPREHENSIVE_TARGET:
-        by_capability = np.column_stack([of_targets[name].values for name in recipe.capability_names])
-    frame = ranked(inputs.sample_ids, scores.values, reasons, scores.by_example.get(target), by_capability)
-    return frame, dict(found.versions)
+            _latest[method.name] = key, _ranked(recipe, found, method.scores(found.inputs))
+    return _latest[method.name][1][target], dict(found.versions)
+
+
+def _ranked(recipe: Recipe, found: Gathered, scores: Scores) -> dict[str, pl.DataFrame]:
+    """The ranking of every target that was scored. The scores by example, which are large, are not kept."""
+    values = dict(zip(found.inputs.features, scores.values.T, strict=True))
+    reasons = {**found.refused, **scores.reasons}
+    frames = {}
+    for target in values:
+        by_capability = None
+        if target == COMPREHENSIVE_TARGET:
+            by_capability = np.column_stack([values[name] for name in recipe.capability_names])
+        by_example = scores.by_example.get(target)
+        frames[target] = ranked(found.inputs.sample_ids, values[target], reasons, by_example, by_capability)
+    return frames
 
 
 def _create_view(transaction: Transaction) -> None:
