@@ -14,10 +14,11 @@ import pytest
 from nait_assets.lineage import Record
 from nait_assets.recipe import PROJECT_ROOT
 from nait_assets.resources.warehouse import Store, Warehouse, WarehouseError, home_of
-from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, NAIT_DIRECTIONS, NEURON_STATISTICS, Table, scores_table
+from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, NAIT_DIRECTIONS, NEURON_STATISTICS, Table
 from nait_assets_tests.test_recipe import recipe_in
 
-SCORES = scores_table("nait")
+COLUMNS = {"target": pl.String(), "sample_id": pl.String(), "score": pl.Float64(), "rank": pl.Int64()}
+SCORES = Table("scoring.nait_scores", pl.Schema(COLUMNS), ("target",), ("sample_id",))
 ASSET = "scoring/nait_scores"
 
 
@@ -172,10 +173,12 @@ from pathlib import Path
 import polars as pl
 from nait_assets.lineage import Record
 from nait_assets.resources.warehouse import Store
-from nait_assets.tables import scores_table
+from nait_assets.tables import Table
 with Store(Path(sys.argv[1])).writing() as transaction:
     frame = pl.DataFrame({"sample_id": ["a"], "score": [0.9], "rank": [1]})
-    transaction.replace(scores_table("nait"), frame, target="math")
+    columns = {"target": pl.String(), "sample_id": pl.String(), "score": pl.Float64(), "rank": pl.Int64()}
+    table = Table("scoring.nait_scores", pl.Schema(columns), ("target",), ("sample_id",))
+    transaction.replace(table, frame, target="math")
     transaction.put_record(Record("scoring/nait_scores", "math", "code", "2"))
     os._exit(9)
 """

@@ -57,9 +57,11 @@ def test_score_is_that_of_the_best_capability_over_its_examples(over: Any) -> No
                 examples = [np.asarray(one, np.float64) for one in given.features[target][name]["vector"].to_list()]
                 products = [sum(a * b for a, b in zip(candidate, one, strict=True)) for one in examples]
                 subtasks.append(sum(products) / len(products) if over == "mean" else max(products))
-                by_example += products
+                by_example.append(products)
             assert found.values[place, column] == pytest.approx(max(subtasks), abs=1e-6)
-            assert found.by_example[target][place] == pytest.approx(by_example, abs=1e-6)
+            most = max(map(len, by_example))
+            turns = [products[turn] for turn in range(most) for products in by_example if turn < len(products)]
+            assert found.by_example[target][place] == pytest.approx(turns, abs=1e-6)
 
 
 def test_targets_score_does_not_depend_on_the_targets_beside_it() -> None:
