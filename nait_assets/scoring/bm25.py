@@ -55,6 +55,8 @@ def index(documents: Sequence[list[str]], k1: float, b: float) -> Query:
     """
     from bm25s import BM25
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # importing it makes it say everything
+
     if not any(documents):  # the library has no index of nothing
         return lambda _: np.zeros(len(documents))
     searched = BM25(method="lucene", k1=k1, b=b, dtype="float64", backend="numpy")
