@@ -132,7 +132,8 @@ def retrievals(
 ) -> pl.DataFrame:
     """Whether each method puts the candidates of a capability's own topic first, columns of `METHOD_RETRIEVALS`.
 
-    A candidate without a score counts as one behind all others. Topics are labels that no method reads.
+    A candidate without a score counts as one behind all others. Topics are labels that no method reads but the control
+    `balanced_random`.
 
     Args:
         scores: By method and target: columns `sample_id`, `rank`.

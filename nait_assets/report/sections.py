@@ -235,7 +235,8 @@ def _retrievals(found: Comparison) -> dict[str, Any]:
         rows.append((mean[0], [method, *cells, f"{mean[0]:.3f} / {mean[1]:.2f}"]))
     note = (
         "Area under the ROC curve of putting the candidates of a capability's own topic first, and their share among "
-        "as many best rows as there are of them. 0.5 is chance. Topics are labels that no method reads."
+        "as many best rows as there are of them. 0.5 is chance. Topics are labels that no method reads but "
+        "`balanced_random`, whose figures here say nothing."
     )
     ordered = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
     return {"title": "Retrieval", "notes": [note], "header": ["method", *capabilities, "mean"], "rows": ordered}
