@@ -364,7 +364,7 @@ def test_without_its_dagster_folder_everything_is_noted_again_and_nothing_extrac
     shutil.rmtree(home / "dagster")
     answer = nait("status", "--recipe", recipe.path, "--home", home)
     assert answer.code == 3
-    assert answer.out.count("unknown to this Dagster instance") == 13  # assets
+    assert answer.out.count("unknown to this Dagster instance") == 14  # assets
     before = versions(home)
     made = run(recipe, home, "--select", "group:extraction")
     in_domain = {f"extraction/in_domain_activations[{capability}]" for capability in recipe.capability_names}
