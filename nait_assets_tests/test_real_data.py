@@ -29,8 +29,8 @@ def test_planted_rows_are_counted_and_not_among_the_examples(recipe: Recipe) -> 
     """The retrieval table counts 40 rows of each capability; a method that had seen them would find them too easily."""
     corpus = read_corpus(recipe, "candidates")
     counts = dict(corpus.examples["topic"].value_counts().iter_rows())
-    assert counts == {"alpaca": 2000, "gsm8k": 40, "bbh": 40, "bigcodebench": 40}
-    assert corpus.n_rows == 51_941 + 7_473 + 6_511 + 1_140
+    assert counts == {"alpaca": 2000, "gsm8k": 40, "bbh": 40, "bigcodebench": 40, "mmlu": 40, "tydiqa": 40}
+    assert corpus.n_rows == 51_941 + 7_473 + 6_511 + 1_140 + 1_531 + 8_076
     pool = set(corpus.examples["sample_id"].to_list())
     for capability in recipe.capability_names:
         examples = read_corpus(recipe, capability).examples
