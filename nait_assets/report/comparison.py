@@ -99,7 +99,7 @@ def overlaps(subsets: Mapping[tuple[str, str, str], Collection[str]], n_candidat
     rows = []
     for target, ratio in cells:
         chosen = {method: rows for (method, *cell), rows in subsets.items() if tuple(cell) == (target, ratio)}
-        for one, other in combinations(chosen, 2):
+        for one, other in combinations(sorted(chosen), 2):  # whatever their order in the recipe
             smaller, larger = sorted((len(chosen[one]), len(chosen[other])))
             by_chance = larger / n_candidates if smaller else 0.0
             rows.append((target, ratio, one, other, overlap(chosen[one], chosen[other]), by_chance))
@@ -122,6 +122,7 @@ def lengths(
     rows = []
     for (method, target, ratio), chosen in sorted(subsets.items()):
         scored = scores[method, target].filter(pl.col("score").is_not_null()).join(characters, on="sample_id")
+        scored = scored.sort("sample_id")  # rounding depends on the order, which a table does not keep
         of_subset = characters.filter(pl.col("sample_id").is_in(list(chosen)))["length"].median()
         rows.append((method, target, ratio, rank_correlation(scored), float(of_subset or 0), of_pool))  # type: ignore[arg-type]
     return pl.DataFrame(rows, schema=METHOD_LENGTHS.columns, orient="row")
