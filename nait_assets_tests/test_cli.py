@@ -63,7 +63,8 @@ def test_status_tells_what_is_missing_in_one_line_an_asset_and_run_makes_it(reci
     assert "9 outputs made in 9 runs" in answer.out
     after = nait("status", "--recipe", recipe.path, "--home", home)
     assert after.code == 0
-    assert [line.split(" ", 1)[1] for line in lines(after.out)] == [f"{n} of {n} current" for n in (1, 1, 1, 2, 2, 1, 1)]
+    wanted = [f"{n} of {n} current" for n in (1, 1, 1, 2, 2, 1, 1)]
+    assert [line.split(" ", 1)[1] for line in lines(after.out)] == wanted
 
     with (recipe.path.parent / "pool.jsonl").open("a") as pool:
         pool.write("\n")
