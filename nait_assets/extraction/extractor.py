@@ -207,7 +207,7 @@ def extract(
     with store.writing() as transaction:
         tables = (job.spool.table(manifest) for manifest in manifests)
         activation_table.fold(transaction, identity, wanted, tables, job.schema)
-        transaction.replace(REJECTED_SAMPLES, _rejected(rejected), corpus=corpus_name)
+        transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=corpus_name)
         record = record_of(outcome.data_version)
         transaction.put_record(replace(record, content=activation_table.content_of(transaction)))
     job.spool.remove()
@@ -272,7 +272,8 @@ def _rejected_before(store: Store, corpus_name: str) -> frozenset[str]:
         return frozenset(name for (name,) in snapshot.connection.execute(query, [corpus_name]).fetchall())
 
 
-def _rejected(refused: Sequence[tuple[str, str]]) -> pl.DataFrame:
+def rejection_rows(refused: Sequence[tuple[str, str]]) -> pl.DataFrame:
+    """Rows of `REJECTED_SAMPLES`, of pairs of `sample_id` and reason; whoever stores them adds the corpus."""
     rows = [
         {"corpus": "", "source": None, "source_row": None, "sample_id": sample_id, "reason": reason, "excerpt": ""}
         for sample_id, reason in refused

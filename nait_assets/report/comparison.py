@@ -27,6 +27,9 @@ from nait_assets.tables import (
     content_version,
 )
 
+STORED = (METHOD_COSTS, METHOD_OVERLAPS, METHOD_LENGTHS, METHOD_RETRIEVALS, METHOD_REPRODUCTIONS)
+"""Tables of a comparison, in the order of its attributes."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -48,9 +51,8 @@ class Comparison:
 
     def tables(self) -> list[tuple[Table, pl.DataFrame]]:
         """Each frame with the table that it is stored in."""
-        stored = (METHOD_COSTS, METHOD_OVERLAPS, METHOD_LENGTHS, METHOD_RETRIEVALS, METHOD_REPRODUCTIONS)
         frames = (self.costs, self.overlaps, self.lengths, self.retrievals, self.reproductions)
-        return list(zip(stored, frames, strict=True))
+        return list(zip(STORED, frames, strict=True))
 
     @property
     def data_version(self) -> str:
@@ -60,8 +62,7 @@ class Comparison:
     @classmethod
     def stored(cls, snapshot: Snapshot) -> "Comparison":
         """As the asset wrote it."""
-        stored = (METHOD_COSTS, METHOD_OVERLAPS, METHOD_LENGTHS, METHOD_RETRIEVALS, METHOD_REPRODUCTIONS)
-        return cls(*(snapshot.rows(table) for table in stored))
+        return cls(*(snapshot.rows(table) for table in STORED))
 
 
 def costs(

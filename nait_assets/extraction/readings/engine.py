@@ -12,7 +12,7 @@ from typing import Any, Literal
 import polars as pl
 
 from nait_assets.extraction.cost import Cost, add_cost
-from nait_assets.extraction.extractor import RunOptions, model_inputs
+from nait_assets.extraction.extractor import RunOptions, model_inputs, rejection_rows
 from nait_assets.extraction.progress import Progress
 from nait_assets.lineage import Record, reference
 from nait_assets.recipe import POOL, Recipe, RecipeError, fingerprint
@@ -227,7 +227,7 @@ def bring_up_to_date(
             raise RecipeError(f"{reading.name} of {context.corpus}: not one example can be read{reason}")
         transaction.replace(table, rows)
         transaction.connection.execute(f"DELETE FROM {_staged(table).name}")
-        transaction.replace(REJECTED_SAMPLES, _rejected(rejected), corpus=context.corpus)
+        transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=context.corpus)
         transaction.put_record(record_of(content_version(rows, table.key)))
     n_read = len(set(rows["sample_id"].to_list()) - set(held["sample_id"].to_list()))
     n_removed = len(held.filter(~pl.col("sample_id").is_in(wanted)))
@@ -259,14 +259,6 @@ def _staged(table: Table) -> Table:
 
 def _in_order(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
     return rows.select(list(table.columns)).cast(table.columns)
-
-
-def _rejected(rejected: Sequence[tuple[str, str]]) -> pl.DataFrame:
-    rows = [
-        {"corpus": "", "source": None, "source_row": None, "sample_id": sample_id, "reason": reason, "excerpt": ""}
-        for sample_id, reason in rejected
-    ]
-    return pl.DataFrame(rows, schema=REJECTED_SAMPLES.columns)
 
 
 def resting_inputs(warehouse: Warehouse, reading: Reading) -> dict[str, str]:
