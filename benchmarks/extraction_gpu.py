@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from common import parser, tell
 
-from nait_assets.extraction.encoding import EncodedSample, plan
-from nait_assets.extraction.extractor import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
-from nait_assets.extraction.forward_pass import Reader
-from nait_assets.extraction.sites import resolve_site
+from nait_assets.extraction.neurons import Reader
+from nait_assets.models.encoding import EncodedSample, plan
+from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
+from nait_assets.models.sites import resolve_site
 from nait_assets.resources.language_model import LoadedModel
 
 N_SAMPLES, MEAN_TOKENS = 52_002, 224

@@ -11,8 +11,9 @@ import polars as pl
 from common import conversations, demo_model, parser, random_model, tell
 
 from nait_assets.extraction import activation_table, extractor, ray_engine
-from nait_assets.extraction.extractor import RunOptions, extract
+from nait_assets.extraction.extractor import extract
 from nait_assets.lineage import Record
+from nait_assets.models.running import RunOptions
 from nait_assets.recipe import Extraction
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.warehouse import Store
@@ -20,7 +21,7 @@ from nait_assets.resources.warehouse import Store
 
 def rows_of(store: Store) -> pl.DataFrame:
     """A table's rows by their key."""
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         query = f"SELECT sample_id, layer, activation FROM {activation_table.ACTIVATION} ORDER BY sample_id, layer"
         return snapshot.connection.sql(query).pl()
 

@@ -19,8 +19,9 @@ from pathlib import Path
 import polars as pl
 from common import parser, random_model, tell
 
-from nait_assets.extraction.extractor import Outcome, RunOptions, extract
+from nait_assets.extraction.extractor import Outcome, extract
 from nait_assets.lineage import Record
+from nait_assets.models.running import RunOptions
 from nait_assets.recipe import Extraction
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.warehouse import Store

@@ -26,7 +26,7 @@ from nait_assets.features.centroids import standardized_centroid
 from nait_assets.recipe import POOL, Projection, Recipe, load_recipe
 from nait_assets.resources import Warehouse, home_of
 from nait_assets.scoring.method import ScoringInputs, ranked
-from nait_assets.scoring.nait_standardized import METHOD
+from nait_assets.scoring.methods.nait_standardized import METHOD
 from nait_assets.tables import CANDIDATE_POOL, STANDARDIZED_CENTROIDS, scores_table
 
 DIMENSIONS, SEEDS = (512, 1024, 2048), (0, 1, 2)
@@ -34,7 +34,7 @@ DIMENSIONS, SEEDS = (512, 1024, 2048), (0, 1, 2)
 
 def activations(warehouse: Warehouse, corpus: str) -> tuple[list[str], dict[int, np.ndarray]]:
     """Sample ids and activations by layer."""
-    with warehouse.activations(corpus).reading() as snapshot:
+    with warehouse.activations(corpus).snapshot() as snapshot:
         names = activation_table.samples(snapshot)["sample_id"].to_list()
         layers = activation_table.layers_of(snapshot)
         return names, {layer: activation_table.matrix(snapshot, layer) for layer in layers}
@@ -78,7 +78,7 @@ def main() -> None:
     arguments = options.parse_args()
     recipe = load_recipe(arguments.recipe)
     warehouse = Warehouse(home=str(arguments.home or home_of(recipe)))
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         pool = snapshot.read(CANDIDATE_POOL)
         exact = pl.concat([snapshot.read(scores_table(METHOD.name), target=target) for target in recipe.targets])
     topics = set(pool["topic"].to_list())

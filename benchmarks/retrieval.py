@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = load_recipe(arguments.recipe)
     home = arguments.home or home_of(recipe)
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         pool = snapshot.read(CANDIDATE_POOL)
         topics = dict(pool.select("sample_id", "topic").iter_rows())
         planted = [capability for capability in recipe.capability_names if capability in set(topics.values())]

@@ -27,8 +27,8 @@ from common import parser, tell
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.resources.warehouse import Store
-from nait_assets.scoring.nait import projections
-from nait_assets.scoring.nait_standardized import cosines
+from nait_assets.scoring.methods.nait import projections
+from nait_assets.scoring.methods.nait_standardized import cosines
 
 N_TARGETS, SHARD = 6, 300
 WAYS = ("sequential read", "nait", "nait_standardized", "SQL join")
@@ -53,7 +53,7 @@ def write_table(store: Store, n_samples: int, n_layers: int, width: int) -> None
             ]
             yield pa.table(columns, schema=schema)
 
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         activation_table.fold(transaction, "benchmark", names, shards(), schema)
 
 
@@ -71,7 +71,7 @@ def score(way: str, store: Store, n_samples: int, n_layers: int, width: int) -> 
                 pass
         return np.empty(0)
     directions = targets(n_layers, width)
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         if way == "nait":
             return projections(activation_table.scan(snapshot), directions, n_samples)
         if way == "nait_standardized":

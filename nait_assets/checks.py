@@ -1,10 +1,10 @@
-"""Asset checks: claims about what is stored, judged by what is read back from the tables.
+"""Asset checks: what should hold of a stored output, tested on what is read back from the tables.
 
-Belongs here: what a claim and a verdict are, and how Dagster is told. Does not belong here: the claims, which stand in
+Belongs here: what a check and its result are, and how Dagster is told. Does not belong here: the checks, which are in
 each room's `checks.py`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +14,13 @@ from nait_assets.resources import Warehouse
 
 
 @dataclass(frozen=True)
-class Claim:
+class Check:
     """Something that should hold of every partition of an asset.
 
     Attributes:
-        name: The check's, such as `ids_are_unique`.
-        description: What should hold.
-        blocking: Whether nothing may rest on an output of which it does not hold; else it is a warning.
+        name: Name of the check in Dagster, such as `ids_are_unique`.
+        description: What should hold, in a sentence.
+        blocking: Whether nothing may be made from an output that fails it; otherwise a failure is a warning.
     """
 
     name: str
@@ -29,67 +29,73 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a claim holds.
+class CheckResult:
+    """Whether a check passed for one partition.
 
     Attributes:
-        holds: Of the partition that was looked at.
-        says: What was found, in a sentence.
+        passed: Whether what should hold does hold.
+        description: What was found, in a sentence.
         metadata: Numbers and rows that people look at.
     """
 
-    holds: bool
-    says: str
+    passed: bool
+    description: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-Judge = Callable[[Warehouse, str], Mapping[str, Verdict]]
-"""From the warehouse and a partition key ("" where there is none) to a verdict on each claim, by name."""
+CheckFunction = Callable[[Warehouse, str], Mapping[str, CheckResult]]
+"""From the warehouse and a partition key ("" where there is none) to the result of each check, by its name."""
 
 
 @dataclass(frozen=True)
 class AssetChecks:
-    """The checks of one asset, judged together, so that its tables are read once.
+    """The checks of one asset, executed together, so that its tables are read once.
 
     Attributes:
-        asset: Its key as a path.
-        partitions_def: Of the asset.
-        claims: About each of its partitions.
-        judge: What looks at a partition.
+        asset: Key of the asset as a path, such as `corpora/candidate_pool`.
+        partitions_def: Partitions of the asset, or None.
+        checks: What should hold of each of its partitions.
+        execute: Function that looks at a partition.
     """
 
     asset: str
     partitions_def: dg.PartitionsDefinition | None
-    claims: Sequence[Claim]
-    judge: Judge
+    checks: Sequence[Check]
+    execute: CheckFunction
 
     def definition(self) -> dg.AssetChecksDefinition:
-        """The checks for Dagster: one step, which runs behind the asset's own."""
+        """The checks for Dagster: one step, which runs right after the asset's own."""
         key = dg.AssetKey(self.asset.split("/"))
-        claims = {claim.name: claim for claim in self.claims}
+        by_name = {check.name: check for check in self.checks}
         specs = [
             dg.AssetCheckSpec(
-                claim.name,
+                check.name,
                 asset=key,
-                description=claim.description,
-                blocking=claim.blocking,
+                description=check.description,
+                blocking=check.blocking,
                 partitions_def=self.partitions_def,
             )
-            for claim in self.claims
+            for check in self.checks
         ]
 
         @dg.multi_asset_check(name=f"{key.to_python_identifier()}_checks", specs=specs, can_subset=True)
         def checks(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckResult]:
-            verdicts = self.judge(warehouse, str(context.partition_key) if context.has_partition_key else "")
-            for check in sorted(context.selected_asset_check_keys):
-                verdict, blocking = verdicts[check.name], claims[check.name].blocking
+            results = self.execute(warehouse, str(context.partition_key) if context.has_partition_key else "")
+            for selected in sorted(context.selected_asset_check_keys):
+                result, blocking = results[selected.name], by_name[selected.name].blocking
                 yield dg.AssetCheckResult(
-                    passed=verdict.holds,
-                    asset_key=check.asset_key,
-                    check_name=check.name,
+                    passed=result.passed,
+                    asset_key=selected.asset_key,
+                    check_name=selected.name,
                     severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
-                    description=verdict.says,
-                    metadata=dict(verdict.metadata),
+                    description=result.description,
+                    metadata=dict(result.metadata),
                 )
 
         return checks
+
+
+def such_as(found: Iterable[object]) -> str:
+    """The first three of some ids, as the end of a sentence; "" where there are none."""
+    first = sorted(map(str, found))[:3]
+    return f", such as {', '.join(first)}" if first else ""

@@ -474,7 +474,7 @@ def _run_stage(workplace: _Workplace, steps: list[Any], extraction: dict[str, An
                 "ops": {
                     asset.to_python_identifier(): {"config": extraction}
                     for asset in assets
-                    if asset.path[0] == "extraction"
+                    if asset.path[0] in ("extraction", "measurements")
                 },
             },
             tags={"nait/command": "run"},

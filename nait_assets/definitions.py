@@ -13,6 +13,8 @@ from nait_assets.extraction import checks as extraction_checks
 from nait_assets.features import assets as features
 from nait_assets.features import checks as features_checks
 from nait_assets.lineage import RECIPE_FILE
+from nait_assets.measurements import assets as measurements
+from nait_assets.measurements import checks as measurements_checks
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, load_recipe
 from nait_assets.report import assets as report
@@ -32,8 +34,8 @@ def build_definitions(recipe: Recipe, home: Path | None = None) -> dg.Definition
     """
     home = home or home_of(recipe)
     partitions = Partitions.of(recipe)
-    rooms = [corpora, extraction, features, scoring, selection, report]
-    checks = [corpora_checks, extraction_checks, features_checks, scoring_checks, selection_checks]
+    rooms = [corpora, extraction, measurements, features, scoring, selection, report]
+    checks = [corpora_checks, extraction_checks, measurements_checks, features_checks, scoring_checks, selection_checks]
     of_recipe = {RECIPE_FILE: dg.MetadataValue.path(str(recipe.path))}
     assets = _read_by_a_method([asset for room in rooms for asset in room.build_assets(recipe, partitions)])
     code_versions = {"/".join(spec.key.path): spec.code_version for asset in assets for spec in asset.specs}
@@ -58,7 +60,7 @@ def build_definitions(recipe: Recipe, home: Path | None = None) -> dg.Definition
 def _read_by_a_method(assets: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
     """Assets without those that nothing of the recipe's methods rests on: they cost nothing, and are not shown."""
     by_key = {asset.key: asset for asset in assets}
-    pending = [key for key in by_key if key.path[0] not in ("extraction", "features")]
+    pending = [key for key in by_key if key.path[0] not in ("extraction", "measurements", "features")]
     read: set[dg.AssetKey] = set()
     while pending:
         key = pending.pop()

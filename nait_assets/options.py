@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """A section: frozen, and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelSpec(Part):
+class ModelSpec(Section):
     """Which frozen language model is read."""
 
     source: str = Field(description="'package:<module>' with a GGUF file in it, 'hub:<org>/<name>', or a local folder.")
@@ -37,7 +37,7 @@ class ModelSpec(Part):
         return self
 
 
-class NaitNeighboursOptions(Part):
+class NaitNeighboursOptions(Section):
     """Of `nait_neighbours`."""
 
     best: int = Field(2, ge=1, description="Nearest in-domain examples whose mean cosine counts.")
@@ -57,7 +57,7 @@ class NaitNeighboursOptions(Part):
         return self
 
 
-class NeuronDiversityOptions(Part):
+class NeuronDiversityOptions(Section):
     """Of `neuron_diversity`."""
 
     threshold: float = Field(
@@ -65,7 +65,7 @@ class NeuronDiversityOptions(Part):
     )
 
 
-class AlpagasusOptions(Part):
+class AlpagasusOptions(Section):
     """Of `alpagasus`: who judges, and how much that may cost.
 
     Fields that cannot change a score are left out of fingerprints (`exclude`): setting them judges nothing again.
@@ -130,7 +130,7 @@ class AlpagasusOptions(Part):
         return self
 
 
-class RewardModelSpec(Part):
+class RewardModelSpec(Section):
     """Which reward model rates: a sequence classifier of transformers with one output."""
 
     source: str = Field(min_length=1, description="'hub:<org>/<name>', or a local folder.")
@@ -151,14 +151,14 @@ class RewardModelSpec(Part):
         return self
 
 
-class InstructionMiningOptions(Part):
+class InstructionMiningOptions(Section):
     """Of `instruction_mining`."""
 
     reward_model: RewardModelSpec = Field(description="Who rates the answers; its scale decides how much that counts.")
     max_tokens: int = Field(512, ge=8, description="Tokens of a question and its answer that the reward model reads.")
 
 
-class SelectitOptions(Part):
+class SelectitOptions(Section):
     """Of `selectit`."""
 
     models: tuple[ModelSpec, ...] = Field(
@@ -176,7 +176,7 @@ class SelectitOptions(Part):
         return self
 
 
-class MonaOptions(Part):
+class MonaOptions(Section):
     """Of `mona`, and of `gate_overlap`, which reads `layer` and `k`."""
 
     sparse_autoencoder: str | None = Field(
@@ -207,7 +207,7 @@ class MonaOptions(Part):
         return self
 
 
-class LessOptions(Part):
+class LessOptions(Section):
     """Of `less`: the warm-up of an adapter, and what is kept of gradients."""
 
     share: float = Field(0.05, gt=0, le=1, description="Of the pool, drawn by `seed`, that the warm-up trains on.")
@@ -253,7 +253,7 @@ _STRATEGY_FIELDS: dict[str, dict[str, Any]] = {
 """Fields of single strategies, and their defaults."""
 
 
-class Strategy(Part):
+class Strategy(Section):
     """Which rows of a method's ranking a subset takes."""
 
     strategy: StrategyName = Field("top", description="top: the highest scores; the others are in recipes/README.md.")
@@ -315,7 +315,7 @@ StopWords = Literal[
 ]
 
 
-class Bm25Options(Part):
+class Bm25Options(Section):
     """Of `bm25`."""
 
     text: TextPart = Field("conversation", description="Of candidates and in-domain examples.")
@@ -325,7 +325,7 @@ class Bm25Options(Part):
     b: float = Field(0.75, ge=0, le=1, description="How much a long candidate is marked down.")
 
 
-class DsirOptions(Part):
+class DsirOptions(Section):
     """Of `dsir`."""
 
     text: TextPart = Field("conversation", description="Of candidates and in-domain examples.")
@@ -333,13 +333,13 @@ class DsirOptions(Part):
     per_ngram: bool = Field(False, description="Divide a log weight by the candidate's number of n-grams.")
 
 
-class LengthLongOptions(Part):
+class LengthLongOptions(Section):
     """Of `length_long`."""
 
     text: TextPart = Field("answer", description="Whose characters are counted.")
 
 
-class LengthShortOptions(Part):
+class LengthShortOptions(Section):
     """Of `length_short`."""
 
     text: TextPart = Field("answer", description="Whose characters are counted.")
@@ -349,13 +349,13 @@ Ratio = Literal["losses", "perplexities"]
 """losses: of the mean losses, as Cherry's code does; perplexities: of their exponentials, as Superfiltering does."""
 
 
-class IfdOptions(Part):
+class IfdOptions(Section):
     """Of `ifd`."""
 
     ratio: Ratio = Field("losses", description="Of what with and without the instruction: losses or perplexities.")
 
 
-class IfdPreExperiencedOptions(Part):
+class IfdPreExperiencedOptions(Section):
     """Of `ifd_pre_experienced`: the ratio, and the brief training of the model that judges."""
 
     ratio: Ratio = Field("losses", description="Of what with and without the instruction: losses or perplexities.")
@@ -367,7 +367,7 @@ class IfdPreExperiencedOptions(Part):
     seed: int = Field(0, ge=0, lt=2**32, description="Of k-means, of which rows are taken, and of LoRA's beginning.")
 
 
-class SentenceEmbeddingOptions(Part):
+class SentenceEmbeddingOptions(Section):
     """Of `sentence_embedding`: the encoder, and what a candidate is compared with."""
 
     model: str = Field(
@@ -387,7 +387,7 @@ class SentenceEmbeddingOptions(Part):
         return self
 
 
-class MethodOptions(Part):
+class MethodOptions(Section):
     """What can be set of single methods: one section each, under the method's name."""
 
     mona: MonaOptions = MonaOptions()

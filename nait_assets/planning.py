@@ -12,20 +12,20 @@ from typing import cast, get_args
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from nait_assets.audit.outside import outside_inputs
+from nait_assets.audit.external import external_versions
 from nait_assets.extraction.activation_table import CALIBRATION, CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.extraction.sites import resolve_site
 from nait_assets.features.capability import exported_file, feature_from_file
 from nait_assets.lineage import Record, reference
+from nait_assets.models.sites import resolve_site
 from nait_assets.partitions import cell_of
 from nait_assets.recipe import TRAINED, FeatureName, Recipe
 from nait_assets.report.assets import report_file
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.scoring.inputs import READING_OF
+from nait_assets.scoring.inputs import MEASUREMENT_OF
 from nait_assets.selection.assets import subset_folder
 from nait_assets.selection.subset import SUBSET_FILES
 
-ROOMS = ("corpora", "extraction", "features", "scoring", "selection", "report")
+ROOMS = ("corpora", "extraction", "measurements", "features", "scoring", "selection", "report")
 """In order. The audit is not among them: it looks at the outside world, which no version tells to have changed."""
 
 
@@ -110,8 +110,8 @@ class Plan:
         for step in steps:
             self._outside("/".join(step.asset.path), step.partition or "")
         outdated = {"/".join(step.asset.path) for step in steps}
-        for name in sorted(outdated & set(READING_OF)):
-            READING_OF[name].check(self.recipe, self.model)
+        for name in sorted(outdated & set(MEASUREMENT_OF)):
+            MEASUREMENT_OF[name].check(self.recipe, self.model)
         if outdated & {CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS, CALIBRATION}:
             resolve_site(self.model.skeleton(), self.recipe.extraction.site, self.recipe.extraction.layers)
         for step in steps:
@@ -170,7 +170,9 @@ class Plan:
     def _outside(self, asset: str, partition: str) -> dict[str, str]:
         """The versions of what an output reads from outside: sources, the model, feature files."""
         if (asset, partition) not in self._external:
-            self._external[asset, partition] = outside_inputs(self.recipe, self.warehouse, self.model, asset, partition)
+            self._external[asset, partition] = external_versions(
+                self.recipe, self.warehouse, self.model, asset, partition
+            )
         return self._external[asset, partition]
 
     def _failed_checks(self, asset: dg.AssetKey) -> dict[str | None, list[str]]:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from nait_assets.options import MethodOptions, ModelSpec, Part, Selection, Strategy
+from nait_assets.options import MethodOptions, ModelSpec, Section, Selection, Strategy
 
 COMPREHENSIVE_TARGET = "all"
 POOL = "candidates"
@@ -37,18 +37,18 @@ READS: dict[str, tuple[str, ...]] = {
     "nait_standardized": (ACTIVATIONS, STATISTICS, "features/standardized_centroids"),
     "nait_neighbours": (ACTIVATIONS, STATISTICS, "extraction/in_domain_activations"),
     "neuron_diversity": (ACTIVATIONS, STATISTICS),
-    "mona": ("features/candidate_codes", "features/in_domain_codes"),
-    "gate_overlap": ("extraction/candidate_gates", "extraction/in_domain_gates"),
-    "rds_plus": ("extraction/candidate_outputs", "extraction/in_domain_outputs"),
-    "sentence_embedding": ("extraction/candidate_embeddings", "extraction/in_domain_embeddings"),
-    "perplexity_low": ("extraction/candidate_outputs",),
-    "perplexity_high": ("extraction/candidate_outputs",),
-    "ifd": ("extraction/candidate_outputs", "extraction/candidate_answers"),
-    "ifd_pre_experienced": ("extraction/candidate_experienced_outputs", "extraction/candidate_experienced_answers"),
-    "selectit": ("extraction/candidate_ratings",),
-    "instruction_mining": ("extraction/candidate_embeddings", "extraction/candidate_rewards"),
-    "alpagasus": ("extraction/candidate_judgements",),
-    "less": ("extraction/candidate_gradients", "extraction/in_domain_gradients"),
+    "mona": ("measurements/candidate_codes", "measurements/in_domain_codes"),
+    "gate_overlap": ("measurements/candidate_gates", "measurements/in_domain_gates"),
+    "rds_plus": ("measurements/candidate_outputs", "measurements/in_domain_outputs"),
+    "sentence_embedding": ("measurements/candidate_embeddings", "measurements/in_domain_embeddings"),
+    "perplexity_low": ("measurements/candidate_outputs",),
+    "perplexity_high": ("measurements/candidate_outputs",),
+    "ifd": ("measurements/candidate_outputs", "measurements/candidate_answers"),
+    "ifd_pre_experienced": ("measurements/candidate_experienced_outputs", "measurements/candidate_experienced_answers"),
+    "selectit": ("measurements/candidate_ratings",),
+    "instruction_mining": ("measurements/candidate_embeddings", "measurements/candidate_rewards"),
+    "alpagasus": ("measurements/candidate_judgements",),
+    "less": ("measurements/candidate_gradients", "measurements/in_domain_gradients"),
     "bm25": (CANDIDATES, EXAMPLES),
     "dsir": (CANDIDATES, EXAMPLES),
     "length_long": (CANDIDATES,),
@@ -59,7 +59,7 @@ READS: dict[str, tuple[str, ...]] = {
 """What each method's scores rest on, by asset key; what no method of a recipe reads is not made."""
 BY_CAPABILITY = ("features/nait_directions", "features/standardized_centroids", EXAMPLES)
 """Outputs that have one partition a capability, beside all those called `in_domain_`."""
-TRAINED = ("extraction/pre_experienced_model", "extraction/less_checkpoints", "features/sparse_autoencoder")
+TRAINED = ("measurements/pre_experienced_model", "measurements/less_checkpoints", "measurements/sparse_autoencoder")
 """Outputs that are folders of files rather than tables."""
 NEED_NEURONS = {"nait", "neuron_diversity"}
 """Methods that cannot work on a projection."""
@@ -84,7 +84,7 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-class FieldTemplates(Part):
+class FieldTemplates(Section):
     """How the fields of one source row become a conversation: Jinja templates over the row's columns."""
 
     user: str = Field(description="Template of the user's message, for example '{{ question }}'.")
@@ -114,7 +114,7 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
-class Source(Part):
+class Source(Section):
     """Where examples come from, how a row becomes a conversation, and which rows are taken."""
 
     source: str = Field(
@@ -149,7 +149,7 @@ class Source(Part):
         return self.source.removeprefix("hub:") if self.source.startswith("hub:") else None
 
 
-class Projection(Part):
+class Projection(Section):
     """A random projection of all layers, kept instead of every neuron."""
 
     dimensions: int = Field(
@@ -169,7 +169,7 @@ def _dimensions_or_projection(value: Any) -> Any:
     return value
 
 
-class Extraction(Part):
+class Extraction(Section):
     """What is read from the model for each example."""
 
     site: Literal["mlp", "residual"] = Field(
@@ -194,7 +194,7 @@ class Extraction(Part):
         return tuple(sorted(layers))
 
 
-class FeatureOptions(Part):
+class FeatureOptions(Section):
     """How a capability is summarised."""
 
     change: Literal["last_minus_first", "mean_minus_first"] = Field(
@@ -203,7 +203,7 @@ class FeatureOptions(Part):
     )
 
 
-class Capability(Part):
+class Capability(Section):
     """One capability: examples of it, or a feature file made from examples elsewhere."""
 
     examples: tuple[Source, ...] = Field((), description="One source, or a list of them.")
@@ -228,7 +228,7 @@ class Capability(Part):
         return self
 
 
-class Decontamination(Part):
+class Decontamination(Section):
     """What becomes of candidates that in-domain or held-out examples give away."""
 
     ngram: int = Field(13, ge=2, description="Words in a row that a candidate and an example share.")
@@ -240,7 +240,7 @@ class Decontamination(Part):
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
 
 
-class Recipe(Part):
+class Recipe(Section):
     """A selection: a model, a pool, the capabilities to select for, the methods and the ratios."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="Names the default home folder.")
@@ -526,7 +526,7 @@ def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "recipe"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        known = {name for part in Part.__subclasses__() for name in part.model_fields} - {"path"}
+        known = {name for part in Section.__subclasses__() for name in part.model_fields} - {"path"}
         written = str(problem["loc"][-1])
         close = difflib.get_close_matches(written, known - {written}, n=1)
         return f"{where}: unknown field; {f'did you mean {close[0]!r}? See' if close else 'see'} recipes/README.md"

@@ -4,6 +4,7 @@ Belongs here: schemas and what follows from them. Does not belong here: where ta
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -300,6 +301,15 @@ def published_table(name: str) -> Table:
     return Table(
         f"corpora.published_{name}", pl.Schema({"sample_id": pl.String(), "place": pl.Int64()}), (), ("place",)
     )
+
+
+def rejection_rows(refused: Sequence[tuple[str, str]]) -> pl.DataFrame:
+    """Rows of `REJECTED_SAMPLES`, of pairs of `sample_id` and reason; whoever stores them adds the corpus."""
+    rows = [
+        {"corpus": "", "source": None, "source_row": None, "sample_id": sample_id, "reason": reason, "excerpt": ""}
+        for sample_id, reason in refused
+    ]
+    return pl.DataFrame(rows, schema=REJECTED_SAMPLES.columns)
 
 
 def content_version(frame: pl.DataFrame, key: tuple[str, ...]) -> str:

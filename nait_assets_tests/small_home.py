@@ -104,7 +104,7 @@ def build_home(recipe: Recipe, folder: Path) -> Warehouse:
         )
         example = {f"{capability}-example": tuple(mean[layer].astype(np.float32) for layer in LAYERS)}
         _write_activations(warehouse.activations(capability), "in_domain_activations", capability, example, [])
-    with warehouse.tables.writing() as tables:
+    with warehouse.tables.transaction() as tables:
         _put(tables, CANDIDATE_POOL, pool)
         bad = {**rejected, "source": "pool.jsonl", "source_row": 10, "sample_id": None}
         tables.replace(REJECTED_ROWS, pl.DataFrame([bad, bad], schema=REJECTED_ROWS.columns), corpus="candidates")
@@ -141,7 +141,7 @@ def _write_activations(
         for layer, vector in zip(LAYERS, vectors, strict=True)
     ]
     schema = activation_table.shard_schema(WIDTH, ends=False)
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         activation_table.fold(transaction, "extraction-1", list(samples), [pa.Table.from_pylist(rows, schema)], schema)
         transaction.replace(
             REJECTED_SAMPLES, pl.DataFrame(rejected, schema=REJECTED_SAMPLES.columns), corpus=partition or "candidates"

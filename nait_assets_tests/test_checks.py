@@ -1,6 +1,6 @@
 """The checks of every room: all hold on what the project makes, and each fails on what it is there to find.
 
-Every claim is broken by tampering with a finished home, as a bug or a person would.
+Every check is broken by tampering with a finished home, as a bug or a person would.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from nait_assets.checks import Claim, Verdict
+from nait_assets.checks import Check, CheckResult
 from nait_assets.corpora import checks as corpora
 from nait_assets.extraction import checks as extraction
 from nait_assets.features import checks as features
@@ -27,13 +27,13 @@ TABLES, ACTIVATIONS = "warehouse.duckdb", "activations/candidates.duckdb"
 MakeRecipe = Callable[..., Recipe]
 
 
-def verdicts(recipe: Recipe, home: Path, asset: str, partition: str) -> dict[str, tuple[Claim, Verdict]]:
+def results(recipe: Recipe, home: Path, asset: str, partition: str) -> dict[str, tuple[Check, CheckResult]]:
     """What the checks of an asset's partition say of a home as it is, nothing being made."""
     partitions = Partitions.of(recipe)
     built = [checks for room in ROOMS for checks in room.build_checks(recipe, partitions)]
     (checks,) = (checks for checks in built if checks.asset == asset)
-    found = checks.judge(Warehouse(home=str(home)), partition)
-    return {claim.name: (claim, found[claim.name]) for claim in checks.claims}
+    found = checks.execute(Warehouse(home=str(home)), partition)
+    return {check.name: (check, found[check.name]) for check in checks.checks}
 
 
 def edit(home: Path, file: str, statement: str) -> None:
@@ -183,8 +183,8 @@ BROKEN = [
 @pytest.mark.parametrize(("asset", "partition"), dict.fromkeys(row[:2] for row in BROKEN))
 def test_what_the_project_makes_passes(recipe: Recipe, home: Path, asset: str, partition: str) -> None:
     """Blocking checks that fail on good data stop everybody's work. A warning may well be right here: it is noise."""
-    found = verdicts(recipe, home, asset, partition)
-    assert [name for name, (claim, verdict) in found.items() if not verdict.holds and claim.blocking] == []
+    found = results(recipe, home, asset, partition)
+    assert [name for name, (check_, verdict) in found.items() if not verdict.passed and check_.blocking] == []
 
 
 @pytest.mark.parametrize(
@@ -195,17 +195,17 @@ def test_a_claim_that_does_not_hold_fails_its_check(
 ) -> None:
     """And says what it found. A check that cannot fail is worse than none."""
     edit(home, file, statement)
-    claim, verdict = verdicts(recipe, home, asset, partition)[check]
-    assert (claim.blocking, verdict.holds) == (True, False)
-    assert says in verdict.says
+    check_, verdict = results(recipe, home, asset, partition)[check]
+    assert (check_.blocking, verdict.passed) == (True, False)
+    assert says in verdict.description
 
 
 def test_a_changed_file_fails_the_check_of_the_subset(recipe: Recipe, home: Path) -> None:
     """Somebody edits a training file in place."""
     file = home / "subsets" / "nait" / "math" / "0.30" / "train.jsonl"
     file.write_text(file.read_text() + "\n")
-    _, verdict = verdicts(recipe, home, "selection/nait_subset", "math|0.30")["files_match_the_manifest"]
-    assert (verdict.holds, "train.jsonl" in verdict.says) == (False, True)
+    _, verdict = results(recipe, home, "selection/nait_subset", "math|0.30")["files_match_the_manifest"]
+    assert (verdict.passed, "train.jsonl" in verdict.description) == (False, True)
 
 
 def test_a_smaller_subset_that_is_not_contained_fails_its_check(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -218,8 +218,8 @@ def test_a_smaller_subset_that_is_not_contained_fails_its_check(make_recipe: Mak
         TABLES,
         f"UPDATE selection.subsets SET sample_id = {worst} WHERE ratio = '0.10' AND target = 'math' AND rank = 1",
     )
-    _, verdict = verdicts(recipe, home, "selection/random_subset", "math|0.30")["smaller_ratios_are_contained"]
-    assert (verdict.holds, verdict.says) == (False, "compared 0.10, 0.30; not contained: 0.10 in 0.30")
+    _, verdict = results(recipe, home, "selection/random_subset", "math|0.30")["smaller_ratios_are_contained"]
+    assert (verdict.passed, verdict.description) == (False, "compared 0.10, 0.30; not contained: 0.10 in 0.30")
 
 
 def test_capabilities_that_choose_the_same_rows_are_a_warning(recipe: Recipe, home: Path) -> None:
@@ -231,9 +231,9 @@ def test_capabilities_that_choose_the_same_rows_are_a_warning(recipe: Recipe, ho
         "INSERT INTO selection.subsets SELECT method, 'code', ratio, sample_id, score, rank FROM selection.subsets "
         "WHERE method = 'nait' AND target = 'math'",
     )
-    claim, verdict = verdicts(recipe, home, "selection/nait_subset", "math|0.30")["targets_differ"]
-    assert (claim.blocking, verdict.holds) == (False, False)
-    assert verdict.says == "code is the nearest: 100% of the rows are the same, +1.00 beyond chance"
+    check_, verdict = results(recipe, home, "selection/nait_subset", "math|0.30")["targets_differ"]
+    assert (check_.blocking, verdict.passed) == (False, False)
+    assert verdict.description == "code is the nearest: 100% of the rows are the same, +1.00 beyond chance"
 
 
 @pytest.mark.parametrize(
@@ -261,9 +261,9 @@ def test_scores_that_are_lengths_are_a_warning(recipe: Recipe, home: Path) -> No
         f"ATTACH '{home / ACTIVATIONS}' AS other (READ_ONLY); UPDATE scoring.nait_scores SET score = -n_tokens "
         "FROM other.extraction.sample AS s WHERE s.sample_id = nait_scores.sample_id",
     )
-    claim, verdict = verdicts(recipe, home, "scoring/nait_scores", "math")["length_is_not_the_score"]
-    assert (claim.blocking, verdict.holds) == (False, False)
-    assert verdict.says == "rank correlation with the number of tokens: -1.000"
+    check_, verdict = results(recipe, home, "scoring/nait_scores", "math")["length_is_not_the_score"]
+    assert (check_.blocking, verdict.passed) == (False, False)
+    assert verdict.description == "rank correlation with the number of tokens: -1.000"
 
 
 def test_a_failed_blocking_check_stops_the_run_and_is_remembered(
@@ -313,9 +313,9 @@ def test_rows_that_give_examples_away_are_listed(make_recipe: MakeRecipe, tmp_pa
     """A benchmark result after training on its questions is worth nothing, so the rows are named."""
     recipe, home = contaminated_recipe(make_recipe, tmp_path, "report"), quick_home(tmp_path / "home")
     run(recipe, home)
-    claim, verdict = verdicts(recipe, home, "selection/random_subset", "math|1.00")["gives_no_example_away"]
-    assert (claim.blocking, verdict.holds) == (False, False)
-    assert verdict.says == "2 of 20 rows give an example away of evaluation/exam, math"
+    check_, verdict = results(recipe, home, "selection/random_subset", "math|1.00")["gives_no_example_away"]
+    assert (check_.blocking, verdict.passed) == (False, False)
+    assert verdict.description == "2 of 20 rows give an example away of evaluation/exam, math"
     rows = {record.data["corpus"]: record.data for record in verdict.metadata["offending_rows"].records}
     assert rows["evaluation/exam"]["match"] == "13-gram"
     assert rows["math"]["match"] == "equal"
@@ -329,7 +329,7 @@ def test_rows_that_give_examples_away_are_dropped_if_the_recipe_says_so(
     recipe, home = contaminated_recipe(make_recipe, tmp_path, "drop"), quick_home(tmp_path / "home")
     run(recipe, home)
     for partition, size in (("math|1.00", 18), ("math|0.90", 17)):
-        found = verdicts(recipe, home, "selection/random_subset", partition)
-        assert {name for name, (_, verdict) in found.items() if not verdict.holds} <= {"targets_differ"}
+        found = results(recipe, home, "selection/random_subset", partition)
+        assert {name for name, (_, verdict) in found.items() if not verdict.passed} <= {"targets_differ"}
         assert found["rows_are_those_chosen"][1].metadata["n_rows"] == size
         assert found["gives_no_example_away"][0].blocking

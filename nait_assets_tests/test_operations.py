@@ -116,7 +116,7 @@ def has_begun(process: "subprocess.Popen[str]", home: Path) -> None:
 
 def whole_outputs(home: Path) -> int:
     """How many scores and subsets a home has, each of which has to be whole."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         names = set(snapshot.records())
         counts = {}
         for table, n_rows in (("scoring.random_scores", N_POOL), ("selection.subsets", N_CHOSEN)):
@@ -175,7 +175,7 @@ def test_a_reader_between_the_writes_of_a_run_waits_and_is_served(
     """`nait explain` and a notebook have no business to fail because a subset is being written."""
     home = Path(shutil.copytree(finished, tmp_path / "home"))
     shutil.rmtree(home / "subsets")
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         ((sample_id,),) = snapshot.connection.execute("SELECT sample_id FROM selection.subsets LIMIT 1").fetchall()
     process = start(recipe, home)
     has_begun(process, home)
@@ -292,7 +292,7 @@ def test_read_only_home_can_be_looked_at_and_a_run_is_refused(recipe: Recipe, fi
     """A snapshot, a backup, a share for auditors: to look at it needs no right to write."""
     home = Path(shutil.copytree(finished, small_disk / "home"))
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         ((sample_id,),) = snapshot.connection.execute("SELECT sample_id FROM selection.subsets LIMIT 1").fetchall()
     options = ("--recipe", recipe.path, "--home", home)
     for command in (["status"], ["audit"], ["summary"], ["explain", sample_id, "--target", "all"]):

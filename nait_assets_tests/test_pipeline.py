@@ -72,7 +72,7 @@ def scores(*targets: str) -> set[str]:
 
 def test_a_run_makes_every_table_and_one_view_of_all_scores(recipe: Recipe, home: Path) -> None:
     """The tables are what people query; the view saves them knowing which methods there are."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         tables = "corpora.candidate_pool corpora.in_domain_set corpora.rejected features.nait_directions "
         tables += "features.neuron_statistics features.standardized_centroids selection.subsets lineage.versions"
         assert [name for name in tables.split() if not snapshot.has_table(name)] == []
@@ -103,7 +103,7 @@ def test_the_subset_holds_the_best_of_the_scores(home: Path) -> None:
     """Scores, table and folder are three writings of one choice; they must not drift apart."""
     manifest = home / "subsets" / "nait_standardized" / "math" / "0.30" / "train.jsonl"
     where = "method = 'nait_standardized' AND target = 'math'"
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         best, chosen = (
             [name for (name,) in snapshot.connection.execute(query).fetchall()]
             for query in (
@@ -375,7 +375,7 @@ def test_without_its_dagster_folder_everything_is_noted_again_and_nothing_extrac
 
 def test_explain_shows_scores_ranks_neurons_and_text(recipe: Recipe, home: Path) -> None:
     """The answer to "why was this row chosen?", from the command line."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         query = "SELECT method, sample_id, score FROM scoring.scores WHERE target = 'math' AND rank = 1 ORDER BY method"
         (_, best, score), (_, best_standardized, score_standardized) = snapshot.connection.execute(query).fetchall()
     arguments = ("--target", "math", "--neurons", "3", "--recipe", recipe.path, "--home", home)

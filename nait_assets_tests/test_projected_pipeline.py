@@ -103,9 +103,9 @@ def standardized(home: Path, neurons: Path, corpus: str) -> tuple[list[str], dic
 
     The neurons come from the home without a projection.
     """
-    with Warehouse(home=str(home)).tables.reading() as tables:
+    with Warehouse(home=str(home)).tables.snapshot() as tables:
         calibration = {row["layer"]: row for row in tables.read(CALIBRATION_STATISTICS).iter_rows(named=True)}
-    with Warehouse(home=str(neurons)).activations(corpus).reading() as snapshot:
+    with Warehouse(home=str(neurons)).activations(corpus).snapshot() as snapshot:
         names = activation_table.samples(snapshot)["sample_id"].to_list()
         values = {layer: activation_table.matrix(snapshot, layer).astype(np.float64) for layer in calibration}
     for layer, matrix in values.items():
@@ -120,7 +120,7 @@ def test_one_row_is_a_sample_projected_with_the_one_calibration(home: Path, neur
     """V z and w S (z - V'V z) / sqrt(r), candidates and examples alike: else a cosine of the two would mean nothing."""
     names, values = standardized(home, neurons, corpus)
     z = np.concatenate(list(values.values()), axis=1)
-    with Warehouse(home=str(home)).tables.reading() as tables:
+    with Warehouse(home=str(home)).tables.snapshot() as tables:
         flat = tables.read(CALIBRATION_STATISTICS).sort("layer")["components"].to_list()
     components = np.concatenate([np.array(row).reshape(-1, 48) for row in flat], axis=1)
     assert components.shape == (DIMENSIONS // 4, 96)
@@ -128,7 +128,7 @@ def test_one_row_is_a_sample_projected_with_the_one_calibration(home: Path, neur
     matrix = np.concatenate([signs(0, layer, 48, n_random) for layer in values]).astype(np.float64)
     inside = z @ components.T
     expected = np.concatenate([inside, 0.7 * (z - inside @ components) @ matrix / np.sqrt(n_random)], axis=1)
-    with Warehouse(home=str(home)).activations(corpus).reading() as snapshot:
+    with Warehouse(home=str(home)).activations(corpus).snapshot() as snapshot:
         assert activation_table.layers_of(snapshot) == [NETWORK]
         assert activation_table.samples(snapshot)["sample_id"].to_list() == names
         found = activation_table.matrix(snapshot, NETWORK)
@@ -139,7 +139,7 @@ def test_one_row_is_a_sample_projected_with_the_one_calibration(home: Path, neur
 def test_the_strongest_neurons_of_a_sample_are_kept_with_it(home: Path, neurons: Path) -> None:
     """What a projection takes away is which neuron it was: these are what an explanation can still name."""
     names, values = standardized(home, neurons, "candidates")
-    with Warehouse(home=str(home)).activations("candidates").reading() as snapshot:
+    with Warehouse(home=str(home)).activations("candidates").snapshot() as snapshot:
         found = activation_table.strongest_neurons(snapshot)
         one = activation_table.strongest_neurons(snapshot, names[3])
     assert found.columns == ["sample_id", "layer", "neuron", "value"]
@@ -166,7 +166,7 @@ def test_a_run_makes_one_row_for_each_sample_and_no_feature_files(make: MakeReci
     for target in recipe.targets:
         folder = home / "subsets" / "nait_standardized" / target / "0.30"
         assert len((folder / "train.jsonl").read_text().splitlines()) == 6
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         counts = snapshot.connection.execute("SELECT count(*) FROM scoring.scores GROUP BY target").fetchall()
         statistics = snapshot.read(NEURON_STATISTICS)
     assert counts == [(20,)] * 3
@@ -181,7 +181,7 @@ def test_scores_resemble_those_of_every_neuron(make: MakeRecipe, home: Path, neu
     run(recipe, wide, "--select", "+key:scoring/nait_standardized_scores")
     scores = []
     for place in (neurons, home, wide):
-        with Warehouse(home=str(place)).tables.reading() as snapshot:
+        with Warehouse(home=str(place)).tables.snapshot() as snapshot:
             query = "SELECT score FROM scoring.nait_standardized_scores ORDER BY target, sample_id"
             scores.append([score for (score,) in snapshot.connection.execute(query).fetchall()])
     exact, rough, close = np.array(scores)
@@ -279,7 +279,7 @@ def test_a_feature_file_of_neurons_gives_the_centroid_that_the_examples_give(
     """The feature library serves a home that keeps projections: the file's neurons are projected as examples are."""
 
     def centroids() -> dict[str, np.ndarray]:
-        with Warehouse(home=str(home)).tables.reading() as snapshot:
+        with Warehouse(home=str(home)).tables.snapshot() as snapshot:
             frames = {name: snapshot.read(STANDARDIZED_CENTROIDS, capability=name) for name in ("code", "math")}
         assert [frame["layer"].to_list() for frame in frames.values()] == [[NETWORK]] * 2
         return {name: np.array(frame["centroid"][0]) for name, frame in frames.items()}
@@ -318,7 +318,7 @@ def test_feature_files_alone_need_no_examples(make: MakeRecipe, neurons: Path, t
 
 def best(home: Path, target: str) -> str:
     """The candidate that ranks first."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         query = "SELECT sample_id FROM scoring.scores WHERE target = ? AND rank = 1"
         ((name,),) = snapshot.connection.execute(query, [target]).fetchall()
     return str(name)
@@ -336,11 +336,11 @@ def test_explain_shows_the_strongest_neurons_and_in_how_many_examples_they_are_s
     lines = [line.split() for line in answer.out.splitlines() if line.startswith("  layer ")]
     assert len(lines) == 3
     warehouse = Warehouse(home=str(home))
-    with warehouse.activations("candidates").reading() as snapshot:
+    with warehouse.activations("candidates").snapshot() as snapshot:
         own = {row[1:3]: row[3] for row in activation_table.strongest_neurons(snapshot, name).rows()}
     others: list[tuple[int, int]] = []
     for capability in recipe.capabilities_of(target):
-        with warehouse.activations(capability).reading() as snapshot:
+        with warehouse.activations(capability).snapshot() as snapshot:
             others += [row[1:3] for row in activation_table.strongest_neurons(snapshot).rows()]
     for line in lines:
         neuron = int(line[1]), int(line[3])

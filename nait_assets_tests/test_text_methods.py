@@ -59,7 +59,7 @@ def home(homes: dict[str, Path], recipe: Recipe, tmp_path: Path) -> Path:
 
 def frames(home: Path, method: str, target: str) -> tuple[pl.DataFrame, dict[str, list[str]]]:
     """Scores of a target by rank, and its subsets by ratio."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         rows = snapshot.rows(SUBSETS, method=method, target=target).sort("rank")
         subsets = {ratio: found["sample_id"].to_list() for (ratio,), found in rows.group_by(["ratio"])}
         return snapshot.rows(scores_table(method), target=target).sort("rank", nulls_last=True), subsets
@@ -93,7 +93,7 @@ def test_turns_are_there_for_the_round_robin_over_examples(home: Path) -> None:
 
 def test_words_find_the_capability(home: Path) -> None:
     """Half of the pool says "math" in every row, as the in-domain examples do."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         topics = dict(snapshot.connection.execute("SELECT sample_id, topic FROM corpora.candidate_pool").fetchall())
     best = frames(home, "bm25", "math")[0]["sample_id"].to_list()[:10]
     assert [topics[name] for name in best].count("math") >= 9
@@ -101,7 +101,7 @@ def test_words_find_the_capability(home: Path) -> None:
 
 def test_published_list_is_in_its_order_and_says_what_is_missing(home: Path) -> None:
     """The subset of a list is the list, as far as the pool has it."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         rows = snapshot.rows(published_table("cherry")).sort("place")
         ids = dict(snapshot.connection.execute("SELECT sample_id, source_row FROM corpora.candidate_pool").fetchall())
     assert [ids[name] - 1 for name in rows["sample_id"].to_list()] == LISTED

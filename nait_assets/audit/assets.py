@@ -46,7 +46,7 @@ def build_assets(recipe: Recipe, code_versions: Mapping[str, str | None]) -> lis
         chains = {"/".join(cell): auditor.chain(*cell) for cell in subsets_of(recipe, None)}
         links = sorted({link for chain in chains.values() for link in chain}, key=lambda link: (link.output, link.what))
         frame = pl.DataFrame([vars(link) for link in links], AUDIT_LINKS.columns)
-        with warehouse.tables.writing() as transaction:
+        with warehouse.tables.transaction() as transaction:
             transaction.replace(AUDIT_LINKS, frame)
         broken = {name: found for name, chain in chains.items() if (found := first_broken(chain)) is not None}
         return dg.MaterializeResult(

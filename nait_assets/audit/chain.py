@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nait_assets.audit.content import content_faults
-from nait_assets.audit.outside import outside_inputs
+from nait_assets.audit.external import external_versions
 from nait_assets.lineage import Record, reference
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
@@ -107,7 +107,7 @@ class Auditor:
     def _outside(self, record: Record) -> dict[str, str]:
         if record.asset not in self.code_versions:
             return {}
-        return outside_inputs(self.recipe, self.warehouse, self.model, record.asset, record.partition)
+        return external_versions(self.recipe, self.warehouse, self.model, record.asset, record.partition)
 
     def _code(self, record: Record) -> Link:
         now = self.code_versions.get(record.asset)

@@ -7,14 +7,14 @@ import polars as pl
 
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.extraction.readings.engine import rows_of
 from nait_assets.lineage import Record
+from nait_assets.measurements.engine import rows_of
 from nait_assets.partitions import cell_of
 from nait_assets.recipe import POOL, TRAINED, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import folder_version, sha256
 from nait_assets.resources.warehouse import WarehouseError
-from nait_assets.scoring.inputs import READING_OF
+from nait_assets.scoring.inputs import MEASUREMENT_OF
 from nait_assets.selection.assets import subset_folder
 from nait_assets.selection.subset import SUBSET_FILES
 from nait_assets.tables import (
@@ -55,8 +55,8 @@ def content_faults(warehouse: Warehouse, record: Record) -> list[str]:
             return _activation_faults(warehouse, record)
         if record.asset in TRAINED:
             return _folder_faults(warehouse.trained(record.asset), record)
-        if record.asset in READING_OF:
-            return _reading_faults(warehouse, record)
+        if record.asset in MEASUREMENT_OF:
+            return _measurement_faults(warehouse, record)
         if record.asset.startswith("selection/"):
             return _subset_faults(warehouse, record)
         return _table_faults(warehouse, _table_of(record.asset), record)
@@ -71,8 +71,8 @@ def _folder_faults(folder: Path, record: Record) -> list[str]:
     return [] if found == record.data_version else [f"the files in {folder} are not those that were written"]
 
 
-def _reading_faults(warehouse: Warehouse, record: Record) -> list[str]:
-    reading, corpus = READING_OF[record.asset], record.partition or POOL
+def _measurement_faults(warehouse: Warehouse, record: Record) -> list[str]:
+    reading, corpus = MEASUREMENT_OF[record.asset], record.partition or POOL
     rows, _ = rows_of(warehouse, reading, corpus)
     found = content_version(rows, reading.table_of(corpus).key)
     if found == record.data_version:
@@ -88,7 +88,7 @@ def _table_of(asset: str) -> Table:
 
 
 def _table_faults(warehouse: Warehouse, table: Table, record: Record) -> list[str]:
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         rows = snapshot.rows(table, **table.slice_of(record.partition)).select(list(table.written_columns))
     found = content_version(rows, table.key)
     if found == record.data_version:
@@ -97,7 +97,7 @@ def _table_faults(warehouse: Warehouse, table: Table, record: Record) -> list[st
 
 
 def _activation_faults(warehouse: Warehouse, record: Record) -> list[str]:
-    with warehouse.activations(record.partition or POOL).reading() as snapshot:
+    with warehouse.activations(record.partition or POOL).snapshot() as snapshot:
         held = activation_table.contents(snapshot)
         altered, broken = activation_table.altered_rows(snapshot)
         incomplete = activation_table.incomplete_samples(snapshot)
@@ -127,7 +127,7 @@ def _subset_faults(warehouse: Warehouse, record: Record) -> list[str]:
     faults = _manifest_faults(folder, record)
     if faults:
         return faults
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio).sort("rank")
     stored = pl.read_parquet(folder / "train.parquet")
     if content_version(stored, ("rank",)) != record.data_version:

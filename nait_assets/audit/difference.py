@@ -118,7 +118,7 @@ def describe_difference(recipe: Recipe, warehouse: Warehouse, before: str, after
         RecipeError: A version does not exist.
         WarehouseError: Nothing has been materialized.
     """
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         if after is None:
             before, after = f"{before.partition('@')[0]}@~1", before
         old, new = (find_version(snapshot, recipe, name) for name in (before, after))

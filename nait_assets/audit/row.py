@@ -16,7 +16,7 @@ def describe_row(recipe: Recipe, warehouse: Warehouse, sample_id: str) -> str:
         RecipeError: No candidate has this id, or several begin so.
         WarehouseError: Nothing has been materialized.
     """
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         sample = find_candidate(snapshot, sample_id)
         name = sample["sample_id"]
         lines = [

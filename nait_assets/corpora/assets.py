@@ -71,7 +71,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     )
     def contaminated_candidates(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """Candidates that give away an in-domain or held-out example. One row is one candidate and one such corpus."""
-        with warehouse.tables.reading() as snapshot:
+        with warehouse.tables.snapshot() as snapshot:
             pool = snapshot.read(CANDIDATE_POOL)
             examples = {
                 corpus: snapshot.read_partition(table, partition)
@@ -79,7 +79,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
             }
         frame = contaminated(pool, examples, recipe.decontamination.ngram)
         record = lineage.record_of(context, content_version(frame, CONTAMINATED_CANDIDATES.key), snapshot.inputs)
-        with warehouse.tables.writing() as transaction:
+        with warehouse.tables.transaction() as transaction:
             transaction.replace(CONTAMINATED_CANDIDATES, frame)
             transaction.put_record(record)
         return lineage.result(record, _contamination_metadata(frame, len(pool)))
@@ -102,11 +102,11 @@ def _published_asset(name: str, recipe: Recipe, common: dict[str, Any]) -> dg.As
     def published(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         corpus = corpus_name(table.asset, None)
         inputs = source_inputs(recipe, corpus, warehouse.hashes)
-        with warehouse.tables.reading() as snapshot:
+        with warehouse.tables.snapshot() as snapshot:
             pool = snapshot.read(CANDIDATE_POOL)
         found = published_list(recipe, name, pool)
         record = lineage.record_of(context, content_version(found.rows, table.key), {**inputs, **snapshot.inputs})
-        with warehouse.tables.writing() as transaction:
+        with warehouse.tables.transaction() as transaction:
             transaction.replace(table, found.rows)
             transaction.replace(REJECTED_ROWS, found.rejected, corpus=corpus)
             transaction.replace(CORPUS_COUNTS, found.counts, corpus=corpus)
@@ -156,7 +156,7 @@ def _write(
     inputs = source_inputs(recipe, name, warehouse.hashes)
     corpus = read_corpus(recipe, name)
     record = lineage.record_of(context, content_version(corpus.examples, table.key), inputs)
-    with warehouse.tables.writing() as transaction:
+    with warehouse.tables.transaction() as transaction:
         transaction.replace(table, corpus.examples, **where)
         transaction.replace(REJECTED_ROWS, corpus.rejected, corpus=name)
         transaction.replace(CORPUS_COUNTS, corpus.counts, corpus=name)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from nait_assets.checks import AssetChecks, Claim, Verdict
+from nait_assets.checks import AssetChecks, Check, CheckResult
 from nait_assets.corpora.conversation import sample_id
 from nait_assets.corpora.corpus import corpus_name
 from nait_assets.partitions import Partitions
@@ -21,13 +21,13 @@ from nait_assets.tables import (
     published_table,
 )
 
-CLAIMS = [
-    Claim("ids_are_their_own", "Every sample_id is the hash of its row's messages, and stands once."),
-    Claim("rows_are_accounted_for", "Rows read = examples + rejected + duplicates + left out by `limit` and `skip`."),
+CHECKS = [
+    Check("ids_are_their_own", "Every sample_id is the hash of its row's messages, and stands once."),
+    Check("rows_are_accounted_for", "Rows read = examples + rejected + duplicates + left out by `limit` and `skip`."),
 ]
-PUBLISHED_CLAIMS = [
-    Claim("rows_are_candidates", "Every row is a candidate, and stands once."),
-    CLAIMS[1],
+PUBLISHED_CHECKS = [
+    Check("rows_are_candidates", "Every row is a candidate, and stands once."),
+    CHECKS[1],
 ]
 
 
@@ -41,23 +41,23 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
 
 
 def _checks_of_list(table: Table) -> AssetChecks:
-    def judge(warehouse: Warehouse, _: str) -> Mapping[str, Verdict]:
-        return judge_published(warehouse, table)
+    def execute(warehouse: Warehouse, _: str) -> Mapping[str, CheckResult]:
+        return check_published(warehouse, table)
 
-    return AssetChecks(table.asset, None, PUBLISHED_CLAIMS, judge)
+    return AssetChecks(table.asset, None, PUBLISHED_CHECKS, execute)
 
 
 def _checks_of_table(table: Table, partitions_def: dg.PartitionsDefinition | None) -> AssetChecks:
-    def judge(warehouse: Warehouse, partition: str) -> Mapping[str, Verdict]:
-        return judge_corpus(warehouse, table, partition)
+    def execute(warehouse: Warehouse, partition: str) -> Mapping[str, CheckResult]:
+        return check_corpus(warehouse, table, partition)
 
-    return AssetChecks(table.asset, partitions_def, CLAIMS, judge)
+    return AssetChecks(table.asset, partitions_def, CHECKS, execute)
 
 
-def judge_corpus(warehouse: Warehouse, table: Table, partition: str) -> dict[str, Verdict]:
-    """Verdicts on a corpus."""
+def check_corpus(warehouse: Warehouse, table: Table, partition: str) -> dict[str, CheckResult]:
+    """Check a corpus."""
     corpus = corpus_name(table.asset, partition)
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         examples = snapshot.read_partition(table, partition)
         accounted = _accounted(snapshot, corpus, len(examples))
     ids = examples["sample_id"].to_list()
@@ -67,7 +67,7 @@ def judge_corpus(warehouse: Warehouse, table: Table, partition: str) -> dict[str
     twice = len(ids) - len(set(ids))
     examples_of_wrong = f", such as {wrong[0]}" if wrong else ""
     return {
-        "ids_are_their_own": Verdict(
+        "ids_are_their_own": CheckResult(
             not wrong and not twice,
             f"{len(wrong)} of {len(ids)} ids are not their content's{examples_of_wrong}; {twice} stand twice",
         ),
@@ -75,25 +75,25 @@ def judge_corpus(warehouse: Warehouse, table: Table, partition: str) -> dict[str
     }
 
 
-def judge_published(warehouse: Warehouse, table: Table) -> dict[str, Verdict]:
-    """Verdicts on a published list."""
-    with warehouse.tables.reading() as snapshot:
+def check_published(warehouse: Warehouse, table: Table) -> dict[str, CheckResult]:
+    """Check a published list."""
+    with warehouse.tables.snapshot() as snapshot:
         ids = snapshot.read(table)["sample_id"].to_list()
         pool = set(snapshot.read(CANDIDATE_POOL)["sample_id"].to_list())
         accounted = _accounted(snapshot, corpus_name(table.asset, None), len(ids))
     n_strange, n_twice = len(set(ids) - pool), len(ids) - len(set(ids))
     said = f"{n_strange} of {len(ids)} rows are no candidate; {n_twice} stand twice"
     return {
-        "rows_are_candidates": Verdict(n_strange == n_twice == 0, said, {"n_rows": len(ids)}),
+        "rows_are_candidates": CheckResult(n_strange == n_twice == 0, said, {"n_rows": len(ids)}),
         "rows_are_accounted_for": accounted,
     }
 
 
-def _accounted(snapshot: Snapshot, corpus: str, n_examples: int) -> Verdict:
+def _accounted(snapshot: Snapshot, corpus: str, n_examples: int) -> CheckResult:
     n_rejected = len(snapshot.rows(REJECTED_ROWS, corpus=corpus))
     counts = snapshot.rows(CORPUS_COUNTS, corpus=corpus).row(0, named=True)
     numbers = {"n_rows": counts["n_rows"], "n_examples": n_examples, "n_rejected": n_rejected}
     numbers |= {name: counts[name] for name in ("n_duplicates", "n_unsampled")}
     total = sum(number for name, number in numbers.items() if name != "n_rows")
     said = ", ".join(f"{name} {number}" for name, number in numbers.items())
-    return Verdict(total == counts["n_rows"], said, numbers)
+    return CheckResult(total == counts["n_rows"], said, numbers)

@@ -13,10 +13,11 @@ import polars as pl
 
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CALIBRATION
-from nait_assets.extraction.extractor import Outcome, RunOptions, extract, extraction_identity
+from nait_assets.extraction.extractor import Outcome, extract, extraction_identity
 from nait_assets.extraction.projection import Projector, leading_components
 from nait_assets.extraction.statistics import by_layer, neuron_statistics
 from nait_assets.lineage import Record
+from nait_assets.models.running import RunOptions
 from nait_assets.recipe import Extraction, Projection, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Store
@@ -85,7 +86,7 @@ def calibrate(
         lambda version: Record("extraction/calibration_sample", "", "", version),
         say,
     )
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         frame = neuron_statistics(activation_table.scan(snapshot))
         statistics = by_layer(frame)
         standardized = {
@@ -106,7 +107,7 @@ def projector_of(warehouse: Warehouse, settings: Extraction) -> tuple[Projector 
     """
     if settings.projection is None:
         return None, "", {}
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         frame = snapshot.read(CALIBRATION_STATISTICS)
     statistics = by_layer(frame)
     components = {
@@ -120,7 +121,7 @@ def projector_of(warehouse: Warehouse, settings: Extraction) -> tuple[Projector 
 def _held(warehouse: Warehouse, identity: str) -> pl.DataFrame | None:
     if not warehouse.tables.path.exists():
         return None
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         if CALIBRATION not in snapshot.records():
             return None
         frame = snapshot.read(CALIBRATION_STATISTICS)

@@ -7,52 +7,26 @@ makes the same plan, finds the finished shards by name, and goes on.
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
 
 import polars as pl
 
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.encoding import Shard, encode, plan
-from nait_assets.extraction.progress import Progress
 from nait_assets.extraction.projection import Projector
-from nait_assets.extraction.sites import resolve_site
 from nait_assets.extraction.spool import Manifest
 from nait_assets.extraction.worker import Job, Worker, peak_memory
 from nait_assets.lineage import Record
+from nait_assets.models.encoding import Shard, encode, plan
+from nait_assets.models.progress import Progress
+from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, RunOptions, require_context
+from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Extraction, RecipeError, fingerprint
 from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
-from nait_assets.tables import REJECTED_SAMPLES
+from nait_assets.tables import REJECTED_SAMPLES, rejection_rows
 
 ALGORITHM = "3"
-BATCH_TOKENS = {"cuda": 16384}
-"""Tokens of a batch by kind of device: a GPU wants large ones; a CPU wants its tensors in the cache."""
-BATCH_TOKENS_ELSEWHERE = 1024
 SHARD_BYTES = 64 * 2**20
 """Of a shard that is larger than one batch: what is in memory at once does not depend on how long the samples are."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How the model is run: none of it changes a result, save for rounding.
-
-    Attributes:
-        batch_tokens: Most tokens of a batch; None for what suits the device.
-        shard_tokens: Tokens after which finished batches are stored.
-        engine: `local`, this process; `ray`, a pool of workers.
-        ray_address: Of a running Ray cluster; None to start one on this machine.
-        ray_workers: Workers of the pool.
-        ray_cpus: CPUs of each worker.
-        ray_gpus: GPUs of each worker.
-    """
-
-    batch_tokens: int | None = None
-    shard_tokens: int = 32768
-    engine: Literal["local", "ray"] = "local"
-    ray_address: str | None = None
-    ray_workers: int = 2
-    ray_cpus: float = 1.0
-    ray_gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,19 +69,6 @@ class Outcome:
     def data_version(self) -> str:
         """Hash of what the table holds: an activation is a function of the extraction's identity and the sample."""
         return fingerprint(self.extraction_id, self.sample_ids)
-
-
-def model_inputs(model: LanguageModel, source: str) -> dict[str, str]:
-    """The versions of what an extraction reads beside the corpus: the model, and the dtype that this machine gives it.
-
-    Args:
-        model: Of the recipe.
-        source: As the recipe names it.
-
-    Raises:
-        RecipeError: The model cannot be found.
-    """
-    return {f"model:{source}": model.identity(), "dtype": str(model.resolved_dtype()).removeprefix("torch.")}
 
 
 def extraction_identity(model: LanguageModel, settings: Extraction, ends: bool, calibration: str) -> str:
@@ -204,7 +165,7 @@ def extract(
         layers=site.layers,
         width=site.width,
     )
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         tables = (job.spool.table(manifest) for manifest in manifests)
         activation_table.fold(transaction, identity, wanted, tables, job.schema)
         transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=corpus_name)
@@ -242,40 +203,17 @@ def _read(shards: Sequence[Shard], job: Job, options: RunOptions, progress: Prog
         yield manifest
 
 
-def require_context(config: Any, max_tokens: int) -> None:
-    """Whether a model's context holds a sample.
-
-    Raises:
-        RecipeError: It does not.
-    """
-    context = getattr(config, "max_position_embeddings", None)
-    if context is not None and max_tokens > context:
-        raise RecipeError(
-            f"extraction.max_tokens: {max_tokens} is more than the model's context of {context} tokens; "
-            f"use {context} or less."
-        )
-
-
 def _held(store: Store) -> activation_table.Contents:
     if not store.path.exists():
         return activation_table.Contents(None, frozenset())
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         return activation_table.contents(snapshot)
 
 
 def _rejected_before(store: Store, corpus_name: str) -> frozenset[str]:
     """Samples that the run which wrote the table could not read."""
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         if not snapshot.has_table(REJECTED_SAMPLES.name):
             return frozenset()
         query = f"SELECT sample_id FROM {REJECTED_SAMPLES.name} WHERE corpus = ?"
         return frozenset(name for (name,) in snapshot.connection.execute(query, [corpus_name]).fetchall())
-
-
-def rejection_rows(refused: Sequence[tuple[str, str]]) -> pl.DataFrame:
-    """Rows of `REJECTED_SAMPLES`, of pairs of `sample_id` and reason; whoever stores them adds the corpus."""
-    rows = [
-        {"corpus": "", "source": None, "source_row": None, "sample_id": sample_id, "reason": reason, "excerpt": ""}
-        for sample_id, reason in refused
-    ]
-    return pl.DataFrame(rows, schema=REJECTED_SAMPLES.columns)

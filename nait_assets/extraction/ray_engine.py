@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nait_assets.extraction.encoding import Shard
-from nait_assets.extraction.extractor import RunOptions
 from nait_assets.extraction.spool import Manifest
 from nait_assets.extraction.worker import Job, Worker
+from nait_assets.models.encoding import Shard
+from nait_assets.models.running import RunOptions
 from nait_assets.recipe import RecipeError
 
 ATTEMPTS = 3
@@ -30,7 +30,7 @@ SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"
 
 
 class WorkerLost(RuntimeError):
-    """Reading a shard ended its worker's process every time; the message names the shard."""
+    """Measurement a shard ended its worker's process every time; the message names the shard."""
 
 
 def read(shards: Sequence[Shard], job: Job, options: RunOptions) -> Iterator[Manifest]:

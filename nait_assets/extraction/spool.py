@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nait_assets.extraction.encoding import EncodedSample, Shard
-from nait_assets.extraction.forward_pass import Reading
+from nait_assets.models.batches import BatchResult
+from nait_assets.models.encoding import EncodedSample, Shard
 from nait_assets.resources.files import replacing, sha256
 
 
@@ -79,7 +79,7 @@ class Spool:
             return pa.ipc.open_file(source).read_all()
 
     def write(
-        self, shard: Shard, readings: Sequence[Reading], rows: Sequence[int], seconds: float, peak_memory_bytes: int
+        self, shard: Shard, readings: Sequence[BatchResult], rows: Sequence[int], seconds: float, peak_memory_bytes: int
     ) -> Manifest:
         """Store a shard.
 
@@ -119,7 +119,7 @@ class Spool:
 
 
 def _table(
-    schema: pa.Schema, samples: Sequence[EncodedSample], readings: Sequence[Reading], rows: Sequence[int]
+    schema: pa.Schema, samples: Sequence[EncodedSample], readings: Sequence[BatchResult], rows: Sequence[int]
 ) -> pa.Table:
     """Samples as rows, layer by layer, so that whoever reads one layer finds it in one piece."""
     pooled = [reading.pooled.columns for reading in readings if reading.pooled is not None]

@@ -12,11 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from nait_assets.extraction.activation_table import shard_schema
-from nait_assets.extraction.encoding import Shard
-from nait_assets.extraction.forward_pass import Reader, Reading
+from nait_assets.extraction.neurons import Reader
 from nait_assets.extraction.projection import NETWORK, Projector
-from nait_assets.extraction.sites import resolve_site
 from nait_assets.extraction.spool import Manifest, Spool
+from nait_assets.models.batches import BatchResult
+from nait_assets.models.encoding import Shard
+from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Extraction, RecipeError
 from nait_assets.resources.language_model import LanguageModel
 
@@ -110,7 +111,7 @@ class Worker:
         readings = self._reader.read(batch for shard in queue for batch in shard.batches)
         for shard in queue:
             started = time.monotonic()
-            kept: list[Reading] = []
+            kept: list[BatchResult] = []
             for batch, reading in zip(shard.batches, readings, strict=False):
                 kept.append(reading)
                 advance(len(batch), sum(len(sample.token_ids) for sample in batch))

@@ -1,7 +1,5 @@
 """Assets of the features."""
 
-import time
-from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -12,12 +10,8 @@ from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CALIBRATION, CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.extraction.assets import ExtractionConfig, reading_assets
 from nait_assets.extraction.calibration import projector_of
-from nait_assets.extraction.cost import add_cost
-from nait_assets.extraction.readings.engine import Reading
 from nait_assets.extraction.statistics import by_layer, neuron_statistics, of_projection
-from nait_assets.features import autoencoder, codes
 from nait_assets.features.capability import (
     directions,
     export,
@@ -26,13 +20,10 @@ from nait_assets.features.capability import (
     projected_means,
 )
 from nait_assets.features.centroids import standardized_centroid
-from nait_assets.features.sparse_autoencoder import Trained
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.resources.files import folder_version
 from nait_assets.tables import (
-    CANDIDATE_POOL,
     NAIT_DIRECTIONS,
     NEURON_STATISTICS,
     STANDARDIZED_CENTROIDS,
@@ -42,8 +33,6 @@ from nait_assets.tables import (
 )
 
 ROOM = "features"
-READINGS: tuple[Reading, ...] = (codes.READING,)
-"""Readings that rest on another feature, such as the codes of a sparse autoencoder."""
 ALGORITHM = "1"
 
 
@@ -70,7 +59,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
 
         With a projection, one row is the network, and its dimensions take the place of neurons.
         """
-        with warehouse.activations(POOL).reading() as snapshot:
+        with warehouse.activations(POOL).snapshot() as snapshot:
             snapshot.note(CANDIDATE_ACTIVATIONS)
             frame = neuron_statistics(activation_table.scan(snapshot))
         silent = sum(row.count(0.0) for row in frame["standard_deviation"].to_list())
@@ -127,7 +116,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
             frame = projected_means(frame, warehouse, recipe.extraction)
         if projects_files:
             inputs = {**inputs, **projector_of(warehouse, recipe.extraction)[2]}
-        with warehouse.tables.reading() as snapshot:
+        with warehouse.tables.snapshot() as snapshot:
             statistics = by_layer(snapshot.read(NEURON_STATISTICS))
         centroids = [
             standardized_centroid(np.asarray(row["mean_activation"]), statistics[row["layer"]])
@@ -151,64 +140,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         neuron_statistics_asset,
         nait_directions,
         standardized_centroids,
-        _sparse_autoencoder(recipe),
-        *(asset for reading in READINGS for asset in reading_assets(reading, recipe, partitions)),
     ]
-
-
-def _sparse_autoencoder(recipe: Recipe) -> dg.AssetsDefinition:
-    named = recipe.options.mona.sparse_autoencoder is not None
-
-    @dg.asset(
-        name="sparse_autoencoder",
-        deps=[] if named else [dg.AssetKey(CANDIDATE_POOL.asset.split("/"))],
-        key_prefix=ROOM,
-        group_name=ROOM,
-        kinds={"pytorch", "huggingface"} if named else {"pytorch"},
-        code_version=f"{autoencoder.VERSION}:{fingerprint(autoencoder.settings(recipe))}",
-        automation_condition=when_inputs_change(),
-        pool="language_model",
-    )
-    def sparse_autoencoder(
-        context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
-    ) -> dg.MaterializeResult:
-        """What splits a hidden state into few of many latents: trained on the pool, or found.
-
-        A folder of files: weights and figures; of one that the recipe names, its place and version. One that was
-        trained is frozen: a pool that changes keeps it.
-        """
-        folder, started = warehouse.trained(autoencoder.ASSET), time.monotonic()
-        inputs = autoencoder.outside(recipe, language_model)
-        if named:
-            made = autoencoder.note(recipe, language_model, folder)
-        else:
-            with warehouse.tables.reading() as snapshot:
-                pool = snapshot.read(CANDIDATE_POOL)
-                before = snapshot.records().get(autoencoder.ASSET)
-            inputs |= snapshot.inputs
-            made = autoencoder.make(recipe, language_model, pool, folder, before, config.options(), context.log.info)
-        record = lineage.record_of(context, folder_version(folder), inputs)
-        cost = replace(made.cost, seconds=time.monotonic() - started)
-        with warehouse.tables.writing() as transaction:
-            transaction.put_record(record)
-            total = add_cost(transaction, record.asset, "", cost)
-        shown = {
-            "dagster/uri": str(folder),
-            "kept": made.kept,
-            **made.shown,
-            **(_training(made.trained) if made.trained else {}),
-            "seconds": round(cost.seconds, 2),
-            "cost_so_far": dg.MetadataValue.json({name: round(value, 2) for name, value in vars(total).items()}),
-        }
-        return lineage.result(record, shown)
-
-    return sparse_autoencoder
-
-
-def _training(trained: Trained) -> dict[str, object]:
-    curve = pl.DataFrame(trained.curve, ["step", "variance_unexplained"], orient="row")
-    figures = {name: value for name, value in vars(trained).items() if name not in ("identity", "curve")}
-    return {**figures, "loss_curve": plots.line(curve, "step", "variance_unexplained")}
 
 
 def _strongest(frame: pl.DataFrame, n: int = 10) -> pl.DataFrame:
@@ -235,7 +167,7 @@ def _write(
 ) -> dg.MaterializeResult:
     where = {"capability": context.partition_key} if "capability" in table.slice_columns else {}
     record = lineage.record_of(context, content_version(frame, table.key), inputs)
-    with warehouse.tables.writing() as transaction:
+    with warehouse.tables.transaction() as transaction:
         transaction.replace(table, frame, **where)
         transaction.put_record(record)
     shown = {

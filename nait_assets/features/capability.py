@@ -10,10 +10,10 @@ from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.calibration import projector_of
 from nait_assets.extraction.projection import NETWORK
-from nait_assets.extraction.sites import resolve_site
 from nait_assets.features.directions import activation_change, principal_direction
 from nait_assets.features.library import TENSORS, FeatureOrigin, feature_file, read_feature_file, write_feature_file
 from nait_assets.lineage import reference
+from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Extraction, FeatureName, Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
@@ -33,7 +33,7 @@ def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[p
     """
     rows = []
     columns = ("activation", "first_token_activation", "last_token_activation")
-    with warehouse.activations(capability).reading() as snapshot:
+    with warehouse.activations(capability).snapshot() as snapshot:
         snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
         for layer in activation_table.layers_of(snapshot):
             mean, first, last = (activation_table.matrix(snapshot, layer, column) for column in columns)
@@ -53,7 +53,7 @@ def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFram
     The column `centroid` is still empty: it needs the pool's statistics.
     """
     rows = []
-    with warehouse.activations(capability).reading() as snapshot:
+    with warehouse.activations(capability).snapshot() as snapshot:
         snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
         for layer in activation_table.layers_of(snapshot):
             activations = activation_table.matrix(snapshot, layer)

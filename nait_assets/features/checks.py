@@ -5,45 +5,40 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from nait_assets.checks import AssetChecks, Claim, Verdict
+from nait_assets.checks import AssetChecks, Check, CheckResult
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.checks import reading_checks, trained_check
-from nait_assets.features.assets import READINGS
-from nait_assets.features.autoencoder import ASSET
 from nait_assets.features.directions import activation_change
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.tables import NAIT_DIRECTIONS, NEURON_STATISTICS, STANDARDIZED_CENTROIDS
 
-STATISTICS_CLAIMS = [
-    Claim("statistics_are_finite", "Every mean is finite, every standard deviation finite and not negative.")
+STATISTICS_CHECKS = [
+    Check("statistics_are_finite", "Every mean is finite, every standard deviation finite and not negative.")
 ]
-DIRECTION_CLAIMS = [
-    Claim("directions_have_unit_norm", "The direction of each layer has a Euclidean norm of 1, within 1e-5."),
-    Claim("directions_follow_the_mean_change", "Each layer's direction points where activations change on average."),
+DIRECTION_CHECKS = [
+    Check("directions_have_unit_norm", "The direction of each layer has a Euclidean norm of 1, within 1e-5."),
+    Check("directions_follow_the_mean_change", "Each layer's direction points where activations change on average."),
 ]
-CENTROID_CLAIMS = [Claim("centroids_are_finite", "Every centroid is finite, and not zero everywhere.")]
+CENTROID_CHECKS = [Check("centroids_are_finite", "Every centroid is finite, and not zero everywhere.")]
 
 
 def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     """Checks of every feature."""
 
-    def judge_capability(warehouse: Warehouse, capability: str) -> Mapping[str, Verdict]:
-        return judge_directions(warehouse, recipe, capability)
+    def check_capability(warehouse: Warehouse, capability: str) -> Mapping[str, CheckResult]:
+        return check_directions(warehouse, recipe, capability)
 
     return [
-        AssetChecks(NAIT_DIRECTIONS.asset, partitions.capability, DIRECTION_CLAIMS, judge_capability),
-        AssetChecks(NEURON_STATISTICS.asset, None, STATISTICS_CLAIMS, judge_statistics),
-        AssetChecks(STANDARDIZED_CENTROIDS.asset, partitions.capability, CENTROID_CLAIMS, judge_centroids),
-        trained_check(ASSET),
-        *(checks for reading in READINGS for checks in reading_checks(reading, partitions)),
+        AssetChecks(NAIT_DIRECTIONS.asset, partitions.capability, DIRECTION_CHECKS, check_capability),
+        AssetChecks(NEURON_STATISTICS.asset, None, STATISTICS_CHECKS, check_statistics),
+        AssetChecks(STANDARDIZED_CENTROIDS.asset, partitions.capability, CENTROID_CHECKS, check_centroids),
     ]
 
 
-def judge_statistics(warehouse: Warehouse, _: str) -> dict[str, Verdict]:
-    """Verdicts on the pool's neuron statistics."""
-    with warehouse.tables.reading() as snapshot:
+def check_statistics(warehouse: Warehouse, _: str) -> dict[str, CheckResult]:
+    """Check the pool's neuron statistics."""
+    with warehouse.tables.snapshot() as snapshot:
         frame = snapshot.read(NEURON_STATISTICS)
     broken = [
         row["layer"]
@@ -51,38 +46,42 @@ def judge_statistics(warehouse: Warehouse, _: str) -> dict[str, Verdict]:
         if not (np.isfinite(row["mean"]).all() and np.isfinite(row["standard_deviation"]).all())
         or min(row["standard_deviation"]) < 0
     ]
-    return {"statistics_are_finite": Verdict(not broken, f"broken layers: {broken or 'none'}")}
+    return {"statistics_are_finite": CheckResult(not broken, f"broken layers: {broken or 'none'}")}
 
 
-def judge_directions(warehouse: Warehouse, recipe: Recipe, capability: str) -> dict[str, Verdict]:
-    """Verdicts on a capability's directions; those of a feature file have no examples here to be held against."""
-    with warehouse.tables.reading() as snapshot:
+def check_directions(warehouse: Warehouse, recipe: Recipe, capability: str) -> dict[str, CheckResult]:
+    """Check a capability's directions; those of a feature file have no examples here to be held against."""
+    with warehouse.tables.snapshot() as snapshot:
         frame = snapshot.read(NAIT_DIRECTIONS, capability=capability)
     directions = {row["layer"]: np.asarray(row["direction"], np.float64) for row in frame.iter_rows(named=True)}
     norms = {layer: float(np.linalg.norm(direction)) for layer, direction in directions.items()}
     off = max(abs(norm - 1) for norm in norms.values())
-    verdicts = {
-        "directions_have_unit_norm": Verdict(off <= 1e-5, f"the norms differ from 1 by at most {off:.1e}", {"off": off})
+    results = {
+        "directions_have_unit_norm": CheckResult(
+            off <= 1e-5, f"the norms differ from 1 by at most {off:.1e}", {"off": off}
+        )
     }
     name = "directions_follow_the_mean_change"
     if not recipe.capabilities[capability].examples:
-        return {**verdicts, name: Verdict(True, "from a feature file: its examples are not here")}
+        return {**results, name: CheckResult(True, "from a feature file: its examples are not here")}
     against = []
     columns = ("activation", "first_token_activation", "last_token_activation")
-    with warehouse.activations(capability).reading() as snapshot:
+    with warehouse.activations(capability).snapshot() as snapshot:
         for layer, direction in directions.items():
             mean, first, last = (activation_table.matrix(snapshot, layer, column) for column in columns)
             if activation_change(recipe.features.change, mean, first, last).mean(axis=0) @ direction < 0:
                 against.append(layer)
-    return {**verdicts, name: Verdict(not against, f"layers that point the other way: {against or 'none'}")}
+    return {**results, name: CheckResult(not against, f"layers that point the other way: {against or 'none'}")}
 
 
-def judge_centroids(warehouse: Warehouse, capability: str) -> dict[str, Verdict]:
-    """Verdicts on a capability's centroid."""
-    with warehouse.tables.reading() as snapshot:
+def check_centroids(warehouse: Warehouse, capability: str) -> dict[str, CheckResult]:
+    """Check a capability's centroid."""
+    with warehouse.tables.snapshot() as snapshot:
         frame = snapshot.read(STANDARDIZED_CENTROIDS, capability=capability)
     values = np.concatenate(frame.select(pl.col("centroid")).to_series().to_list())
     norm = float(np.linalg.norm(values))
     return {
-        "centroids_are_finite": Verdict(bool(np.isfinite(norm)) and norm > 0, f"the norm is {norm:g}", {"norm": norm})
+        "centroids_are_finite": CheckResult(
+            bool(np.isfinite(norm)) and norm > 0, f"the norm is {norm:g}", {"norm": norm}
+        )
     }

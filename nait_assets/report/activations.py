@@ -15,7 +15,7 @@ from nait_assets.resources.warehouse import Snapshot
 
 
 @dataclass(frozen=True)
-class Gathered:
+class MethodInputs:
     """Activations of some samples.
 
     Attributes:
@@ -47,7 +47,7 @@ class Gathered:
         return {layer: self.values[place, row] for row, layer in enumerate(self.layers)}
 
 
-def gather(snapshot: Snapshot, sample_ids: Sequence[str], folder: Path) -> Gathered:
+def gather(snapshot: Snapshot, sample_ids: Sequence[str], folder: Path) -> MethodInputs:
     """Activations of those of the samples that the table has.
 
     Args:
@@ -66,4 +66,4 @@ def gather(snapshot: Snapshot, sample_ids: Sequence[str], folder: Path) -> Gathe
                 shape = (len(wanted), len(layers), block.shape[1])
                 values = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
         values[places, layers.index(layer)] = block
-    return Gathered(wanted, layers, values)
+    return MethodInputs(wanted, layers, values)

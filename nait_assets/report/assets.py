@@ -7,13 +7,13 @@ import dagster as dg
 from nait_assets import lineage
 from nait_assets.automation import when_inputs_change
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.extraction.cost import all_costs
 from nait_assets.lineage import reference
+from nait_assets.models.cost import all_costs
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint
 from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, reproductions, retrievals
 from nait_assets.report.contents import build_page
-from nait_assets.report.reading import read, subsets
+from nait_assets.report.page_data import read, subsets
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
 from nait_assets.selection.assets import subset_asset
@@ -49,7 +49,7 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
         """
         comparison, inputs = _compared(recipe, warehouse)
         record = lineage.record_of(context, comparison.data_version, inputs)
-        with warehouse.tables.writing() as transaction:
+        with warehouse.tables.transaction() as transaction:
             for table, frame in comparison.tables():
                 transaction.replace(table, frame)
             transaction.put_record(record)
@@ -78,7 +78,7 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
         with replacing(path) as temporary:
             temporary.write_text(page.html, encoding="utf-8", newline="\n")
         record = lineage.record_of(context, sha256(path)[:16], reading.inputs)
-        with warehouse.tables.writing() as transaction:
+        with warehouse.tables.transaction() as transaction:
             transaction.put_record(record)
         metadata = {
             "path": dg.MetadataValue.path(str(path)),
@@ -97,7 +97,7 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
 def _compared(recipe: Recipe, warehouse: Warehouse) -> tuple[Comparison, dict[str, str]]:
     """The comparison of a recipe's methods, and the versions of what it was made from."""
     records = warehouse.records()
-    with warehouse.tables.reading() as tables:
+    with warehouse.tables.snapshot() as tables:
         pool = tables.read(CANDIDATE_POOL)
         scores = {
             (method, target): tables.read(scores_table(method), target=target)

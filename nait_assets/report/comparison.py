@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from nait_assets import lineage
-from nait_assets.extraction.cost import Cost
 from nait_assets.lineage import Record
+from nait_assets.models.cost import Cost
 from nait_assets.recipe import fingerprint
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.checks import rank_correlation

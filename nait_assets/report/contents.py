@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nait_assets.report.neurons import speaking_neurons
 from nait_assets.report.page import render
-from nait_assets.report.reading import MOST_NEURON_ROWS, Reading
+from nait_assets.report.page_data import MOST_NEURON_ROWS, PageData
 from nait_assets.report.rows import MOST_CHARACTERS, Rows, table_rows
 from nait_assets.report.sections import Charts, all_sections
 
@@ -20,7 +20,7 @@ class Page:
     n_on_map: int
 
 
-def build_page(reading: Reading) -> Page:
+def build_page(reading: PageData) -> Page:
     """The page of a recipe."""
     drawn = Charts()
     sections = all_sections(reading, drawn)
@@ -43,7 +43,7 @@ def build_page(reading: Reading) -> Page:
     return Page(html, len(drawn.specs), rows.n_chosen, rows.n_kept, len(reading.on_map))
 
 
-def _facts(reading: Reading) -> list[tuple[str, str]]:
+def _facts(reading: PageData) -> list[tuple[str, str]]:
     recipe = reading.recipe
     facts = [
         ("capabilities", ", ".join(recipe.capability_names)),
@@ -63,7 +63,7 @@ def _facts(reading: Reading) -> list[tuple[str, str]]:
     ]
 
 
-def _table_notes(reading: Reading, rows: Rows, has_neurons: bool) -> list[str]:
+def _table_notes(reading: PageData, rows: Rows, has_neurons: bool) -> list[str]:
     notes = [
         "One row is one candidate that was chosen for one target; a click on it shows what else the page has of it. "
         f"Texts are cut to {MOST_CHARACTERS} characters of the first question and of the last answer, and only these "

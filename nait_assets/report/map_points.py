@@ -7,13 +7,13 @@ import polars as pl
 
 from nait_assets.report import activation_map
 from nait_assets.report.overlap import best_targets
-from nait_assets.report.reading import Reading
+from nait_assets.report.page_data import PageData
 from nait_assets.report.rows import excerpts
 
 LENGTH = 90
 
 
-def map_points(reading: Reading) -> pl.DataFrame:
+def map_points(reading: PageData) -> pl.DataFrame:
     """Columns `x`, `y`, `kind`, `target` and `text`, as `charts.candidate_map` draws them."""
     candidates, examples = reading.candidates, reading.examples
     assert candidates is not None
@@ -45,7 +45,7 @@ def map_points(reading: Reading) -> pl.DataFrame:
     return frame.with_columns(x=pl.Series(xy[:, 0]), y=pl.Series(xy[:, 1]))
 
 
-def _mean_activations(reading: Reading) -> dict[str, Mapping[int, np.ndarray]]:
+def _mean_activations(reading: PageData) -> dict[str, Mapping[int, np.ndarray]]:
     """By capability and layer, `(width,)`: what its feature says, else the mean of the examples on the map."""
     means: dict[str, Mapping[int, np.ndarray]] = {}
     for name in reading.recipe.capability_names:

@@ -2,16 +2,16 @@
 
 import polars as pl
 
-from nait_assets.report.reading import Reading
+from nait_assets.report.page_data import PageData
 from nait_assets.scoring.explanation import contributions, shared_strength
-from nait_assets.scoring.nait_standardized import combined_centroids
+from nait_assets.scoring.methods.nait_standardized import combined_centroids
 
 N_NEURONS = 5
 Neuron = tuple[int, int, str]
 """Layer, number in the layer, and what it did."""
 
 
-def speaking_neurons(reading: Reading) -> dict[tuple[str, str], list[Neuron]]:
+def speaking_neurons(reading: PageData) -> dict[tuple[str, str], list[Neuron]]:
     """By target and sample id, the neurons that spoke most for the target's best rows, the first one most."""
     if reading.candidates is None:
         return {}
@@ -23,7 +23,7 @@ def speaking_neurons(reading: Reading) -> dict[tuple[str, str], list[Neuron]]:
     }
 
 
-def _contributing(reading: Reading, target: str, names: list[str]) -> dict[str, list[Neuron]]:
+def _contributing(reading: PageData, target: str, names: list[str]) -> dict[str, list[Neuron]]:
     assert reading.candidates is not None
     wanted = {name: reading.centroids[name] for name in reading.recipe.capabilities_of(target)}
     centroids = combined_centroids(wanted)
@@ -45,7 +45,7 @@ def _contributing(reading: Reading, target: str, names: list[str]) -> dict[str, 
     }
 
 
-def _strongest(reading: Reading, target: str, names: list[str]) -> dict[str, list[Neuron]]:
+def _strongest(reading: PageData, target: str, names: list[str]) -> dict[str, list[Neuron]]:
     parts = [reading.strongest[name] for name in reading.recipe.capabilities_of(target) if name in reading.strongest]
     found = {}
     for name in names:

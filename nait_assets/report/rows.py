@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from nait_assets.report.neurons import Neuron
-from nait_assets.report.reading import Reading
+from nait_assets.report.page_data import PageData
 
 MOST_BYTES = 12_000_000
 """Of the table's candidates in the page; those of the worst ranks are left out."""
@@ -36,7 +36,7 @@ class Rows:
 
 
 def table_rows(
-    reading: Reading, neurons: Mapping[tuple[str, str], Sequence[Neuron]], most_bytes: int = MOST_BYTES
+    reading: PageData, neurons: Mapping[tuple[str, str], Sequence[Neuron]], most_bytes: int = MOST_BYTES
 ) -> Rows:
     """The chosen rows of the recommended method, those of the best rank first, as many as there is room for.
 
@@ -82,7 +82,7 @@ def table_rows(
     return Rows(data, len(best), len(kept))
 
 
-def _ratios_of_rows(reading: Reading, method: str, target: str) -> dict[str, int]:
+def _ratios_of_rows(reading: PageData, method: str, target: str) -> dict[str, int]:
     """Of every row that was chosen at some ratio, the ratios: bit 0 is the first one.
 
     By some strategies a smaller subset is not the beginning of a larger one.
@@ -94,7 +94,7 @@ def _ratios_of_rows(reading: Reading, method: str, target: str) -> dict[str, int
     return found
 
 
-def _scores_of_rows(reading: Reading, method: str, target: str) -> dict[str, tuple[int, float]]:
+def _scores_of_rows(reading: PageData, method: str, target: str) -> dict[str, tuple[int, float]]:
     """Rank and score by `sample_id`, of the candidates that have some."""
     scored = reading.scores[method, target].filter(pl.col("rank").is_not_null())
     return {name: (rank, score) for name, rank, score in scored.select("sample_id", "rank", "score").iter_rows()}

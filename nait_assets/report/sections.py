@@ -10,7 +10,7 @@ from nait_assets.report import activation_map, charts, overlap
 from nait_assets.report.charts import Spec
 from nait_assets.report.comparison import Comparison
 from nait_assets.report.map_points import map_points
-from nait_assets.report.reading import Reading
+from nait_assets.report.page_data import PageData
 from nait_assets.report.rows import excerpts
 
 N_EXTREMES = 5
@@ -57,7 +57,7 @@ class Charts:
         return {"caption": caption, "chart": len(self.specs) - 1, "ratio": ratio}
 
 
-def all_sections(reading: Reading, drawn: Charts) -> list[Section]:
+def all_sections(reading: PageData, drawn: Charts) -> list[Section]:
     """The page's sections, in order; those that a recipe has nothing for are left out."""
     return [
         _read(reading, drawn),
@@ -71,7 +71,7 @@ def all_sections(reading: Reading, drawn: Charts) -> list[Section]:
     ]
 
 
-def _read(reading: Reading, drawn: Charts) -> Section:
+def _read(reading: PageData, drawn: Charts) -> Section:
     section = Section(
         "read",
         "What was read",
@@ -97,7 +97,7 @@ def _read(reading: Reading, drawn: Charts) -> Section:
     return section
 
 
-def _scores(reading: Reading, drawn: Charts) -> Section:
+def _scores(reading: PageData, drawn: Charts) -> Section:
     recipe = reading.recipe
     section = Section(
         "scores",
@@ -122,7 +122,7 @@ def _scores(reading: Reading, drawn: Charts) -> Section:
     return section
 
 
-def _targets(reading: Reading, drawn: Charts) -> Section:
+def _targets(reading: PageData, drawn: Charts) -> Section:
     return Section(
         "targets",
         "Overlap of targets",
@@ -153,7 +153,7 @@ def _targets(reading: Reading, drawn: Charts) -> Section:
     )
 
 
-def _core(reading: Reading, drawn: Charts) -> Section:
+def _core(reading: PageData, drawn: Charts) -> Section:
     recipe = reading.recipe
     section = Section(
         "core",
@@ -182,7 +182,7 @@ def _core(reading: Reading, drawn: Charts) -> Section:
     return section
 
 
-def _methods(reading: Reading, drawn: Charts) -> list[Section]:
+def _methods(reading: PageData, drawn: Charts) -> list[Section]:
     if len(reading.methods) < 2:
         return []
     figures = [
@@ -208,7 +208,7 @@ def _methods(reading: Reading, drawn: Charts) -> list[Section]:
     ]
 
 
-def _comparison(reading: Reading) -> list[Section]:
+def _comparison(reading: PageData) -> list[Section]:
     found = reading.comparison
     if found is None:
         return []
@@ -298,7 +298,7 @@ def _reproductions(found: Comparison, published: str) -> dict[str, Any]:
     return {"title": f"Against the published choice `{published}`", "notes": [note], "header": header, "rows": rows}
 
 
-def _map(reading: Reading, drawn: Charts) -> list[Section]:
+def _map(reading: PageData, drawn: Charts) -> list[Section]:
     if reading.candidates is None or not reading.on_map:
         return []
     points = map_points(reading)
@@ -323,7 +323,7 @@ def _map(reading: Reading, drawn: Charts) -> list[Section]:
     ]
 
 
-def _extremes(reading: Reading) -> Section:
+def _extremes(reading: PageData) -> Section:
     examples = {row["sample_id"]: row for row in reading.pool.iter_rows(named=True)}
     section = Section(
         "extremes",

@@ -44,7 +44,7 @@ class Store:
         self.lock_timeout_seconds = lock_timeout_seconds
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator["Snapshot"]:
+    def snapshot(self) -> Iterator["Snapshot"]:
         """The file as it is now, read-only, for the length of a block.
 
         Raises:
@@ -61,7 +61,7 @@ class Store:
             connection.close()
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator["Transaction"]:
+    def transaction(self) -> Iterator["Transaction"]:
         """One transaction: committed when the block ends well, else the file stays as it was.
 
         Raises:
@@ -81,7 +81,7 @@ class Store:
         """Version records of the file by reference; none where there is no file."""
         if not self.path.exists():
             return {}
-        with self.reading() as snapshot:
+        with self.snapshot() as snapshot:
             return snapshot.records()
 
     def _connect(self, option: str) -> duckdb.DuckDBPyConnection:
@@ -247,9 +247,9 @@ class Warehouse(dg.ConfigurableResource):
         folder = self.folder / "activations"
         return Store(folder / "candidates.duckdb" if corpus == POOL else folder / "in_domain" / f"{corpus}.duckdb")
 
-    def reading(self, name: str, corpus: str) -> Store:
-        """One reading of the candidates (`candidates`) or of a capability's in-domain set: `readings/<name>/`."""
-        folder = self.folder / "readings" / name
+    def measurement(self, name: str, corpus: str) -> Store:
+        """A measurement of the candidates (`candidates`) or of a capability's in-domain set."""
+        folder = self.folder / "measurements" / name
         return Store(folder / "candidates.duckdb" if corpus == POOL else folder / "in_domain" / f"{corpus}.duckdb")
 
     def trained(self, asset: str) -> Path:
@@ -265,7 +265,7 @@ class Warehouse(dg.ConfigurableResource):
         """Version records of all files under the home, by reference."""
         files = [self.folder / "warehouse.duckdb"]
         files += [
-            file for name in ("activations", "readings") for file in sorted((self.folder / name).rglob("*.duckdb"))
+            file for name in ("activations", "measurements") for file in sorted((self.folder / name).rglob("*.duckdb"))
         ]
         return {name: record for file in files for name, record in Store(file).records().items()}
 

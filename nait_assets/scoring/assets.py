@@ -8,12 +8,14 @@ import polars as pl
 
 from nait_assets import lineage, plots
 from nait_assets.automation import when_inputs_change
-from nait_assets.extraction.cost import Cost, add_cost
+from nait_assets.models.cost import Cost, add_cost
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import COMPREHENSIVE_TARGET, READS, Recipe, fingerprint, is_by_capability, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
-from nait_assets.scoring import (
+from nait_assets.scoring.inputs import MethodInputs, gathered
+from nait_assets.scoring.method import Method, Scores, ranked
+from nait_assets.scoring.methods import (
     alpagasus,
     balanced_random,
     bm25,
@@ -35,8 +37,6 @@ from nait_assets.scoring import (
     selectit,
     sentence_embedding,
 )
-from nait_assets.scoring.inputs import Gathered, gathered
-from nait_assets.scoring.method import Method, Scores, ranked
 from nait_assets.tables import CANDIDATE_POOL, content_version, scores_table
 
 ROOM = "scoring"
@@ -101,7 +101,7 @@ def _scores_asset(method: Method, recipe: Recipe, partitions: Partitions) -> dg.
         started = time.monotonic()
         frame, inputs = _score(method, recipe, warehouse, target)
         record = lineage.record_of(context, content_version(frame, table.key), inputs)
-        with warehouse.tables.writing() as transaction:
+        with warehouse.tables.transaction() as transaction:
             transaction.replace(table, frame, target=target)
             _create_view(transaction)
             transaction.put_record(record)
@@ -130,7 +130,7 @@ def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) ->
     return _latest[method.name][1][target], dict(found.versions)
 
 
-def _ranked(recipe: Recipe, found: Gathered, scores: Scores) -> dict[str, pl.DataFrame]:
+def _ranked(recipe: Recipe, found: MethodInputs, scores: Scores) -> dict[str, pl.DataFrame]:
     """The ranking of every target that was scored. The scores by example, which are large, are not kept."""
     values = dict(zip(found.inputs.features, scores.values.T, strict=True))
     reasons = {**found.refused, **scores.reasons}
@@ -162,7 +162,7 @@ def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse) -> dict
         for ratio in recipe.ratios
         if (place := subset_size(ratio, len(frame)) - 1) < len(scored)
     }
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         pool = snapshot.read(CANDIDATE_POOL)
     text = pl.col("messages").list.first().struct.field("content").str.slice(0, 160)
     top, bottom = (

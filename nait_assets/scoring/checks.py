@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from nait_assets.checks import AssetChecks, Claim, Verdict
+from nait_assets.checks import AssetChecks, Check, CheckResult
 from nait_assets.extraction import activation_table
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import ACTIVATIONS, POOL, Recipe
@@ -16,14 +16,14 @@ from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, scores_table
 MOST_CORRELATION = 0.8
 MEAN_LENGTH = {"length_long", "length_short"}
 """Methods of which nobody need be told that length is the score."""
-CLAIMS = [
-    Claim(
+CHECKS = [
+    Check(
         "ids_are_the_candidates",
         "Every candidate that the method could read has one score or a reason for none, and nothing else has.",
     ),
-    Claim("ranks_follow_the_scores", "Scores are finite; rank 1 is the highest, ties go to the smaller sample_id."),
-    Claim("scores_differ", "Not all candidates have the same score."),
-    Claim(
+    Check("ranks_follow_the_scores", "Scores are finite; rank 1 is the highest, ties go to the smaller sample_id."),
+    Check("scores_differ", "Not all candidates have the same score."),
+    Check(
         "length_is_not_the_score",
         f"The rank correlation of score and length is at most {MOST_CORRELATION} in size.",
         blocking=False,
@@ -39,21 +39,21 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
 def _checks_of_method(method: str, recipe: Recipe, partitions: Partitions) -> AssetChecks:
     reads_activations = ACTIVATIONS in recipe.reads_of(method)
 
-    def judge(warehouse: Warehouse, target: str) -> Mapping[str, Verdict]:
-        return judge_scores(warehouse, method, target, reads_activations)
+    def execute(warehouse: Warehouse, target: str) -> Mapping[str, CheckResult]:
+        return check_scores(warehouse, method, target, reads_activations)
 
-    claims = [claim for claim in CLAIMS if method not in MEAN_LENGTH or claim.name != "length_is_not_the_score"]
-    return AssetChecks(scores_table(method).asset, partitions.target, claims, judge)
+    checks = [check for check in CHECKS if method not in MEAN_LENGTH or check.name != "length_is_not_the_score"]
+    return AssetChecks(scores_table(method).asset, partitions.target, checks, execute)
 
 
-def judge_scores(warehouse: Warehouse, method: str, target: str, reads_activations: bool) -> dict[str, Verdict]:
-    """Verdicts on a method's scores for a target; one that reads activations scores those that have some."""
-    with warehouse.tables.reading() as snapshot:
+def check_scores(warehouse: Warehouse, method: str, target: str, reads_activations: bool) -> dict[str, CheckResult]:
+    """Check a method's scores for a target; one that reads activations scores those that have some."""
+    with warehouse.tables.snapshot() as snapshot:
         scores = snapshot.read(scores_table(method), target=target)
         lengths = snapshot.read(CANDIDATE_POOL).select("sample_id", length=N_CHARACTERS)
     unit = "characters"
     if reads_activations:
-        with warehouse.activations(POOL).reading() as activations:
+        with warehouse.activations(POOL).snapshot() as activations:
             lengths = activation_table.samples(activations).select("sample_id", length="n_tokens")
         unit = "tokens"
     wanted, scored = set(lengths["sample_id"].to_list()), scores["sample_id"].to_list()
@@ -67,21 +67,21 @@ def judge_scores(warehouse: Warehouse, method: str, target: str, reads_activatio
     n_distinct = with_score["score"].n_unique()
     correlation = rank_correlation(with_score.join(lengths, on="sample_id"))
     return {
-        "ids_are_the_candidates": Verdict(
+        "ids_are_the_candidates": CheckResult(
             n_lost == n_strange == n_twice == 0,
             f"{n_lost} candidates have no score, {n_strange} scores are no candidate's, {n_twice} stand twice; "
             f"{len(scores) - len(with_score)} have a reason for none",
             {"n_candidates": len(wanted), "n_without_score": len(scores) - len(with_score)},
         ),
-        "ranks_follow_the_scores": Verdict(
+        "ranks_follow_the_scores": CheckResult(
             in_order, "in order" if in_order else "out of order" if finite else "a score is NaN or infinite"
         ),
-        "scores_differ": Verdict(
+        "scores_differ": CheckResult(
             n_distinct > 1 or len(with_score) == 1,
             f"{n_distinct} different scores of {len(with_score)}",
             {"n_distinct": n_distinct, "standard_deviation": float(with_score["score"].std() or 0)},  # type: ignore[arg-type]
         ),
-        "length_is_not_the_score": Verdict(
+        "length_is_not_the_score": CheckResult(
             abs(correlation) <= MOST_CORRELATION,
             f"rank correlation with the number of {unit}: {correlation:+.3f}",
             {"length_correlation": correlation},

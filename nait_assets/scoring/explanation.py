@@ -12,7 +12,7 @@ from nait_assets.extraction.statistics import NeuronStatistics, by_layer
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot, WarehouseError
-from nait_assets.scoring.nait_standardized import combined_centroids
+from nait_assets.scoring.methods.nait_standardized import combined_centroids
 from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, STANDARDIZED_CENTROIDS
 
 
@@ -78,7 +78,7 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
     """
     if target not in recipe.targets:
         raise RecipeError(f"{recipe.path} has no target {target!r}; its targets are {', '.join(recipe.targets)}.")
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         sample = find_candidate(snapshot, sample_id)
         query = """
             SELECT method, score, rank, n_candidates, reason FROM (
@@ -131,7 +131,7 @@ def _neuron_lines(
     statistics: Mapping[int, NeuronStatistics],
     n_neurons: int,
 ) -> list[str]:
-    with warehouse.activations(POOL).reading() as snapshot:
+    with warehouse.activations(POOL).snapshot() as snapshot:
         _require(snapshot, projected=False)
         activations = activation_table.of_sample(snapshot, sample_id)
     if not activations:
@@ -178,7 +178,7 @@ def shared_strength(sample: pl.DataFrame, examples: pl.DataFrame, n: int) -> pl.
 
 
 def _strongest_lines(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n_neurons: int) -> list[str]:
-    with warehouse.activations(POOL).reading() as snapshot:
+    with warehouse.activations(POOL).snapshot() as snapshot:
         _require(snapshot, projected=True)
         sample = activation_table.strongest_neurons(snapshot, sample_id)
     if sample.is_empty():
@@ -186,7 +186,7 @@ def _strongest_lines(recipe: Recipe, warehouse: Warehouse, sample_id: str, targe
     examples = sample.clear()
     for capability in recipe.capabilities_of(target):
         if recipe.capabilities[capability].examples:  # a feature file has no examples
-            with warehouse.activations(capability).reading() as snapshot:
+            with warehouse.activations(capability).snapshot() as snapshot:
                 _require(snapshot, projected=True)
                 examples = pl.concat([examples, activation_table.strongest_neurons(snapshot)])
     n_examples = examples["sample_id"].n_unique()

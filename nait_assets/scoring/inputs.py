@@ -11,11 +11,10 @@ import polars as pl
 
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
-from nait_assets.extraction.assets import READINGS as EXTRACTION_READINGS
-from nait_assets.extraction.readings.engine import Reading, rejected_of, rows_of
 from nait_assets.extraction.statistics import by_layer
-from nait_assets.features.assets import READINGS as FEATURE_READINGS
 from nait_assets.lineage import reference
+from nait_assets.measurements.assets import MEASUREMENTS
+from nait_assets.measurements.engine import Measurement, rejected_of, rows_of
 from nait_assets.recipe import ACTIVATIONS, POOL, STATISTICS, Recipe, is_by_capability
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
@@ -31,20 +30,20 @@ from nait_assets.tables import (
     published_table,
 )
 
-READING_OF: dict[str, Reading] = {
-    asset: reading for reading in (*EXTRACTION_READINGS, *FEATURE_READINGS) for asset in reading.assets
+MEASUREMENT_OF: dict[str, Measurement] = {
+    asset: measurement for measurement in MEASUREMENTS for asset in measurement.assets
 }
-"""Every reading by the keys of its assets."""
+"""Every measurement by the keys of its assets."""
 _TABLES = {table.asset: table for table in (CANDIDATE_POOL, IN_DOMAIN_SET, NAIT_DIRECTIONS, STANDARDIZED_CENTROIDS)}
 
 
 @dataclass(frozen=True)
-class Gathered:
+class MethodInputs:
     """What a method reads for a target, and on the way for the others.
 
     Attributes:
         inputs: What the method gets. Its targets are all those whose features are there, so that one pass will do.
-        refused: Candidates that a reading could not read, and why.
+        refused: Candidates that a measurement could not read, and why.
         versions: Of what the target's scores rest on.
         everything: Of all that was read.
     """
@@ -56,7 +55,7 @@ class Gathered:
 
 
 @contextmanager
-def gathered(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -> Iterator[Gathered]:
+def gathered(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -> Iterator[MethodInputs]:
     """What a method reads for a target; the activations can be streamed within the block.
 
     Raises:
@@ -68,13 +67,13 @@ def gathered(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -> 
     frames: dict[str, pl.DataFrame] = {}
     refused: dict[str, str] = {}
     features: dict[str, dict[str, pl.DataFrame]] = {name: {} for name in recipe.targets}
-    with warehouse.tables.reading() as tables:
+    with warehouse.tables.snapshot() as tables:
         statistics = by_layer(tables.read(NEURON_STATISTICS)) if STATISTICS in reads else {}
         versions = dict(tables.inputs)
         for asset in sorted({*reads} - {ACTIVATIONS, STATISTICS, *by_capability}):
             frames[asset], found = _read(warehouse, tables, asset, "")
             versions |= found
-            refused |= rejected_of(warehouse, READING_OF[asset], POOL) if asset in READING_OF else {}
+            refused |= rejected_of(warehouse, MEASUREMENT_OF[asset], POOL) if asset in MEASUREMENT_OF else {}
         everything = dict(versions)
         if by_capability:
             features, own, of_all = _features(recipe, warehouse, tables, by_capability[0], target)
@@ -84,14 +83,14 @@ def gathered(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -> 
         sample_ids = _samples(frames)
         aligned = {asset: _aligned(frame, sample_ids) for asset, frame in frames.items()}
         inputs = ScoringInputs(sample_ids, (), features, statistics, recipe.seed, aligned, options)
-        yield Gathered(inputs, refused, versions, everything)
+        yield MethodInputs(inputs, refused, versions, everything)
         return
     assert not frames, f"{method} reads activations and other outputs of candidates"
-    with warehouse.activations(POOL).reading() as activations:
+    with warehouse.activations(POOL).snapshot() as activations:
         activations.note(ACTIVATIONS)
         names = activation_table.samples(activations)["sample_id"].to_list()
         inputs = ScoringInputs(names, _Blocks(activations), features, statistics, recipe.seed, {}, options)
-        yield Gathered(inputs, {}, {**versions, **activations.inputs}, {**everything, **activations.inputs})
+        yield MethodInputs(inputs, {}, {**versions, **activations.inputs}, {**everything, **activations.inputs})
 
 
 @dataclass(frozen=True)
@@ -136,10 +135,10 @@ def _samples(frames: Mapping[str, pl.DataFrame]) -> list[str]:
 
 def _read(warehouse: Warehouse, tables: Snapshot, asset: str, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
     """The rows of an output, and the version of what was read."""
-    if asset in READING_OF:
-        return rows_of(warehouse, READING_OF[asset], capability or POOL)
+    if asset in MEASUREMENT_OF:
+        return rows_of(warehouse, MEASUREMENT_OF[asset], capability or POOL)
     if asset == IN_DOMAIN_ACTIVATIONS:
-        with warehouse.activations(capability).reading() as snapshot:
+        with warehouse.activations(capability).snapshot() as snapshot:
             snapshot.note(asset, capability)
             return activation_table.rows(snapshot), snapshot.inputs
     frame = tables.read_partition(_table_of(asset), capability)
@@ -148,8 +147,8 @@ def _read(warehouse: Warehouse, tables: Snapshot, asset: str, capability: str) -
 
 
 def _exists(warehouse: Warehouse, tables: Snapshot, asset: str, capability: str) -> bool:
-    if asset in READING_OF:
-        records = warehouse.reading(READING_OF[asset].name, capability).records()
+    if asset in MEASUREMENT_OF:
+        records = warehouse.measurement(MEASUREMENT_OF[asset].name, capability).records()
     else:
         at_activations = asset == IN_DOMAIN_ACTIVATIONS
         records = warehouse.activations(capability).records() if at_activations else tables.records()

@@ -68,7 +68,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
     )
     def subset(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         target, ratio = cell_of(context.partition_key)
-        with warehouse.tables.reading() as snapshot:
+        with warehouse.tables.snapshot() as snapshot:
             scores, pool = snapshot.read(scores_table(method), target=target), snapshot.read(CANDIDATE_POOL)
             flagged = [name for table in contamination for name in snapshot.read(table)["sample_id"].to_list()]
         material = gather(strategy, warehouse, pool, snapshot.inputs[CANDIDATE_POOL.asset])
@@ -101,7 +101,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
         manifest |= {"selection": strategy.settings, **_counts(choice)}
         manifest["n_contaminated"] = len(set(flagged) & set(chosen["sample_id"].to_list()))
         write_folder(folder, rows, manifest, card, exports)
-        with warehouse.tables.writing() as transaction:
+        with warehouse.tables.transaction() as transaction:
             stored = stored_subsets(transaction, method, ratio)
             transaction.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
             history.append(transaction, record, method, target, ratio, chosen, manifest["lineage"])

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from nait_assets import lineage
-from nait_assets.checks import AssetChecks, Claim, Verdict
+from nait_assets.checks import AssetChecks, Check, CheckResult
 from nait_assets.lineage import reference
 from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, subset_size
@@ -21,21 +21,21 @@ from nait_assets.selection.comparison import overlap, stored_subsets
 from nait_assets.selection.subset import SUBSET_FILES
 from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, SUBSETS, scores_table
 
-CONTAINED = Claim(
+CONTAINED = Check(
     "smaller_ratios_are_contained",
     "Subsets of smaller ratios, made in the same way from the same inputs, are contained in larger ones.",
 )
-"""Not a claim about strategies of which it need not hold."""
+"""Not a check about strategies of which it need not hold."""
 MOST_AGREEMENT = 0.8
 N_LISTED = 20
-CLAIMS = [
-    Claim(
+CHECKS = [
+    Check(
         "rows_are_those_chosen",
         "Exactly what the recipe's strategy takes of the N candidates that may be taken: ceil(ratio x N) where as many "
         "have a score, none twice.",
     ),
-    Claim("files_match_the_manifest", "Every file has the hash that the manifest states, and holds the table's rows."),
-    Claim(
+    Check("files_match_the_manifest", "Every file has the hash that the manifest states, and holds the table's rows."),
+    Check(
         "targets_differ",
         f"No other capability's subset agrees with this one by more than {MOST_AGREEMENT} beyond chance.",
         blocking=False,
@@ -47,26 +47,26 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     """Checks of every method's subsets."""
     drops = recipe.decontamination.action == "drop"
     what = f"equals, or shares {recipe.decontamination.ngram} words in a row with, an in-domain or held-out example"
-    decontaminated = Claim("gives_no_example_away", f"No row {what}.", blocking=drops)
-    claims = [*CLAIMS, *([decontaminated] if recipe.has_examples else [])]
-    same_for_all = [claim for claim in claims if claim.name != "targets_differ"]
+    decontaminated = Check("gives_no_example_away", f"No row {what}.", blocking=drops)
+    checks = [*CHECKS, *([decontaminated] if recipe.has_examples else [])]
+    same_for_all = [check for check in checks if check.name != "targets_differ"]
     return [
-        _checks_of_method(method, recipe, partitions, claims if recipe.is_targeted(method) else same_for_all)
+        _checks_of_method(method, recipe, partitions, checks if recipe.is_targeted(method) else same_for_all)
         for method in recipe.methods
     ]
 
 
-def _checks_of_method(method: str, recipe: Recipe, partitions: Partitions, claims: list[Claim]) -> AssetChecks:
-    def judge(warehouse: Warehouse, partition: str) -> Mapping[str, Verdict]:
-        return judge_subset(warehouse, recipe, method, *cell_of(partition))
+def _checks_of_method(method: str, recipe: Recipe, partitions: Partitions, checks: list[Check]) -> AssetChecks:
+    def execute(warehouse: Warehouse, partition: str) -> Mapping[str, CheckResult]:
+        return check_subset(warehouse, recipe, method, *cell_of(partition))
 
     contained = [] if recipe.strategy_of(method).strategy in NOT_CONTAINED else [CONTAINED]
-    return AssetChecks(subset_asset(method), partitions.cell, [*claims, *contained], judge)
+    return AssetChecks(subset_asset(method), partitions.cell, [*checks, *contained], execute)
 
 
-def judge_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str, ratio: str) -> dict[str, Verdict]:
-    """Verdicts on a subset."""
-    with warehouse.tables.reading() as snapshot:
+def check_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str, ratio: str) -> dict[str, CheckResult]:
+    """Check a subset."""
+    with warehouse.tables.snapshot() as snapshot:
         rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio).sort("rank")
         scores, pool = snapshot.read(scores_table(method), target=target), snapshot.read(CANDIDATE_POOL)
         nothing = CONTAMINATED_CANDIDATES.columns.to_frame()
@@ -78,7 +78,7 @@ def judge_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str,
     dropped = flagged["sample_id"].to_list() if recipe.decontamination.action == "drop" else []
     wanted = chosen_rows(scores, ratio, dropped, strategy, material).rows
     return {
-        "rows_are_those_chosen": Verdict(
+        "rows_are_those_chosen": CheckResult(
             rows.select(wanted.columns).equals(wanted),
             f"{len(rows)} rows, of which {len(rows.join(wanted, on='sample_id', how='semi'))} are among the "
             f"{len(wanted)} that `{strategy.strategy}` chooses from {len(scores)} candidates",
@@ -104,30 +104,30 @@ def _made_alike(snapshot: Snapshot, recipe: Recipe, method: str, target: str, ra
     return found
 
 
-def _nested(ratios: Mapping[str, set[str]]) -> Verdict:
+def _nested(ratios: Mapping[str, set[str]]) -> CheckResult:
     ordered = sorted(ratios)
     broken = [
         f"{small} in {large}" for small, large in itertools.pairwise(ordered) if not ratios[small] <= ratios[large]
     ]
-    return Verdict(not broken, f"compared {', '.join(ordered)}; not contained: {', '.join(broken) or 'none'}")
+    return CheckResult(not broken, f"compared {', '.join(ordered)}; not contained: {', '.join(broken) or 'none'}")
 
 
-def _files(warehouse: Warehouse, method: str, target: str, ratio: str, rows: pl.DataFrame) -> Verdict:
+def _files(warehouse: Warehouse, method: str, target: str, ratio: str, rows: pl.DataFrame) -> CheckResult:
     folder = subset_folder(warehouse, method, target, ratio)
     missing = [name for name in SUBSET_FILES if not (folder / name).is_file()]
     if missing:
-        return Verdict(False, f"missing in {folder}: {', '.join(missing)}")
+        return CheckResult(False, f"missing in {folder}: {', '.join(missing)}")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     changed = [name for name, known in manifest["files"].items() if sha256(folder / name) != known["sha256"]]
     if changed:
-        return Verdict(False, f"changed in {folder}: {', '.join(changed)}")
+        return CheckResult(False, f"changed in {folder}: {', '.join(changed)}")
     stored = pl.read_parquet(folder / "train.parquet").select("sample_id", "score", "rank")
     same = stored.equals(rows.select("sample_id", "score", "rank"))
     whole, other = "every file has the hash that the manifest states", f"{folder}/train.parquet holds other rows"
-    return Verdict(same, whole if same else f"{other} than {SUBSETS.name}")
+    return CheckResult(same, whole if same else f"{other} than {SUBSETS.name}")
 
 
-def _agreement(target: str, stored: Mapping[str, list[str]], ratio: float) -> Verdict:
+def _agreement(target: str, stored: Mapping[str, list[str]], ratio: float) -> CheckResult:
     """Agreement beyond chance, (o - r) / (1 - r) of the overlap o: two random subsets of ratio r overlap by r.
 
     The comprehensive target is made of the others, and its agreement with them no fault.
@@ -141,20 +141,20 @@ def _agreement(target: str, stored: Mapping[str, list[str]], ratio: float) -> Ve
     }
     most = max(agreement, key=lambda other: agreement[other], default=None)
     if most is None:
-        return Verdict(True, "there is no other capability's subset yet")
-    return Verdict(
+        return CheckResult(True, "there is no other capability's subset yet")
+    return CheckResult(
         target == COMPREHENSIVE_TARGET or ratio == 1 or agreement[most] <= MOST_AGREEMENT,
         f"{most} is the nearest: {overlaps[most]:.0%} of the rows are the same, {agreement[most]:+.2f} beyond chance",
         {"overlaps": dg.MetadataValue.json(overlaps), "most_agreement": agreement[most]},
     )
 
 
-def _contamination(rows: pl.DataFrame, flagged: pl.DataFrame) -> Verdict:
+def _contamination(rows: pl.DataFrame, flagged: pl.DataFrame) -> CheckResult:
     found = rows.select("rank", "sample_id").join(flagged, on="sample_id").sort("rank")
     n_rows = found["sample_id"].n_unique()
     listed = found.head(N_LISTED).with_columns(pl.col("shared_text").str.slice(0, 160))
     corpora = ", ".join(sorted(found["corpus"].unique().to_list()))
-    return Verdict(
+    return CheckResult(
         n_rows == 0,
         f"{n_rows} of {len(rows)} rows give an example away{f' of {corpora}' if corpora else ''}",
         {"n_contaminated": n_rows, "offending_rows": lineage.table_metadata(listed)},

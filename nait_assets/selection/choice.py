@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from nait_assets.extraction.readings.engine import Reading, rows_of
+from nait_assets.measurements.engine import Measurement, rows_of
 from nait_assets.options import Strategy
 from nait_assets.recipe import POOL, RecipeError, subset_size
 from nait_assets.resources import Warehouse
-from nait_assets.scoring.inputs import READING_OF
+from nait_assets.scoring.inputs import MEASUREMENT_OF
 from nait_assets.selection.strategies import orders
 from nait_assets.selection.strategies.coverage import facility_location
 from nait_assets.selection.strategies.diversity import diverse
 from nait_assets.selection.strategies.lengths import length_matched
-from nait_assets.selection.strategies.similarity import Vectors, reading_vectors, text_vectors
+from nait_assets.selection.strategies.similarity import Vectors, measurement_vectors, text_vectors
 from nait_assets.tables import N_CHARACTERS
 
 ORDERS: dict[str, Callable[[pl.DataFrame], np.ndarray]] = {
@@ -120,12 +120,12 @@ def gather(strategy: Strategy, warehouse: Warehouse, pool: pl.DataFrame, version
 
     Args:
         strategy: That chooses.
-        warehouse: That holds readings.
+        warehouse: That holds measurements.
         pool: The candidates.
         version: Of the pool.
 
     Raises:
-        WarehouseError: A reading has not been made.
+        WarehouseError: A measurement has not been made.
     """
     by = strategy.settings.get("by")
     if strategy.strategy == "length_matched":
@@ -135,10 +135,10 @@ def gather(strategy: Strategy, warehouse: Warehouse, pool: pl.DataFrame, version
         return Material()
     if by == TEXT:
         return Material(vectors=_remembered(by, (warehouse.home, version), lambda: text_vectors(pool)))
-    reading, column = reading_of(by)
-    rows, inputs = rows_of(warehouse, reading, POOL)
+    measurement, column = measurement_of(by)
+    rows, inputs = rows_of(warehouse, measurement, POOL)
     of_pool = rows.filter(pl.col("sample_id").is_in(pool["sample_id"].to_list()))
-    vectors = _remembered(by, (warehouse.home, version, inputs), lambda: reading_vectors(of_pool, column))
+    vectors = _remembered(by, (warehouse.home, version, inputs), lambda: measurement_vectors(of_pool, column))
     return Material(vectors=vectors, inputs=inputs)
 
 
@@ -152,30 +152,30 @@ def read_beside_pool(strategy: Strategy) -> list[str]:
     """Keys of the assets that a strategy reads beside the ranking and the pool.
 
     Raises:
-        RecipeError: There is no such reading, or it has no vectors.
+        RecipeError: There is no such measurement, or it has no vectors.
     """
     by = strategy.settings.get("by", TEXT)
-    return [] if by == TEXT else [reading_of(by)[0].candidates.asset]
+    return [] if by == TEXT else [measurement_of(by)[0].candidates.asset]
 
 
-def reading_of(by: str) -> tuple[Reading, str]:
-    """The reading that `by` names, `<reading>` or `<reading>.<column>`, and its column of vectors.
+def measurement_of(by: str) -> tuple[Measurement, str]:
+    """The measurement that `by` names, `<measurement>` or `<measurement>.<column>`, and its column of vectors.
 
     Raises:
         RecipeError: There is none, or `by` names several columns.
     """
     with_vectors = {
-        (reading.name, column): reading
-        for reading in READING_OF.values()
-        for column, kind in reading.columns.items()
+        (measurement.name, column): measurement
+        for measurement in MEASUREMENT_OF.values()
+        for column, kind in measurement.columns.items()
         if isinstance(kind, pl.List | pl.Array) and kind.inner in (pl.Float32, pl.Float64)
-        if "indices" not in reading.columns  # of a sparse vector, whose values stand at other places in each row
+        if "indices" not in measurement.columns  # of a sparse vector, whose values stand at other places in each row
     }
     name, _, column = by.partition(".")
     found = [key for key in with_vectors if key[0] == name and column in ("", key[1])]
     if len(found) != 1:
-        known = [TEXT, *sorted(f"{reading}.{vectors}" for reading, vectors in with_vectors)]
-        what = "several columns of vectors" if found else "no reading with vectors"
+        known = [TEXT, *sorted(f"{measurement}.{vectors}" for measurement, vectors in with_vectors)]
+        what = "several columns of vectors" if found else "no measurement with vectors"
         raise RecipeError(f"selection: by: {by!r} names {what}; there are {', '.join(known)}")
     return with_vectors[found[0]], found[0][1]
 

@@ -26,7 +26,7 @@ def test_the_scheduled_job_verifies_every_chain(recipe: Recipe, home: Path) -> N
     evaluation = audited(recipe, home)
     assert evaluation.passed
     assert evaluation.description == "all 9 chains hold"
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         links = snapshot.rows(AUDIT_LINKS)
     assert links["holds"].all()
     assert {"content", "code", "source:0:pool.jsonl"} <= set(links["what"].to_list())
@@ -51,5 +51,5 @@ def test_the_schedule_is_off_until_it_is_switched_on(recipe: Recipe, home: Path)
 
 def test_a_run_leaves_the_audit_alone(recipe: Recipe, home: Path) -> None:
     """It is no output that can be out of date, so `nait run` must not make it, nor `nait status` miss it."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         assert not snapshot.has_table(AUDIT_LINKS.name)

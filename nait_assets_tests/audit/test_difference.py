@@ -72,7 +72,7 @@ def test_new_examples_are_named_as_the_cause(recipe: Recipe, home: Path, tmp_pat
     rows = [*in_domain_rows("math", 3), *pool_rows()[:3]]
     write_jsonl(tmp_path / "math.jsonl", rows)
     run(recipe, home)
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         known = history.versions(snapshot, *SUBSET.split("/"))
     assert known["number"].to_list() == [1, 2]
     old, new = (set(ids) for ids in known["sample_ids"].to_list())
@@ -94,7 +94,7 @@ def test_the_history_grows_by_changes_alone(recipe: Recipe, home: Path, tmp_path
     run(recipe, home)
     (tmp_path / "pool.jsonl").write_text(pool)
     run(recipe, home)
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         known = history.versions(snapshot, "random", "math", "0.30")
     assert known["number"].to_list() == [1, 2, 3]
     assert known["data_version"][0] == known["data_version"][2] != known["data_version"][1]

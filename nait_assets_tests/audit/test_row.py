@@ -13,7 +13,7 @@ from nait_assets_tests.command import nait
 def test_a_chosen_row_is_traced_to_its_source_and_to_its_subsets(recipe: Recipe, home: Path) -> None:
     """The question that a reviewer asks of a strange training example."""
     warehouse = Warehouse(home=str(home))
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         rows = snapshot.rows(SUBSETS, method="nait_standardized", target="math").sort("rank")
         pool = {
             row[0]: row
@@ -35,7 +35,7 @@ def test_a_chosen_row_is_traced_to_its_source_and_to_its_subsets(recipe: Recipe,
 
 def test_a_row_that_was_left_out_says_so(recipe: Recipe, home: Path) -> None:
     """Why an example is not in is asked as often."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         query = "SELECT sample_id FROM scoring.nait_scores WHERE target = 'code' AND rank = 20"
         ((worst,),) = snapshot.connection.execute(query).fetchall()
     answer = nait("audit", "--row", worst, "--recipe", recipe.path, "--home", home)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from nait_assets.audit.outside import outside_inputs
-from nait_assets.corpora.checks import judge_published
+from nait_assets.audit.external import external_versions
+from nait_assets.corpora.checks import check_published
 from nait_assets.corpora.corpus import corpus_name, read_corpus
 from nait_assets.corpora.published import PublishedList, published_list
 from nait_assets.corpora.sensors import compare, watched_corpora
@@ -95,10 +95,10 @@ def test_edited_file_of_a_list_is_another_input(tmp_path: Path) -> None:
     warehouse, model = Warehouse(home=str(tmp_path / "home")), LanguageModel.of(recipe, tmp_path / "home")
     asset = published_table("best").asset
     assert corpus_name(asset, None) == "published/best"
-    before = outside_inputs(recipe, warehouse, model, asset, "")
+    before = external_versions(recipe, warehouse, model, asset, "")
     assert list(before) == ["source:0:best.jsonl"]
     write_jsonl(tmp_path / "best.jsonl", rows(1, 2))
-    after = outside_inputs(recipe, warehouse, model, asset, "")
+    after = external_versions(recipe, warehouse, model, asset, "")
     assert after != before
     (watched,) = (one for one in watched_corpora(recipe, Partitions.of(recipe)) if one.asset == asset)
     pool = Record(CANDIDATE_POOL.asset, "", "1", "p", {})
@@ -133,7 +133,7 @@ def test_checks_find_strangers_repeats_and_lost_rows(
 
     warehouse, table = Warehouse(home=str(tmp_path)), published_table("best")
     example = {"messages": [], "source": "s", "source_row": 1, "topic": None}
-    with warehouse.tables.writing() as tables:
+    with warehouse.tables.transaction() as tables:
         tables.replace(
             CANDIDATE_POOL, pl.DataFrame([{"sample_id": n, **example} for n in "abc"], schema=CANDIDATE_POOL.columns)
         )
@@ -153,8 +153,8 @@ def test_checks_find_strangers_repeats_and_lost_rows(
         tables.replace(CORPUS_COUNTS, counts, corpus="published/best")
         for asset in (CANDIDATE_POOL.asset, table.asset):
             tables.put_record(Record(asset, "", "1", "v", {}))
-    verdicts = judge_published(warehouse, table)
-    assert [verdicts[name].holds for name in ("rows_are_candidates", "rows_are_accounted_for")] == holds
+    verdicts = check_published(warehouse, table)
+    assert [verdicts[name].passed for name in ("rows_are_candidates", "rows_are_accounted_for")] == holds
 
 
 @needs_data

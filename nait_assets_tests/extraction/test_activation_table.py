@@ -58,14 +58,14 @@ def store(tmp_path: Path) -> Store:
 def write(
     store: Store, wanted: str, shards: Iterable[pa.Table], extraction: str = "one", schema: pa.Schema = SCHEMA
 ) -> None:
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         fold(transaction, extraction, list(wanted), shards, schema)
 
 
 def rows(store: Store) -> dict[tuple[str, int], list[float]]:
     """Every row by its key, as `scan` gives them."""
     found = {}
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         names = samples(snapshot)["sample_id"].to_list()
         for layer, places, vectors in scan(snapshot):
             for place, values in zip(places, vectors, strict=True):
@@ -83,7 +83,7 @@ def test_table_holds_what_the_shards_hold(store: Store) -> None:
     write(store, "abc", [shard("ca"), shard("b")])
 
     assert rows(store) == expected("abc")
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         assert samples(snapshot).rows() == [("a", 7, False), ("b", 8, True), ("c", 9, False)]
         assert layers_of(snapshot) == [0, 2]
         assert contents(snapshot) == Contents("one", frozenset("abc"))
@@ -91,10 +91,10 @@ def test_table_holds_what_the_shards_hold(store: Store) -> None:
 
 def test_file_without_tables_holds_nothing(store: Store) -> None:
     """A run that failed at its first row leaves a file without tables."""
-    with store.writing():
+    with store.transaction():
         pass
 
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         assert contents(snapshot) == Contents(None, frozenset())
 
 
@@ -105,7 +105,7 @@ def test_added_samples_are_inserted_and_vanished_ones_deleted(store: Store) -> N
     write(store, "bcd", [shard("d")])
 
     assert rows(store) == expected("bcd")
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         assert samples(snapshot)["sample_id"].to_list() == ["b", "c", "d"]
 
 
@@ -194,7 +194,7 @@ def test_shards_are_let_go_one_after_the_other(store: Store) -> None:
             ]
             yield pa.table(columns, schema=schema)
 
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         fold(transaction, "one", names, shards(), schema)
 
     assert len(held) == 16
@@ -215,7 +215,7 @@ def test_another_extraction_replaces_everything(store: Store) -> None:
     write(store, "a", [shard("a")], extraction="two")
 
     assert rows(store) == expected("a")
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         assert contents(snapshot) == Contents("two", frozenset("a"))
 
 
@@ -223,7 +223,7 @@ def test_failed_write_leaves_the_table_as_it_was(store: Store) -> None:
     """A crash while folding must not leave half of a table that looks whole."""
     write(store, "ab", [shard("ab")])
 
-    with pytest.raises(AttributeError), store.writing() as transaction:  # noqa: PT012  the transaction is what fails
+    with pytest.raises(AttributeError), store.transaction() as transaction:  # noqa: PT012  the transaction is what fails
         fold(transaction, "two", ["c"], [shard("c")], SCHEMA)
         transaction.put_record(None)  # type: ignore[arg-type]
 
@@ -234,7 +234,7 @@ def test_matrix_is_one_layer_in_the_order_of_the_samples(store: Store) -> None:
     """Row i of the matrix is row i of `samples`, though insertion was in another order; each column is itself."""
     write(store, "abc", [shard("cb", WITH_ENDS), shard("a", WITH_ENDS)], schema=WITH_ENDS)
 
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         found = {column: matrix(snapshot, 2, column) for column in WITH_ENDS.names if column.endswith("activation")}
 
     for column, offset in {"activation": 0.0, "first_token_activation": 0.25, "last_token_activation": 0.5}.items():
@@ -253,7 +253,7 @@ def test_scan_reads_the_column_asked_for(store: Store) -> None:
     """The ends are scanned by the same code as the mean."""
     write(store, "a", [shard("a", WITH_ENDS)], schema=WITH_ENDS)
 
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         found = {layer: vectors[0].tolist() for layer, _, vectors in scan(snapshot, "last_token_activation")}
 
     assert found == {layer: vector("a", layer, 0.5) for layer in LAYERS}
@@ -264,7 +264,7 @@ def test_table_without_samples_is_empty_and_readable(store: Store) -> None:
     write(store, "", [])
 
     assert rows(store) == {}
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         assert samples(snapshot).columns == ["sample_id", "n_tokens", "truncated"]
         assert layers_of(snapshot) == []
         assert matrix(snapshot, 0).shape == (0, WIDTH)
@@ -274,7 +274,7 @@ def test_one_sample_is_found_by_its_id(store: Store) -> None:
     """`nait explain` asks for one sample, also for one that is not there."""
     write(store, "ab", [shard("ab")])
 
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         found = of_sample(snapshot, "b")
         assert of_sample(snapshot, "z") == {}
 
@@ -287,7 +287,7 @@ def test_one_sample_is_found_by_its_id(store: Store) -> None:
 def test_a_digest_is_of_the_sample_the_layer_and_every_number(store: Store) -> None:
     """Written out: whoever audits with another tool must come to the same."""
     write(store, "a", [shard("a", WITH_ENDS)], schema=WITH_ENDS)
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         rows = snapshot.connection.execute("SELECT layer, digest FROM extraction.activation ORDER BY layer").fetchall()
     for layer, digest in rows:
         numbers = np.array([*vector("a", layer), *vector("a", layer, 0.25), *vector("a", layer, 0.5)], "<f4")
@@ -308,11 +308,11 @@ def test_the_hash_of_the_content_is_the_same_before_and_after_the_commit(store: 
         },
         schema=SCHEMA,
     )
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         fold(transaction, "one", names, [table], SCHEMA)
         before = content_of(transaction)
         assert len(samples(transaction)) == len(names)
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         assert content_of(snapshot) == before
         assert altered_rows(snapshot) == ([], [])
         assert incomplete_samples(snapshot) == []

@@ -10,8 +10,9 @@ import pytest
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CALIBRATION
 from nait_assets.extraction.calibration import calibrate, calibration_identity, calibration_sample, projector_of
-from nait_assets.extraction.extractor import Outcome, RunOptions, extract
+from nait_assets.extraction.extractor import Outcome, extract
 from nait_assets.lineage import Record
+from nait_assets.models.running import RunOptions
 from nait_assets.recipe import Extraction, Projection, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Store, WarehouseError
@@ -55,7 +56,7 @@ def calibrated(
 ) -> tuple[pl.DataFrame, Outcome | None]:
     """Calibrate, and keep the outcome in the home as the asset does."""
     frame, outcome = calibrate(pool, model, settings, warehouse, RunOptions(), lambda _: None)
-    with warehouse.tables.writing() as transaction:
+    with warehouse.tables.transaction() as transaction:
         transaction.replace(CALIBRATION_STATISTICS, frame)
         transaction.put_record(Record(CALIBRATION, "", "1", "version"))
     return frame, outcome
@@ -101,7 +102,7 @@ def test_calibration_is_mean_and_deviation_of_every_neuron_over_the_sample(
     neurons = settings.model_copy(update={"projection": None})
     record = Record("extraction/candidate_activations", "", "", "")
     extract(pool, "pool", model, neurons, store, False, RunOptions(), lambda _: record, lambda _: None)
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         names = activation_table.samples(snapshot)["sample_id"].to_list()
         places = [place for place, name in enumerate(names) if name in chosen(pool, 6)]
         for row in frame.iter_rows(named=True):
@@ -194,7 +195,7 @@ def test_without_a_projection_there_is_no_projector(warehouse: Warehouse) -> Non
 def test_a_missing_calibration_is_named(model: LanguageModel, warehouse: Warehouse) -> None:
     """Who selects the activations alone learns what to make first."""
     calibrated(pool_of(20), model, warehouse)
-    with warehouse.tables.writing() as transaction:
+    with warehouse.tables.transaction() as transaction:
         transaction.connection.execute("DELETE FROM lineage.versions")
     with pytest.raises(WarehouseError, match=rf"{CALIBRATION} has not been materialized in .*`nait run`"):
         projector_of(warehouse, SETTINGS)

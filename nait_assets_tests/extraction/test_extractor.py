@@ -16,11 +16,13 @@ import torch
 
 from nait_assets.corpora.conversation import sample_id
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.encoding import EncodedSample, encode
-from nait_assets.extraction.extractor import BATCH_TOKENS, Outcome, RunOptions, extract, extraction_identity
-from nait_assets.extraction.forward_pass import NonFiniteActivations, Reader
-from nait_assets.extraction.sites import resolve_site
+from nait_assets.extraction.extractor import Outcome, extract, extraction_identity
+from nait_assets.extraction.neurons import Reader
 from nait_assets.lineage import Record
+from nait_assets.models.batches import NonFiniteActivations
+from nait_assets.models.encoding import EncodedSample, encode
+from nait_assets.models.running import BATCH_TOKENS, RunOptions
+from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Extraction, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import _load
@@ -85,13 +87,13 @@ class Bench:
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Everything that the table holds, in a fixed order."""
-        with self.store.reading() as snapshot:
+        with self.store.snapshot() as snapshot:
             query = f"FROM {activation_table.ACTIVATION} JOIN {activation_table.SAMPLE} USING (sample_id) ORDER BY ALL"
             return snapshot.connection.sql(query).fetchall()
 
     def rejected(self) -> dict[str, str]:
         """Reasons by sample, of this corpus."""
-        with self.store.reading() as snapshot:
+        with self.store.snapshot() as snapshot:
             query = f"SELECT sample_id, reason FROM {REJECTED_SAMPLES.name} WHERE corpus = 'candidates'"
             return dict(snapshot.connection.sql(query).fetchall())
 
@@ -142,7 +144,7 @@ def test_every_sample_has_its_own_mean_at_every_layer(bench: Bench) -> None:
     reader = Reader(loaded, site, ends=False, packs=False)
     expected = {one.sample_id: columns_of(reader, one)["activation"] for one in encoded}
     assert (outcome.n_extracted, outcome.layers, outcome.width) == (8, (0, 1), 48)
-    with bench.store.reading() as snapshot:
+    with bench.store.snapshot() as snapshot:
         assert activation_table.samples(snapshot).rows() == sorted(
             (one.sample_id, len(one.token_ids), False) for one in encoded
         )
@@ -161,7 +163,7 @@ def test_in_domain_table_holds_the_ends(bench: Bench) -> None:
     site = resolve_site(loaded.network, "mlp", "all")
     reader = Reader(loaded, site, ends=True, packs=False)
     pooled = [columns_of(reader, one) for one in in_order]
-    with bench.store.reading() as snapshot:
+    with bench.store.snapshot() as snapshot:
         for layer in (0, 1):
             first = activation_table.matrix(snapshot, layer, "first_token_activation")
             last = activation_table.matrix(snapshot, layer, "last_token_activation")
@@ -173,7 +175,7 @@ def test_pool_table_holds_no_ends(bench: Bench) -> None:
     """They would triple the largest table."""
     bench.extract(ends=False)
 
-    with bench.store.reading() as snapshot:
+    with bench.store.snapshot() as snapshot:
         columns = snapshot.connection.sql(f"FROM {activation_table.ACTIVATION}").columns
     assert columns == ["sample_id", "layer", "activation", "digest"]
 
@@ -210,7 +212,7 @@ def test_progress_lines_carry_samples_speed_and_time_left(bench: Bench, monkeypa
     bench.extract(options=ONE_BY_ONE)
     assert bench.lines == []
 
-    monkeypatch.setattr("nait_assets.extraction.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("nait_assets.models.progress.LINE_SECONDS", 0.0)
     bench.extract(settings=Extraction(max_tokens=98), options=ONE_BY_ONE)
 
     assert len(bench.lines) == 8
@@ -225,7 +227,7 @@ def test_truncated_samples_are_marked(bench: Bench) -> None:
     encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 60)
     marks = {one.sample_id: one.truncated for one in encoded}
     assert set(marks.values()) == {True, False}
-    with bench.store.reading() as snapshot:
+    with bench.store.snapshot() as snapshot:
         assert {name: cut for name, _, cut in activation_table.samples(snapshot).rows()} == marks
 
 
@@ -321,7 +323,7 @@ def test_changed_settings_read_everything_again(bench: Bench, changed: Extractio
 
     assert bench.rows_read == second.n_extracted == 8
     assert second.data_version != first.data_version
-    with bench.store.reading() as snapshot:
+    with bench.store.snapshot() as snapshot:
         assert activation_table.layers_of(snapshot) == list(second.layers)
         assert activation_table.matrix(snapshot, 1).shape == (8, second.width)
 
@@ -432,7 +434,7 @@ def test_table_that_another_run_has_replaced_is_not_written_half(bench: Bench) -
     with pytest.raises(WarehouseError, match=r"candidates\.duckdb: the shards hold 0 of the 6 .* Run again"):
         bench.extract(CORPUS[:6])
 
-    with bench.store.reading() as snapshot:
+    with bench.store.snapshot() as snapshot:
         assert activation_table.matrix(snapshot, 0).shape == (8, 32)
 
 
@@ -443,10 +445,10 @@ class Overtaken(Store):
         super().__init__(path)
         self.other = other
 
-    def writing(self) -> contextlib._GeneratorContextManager[Transaction]:
+    def transaction(self) -> contextlib._GeneratorContextManager[Transaction]:
         """The other run, then this one's transaction."""
         self.other()
-        return super().writing()
+        return super().transaction()
 
 
 # What cannot be read
@@ -547,7 +549,7 @@ def test_refused_sample_is_recorded_with_its_reason_and_the_rest_goes_on(bench: 
 
         assert (outcome.n_rejected, outcome.n_extracted) == (len(picked), n_extracted)
         assert set(outcome.sample_ids) == set(CORPUS["sample_id"]) - picked
-        with bench.store.reading() as snapshot:
+        with bench.store.snapshot() as snapshot:
             rejected = snapshot.connection.sql(
                 f"SELECT sample_id, corpus, reason FROM {REJECTED_SAMPLES.name}"
             ).fetchall()

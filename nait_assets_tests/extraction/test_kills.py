@@ -27,10 +27,11 @@ import pytest
 from nait_assets.corpora.conversation import sample_id
 from nait_assets.extraction import activation_table
 from nait_assets.extraction import spool as spool_module
-from nait_assets.extraction.encoding import Shard, encode, plan
-from nait_assets.extraction.extractor import RunOptions, extract
+from nait_assets.extraction.extractor import extract
 from nait_assets.extraction.spool import Spool
 from nait_assets.lineage import Record
+from nait_assets.models.encoding import Shard, encode, plan
+from nait_assets.models.running import RunOptions
 from nait_assets.recipe import Extraction
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.warehouse import Store
@@ -334,7 +335,7 @@ def tokens_of(shards: list[Shard], names: set[str]) -> set[str]:
 
 def everything(home: Home) -> dict[str, Rows]:
     """All that the tables hold, as they hold it: rows in their stored order, vectors as bytes."""
-    with home.store.reading() as snapshot:
+    with home.store.snapshot() as snapshot:
         tables = (activation_table.ACTIVATION, activation_table.SAMPLE, activation_table.IDENTITY)
         found = {name: rows_of(snapshot.connection.sql(f"FROM {name}").to_arrow_table()) for name in tables}
         for name in (REJECTED_SAMPLES.name, "lineage.versions"):

@@ -12,9 +12,10 @@ import polars as pl
 import pytest
 
 from nait_assets.extraction.activation_table import ACTIVATION, SAMPLE
-from nait_assets.extraction.extractor import Outcome, RunOptions, extract
-from nait_assets.extraction.forward_pass import NonFiniteActivations
+from nait_assets.extraction.extractor import Outcome, extract
 from nait_assets.lineage import Record
+from nait_assets.models.batches import NonFiniteActivations
+from nait_assets.models.running import RunOptions
 from nait_assets.recipe import Extraction, RecipeError
 from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
@@ -52,7 +53,7 @@ def run(tmp_path: Path, model_folder: Path, corpus: pl.DataFrame) -> Callable[..
 
 def rows(store: Store) -> tuple[list[Any], list[Any]]:
     """Every row of the table, by its key."""
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         return tuple(
             snapshot.connection.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall()
             for table in (ACTIVATION, SAMPLE)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from nait_assets.extraction.activation_table import shard_schema
-from nait_assets.extraction.encoding import EncodedSample, Shard
-from nait_assets.extraction.forward_pass import PooledActivations, Reading
 from nait_assets.extraction.spool import Manifest, Spool
+from nait_assets.models.batches import BatchResult, PooledActivations
+from nait_assets.models.encoding import EncodedSample, Shard
 
 LAYERS = (3, 5)
 WIDTH = 4
@@ -33,7 +33,7 @@ def pooled(*samples: EncodedSample) -> PooledActivations:
 
 A, B, C = sample("a", 9), sample("b", 7, truncated=True), sample("c", 5)
 SHARD = Shard(((A, B), (C,)), "name")
-READINGS = [Reading((A, B), pooled(A, B)), Reading((C,), pooled(C))]
+MEASUREMENTS = [BatchResult((A, B), pooled(A, B)), BatchResult((C,), pooled(C))]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def write(spool: Spool) -> Manifest:
-    return spool.write(SHARD, READINGS, LAYERS, seconds=1.5, peak_memory_bytes=7)
+    return spool.write(SHARD, MEASUREMENTS, LAYERS, seconds=1.5, peak_memory_bytes=7)
 
 
 def test_shard_comes_back_layer_by_layer(spool: Spool) -> None:
@@ -71,7 +71,7 @@ def test_manifest_says_what_the_shard_holds_and_cost(spool: Spool) -> None:
 
 def test_rejected_samples_are_in_the_manifest_and_not_in_the_rows(spool: Spool) -> None:
     """Their reasons must outlive the process that found them."""
-    readings = [Reading((A,), pooled(A), (("b", "too long"),)), Reading((), None, (("c", "the same"),))]
+    readings = [BatchResult((A,), pooled(A), (("b", "too long"),)), BatchResult((), None, (("c", "the same"),))]
 
     spool.write(SHARD, readings, LAYERS, 1.0, 7)
 
@@ -83,7 +83,7 @@ def test_rejected_samples_are_in_the_manifest_and_not_in_the_rows(spool: Spool) 
 
 def test_shard_of_which_all_samples_were_rejected_has_no_rows(spool: Spool) -> None:
     """It is finished all the same: it would be read for ever."""
-    readings = [Reading((), None, tuple((one.sample_id, "too long") for one in SHARD.samples))]
+    readings = [BatchResult((), None, tuple((one.sample_id, "too long") for one in SHARD.samples))]
 
     spool.write(SHARD, readings, LAYERS, 1.0, 7)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nait_assets.extraction.encoding import EncodedSample, plan
-from nait_assets.extraction.forward_pass import Reader
+from nait_assets.extraction.neurons import Reader
 from nait_assets.extraction.projection import NETWORK, Projector
-from nait_assets.extraction.sites import resolve_site
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.extraction.worker import Job, Worker
+from nait_assets.models.encoding import EncodedSample, plan
+from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Extraction, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import _load

@@ -8,7 +8,7 @@ from nait_assets.lineage import Record
 from nait_assets.recipe import Recipe, subset_size
 from nait_assets.report.assets import _compared
 from nait_assets.report.contents import Page, build_page
-from nait_assets.report.reading import read
+from nait_assets.report.page_data import read
 from nait_assets.resources import Warehouse
 from nait_assets.tables import CANDIDATE_POOL, SUBSETS, scores_table
 from nait_assets_tests.small_home import build_home
@@ -22,7 +22,7 @@ HOSTILE_TOPIC = "<b onmouseover=\"window.hacked='topic'\">topic</b>"
 def home_with_subsets(recipe: Recipe, folder: Path, text: str = "", topic: str = HOSTILE_TOPIC) -> Warehouse:
     """The small home with every subset; with `text` in front of each question, and `topic` with it."""
     warehouse = build_home(recipe, folder)
-    with warehouse.tables.reading() as tables:
+    with warehouse.tables.snapshot() as tables:
         scores = {
             (method, target): tables.read(scores_table(method), target=target)
             for method in recipe.methods
@@ -35,7 +35,7 @@ def home_with_subsets(recipe: Recipe, folder: Path, text: str = "", topic: str =
             row["topic"] = topic
             row["messages"] = [{**part, "content": text + part["content"]} for part in row["messages"]]
         pool = pl.DataFrame(rows, schema=CANDIDATE_POOL.columns)
-    with warehouse.tables.writing() as tables:
+    with warehouse.tables.transaction() as tables:
         tables.replace(CANDIDATE_POOL, pool)
         for (method, target), frame in scores.items():
             for ratio in recipe.ratios:
@@ -43,7 +43,7 @@ def home_with_subsets(recipe: Recipe, folder: Path, text: str = "", topic: str =
                 tables.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
                 tables.put_record(Record(f"selection/{method}_subset", f"{target}|{ratio}", "1", "version"))
     comparison, _ = _compared(recipe, warehouse)
-    with warehouse.tables.writing() as tables:
+    with warehouse.tables.transaction() as tables:
         for table, frame in comparison.tables():
             tables.replace(table, frame)
         tables.put_record(Record("report/method_comparison", "", "1", comparison.data_version))

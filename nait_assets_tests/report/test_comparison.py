@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.extraction.cost import Cost, add_cost, all_costs, cost_of
 from nait_assets.lineage import Record
+from nait_assets.models.cost import Cost, add_cost, all_costs, cost_of
 from nait_assets.report.comparison import costs, lengths, overlaps, reproductions, retrieval, retrievals
 from nait_assets.resources import Warehouse
 
@@ -46,10 +46,10 @@ def test_costs_of_materializations_add_up(tmp_path: Path) -> None:
     """The second run of an incremental output reads one row; what the output has cost is both."""
     tables = Warehouse(home=str(tmp_path)).tables
     for cost in (Cost(3, 1, 30, 2, 1.5), Cost(1, 0, 10, 0, 0.5)):
-        with tables.writing() as transaction:
+        with tables.transaction() as transaction:
             add_cost(transaction, "room/asset", "math", cost)
             add_cost(transaction, "room/asset", "", Cost(1))
-    with tables.reading() as snapshot:
+    with tables.snapshot() as snapshot:
         assert cost_of(snapshot, "room/asset", "math") == Cost(4, 1, 40, 2, 2.0)
         assert cost_of(snapshot, "room/asset", "code") == Cost()
         assert all_costs(snapshot) == {"room/asset": Cost(2), "room/asset[math]": Cost(4, 1, 40, 2, 2.0)}

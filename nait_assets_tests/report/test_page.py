@@ -12,7 +12,7 @@ import pytest
 from nait_assets.report.contents import Page, build_page
 from nait_assets.report.neurons import speaking_neurons
 from nait_assets.report.page import embedded_json
-from nait_assets.report.reading import read
+from nait_assets.report.page_data import read
 from nait_assets.report.rows import excerpts, table_rows
 from nait_assets.scoring.explanation import explain
 from nait_assets_tests.report.pages import HOSTILE, home_with_subsets, page_of

@@ -35,13 +35,13 @@ def scores(*values: float) -> pl.DataFrame:
 
 def write(store: Store, version: str, target: str, *values: float) -> None:
     """Write one target's scores with their version record."""
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         transaction.replace(SCORES, scores(*values), target=target)
         transaction.put_record(Record(ASSET, target, "code", version, {"x": "y"}))
 
 
 def read(store: Store, target: str) -> list[float]:
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         return snapshot.read(SCORES, target=target)["score"].to_list()
 
 
@@ -65,10 +65,10 @@ def test_table_without_slices_is_replaced_as_a_whole(store: Store) -> None:
         rows = [
             {"sample_id": name, "messages": messages, "source": "s", "source_row": 1, "topic": None} for name in ids
         ]
-        with store.writing() as transaction:
+        with store.transaction() as transaction:
             transaction.replace(CANDIDATE_POOL, pl.DataFrame(rows, schema=dict(CANDIDATE_POOL.columns)))
             transaction.put_record(Record("corpora/candidate_pool", "", "code", "1"))
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         assert snapshot.read(CANDIDATE_POOL)["sample_id"].to_list() == ["c"]
 
 
@@ -104,10 +104,10 @@ def test_frame_comes_back_with_its_values_and_types(
 ) -> None:
     """Content is hashed before it is written and after it is read: a type changed on the way would change it."""
     frame = pl.DataFrame([row][:n_rows], schema=dict(table.columns))
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         transaction.replace(table, frame, capability="math")
         transaction.put_record(Record(table.name.replace(".", "/"), "math", "code", "1"))
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         back = snapshot.read(table, capability="math")
     assert back.equals(frame)
     assert back.schema == frame.schema
@@ -116,7 +116,7 @@ def test_frame_comes_back_with_its_values_and_types(
 def test_slice_column_is_filled_in(store: Store) -> None:
     """An asset hands over the rows of its partition; the store adds the key."""
     write(store, "1", "math", 0.1)
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         assert snapshot.read(SCORES, target="math")["target"].to_list() == ["math"]
 
 
@@ -125,7 +125,7 @@ def test_failed_write_leaves_the_old_table_and_its_record(store: Store) -> None:
     write(store, "1", "math", 0.1)
 
     def fail() -> None:
-        with store.writing() as transaction:
+        with store.transaction() as transaction:
             transaction.replace(SCORES, scores(0.9), target="math")
             transaction.put_record(Record(ASSET, "math", "code", "2"))
             raise RuntimeError("after the write")
@@ -141,7 +141,7 @@ def test_frame_that_lacks_a_column_fails_and_changes_nothing(store: Store) -> No
     write(store, "1", "math", 0.1)
 
     def fail() -> None:
-        with store.writing() as transaction:
+        with store.transaction() as transaction:
             transaction.replace(SCORES, scores(0.9), target="math")
             transaction.replace(SCORES, scores(0.9).drop("rank"), target="math")
 
@@ -154,7 +154,7 @@ def test_failed_first_write_leaves_nothing_materialized(store: Store) -> None:
     """A file without tables is a store in which nothing has been written yet."""
 
     def fail() -> None:
-        with store.writing() as transaction:
+        with store.transaction() as transaction:
             transaction.replace(SCORES, scores(0.9), target="math")
             raise RuntimeError("after the write")
 
@@ -174,7 +174,7 @@ import polars as pl
 from nait_assets.lineage import Record
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import Table
-with Store(Path(sys.argv[1])).writing() as transaction:
+with Store(Path(sys.argv[1])).transaction() as transaction:
     frame = pl.DataFrame({"sample_id": ["a"], "score": [0.9], "rank": [1]})
     columns = {"target": pl.String(), "sample_id": pl.String(), "score": pl.Float64(), "rank": pl.Int64()}
     table = Table("scoring.nait_scores", pl.Schema(columns), ("target",), ("sample_id",))
@@ -204,7 +204,7 @@ def test_store_is_one_file_between_writes(store: Store) -> None:
 def test_row_groups_are_small(store: Store) -> None:
     """A row group of the usual 122,880 rows of wide vectors would not fit into memory."""
     write(store, "1", "math", *[0.5] * 5000)
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         query = f"SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('{SCORES.name}')"
         assert snapshot.connection.execute(query).fetchone() == (3,)
 
@@ -269,14 +269,14 @@ def test_writer_waits_for_the_lock_says_so_and_goes_on(store: Store, caplog: pyt
 def test_readers_do_not_exclude_each_other(store: Store) -> None:
     """The UI reads while a run reads: two in this process, and one in another."""
     write(store, "1", "math", 0.1)
-    with held_by_another_process(store, "READ_ONLY"), store.reading() as first:
+    with held_by_another_process(store, "READ_ONLY"), store.snapshot() as first:
         assert read(store, "math") == first.read(SCORES, target="math")["score"].to_list() == [0.1]
 
 
 def test_reader_cannot_write(store: Store) -> None:
     """A statement at the wrong end fails, where it would otherwise leave data without a version."""
     write(store, "1", "math", 0.1)
-    with store.reading() as snapshot, pytest.raises(Exception, match="read-only"):
+    with store.snapshot() as snapshot, pytest.raises(Exception, match="read-only"):
         snapshot.connection.execute(f"DELETE FROM {SCORES.name}")
 
 
@@ -291,8 +291,8 @@ def test_file_is_free_after_a_block_that_failed(store: Store) -> None:
 
 
 def test_missing_file_is_told_with_what_makes_it(store: Store) -> None:
-    """Reading makes no empty file; a store without one has no records."""
-    with pytest.raises(WarehouseError) as error, store.reading():
+    """Measurement makes no empty file; a store without one has no records."""
+    with pytest.raises(WarehouseError) as error, store.snapshot():
         pass
     assert str(error.value).startswith(f"{store.path} does not exist")
     assert "`nait run`" in str(error.value)
@@ -303,7 +303,7 @@ def test_missing_file_is_told_with_what_makes_it(store: Store) -> None:
 def test_missing_slice_is_named_with_what_makes_it(store: Store) -> None:
     """A slice that was never written is an error and not an empty table."""
     write(store, "1", "math", 0.1)
-    with store.reading() as snapshot, pytest.raises(WarehouseError) as error:
+    with store.snapshot() as snapshot, pytest.raises(WarehouseError) as error:
         snapshot.read(SCORES, target="code")
     assert str(error.value).startswith(f"{ASSET}[code] has not been materialized in {store.path}")
     assert "`nait run`" in str(error.value)
@@ -314,7 +314,7 @@ def test_file_that_is_no_data_base_is_told_at_once(tmp_path: Path) -> None:
     """Waiting for a lock would not mend it."""
     path = tmp_path / "warehouse.duckdb"
     path.write_bytes(b"no data base " * 1000)
-    with pytest.raises(WarehouseError, match=r"cannot be opened.*not a valid DuckDB") as error, Store(path).reading():
+    with pytest.raises(WarehouseError, match=r"cannot be opened.*not a valid DuckDB") as error, Store(path).snapshot():
         pass
     assert str(path) in str(error.value)
 
@@ -323,11 +323,11 @@ def test_inputs_are_the_versions_of_what_was_read(store: Store) -> None:
     """An output's record says what it was really made from: read, not declared."""
     write(store, "v1", "math", 0.1)
     write(store, "v2", "code", 0.2)
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         transaction.replace(NEURON_STATISTICS, pl.DataFrame(schema=dict(NEURON_STATISTICS.columns)))
         transaction.put_record(Record("features/neuron_statistics", "", "code", "v3"))
         transaction.put_record(Record("extraction/candidate_activations", "", "code", "v4"))
-    with store.reading() as snapshot:
+    with store.snapshot() as snapshot:
         assert snapshot.inputs == {}
         snapshot.read(SCORES, target="math")
         snapshot.read(NEURON_STATISTICS)
@@ -343,7 +343,7 @@ def test_record_comes_back_as_it_was_put(store: Store) -> None:
     """Inputs of any name, and one record for each partition: the newest."""
     first = Record("a/b", "math", "1:abc", "old", {"source:0:${X}/it's.jsonl": "1"})
     second = Record("a/b", "math", "1:abc", "new", {"source:0:${X}/it's.jsonl": "2", "model": "m@1"})
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         for record in (first, second, Record("a/b", "", "1", "whole")):
             transaction.put_record(record)
     assert store.records() == {"a/b[math]": second, "a/b": Record("a/b", "", "1", "whole")}
@@ -351,7 +351,7 @@ def test_record_comes_back_as_it_was_put(store: Store) -> None:
 
 def test_transaction_sees_what_it_has_written(store: Store) -> None:
     """The view over all scores is made in the transaction that writes one of their tables."""
-    with store.writing() as transaction:
+    with store.transaction() as transaction:
         assert not transaction.has_table(SCORES.name)
         transaction.replace(SCORES, scores(0.1), target="math")
         transaction.connection.execute(f"CREATE VIEW scoring.scores AS FROM {SCORES.name}")
@@ -366,7 +366,7 @@ def test_records_of_a_home_are_those_of_all_its_files(tmp_path: Path) -> None:
     assert warehouse.records() == {}
     stores = [warehouse.tables, warehouse.activations("candidates"), warehouse.activations("math")]
     for number, store in enumerate(stores):
-        with store.writing() as transaction:
+        with store.transaction() as transaction:
             transaction.put_record(Record(f"asset_{number}", "", "code", "1"))
     assert sorted(warehouse.records()) == ["asset_0", "asset_1", "asset_2"]
     assert [store.path.relative_to(tmp_path).as_posix() for store in stores] == [

@@ -62,7 +62,7 @@ def score(recipe: Recipe, warehouse: Warehouse, target: str) -> dict[str, float]
 
 def held(warehouse: Warehouse, target: str) -> Any:
     """A target's scores as the small home has them, of whole layers at a time: other blocks are rounded otherwise."""
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         frame = snapshot.read(scores_table(METHOD.name), target=target)
     return pytest.approx(dict(zip(frame["sample_id"].to_list(), frame["score"].to_list(), strict=True)), abs=1e-6)
 
@@ -74,14 +74,14 @@ def put_centroid(
     vector = np.arange(width, dtype=np.float32) - 1.5
     vectors = [vector.tolist()] * len(layers)
     frame = pl.DataFrame({"layer": layers, "centroid": vectors, "mean_activation": vectors, "n_samples": 4})
-    with warehouse.tables.writing() as tables:
+    with warehouse.tables.transaction() as tables:
         tables.replace(STANDARDIZED_CENTROIDS, frame, capability=capability)
         tables.put_record(Record("features/standardized_centroids", capability, "1", version))
 
 
 def forget_centroid(warehouse: Warehouse, capability: str) -> None:
     """As in a home in which a capability's feature has not been made yet."""
-    with warehouse.tables.writing() as tables:
+    with warehouse.tables.transaction() as tables:
         for table, column in ((STANDARDIZED_CENTROIDS.name, "capability"), ("lineage.versions", "partition")):
             tables.connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [capability])
 
@@ -119,11 +119,11 @@ def test_scores_follow_activations_and_statistics_that_change(
 ) -> None:
     """Each is an input as much as the features are."""
     score(recipe, warehouse, "math")
-    with warehouse.tables.writing() as tables:
+    with warehouse.tables.transaction() as tables:
         tables.put_record(Record("features/neuron_statistics", "", "1", "another version"))
     score(recipe, warehouse, "math")
     assert len(scans) == 2
-    with warehouse.activations("candidates").writing() as transaction:
+    with warehouse.activations("candidates").transaction() as transaction:
         transaction.put_record(Record("extraction/candidate_activations", "", "1", "another version"))
     score(recipe, warehouse, "math")
     assert len(scans) == 3
@@ -139,14 +139,14 @@ def test_another_home_is_another_pool(recipe: Recipe, warehouse: Warehouse, tmp_
 def test_a_target_is_scored_while_its_neighbours_have_no_features(recipe: Recipe, warehouse: Warehouse) -> None:
     """Dagster makes partitions one by one: the first must not wait for the last."""
     expected = {target: held(warehouse, target) for target in recipe.targets}
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         put_back = snapshot.read(STANDARDIZED_CENTROIDS, capability="math").drop("capability")
     forget_centroid(warehouse, "math")
     assert score(recipe, warehouse, "code") == expected["code"]
     for target in ("math", "all"):
         with pytest.raises(WarehouseError, match=r"features/standardized_centroids\[math\] has not been materialized"):
             score(recipe, warehouse, target)
-    with warehouse.tables.writing() as tables:
+    with warehouse.tables.transaction() as tables:
         tables.replace(STANDARDIZED_CENTROIDS, put_back, capability="math")
         tables.put_record(Record("features/standardized_centroids", "math", "1", "version"))
     assert {target: score(recipe, warehouse, target) for target in recipe.targets} == expected

@@ -11,7 +11,7 @@ from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring.explanation import contributions, explain, shared_strength
-from nait_assets.scoring.nait_standardized import cosines
+from nait_assets.scoring.methods.nait_standardized import cosines
 from nait_assets_tests.small_home import UNREAD, build_home, small_recipe
 
 LAYERS, WIDTH = (2, 7), 5
@@ -73,7 +73,7 @@ def test_a_sample_at_the_pools_mean_has_no_contributions() -> None:
 def test_explanation_has_scores_ranks_neurons_and_text(recipe: Recipe, warehouse: Warehouse, target: str) -> None:
     """What the command promises, with the very numbers of the tables."""
     text = explain(recipe, warehouse, "c4", target, n_neurons=2)
-    with warehouse.tables.reading() as snapshot:
+    with warehouse.tables.snapshot() as snapshot:
         query = "SELECT method, score, rank FROM scoring.scores WHERE sample_id = 'c4' AND target = ?"
         rows = snapshot.connection.execute(query, [target]).fetchall()
     assert len(rows) == 2

@@ -14,12 +14,12 @@ from nait_assets.options import Strategy, StrategyName
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.scoring.method import ranked
 from nait_assets.selection import choice as choice_module
-from nait_assets.selection.choice import NOT_CONTAINED, Material, chosen_rows, reading_of, sentence
+from nait_assets.selection.choice import NOT_CONTAINED, Material, chosen_rows, measurement_of, sentence
 from nait_assets.selection.strategies import coverage
 from nait_assets.selection.strategies.coverage import facility_location
 from nait_assets.selection.strategies.diversity import diverse
 from nait_assets.selection.strategies.lengths import length_matched
-from nait_assets.selection.strategies.similarity import Ground, reading_vectors, text_vectors
+from nait_assets.selection.strategies.similarity import Ground, measurement_vectors, text_vectors
 from nait_assets.tables import CANDIDATE_POOL
 
 N = 60
@@ -52,7 +52,7 @@ def material(seed: int = 0) -> Material:
     vectors = random.normal(size=(N, 3)).round(1)
     frame = pl.DataFrame({"sample_id": NAMES, "vector": vectors.tolist()})
     lengths = dict(zip(NAMES, random.integers(1, 30, N).tolist(), strict=True))
-    return Material(lengths, reading_vectors(frame, "vector"))
+    return Material(lengths, measurement_vectors(frame, "vector"))
 
 
 def cosines(names: list[str], given: Material) -> np.ndarray:
@@ -225,7 +225,7 @@ def test_rows_that_are_alike_fill_up_what_is_left() -> None:
     """Two texts, ten times each: a diverse subset of five has one of each, and then the best of the rest."""
     vectors = np.repeat(np.eye(2), 10, axis=0).tolist()
     names = NAMES[:20]
-    given = Material(vectors=reading_vectors(pl.DataFrame({"sample_id": names, "vector": vectors}), "vector"))
+    given = Material(vectors=measurement_vectors(pl.DataFrame({"sample_id": names, "vector": vectors}), "vector"))
     frame = ranked(names, -np.arange(20.0))
     choice = chosen_rows(frame, "0.25", (), Strategy(strategy="diverse"), given)
     assert choice.rows["sample_id"].to_list() == ["s00", "s01", "s02", "s03", "s10"]
@@ -297,9 +297,9 @@ def test_texts_are_alike_by_the_words_that_they_share_and_others_lack() -> None:
 
 
 def test_vectors_are_compared_by_direction_alone() -> None:
-    """Readings do not promise unit length; a zero vector is like nothing, not even itself."""
+    """Measurements do not promise unit length; a zero vector is like nothing, not even itself."""
     frame = pl.DataFrame({"sample_id": ["a", "b", "c"], "vector": [[2.0, 0.0], [5.0, 5.0], [0.0, 0.0]]})
-    found = reading_vectors(frame, "vector").of(["b", "a", "c"]).cosines([0, 1, 2])
+    found = measurement_vectors(frame, "vector").of(["b", "a", "c"]).cosines([0, 1, 2])
     assert found.tolist() == [[1_000_000, 707_107, 0], [707_107, 1_000_000, 0], [0, 0, 0]]
 
 
@@ -339,7 +339,7 @@ def test_a_contradiction_is_refused_when_the_recipe_is_loaded(
 def test_an_unknown_reading_is_refused_with_those_that_there_are() -> None:
     """Before anything is made: the definitions cannot be built."""
     with pytest.raises(RecipeError, match=r"by: 'nowhere' names no reading with vectors; there are text"):
-        reading_of("nowhere")
+        measurement_of("nowhere")
 
 
 def test_defaults_written_out_are_the_same_strategy(make_recipe: MakeRecipe) -> None:

@@ -32,13 +32,13 @@ FIELDS: dict[str, Any] = {
 
 def chosen(home: Path, method: str, target: str, ratio: str = "0.30") -> set[str]:
     """Ids of a subset's rows."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         return set(snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio)["sample_id"].to_list())
 
 
 def best(home: Path, method: str, target: str, n: int) -> set[str]:
     """Ids of the n rows of the best ranks."""
-    with Warehouse(home=str(home)).tables.reading() as snapshot:
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         scores = snapshot.rows(scores_table(method), target=target)
     return set(scores.filter(pl.col("rank") <= n)["sample_id"].to_list())
 
@@ -96,12 +96,12 @@ def test_a_reading_s_vectors_say_who_is_alike(make_recipe: MakeRecipe, causal_fo
     model = {"source": str(causal_folder), "dtype": "float32"}
     recipe, home = make_recipe(model=model, methods=["random"], ratios=[0.3], selection=selection), tmp_path / "home"
     made = run(recipe, quick_home(home))
-    assert {name for name in made if name.startswith("extraction/")} == {"extraction/candidate_outputs"}
-    assert "extraction/candidate_outputs" in manifest(home, "random/math/0.30")["inputs"]
+    assert {name for name in made if name.startswith("extraction/")} == {"measurements/candidate_outputs"}
+    assert "measurements/candidate_outputs" in manifest(home, "random/math/0.30")["inputs"]
     assert run(recipe, home) == set()
     audit = nait("audit", "random/math", "--recipe", recipe.path, "--home", home)
     assert audit.code == 0, audit.out + audit.err
-    assert "extraction/candidate_outputs" in audit.out
+    assert "measurements/candidate_outputs" in audit.out
 
 
 def test_an_unknown_reading_stops_before_anything_is_made(make_recipe: MakeRecipe, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_summary_lists_the_five_best_rows_of_each_capability(recipe: Recipe, war
     query = """SELECT rank, score, sample_id FROM scoring.scores
                WHERE method = 'nait_standardized' AND target = ? AND rank <= 5 ORDER BY rank"""
     for capability in ("code", "math"):
-        with warehouse.tables.reading() as snapshot:
+        with warehouse.tables.snapshot() as snapshot:
             best = snapshot.connection.execute(query, [capability]).fetchall()
         start = lines.index(f"Best for {capability} (nait_standardized):") + 1
         for line, (rank, score, name) in zip(lines[start : start + 5], best, strict=True):
@@ -87,7 +87,7 @@ def test_summary_shows_the_share_of_the_own_topic_by_method(recipe: Recipe, ware
     query = "SELECT sample_id FROM scoring.scores WHERE method = ? AND target = ? AND rank = 1"
     own = {"code": ("c0", "c2", "c4", "c6", "c8"), "math": ("c1", "c5", "c7")}
     for line, method in zip(lines[header + 1 : header + 3], ("nait_standardized", "random"), strict=True):
-        with warehouse.tables.reading() as snapshot:
+        with warehouse.tables.snapshot() as snapshot:
             best = [snapshot.connection.execute(query, [method, name]).fetchall()[0][0] for name in own]
         shares = ["100%" if row in own[name] else "0%" for row, name in zip(best, own, strict=True)]
         assert line.split() == [method, *shares]

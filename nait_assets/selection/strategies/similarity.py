@@ -83,7 +83,7 @@ def text_vectors(pool: pl.DataFrame) -> Vectors:
     return Vectors({name: place for place, name in enumerate(pool["sample_id"].to_list())}, rows)
 
 
-def reading_vectors(rows: pl.DataFrame, column: str) -> Vectors:
+def measurement_vectors(rows: pl.DataFrame, column: str) -> Vectors:
     """Vectors that a reading has of candidates, made as long as one; a zero vector stays.
 
     Args:

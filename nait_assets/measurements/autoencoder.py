@@ -1,0 +1,145 @@
+"""The autoencoder of a recipe: one that it names, or one that is trained on its pool."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from nait_assets.extraction.neurons import Reader
+from nait_assets.lineage import Record
+from nait_assets.measurements import published_autoencoder
+from nait_assets.measurements.autoencoder_tokens import budget, seeded, spool
+from nait_assets.measurements.autoencoder_training import Trained, finish, train
+from nait_assets.measurements.top_k import encode_rows, layer_of
+from nait_assets.models.cost import Cost
+from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, RunOptions, model_inputs
+from nait_assets.models.sites import resolve_site
+from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.resources import LanguageModel
+from nait_assets.resources.files import folder_version
+
+ASSET = "measurements/sparse_autoencoder"
+VERSION = "1"
+SECONDS_BETWEEN_LINES = 10.0
+FOUND = "autoencoder.json"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What making the autoencoder came to.
+
+    Attributes:
+        trained: What the training came to; None for one that the recipe names.
+        kept: Whether it had been trained before.
+        shown: More that people look at.
+        cost: Of this time.
+    """
+
+    trained: Trained | None
+    kept: bool
+    shown: dict[str, object]
+    cost: Cost
+
+
+def settings(recipe: Recipe) -> list[Any]:
+    """Fields of the recipe that the autoencoder depends on."""
+    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, recipe.options.mona]
+
+
+def outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+    """Versions of the model, and of the autoencoder that the recipe names.
+
+    Raises:
+        RecipeError: One of them is not to be found.
+    """
+    return {**model_inputs(model, recipe.model.source), **published_autoencoder.inputs_of(recipe, model)}
+
+
+def load(recipe: Recipe, model: LanguageModel, folder: Path) -> Any:
+    """The autoencoder as `sparsify`'s module: the one that the recipe names, or the one trained in the folder."""
+    if recipe.options.mona.sparse_autoencoder is not None:
+        return published_autoencoder.load(published_autoencoder.find(recipe, model))
+    from sparsify import SparseCoder
+
+    return SparseCoder.load_from_disk(folder)
+
+
+def note(recipe: Recipe, model: LanguageModel, folder: Path) -> Made:
+    """Of an autoencoder that the recipe names, its place and version; its weights stay where they are.
+
+    Raises:
+        RecipeError: It is not there, or does not fit the model.
+    """
+    found = published_autoencoder.find(recipe, model)
+    published_autoencoder.load(found)
+    shown: dict[str, object] = {"layer": found.layer, "n_latents": found.n_latents, "trained_with_k": found.k or 0}
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / FOUND).write_text(
+        json.dumps({**shown, **published_autoencoder.inputs_of(recipe, model)}, indent=1) + "\n"
+    )
+    return Made(None, False, shown, Cost())
+
+
+def make(
+    recipe: Recipe,
+    model: LanguageModel,
+    pool: pl.DataFrame,
+    folder: Path,
+    before: Record | None,
+    options: RunOptions,
+    say: Callable[[str], None],
+) -> Made:
+    """Train the autoencoder in a folder beside `folder`, which takes its place; or keep the one that is there.
+
+    Args:
+        recipe: Without an autoencoder of its own.
+        model: Loaded only if tokens have to be read.
+        pool: Columns `sample_id` and `messages`.
+        folder: Of the result.
+        before: Of the result that is there, or None.
+        options: How the model is run.
+        say: Where lines for people go.
+
+    Raises:
+        RecipeError: The model lacks the layer, or the pool is too small.
+    """
+    section, extraction = recipe.options.mona, recipe.extraction
+    layer = layer_of(section, model)
+    identity = fingerprint(VERSION, settings(recipe), layer, model.identity(), str(model.resolved_dtype()))
+    held = Trained.read(folder)
+    if held and held.identity == identity and before and folder_version(folder) == before.data_version:
+        return Made(held, True, {}, Cost())
+    device = model.resolved_device()
+    batch_tokens = options.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS_ELSEWHERE)
+    encoded, refused = encode_rows(model, seeded(pool, section.seed), extraction.template, extraction.max_tokens)
+    samples = budget(encoded, section.training_tokens)
+    names = [[sample.sample_id for sample in part] for part in samples]
+    of_tokens = fingerprint(identity, names, batch_tokens, options.shard_tokens)
+    part = folder.with_name(f"{folder.name}.part")
+
+    def reader() -> Reader:
+        loaded = model.load()
+        return Reader(loaded, resolve_site(loaded.network, "residual", [layer]), ends=False)
+
+    tokens = spool(part, of_tokens, samples, reader, batch_tokens, options.shard_tokens, say)
+    trained = train(tokens, part, section, device, layer, identity, of_tokens, _telling(say))
+    finish(part, folder)
+    return Made(trained, False, {"n_refused": len(refused)}, Cost(n_forward=tokens.n_forward, n_tokens=tokens.n_read))
+
+
+def _telling(say: Callable[[str], None]) -> Callable[[int, int, float], None]:
+    told = time.monotonic()
+
+    def after_step(step: int, steps: int, loss: float) -> None:
+        nonlocal told
+        if step == steps or time.monotonic() - told > SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            say(f"autoencoder: step {step:,} of {steps:,}, {loss:.3f} of the variance unexplained")
+
+    return after_step

@@ -1,0 +1,82 @@
+"""Checks of the measurements: every sample has a row or a reason, the numbers are finite, folders are as written."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from nait_assets.checks import AssetChecks, Check, CheckResult, such_as
+from nait_assets.measurements.assets import MEASUREMENTS
+from nait_assets.measurements.engine import Measurement, corpus_of, rejected_of, rows_of
+from nait_assets.partitions import Partitions
+from nait_assets.recipe import POOL, TRAINED, Recipe
+from nait_assets.resources import Warehouse
+from nait_assets.resources.files import folder_version
+
+MEASUREMENT_CHECKS = [
+    Check("samples_are_accounted_for", "Every example of the corpus has a row or a reason, and nothing else has."),
+    Check("numbers_are_finite", "No number is NaN or infinite."),
+]
+TRAINED_CHECKS = [Check("files_are_as_written", "The folder holds the files that were trained, byte by byte.")]
+
+
+def build_checks(_recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
+    """Checks of every measurement, and of what is trained for them."""
+    checks = [trained_check(asset) for asset in TRAINED]
+    return [*checks, *(one for measurement in MEASUREMENTS for one in measurement_checks(measurement, partitions))]
+
+
+def trained_check(asset: str) -> AssetChecks:
+    """The check of an output that is a folder of files."""
+
+    def execute(warehouse: Warehouse, _: str) -> Mapping[str, CheckResult]:
+        return check_trained(warehouse, asset)
+
+    return AssetChecks(asset, None, TRAINED_CHECKS, execute)
+
+
+def check_trained(warehouse: Warehouse, asset: str) -> dict[str, CheckResult]:
+    """Check a folder of files."""
+    folder = warehouse.trained(asset)
+    with warehouse.tables.snapshot() as snapshot:
+        written = snapshot.note(asset).data_version
+    found = folder_version(folder) if folder.is_dir() else "nothing"
+    return {"files_are_as_written": CheckResult(found == written, f"{folder} holds {found}, and {written} was written")}
+
+
+def measurement_checks(measurement: Measurement, partitions: Partitions) -> list[AssetChecks]:
+    """Checks of a measurement of the candidates and of the in-domain examples."""
+
+    def execute(warehouse: Warehouse, capability: str) -> Mapping[str, CheckResult]:
+        return check_measurement(warehouse, measurement, capability or POOL)
+
+    candidates, examples = measurement.assets
+    return [
+        AssetChecks(candidates, None, MEASUREMENT_CHECKS, execute),
+        AssetChecks(examples, partitions.with_examples, MEASUREMENT_CHECKS, execute),
+    ]
+
+
+def check_measurement(warehouse: Warehouse, measurement: Measurement, corpus: str) -> dict[str, CheckResult]:
+    """Check a measurement of a corpus."""
+    wanted = set(corpus_of(warehouse, corpus)[0]["sample_id"].to_list())
+    rows, _ = rows_of(warehouse, measurement, corpus)
+    refused = set(rejected_of(warehouse, measurement, corpus))
+    read = set(rows["sample_id"].to_list())
+    lost, strange = wanted - read - refused, read - wanted
+    floats = [name for name, kind in rows.schema.items() if kind.is_float()]
+    lists = [name for name, kind in rows.schema.items() if isinstance(kind, pl.List) and kind.inner.is_float()]
+    finite = pl.all_horizontal(
+        pl.lit(True),
+        *(pl.col(name).is_finite() for name in floats),
+        *(pl.col(name).list.eval(pl.element().is_finite()).list.all() for name in lists),
+    )
+    broken = rows.filter(~finite)["sample_id"].to_list()
+    return {
+        "samples_are_accounted_for": CheckResult(
+            not lost and not strange,
+            f"{len(lost)} examples have neither a row nor a reason{such_as(lost)}; "
+            f"{len(strange)} rows are of no example in the corpus{such_as(strange)}",
+            {"n_examples": len(wanted), "n_read": len(read), "n_refused": len(refused)},
+        ),
+        "numbers_are_finite": CheckResult(not broken, f"{len(broken)} rows have NaN or infinity{such_as(broken)}"),
+    }

@@ -1,0 +1,71 @@
+"""Codes: which latents of a sparse autoencoder a sample wakes (MoNA, arXiv 2503.15573).
+
+For each token z = TopK(ReLU(W_enc (h - b_pre) + b_enc)) (eq. 6), and the mean over the sample's tokens (eq. 7): a sum
+would make long samples alike. h is the output of one layer, by default the last but one.
+
+The first token is left out of the mean, as everywhere here; the paper takes all. Of fewer than K positive latents those
+are kept, as `sparsify` does; eq. 6 does not say. Where the recipe's K is not the one that an autoencoder was trained
+with, the recipe's counts. Cost: one forward pass to the layer, and W_enc for each token.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from nait_assets.measurements import autoencoder, published_autoencoder
+from nait_assets.measurements.autoencoder_training import require_latents
+from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
+from nait_assets.measurements.top_k import SPARSE, Sparsify, largest, layer_of, read_sparse
+from nait_assets.recipe import Recipe
+from nait_assets.resources import LanguageModel
+
+
+def settings(recipe: Recipe) -> list[Any]:
+    """Fields of the recipe that codes depend on, beside those that the autoencoder does."""
+    options = recipe.options.mona
+    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options.layer, options.k]
+
+
+def check(recipe: Recipe, model: LanguageModel) -> None:
+    """Raise RecipeError where the model lacks the layer, or the autoencoder does not fit it."""
+    options = recipe.options.mona
+    layer_of(options, model)
+    if options.sparse_autoencoder is not None:
+        published_autoencoder.find(recipe, model, weights=False)
+        return
+    width = int(model.skeleton().config.hidden_size)
+    require_latents(options.k, width * options.expansion, f"{options.expansion} x {width}, `expansion` x width")
+
+
+def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
+    """Each sample's mean code."""
+    options = context.recipe.options.mona
+    coder = autoencoder.load(context.recipe, context.model, context.warehouse.trained(autoencoder.ASSET))
+    coder = coder.to(context.model.resolved_device())
+    layer = layer_of(options, context.model)
+    return read_sparse(context, samples, "residual", layer, encoder(coder, options.k), coder.num_latents)
+
+
+def encoder(coder: Any, k: int) -> Sparsify:
+    """From `(n_tokens, width)` hidden states to the values and places of each token's `k` largest latents."""
+    import torch
+
+    weight, bias, center = (tensor.detach() for tensor in (coder.encoder.weight, coder.encoder.bias, coder.b_dec))
+
+    def encode(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return largest(torch.nn.functional.linear(hidden.to(weight.dtype) - center, weight, bias), k)
+
+    return encode
+
+
+MEASUREMENT = Measurement(
+    "codes",
+    "Which latents of a sparse autoencoder each sample wakes. One row is one sample: the mean code of its tokens, as "
+    "places and values.",
+    SPARSE,
+    read,
+    settings,
+    rests_on=(autoencoder.ASSET,),
+    check=check,
+)

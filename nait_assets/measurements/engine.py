@@ -1,0 +1,276 @@
+"""Measurements: what is found out about each sample by itself, one row a sample, such as the loss of its answer.
+
+Belongs here: what a measurement is, and how its table is brought up to date. A finished chunk is staged in the table's
+own file, and moved into the table at the end: a run that is cut off loses the chunk in flight.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import polars as pl
+
+from nait_assets.lineage import Record, reference
+from nait_assets.models.cost import Cost, add_cost
+from nait_assets.models.progress import Progress
+from nait_assets.models.running import RunOptions, model_inputs
+from nait_assets.recipe import POOL, Recipe, RecipeError, fingerprint
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.warehouse import Snapshot, Transaction
+from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_SAMPLES, Table, content_version, rejection_rows
+
+ROOM = "measurements"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What was found out about some samples.
+
+    Attributes:
+        rows: Columns `sample_id` and those of the measurement.
+        rejected: Pairs of `sample_id` and reason, of those about which nothing could be found out.
+        cost: Of this part; its seconds are measured by whoever asked.
+    """
+
+    rows: pl.DataFrame
+    rejected: Sequence[tuple[str, str]] = ()
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class MeasurementContext:
+    """What a measurement may use.
+
+    Attributes:
+        recipe: The recipe.
+        warehouse: For what it rests on beside the samples.
+        model: Of the recipe.
+        options: How a model is run; they do not change what is read.
+        corpus: `candidates` or a capability.
+        say: Where lines for people go.
+    """
+
+    recipe: Recipe
+    warehouse: Warehouse
+    model: LanguageModel
+    options: RunOptions
+    corpus: str
+    say: Callable[[str], None]
+
+
+def _of_the_model(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+    return model_inputs(model, recipe.model.source)
+
+
+def _nothing_to_check(_recipe: Recipe, _model: LanguageModel) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Something that is found out about each sample by itself.
+
+    Attributes:
+        name: `outputs` makes the assets `candidate_outputs` and `in_domain_outputs`.
+        description: What one row is, shown in Dagster.
+        columns: Of a row, beside `sample_id`.
+        read: From the context and the samples that the table lacks (columns `sample_id`, `messages`) to parts; whatever
+            order and size they have, each is staged as it comes.
+        settings: Fields of the recipe that it reads.
+        version: Of its algorithm.
+        rests_on: Keys of the unpartitioned assets that it reads beside the corpus.
+        outside: Versions of what it reads from outside, by name; the recipe's model by default. Raises RecipeError
+            where it is not to be found.
+        check: Raises RecipeError for what a user got wrong, before anything is made.
+        kinds: Dagster's, shown as icons.
+        pool: Dagster's, whose limit says how many run at once.
+    """
+
+    name: str
+    description: str
+    columns: pl.Schema
+    read: Callable[[MeasurementContext, pl.DataFrame], Iterator[Chunk]]
+    settings: Callable[[Recipe], Any]
+    version: str = "1"
+    rests_on: tuple[str, ...] = ()
+    outside: Callable[[Recipe, LanguageModel], dict[str, str]] = _of_the_model
+    check: Callable[[Recipe, LanguageModel], None] = _nothing_to_check
+    kinds: frozenset[str] = frozenset({"pytorch", "duckdb"})
+    pool: str = "language_model"
+
+    @property
+    def candidates(self) -> Table:
+        """The table of the candidates' rows, in a file of its own."""
+        return self._table(f"{ROOM}.candidate_{self.name}")
+
+    @property
+    def examples(self) -> Table:
+        """The table of the in-domain examples' rows, in one file a capability."""
+        return self._table(f"{ROOM}.in_domain_{self.name}")
+
+    @property
+    def assets(self) -> tuple[str, str]:
+        """Keys of the assets of the candidates and of the in-domain examples."""
+        return self.candidates.asset, self.examples.asset
+
+    def table_of(self, corpus: str) -> Table:
+        """The table of a corpus' rows."""
+        return self.candidates if corpus == POOL else self.examples
+
+    def code_version(self, recipe: Recipe) -> str:
+        """Of its assets."""
+        return f"{self.version}:{fingerprint(self.settings(recipe))}"
+
+    def _table(self, name: str) -> Table:
+        return Table(name, pl.Schema({"sample_id": pl.String(), **self.columns}), (), ("sample_id",))
+
+
+@dataclass(frozen=True)
+class Update:
+    """What bringing a measurement up to date did.
+
+    Attributes:
+        rows: All that the table holds now.
+        n_read: Rows that are new in it.
+        n_removed: Rows of samples that are no longer in the corpus.
+        rejected: Pairs of `sample_id` and reason.
+        cost: Of this run.
+    """
+
+    rows: pl.DataFrame
+    n_read: int
+    n_removed: int
+    rejected: tuple[tuple[str, str], ...]
+    cost: Cost = field(default_factory=Cost)
+
+
+def corpus_of(warehouse: Warehouse, corpus: str) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The samples of a corpus, `candidates` or a capability's, and the version of what was read."""
+    with warehouse.tables.snapshot() as tables:
+        if corpus == POOL:
+            return tables.read(CANDIDATE_POOL), tables.inputs
+        return tables.read(IN_DOMAIN_SET, capability=corpus), tables.inputs
+
+
+def rows_of(warehouse: Warehouse, measurement: Measurement, corpus: str) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The rows of a measurement by `sample_id`, and the version of what was read.
+
+    Raises:
+        WarehouseError: It has not been made.
+    """
+    with warehouse.measurement(measurement.name, corpus).snapshot() as snapshot:
+        snapshot.note(measurement.table_of(corpus).asset, "" if corpus == POOL else corpus)
+        return snapshot.rows(measurement.table_of(corpus)).sort("sample_id"), snapshot.inputs
+
+
+def rejected_of(warehouse: Warehouse, measurement: Measurement, corpus: str) -> dict[str, str]:
+    """Samples about which a measurement could find out nothing, and why."""
+    with warehouse.measurement(measurement.name, corpus).snapshot() as snapshot:
+        rows = snapshot.rows(REJECTED_SAMPLES, corpus=corpus)
+    return dict(zip(rows["sample_id"].to_list(), rows["reason"].to_list(), strict=True))
+
+
+def bring_up_to_date(
+    measurement: Measurement,
+    context: MeasurementContext,
+    inputs: Mapping[str, str],
+    record_of: Callable[[str], Record],
+) -> Update:
+    """Make a measurement's table hold a row of every sample of the corpus that can be read, and nothing else.
+
+    What the table has is kept as long as the measurement, its settings and its inputs beside the corpus
+    are the same.
+
+    Args:
+        measurement: What to find out.
+        context: What the measurement may use.
+        inputs: Versions of what it rests on beside the corpus: assets, models.
+        record_of: The version record for a data version, written in the same transaction as the rows.
+
+    Raises:
+        RecipeError: Nothing can be found out about any sample.
+    """
+    corpus, _ = corpus_of(context.warehouse, context.corpus)
+    store, table = context.warehouse.measurement(measurement.name, context.corpus), measurement.table_of(context.corpus)
+    identity = fingerprint(measurement.code_version(context.recipe), dict(inputs))
+    with store.transaction() as transaction:
+        known = _prepare(transaction, table, identity)
+    missing = corpus.filter(~pl.col("sample_id").is_in(list(known))).select("sample_id", "messages")
+    rejected: list[tuple[str, str]] = []
+    cost = Cost()
+    progress = Progress(
+        f"{measurement.name} of {context.corpus}", [(len(missing), len(missing))], context.say, "sample"
+    )
+    try:
+        progress.begin()
+        started = time.monotonic()
+        for part in measurement.read(context, missing) if len(missing) else ():
+            with store.transaction() as transaction:
+                transaction.append(_staged(table), _in_order(part.rows, table))
+            rejected += part.rejected
+            progress.advance(len(part.rows) + len(part.rejected), len(part.rows) + len(part.rejected))
+            now = time.monotonic()
+            cost += replace(part.cost, seconds=now - started)
+            started = now
+    except BaseException:
+        with context.warehouse.tables.transaction() as transaction:  # of a run that fails, too, money is spent
+            add_cost(transaction, table.asset, "" if context.corpus == POOL else context.corpus, cost)
+        raise
+    finally:
+        progress.close()
+    wanted = corpus["sample_id"].to_list()
+    with store.transaction() as transaction:
+        held = transaction.rows(table)
+        rows = pl.concat([held, transaction.rows(_staged(table))]).filter(pl.col("sample_id").is_in(wanted))
+        lost = set(wanted) - set(rows["sample_id"].to_list()) - {sample_id for sample_id, _ in rejected}
+        assert not lost, f"{measurement.name} says nothing of {len(lost)} samples, such as {min(lost)}"
+        if rows.is_empty():
+            reason = f"; the first: {rejected[0][1]}" if rejected else ": there is none"
+            raise RecipeError(f"{measurement.name} of {context.corpus}: not one example can be read{reason}")
+        transaction.replace(table, rows)
+        transaction.connection.execute(f"DELETE FROM {_staged(table).name}")
+        transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=context.corpus)
+        transaction.put_record(record_of(content_version(rows, table.key)))
+    n_read = len(set(rows["sample_id"].to_list()) - set(held["sample_id"].to_list()))
+    n_removed = len(held.filter(~pl.col("sample_id").is_in(wanted)))
+    return Update(rows.sort("sample_id"), n_read, n_removed, tuple(rejected), cost)
+
+
+def _prepare(transaction: Transaction, table: Table, identity: str) -> set[str]:
+    """Samples that the file has rows of, finished or staged; none where they were read in another way."""
+    identities = Table(f"{ROOM}.identity", pl.Schema({"identity": pl.String()}), (), ("identity",))
+    stored = transaction.rows(identities)["identity"].to_list() if transaction.has_table(identities.name) else []
+    empty = pl.DataFrame(schema=table.columns)
+    if stored != [identity]:
+        for name in (table.name, _staged(table).name):
+            transaction.connection.execute(f"DROP TABLE IF EXISTS {name}")
+        transaction.replace(identities, pl.DataFrame({"identity": [identity]}))
+    for one in (table, _staged(table)):
+        if not transaction.has_table(one.name):
+            transaction.append(one, empty)
+    return {name for one in (table, _staged(table)) for name in _ids(transaction, one)}
+
+
+def _ids(snapshot: Snapshot, table: Table) -> list[str]:
+    return [name for (name,) in snapshot.connection.execute(f"SELECT sample_id FROM {table.name}").fetchall()]
+
+
+def _staged(table: Table) -> Table:
+    return replace(table, name=f"{table.name}_staged")
+
+
+def _in_order(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
+    return rows.select(list(table.columns)).cast(table.columns)
+
+
+def resting_inputs(warehouse: Warehouse, measurement: Measurement) -> dict[str, str]:
+    """Versions of the assets that a measurement rests on beside its corpus.
+
+    Raises:
+        WarehouseError: One has not been made.
+    """
+    if not measurement.rests_on:
+        return {}
+    with warehouse.tables.snapshot() as tables:
+        return {reference(asset): tables.note(asset).data_version for asset in measurement.rests_on}

@@ -1,0 +1,57 @@
+"""Gates: which neurons of one layer a sample opens, the polysemantic control of MoNA (arXiv 2503.15573, section 4).
+
+For each token TopK(SiLU(x W_gate)), the activated gate projection of the MLP (CATS, arXiv 2404.08763), and the mean
+over the sample's tokens: eq. 6 and 7 of MoNA with the model's own neurons in the place of an autoencoder's latents. So
+it differs from `mona` in the units alone. A family whose gate has another activation than SiLU (Gemma) keeps its own.
+
+The first token is left out of the mean, as everywhere here; the paper takes all. Of fewer than K gates that are open
+(positive), those are kept: a closed gate of SiLU is a little negative, and the similarity has no place for that.
+Cost: one forward pass to the layer.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
+from nait_assets.measurements.top_k import SPARSE, largest, layer_of, read_sparse
+from nait_assets.models.sites import resolve_site
+from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.resources import LanguageModel
+
+
+def settings(recipe: Recipe) -> list[Any]:
+    """Fields of the recipe that gates depend on."""
+    options = recipe.options.mona
+    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options.layer, options.k]
+
+
+def check(recipe: Recipe, model: LanguageModel) -> None:
+    """Raise RecipeError where the model lacks the layer or gates, or has fewer of them than are kept."""
+    layer = layer_of(recipe.options.mona, model)
+    width = resolve_site(model.skeleton(), "gate", [layer]).width
+    if recipe.options.mona.k > width:
+        raise RecipeError(
+            f"options.mona.k: {recipe.options.mona.k} is more than the {width} gates of layer {layer} of "
+            f"{model.source}; use {width} or less."
+        )
+
+
+def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
+    """Each sample's mean gates."""
+    options = context.recipe.options.mona
+    layer = layer_of(options, context.model)
+    width = resolve_site(context.model.skeleton(), "gate", [layer]).width
+    return read_sparse(context, samples, "gate", layer, lambda gates: largest(gates, options.k), width)
+
+
+MEASUREMENT = Measurement(
+    "gates",
+    "How far each sample opens the gates of one layer's MLP. One row is one sample: the mean over its tokens of the K "
+    "widest gates of each, as places and values.",
+    SPARSE,
+    read,
+    settings,
+    check=check,
+)

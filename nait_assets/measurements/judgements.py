@@ -1,0 +1,368 @@
+"""Judgements: how good another model, behind an API, finds each example: what AlpaGasus chooses by.
+
+arXiv 2307.08701, figure 2 and appendix: the judge rates the accuracy (or helpfulness) of a response from 0 to 5, in the
+first line of its answer, and explains itself below. The prompt is the published one. Two things are ours. The paper has
+Alpaca's three fields: here everything in front of the last answer is the instruction, turn by turn where there are
+several, and the input stays empty, as an Alpaca row's is part of its user message. And an answer without a number
+between 0 and 5 in its first line is no score, with a reason.
+
+What changes a score, and judges everything again: the model, the dimension, the temperature and the endpoint's host, as
+a model of the same name may be another one elsewhere. Not its port and path, nor concurrency, retries, time-outs,
+budgets, the most tokens of an answer (the score stands first) and where the key is.
+
+Cost: one call a sample, of about 150 tokens more than the sample, and the explanation. Failed calls are counted too.
+What is judged is stored every few seconds: a killed run loses the batch in flight. Calls under way when a budget of
+tokens or cost is reached are still paid, at most as many as run at once.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import polars as pl
+
+from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
+from nait_assets.models.cost import Cost
+from nait_assets.options import AlpagasusOptions
+from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.resources import LanguageModel
+from nait_assets.resources.chat_endpoint import (
+    Answer,
+    CallFailed,
+    ChatEndpoint,
+    EndpointClosed,
+    NoPermit,
+    QuestionRefused,
+    host_of,
+    key_of,
+)
+from nait_assets.resources.warehouse import Store
+from nait_assets.tables import Table
+
+SYSTEM = (
+    "We would like to request your feedback on the performance of AI assistant in response to the instruction and the "
+    "given input displayed following."
+)
+USER = """Instruction: {instruction}
+Input:
+Response: {response}
+
+Please rate according to the {dimension} of the response to the instruction and the input. Each assistant receives a \
+score on a scale of 0 to 5, where a higher score indicates higher level of the {dimension}. Please first output a \
+single line containing the value indicating the scores. In the subsequent line, please provide a comprehensive \
+explanation of your evaluation, avoiding any potential bias."""
+BATCH, BATCH_SECONDS = 20, 5.0
+"""Judgements, and seconds, after which what is judged is stored."""
+N_IN_A_ROW = 5
+"""Samples in a row that the endpoint may fail to answer before the run ends."""
+N_TO_BEGIN_WITH = 10
+"""Answers in a row, and none before, that may be of no use before the run ends."""
+RATIONALE = 500
+"""Characters of an explanation that are kept."""
+COLUMNS = pl.Schema(
+    {
+        "score": pl.Float64(),
+        "rationale": pl.String(),
+        "n_prompt_tokens": pl.Int64(),
+        "n_answer_tokens": pl.Int64(),
+        "model": pl.String(),
+    }
+)
+SPENDING = Table(
+    "measurements.judge_spending",
+    pl.Schema(
+        {"judge": pl.String(), "n_calls": pl.Int64(), "n_prompt_tokens": pl.Int64(), "n_answer_tokens": pl.Int64()}
+    ),
+    ("judge",),
+    ("judge",),
+)
+_SCALE = re.compile(r"\b0\s*(?:-|–|to)\s*5\b")
+_NUMBER = re.compile(r"(?<![\w.,-])-?[0-9]+(?:\.[0-9]+)?(?![\w]|[.,][0-9])")
+
+
+def question_of(messages: Sequence[Mapping[str, str]], dimension: str) -> list[dict[str, str]]:
+    """What the judge is asked about a conversation, whose last message is the response."""
+    *before, last = messages
+    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in before]
+    instruction = before[0]["content"] if len(before) == 1 else "\n\n".join(turns)
+    asked = USER.format(instruction=instruction, response=last["content"], dimension=dimension)
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
+
+
+def score_of(text: str) -> tuple[float, str]:
+    """The score in the first line of an answer, and the explanation in the others.
+
+    The score is the line's first number. The scale itself ("0 to 5") is not it, nor is a number that is part of a word
+    or that has a comma, which could mean two things. What a model thinks aloud before it answers is left out.
+
+    Raises:
+        ValueError: There is none between 0 and 5; the message is the reason.
+    """
+    answer = re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL).strip()
+    if not answer:
+        raise ValueError("the answer is empty")
+    first, _, rest = answer.partition("\n")
+    found = _NUMBER.search(_SCALE.sub("", first))
+    if found is None:
+        raise ValueError(f"no number in the answer's first line: {first[:80]!r}")
+    score = float(found.group())
+    if not 0 <= score <= 5:
+        raise ValueError(f"the score {found.group()} is not between 0 and 5: {first[:80]!r}")
+    return score, rest.strip()[:RATIONALE]
+
+
+@dataclass
+class Spending:
+    """What a judge has taken, over all runs on a home: calls, failed ones too, and the tokens that were reported."""
+
+    n_calls: int = 0
+    n_prompt_tokens: int = 0
+    n_answer_tokens: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def permit(self, options: AlpagasusOptions) -> bool:
+        """Whether one more call may be made; if so, it is counted."""
+        with self._lock:
+            if self.reached(options) is not None:
+                return False
+            self.n_calls += 1
+            return True
+
+    def add(self, answer: Answer) -> None:
+        """Count an answer's tokens."""
+        with self._lock:
+            self.n_prompt_tokens += answer.n_prompt_tokens or 0
+            self.n_answer_tokens += answer.n_answer_tokens or 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Of questions and answers."""
+        return self.n_prompt_tokens + self.n_answer_tokens
+
+    def cost(self, options: AlpagasusOptions) -> float | None:
+        """By the prices of the recipe; None where it has none."""
+        prices = options.price_per_million_input_tokens, options.price_per_million_output_tokens
+        if prices[0] is None or prices[1] is None:
+            return None
+        return (self.n_prompt_tokens * prices[0] + self.n_answer_tokens * prices[1]) / 1e6
+
+    def reached(self, options: AlpagasusOptions) -> str | None:
+        """The budget that is spent, as `max_calls: 100`, or None."""
+        budgets = {
+            "max_calls": (self.n_calls, options.max_calls),
+            "max_tokens_total": (self.n_tokens, options.max_tokens_total),
+            "max_cost": (self.cost(options) or 0.0, options.max_cost),
+        }
+        return next(
+            (f"{name}: {most:g}" for name, (spent, most) in budgets.items() if most is not None and spent >= most), None
+        )
+
+    def says(self, options: AlpagasusOptions) -> str:
+        """In words."""
+        cost = self.cost(options)
+        priced = "" if cost is None else f", at a cost of {cost:.4f}"
+        return f"{self.n_calls:,} call(s) and {self.n_tokens:,} tokens{priced}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one sample.
+
+    Attributes:
+        sample_id: The sample.
+        row: Of the reading, or None.
+        reason: Why there is no row.
+        blame: Whose fault that is: the answer is of no use, the endpoint did not answer, or the run has to end.
+    """
+
+    sample_id: str
+    row: dict[str, Any] | None = None
+    reason: str = ""
+    blame: Literal["", "answer", "endpoint", "run"] = ""
+
+
+class Judging:
+    """One run of judging: several samples at once, until all are judged or something ends it.
+
+    Attributes:
+        ending: Why it ended before all were judged, or "".
+    """
+
+    def __init__(self, endpoint: ChatEndpoint, spending: Spending, n_judged_before: int):
+        self.endpoint, self.options, self.spending = endpoint, endpoint.options, spending
+        self.ending = ""
+        self._n_judged, self._any_before = 0, n_judged_before > 0
+        self._n_useless = self._n_unanswered = 0
+        self._unanswered = ""
+
+    def batches(self, samples: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> Iterator[list[Outcome]]:
+        """What came of samples, as they are done: batches of at most a few seconds."""
+        waiting = list(reversed(samples))
+        flying: set[Future[Outcome]] = set()
+        batch: list[Outcome] = []
+        began = time.monotonic()
+        pool = ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="judge")
+        try:
+            while True:
+                while waiting and self._may_start(len(flying)):
+                    flying.add(pool.submit(self._outcome, *waiting.pop()))
+                if not flying:
+                    break
+                done, flying = wait(flying, timeout=BATCH_SECONDS, return_when=FIRST_COMPLETED)
+                batch += [outcome for outcome in map(self._noted, done) if outcome.blame != "run"]
+                if batch and (len(batch) >= BATCH or time.monotonic() - began > BATCH_SECONDS):
+                    yield batch
+                    batch, began = [], time.monotonic()
+        finally:
+            self.endpoint.stopped.set()
+            pool.shutdown(cancel_futures=True)
+        if self._unanswered and not self._n_judged:
+            self._end(f"{self.options.endpoint} answers nothing: {self._unanswered}")
+        yield batch
+
+    def _may_start(self, n_flying: int) -> bool:
+        """Whether another call may begin. The first goes alone: a wrong key costs one call."""
+        alone = not self._n_judged and not self._n_useless
+        if self.ending or n_flying >= (1 if alone else self.options.concurrency):
+            return False
+        spent = self.spending.reached(self.options)
+        if spent is not None:
+            self._end(f"the budget is spent (options.alpagasus.{spent})", "Raise it to go on")
+        return spent is None
+
+    def _outcome(self, sample_id: str, messages: Sequence[Mapping[str, str]]) -> Outcome:
+        try:
+            answer = self.endpoint.ask(question_of(messages, self.options.dimension))
+        except QuestionRefused as error:
+            return Outcome(sample_id, reason=str(error), blame="answer")
+        except CallFailed as error:
+            return Outcome(sample_id, reason=str(error), blame="endpoint")
+        except (EndpointClosed, NoPermit) as error:
+            closed = isinstance(error, EndpointClosed)
+            return Outcome(sample_id, reason=str(error) if closed else "", blame="run")
+        self.spending.add(answer)
+        counts = answer.n_prompt_tokens, answer.n_answer_tokens
+        if None in counts and (self.options.max_tokens_total or self.options.max_cost):
+            reason = f"{self.options.endpoint} does not say how many tokens it took: only `max_calls` can limit it"
+            return Outcome(sample_id, reason=reason, blame="run")
+        try:
+            score, rationale = score_of(answer.text)
+        except ValueError as error:
+            ended = f" (ended by {answer.finish})" if answer.finish not in ("", "stop") else ""
+            return Outcome(sample_id, reason=f"{error}{ended}", blame="answer")
+        return Outcome(sample_id, dict(zip(COLUMNS, (score, rationale, *counts, answer.model), strict=True)))
+
+    def _noted(self, done: Future[Outcome]) -> Outcome:
+        """The outcome, and what it says of the run."""
+        outcome = done.result()
+        if outcome.blame == "run":
+            spent = self.spending.reached(self.options)
+            budget = f"the budget is spent (options.alpagasus.{spent})"
+            self._end(outcome.reason or budget, "" if outcome.reason else "Raise it to go on")
+        elif outcome.blame == "endpoint":
+            self._n_unanswered, self._unanswered = self._n_unanswered + 1, outcome.reason
+            if self._n_unanswered >= N_IN_A_ROW:
+                self._end(f"{self.options.endpoint} left {N_IN_A_ROW} questions in a row unanswered: {outcome.reason}")
+        elif outcome.blame == "answer":
+            self._n_unanswered, self._n_useless = 0, self._n_useless + 1
+            if self._n_useless >= N_TO_BEGIN_WITH and not self._n_judged and not self._any_before:
+                self._end(
+                    f"the first {N_TO_BEGIN_WITH} answers of {self.options.model!r} are of no use: {outcome.reason}"
+                )
+        else:
+            self._n_unanswered, self._n_judged = 0, self._n_judged + 1
+        return outcome
+
+    def _end(self, why: str, advice: str = "Mend it") -> None:
+        """End the run for the first reason that there is."""
+        if not self.ending:
+            self.endpoint.stopped.set()
+            self.ending = f"{why}. {advice or 'Mend it'}"
+
+
+def _judge(options: AlpagasusOptions) -> str:
+    return f"{host_of(options.endpoint)}|{options.model}"
+
+
+def _read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
+    options = _options(context.recipe)
+    store = context.warehouse.measurement(MEASUREMENT.name, context.corpus)
+    table = MEASUREMENT.table_of(context.corpus)
+    spending, n_before = _spent(store, _judge(options), table.name)
+    endpoint = ChatEndpoint(options, key_of(options), lambda: spending.permit(options))
+    judging = Judging(endpoint, spending, n_before)
+    counted = Spending(spending.n_calls, spending.n_prompt_tokens, spending.n_answer_tokens)
+    pairs = list(zip(samples["sample_id"].to_list(), samples["messages"].to_list(), strict=True))
+    try:
+        for outcomes in judging.batches(pairs):
+            now = Spending(spending.n_calls, spending.n_prompt_tokens, spending.n_answer_tokens)
+            _write_spending(store, _judge(options), now)
+            yield _part(outcomes, Cost(n_calls=now.n_calls - counted.n_calls, n_tokens=now.n_tokens - counted.n_tokens))
+            counted = now
+    finally:
+        endpoint.close()
+    context.say(f"judged by {options.model}: {spending.says(options)} in all runs")
+    if judging.ending:
+        raise RecipeError(
+            f"judging by {options.model!r} ended: {judging.ending} and run again: what is judged is kept, and is not "
+            f"asked again. All runs took {spending.says(options)}."
+        )
+
+
+def _part(outcomes: Sequence[Outcome], cost: Cost) -> Chunk:
+    rows = [{"sample_id": outcome.sample_id, **outcome.row} for outcome in outcomes if outcome.row is not None]
+    rejected = [(outcome.sample_id, outcome.reason) for outcome in outcomes if outcome.row is None]
+    return Chunk(pl.DataFrame(rows, schema={"sample_id": pl.String(), **COLUMNS}), rejected, cost)
+
+
+def _spent(store: Store, judge: str, table: str) -> tuple[Spending, int]:
+    """What a judge has taken in earlier runs, and how many samples are judged."""
+    with store.snapshot() as snapshot:
+        names = [name for name in (table, f"{table}_staged") if snapshot.has_table(name)]
+        counts = [snapshot.connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in names]
+        rows = snapshot.rows(SPENDING, judge=judge) if snapshot.has_table(SPENDING.name) else None
+    if rows is None or rows.is_empty():
+        return Spending(), sum(counts)
+    return Spending(*rows.drop("judge").row(0)), sum(counts)
+
+
+def _write_spending(store: Store, judge: str, spending: Spending) -> None:
+    row = {name: getattr(spending, name) for name in SPENDING.written_columns}
+    with store.transaction() as transaction:
+        transaction.replace(SPENDING, pl.DataFrame([row]), judge=judge)
+
+
+def _options(recipe: Recipe) -> AlpagasusOptions:
+    assert recipe.options.alpagasus is not None, "a recipe with the method has the section"
+    return recipe.options.alpagasus
+
+
+def _settings(recipe: Recipe) -> list[Any]:
+    options = recipe.options.alpagasus
+    return [options.model, options.dimension, options.temperature] if options is not None else []
+
+
+def _outside(recipe: Recipe, _model: LanguageModel) -> dict[str, str]:
+    options = _options(recipe)
+    return {f"judge:{options.model}": _judge(options)}
+
+
+def _check(recipe: Recipe, _model: LanguageModel) -> None:
+    key_of(_options(recipe))
+
+
+MEASUREMENT = Measurement(
+    name="judgements",
+    description="How good a model behind an API finds the answer, from 0 to 5. One row is one sample.",
+    columns=COLUMNS,
+    read=_read,
+    settings=_settings,
+    outside=_outside,
+    check=_check,
+    kinds=frozenset({"openai", "duckdb"}),
+    pool="judge",
+)

@@ -1,0 +1,287 @@
+"""The warm-up of LESS: a LoRA adapter trained on a share of the pool, with a checkpoint at the end of every epoch.
+
+Xia et al. 2024 (arXiv 2402.04333, section 3.1 and 4.1): LoRA on the attention's four projections, AdamW without weight
+decay, gradients clipped to norm 1, a linear rise over the first 3% of the steps and a linear fall to zero. A checkpoint
+is what the gradients are taken at: the adapter's weights, Adam's first and second moments, the epoch's mean learning
+rate. As the published code trains, one sequence at a time is read, and the mean over a batch of their losses is stepped
+on. Unlike there, the share is drawn by hash, so that a row more in the pool leaves the others as they were, and the
+loss is over the words of the responses without the token that ends a turn (`answers`).
+
+A folder of checkpoints grows beside the final one and takes its place at the end; a run that is cut off begins again
+after the last whole epoch, and makes the same bytes. Size: 12 bytes a weight of the adapter and epoch; rank 128 has
+14.7 million weights on SmolLM2-135M, and 134 million on Llama-2-7B (6.4 GB for four epochs).
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from nait_assets.models.adapter import Adapter, adapted
+from nait_assets.models.answers import AnsweredSample, encode_with_answers
+from nait_assets.models.cost import Cost
+from nait_assets.options import LessOptions
+from nait_assets.recipe import Recipe, RecipeError, fingerprint
+from nait_assets.resources.language_model import LanguageModel, LoadedModel
+
+if TYPE_CHECKING:
+    import torch
+
+ASSET = "measurements/less_checkpoints"
+ALGORITHM = "1"
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+LARGEST_NORM = 1.0
+RISING_SHARE = 0.03
+"""Of the steps, in which the learning rate rises."""
+WEIGHTS, FIRST, SECOND, STATE = "weights.safetensors", "first_moment.safetensors", "second_moment.safetensors", "state"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state at the end of an epoch, on disk.
+
+    Attributes:
+        folder: That holds it.
+    """
+
+    folder: Path
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """`epoch`, `n_steps` since the beginning, mean `learning_rate` and `loss` of the epoch; and the adapter's."""
+        return json.loads((self.folder / f"{STATE}.json").read_text())
+
+    def tensors(self, file: str) -> "dict[str, torch.Tensor]":
+        """The adapter's weights, or Adam's first or second moments, by name of the weight."""
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / file)
+
+    def adapter(self, model: LoadedModel) -> Adapter:
+        """An adapter of the shape that the checkpoints of this warm-up have; its weights are not yet theirs."""
+        return adapted(model, **self.state["adapter"])
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What a warm-up did.
+
+    Attributes:
+        checkpoints: One an epoch.
+        n_samples: That were trained on.
+        refused: Pairs of `sample_id` and reason, of those drawn that have no response to train on.
+        n_resumed: Epochs that an earlier run had finished.
+        cost: Of this run; its seconds are measured by whoever asked.
+    """
+
+    checkpoints: list[Checkpoint]
+    n_samples: int
+    refused: list[tuple[str, str]]
+    n_resumed: int
+    cost: Cost
+
+
+def settings(recipe: Recipe) -> list[Any]:
+    """Fields of the recipe that the warm-up reads."""
+    options = recipe.options.less
+    fields = options.model_dump(exclude={"dimensions", "projection", "over"})
+    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, fields]
+
+
+def checkpoints_in(folder: Path) -> list[Checkpoint]:
+    """The checkpoints in a folder, by epoch; none where there is no folder."""
+    found = [Checkpoint(each) for each in folder.glob("epoch_*")] if folder.is_dir() else []
+    return sorted(found, key=lambda checkpoint: checkpoint.state["epoch"])
+
+
+def warm_up(
+    pool: pl.DataFrame,
+    recipe: Recipe,
+    model: LanguageModel,
+    folder: Path,
+    inputs: Mapping[str, str],
+    say: Callable[[str], None],
+) -> WarmUp:
+    """Train the adapter, and leave the checkpoints in `folder`.
+
+    Args:
+        pool: Columns `sample_id` and `messages`.
+        recipe: Its model, extraction and options of LESS.
+        model: Of the recipe; stays as it is.
+        folder: What it holds is replaced when all epochs are done.
+        inputs: Versions of pool and model: epochs of an unfinished run are used if they are the same.
+        say: Where lines for people go.
+
+    Raises:
+        RecipeError: None of the samples drawn has a response, or the model lacks a module that gets an adapter.
+    """
+    options = recipe.options.less
+    drawn = draw(pool, options.share, options.seed)
+    samples, refused = answered(drawn, recipe, model)
+    if not samples:
+        reason = f"; the first: {refused[0][1]}" if refused else ""
+        raise RecipeError(
+            f"options.less.share: {options.share:g} of {len(pool)} candidates are {len(drawn)}, and none of them has a "
+            f"response to train on{reason}. Use a larger share, or more `extraction.max_tokens`."
+        )
+    identity = fingerprint(ALGORITHM, settings(recipe), dict(inputs))
+    growing = folder.with_name(f".{folder.name}.{identity}")
+    for stale in folder.parent.glob(f".{folder.name}.*"):
+        if stale != growing:
+            shutil.rmtree(stale)
+    growing.mkdir(parents=True, exist_ok=True)
+    before = checkpoints_in(growing)
+    if len(before) < options.epochs:
+        _train(samples, options, model.load_causal(), growing, before, say)
+    shutil.rmtree(folder, ignore_errors=True)
+    growing.rename(folder)
+    n_epochs = options.epochs - len(before)
+    n_sequences, n_tokens = n_epochs * len(samples), n_epochs * sum(len(sample.token_ids) for sample in samples)
+    cost = Cost(n_sequences, n_sequences, n_tokens)
+    return WarmUp(checkpoints_in(folder), len(samples), refused, len(before), cost)
+
+
+def answered(
+    rows: pl.DataFrame, recipe: Recipe, model: LanguageModel
+) -> tuple[list[AnsweredSample], list[tuple[str, str]]]:
+    """Samples with response tokens to take a loss over; pairs of `sample_id` and reason of those without."""
+    conversations = zip(rows["sample_id"].to_list(), rows["messages"].to_list(), strict=True)
+    extraction = recipe.extraction
+    samples, refused = encode_with_answers(conversations, model.tokenizer(), extraction.template, extraction.max_tokens)
+    without = [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
+    return [sample for sample in samples if not sample.unanswered], [*refused, *without]
+
+
+def draw(pool: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
+    """The rows whose hash is smallest, a share of the pool rounded up, in the order of their hashes."""
+    order = _order(pool["sample_id"].to_list(), f"{seed}:share")
+    return pool[order[: math.ceil(share * len(pool))]]
+
+
+def learning_rate(step: int, n_steps: int, peak: float) -> float:
+    """Of one of the steps, counted from 0: a rise over 3% of them, then a fall that would reach zero after the last."""
+    rising = int(RISING_SHARE * n_steps)
+    return peak * (step / rising if step < rising else (n_steps - step) / (n_steps - rising))
+
+
+def _train(
+    samples: Sequence[AnsweredSample],
+    options: LessOptions,
+    model: LoadedModel,
+    folder: Path,
+    before: Sequence[Checkpoint],
+    say: Callable[[str], None],
+) -> None:
+    """Train from the last of the checkpoints before, or from the beginning; write one more at the end of each epoch."""
+    import torch
+
+    shape: dict[str, Any] = {
+        "rank": options.rank,
+        "alpha": options.alpha,
+        "dropout": options.dropout,
+        "target_modules": list(options.target_modules),
+        "seed": options.seed,
+    }
+    adapter = adapted(model, **shape)
+    optimizer = torch.optim.AdamW(
+        adapter.weights.values(), lr=options.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=0.0
+    )
+    if before:
+        _restore(before[-1], adapter, optimizer)
+    n_steps = math.ceil(len(samples) / options.batch_size)
+    for epoch in range(len(before) + 1, options.epochs + 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(_number(f"{options.seed}:dropout:{epoch}"))
+            rates, losses = _train_epoch(samples, options, adapter, optimizer, epoch, n_steps)
+        state = {
+            "epoch": epoch,
+            "n_steps": epoch * n_steps,
+            "learning_rate": math.fsum(rates) / len(rates),
+            "loss": math.fsum(losses) / len(losses),
+            "adapter": shape,
+        }
+        _write(folder, state, adapter, optimizer)
+        say(f"less_checkpoints: epoch {epoch} of {options.epochs}, loss {state['loss']:.3f}")
+
+
+def _train_epoch(
+    samples: Sequence[AnsweredSample],
+    options: LessOptions,
+    adapter: Adapter,
+    optimizer: "torch.optim.Optimizer",
+    epoch: int,
+    n_steps: int,
+) -> tuple[list[float], list[float]]:
+    """One pass over the samples; the steps' learning rates and the samples' losses."""
+    import torch
+
+    order = _order([sample.sample_id for sample in samples], f"{options.seed}:epoch:{epoch}")
+    rates, losses = [], []
+    adapter.network.train()
+    for step in range(n_steps):
+        batch = order[step * options.batch_size : (step + 1) * options.batch_size]
+        rates.append(learning_rate((epoch - 1) * n_steps + step, options.epochs * n_steps, options.learning_rate))
+        for group in optimizer.param_groups:
+            group["lr"] = rates[-1]
+        for place in batch:
+            loss = adapter.loss(samples[place])
+            (loss / len(batch)).backward()
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise RecipeError(
+                    f"{ASSET}: the loss of sample {samples[place].sample_id} is {losses[-1]} in epoch {epoch}; use a "
+                    "smaller options.less.learning_rate, or model.dtype float32."
+                )
+        torch.nn.utils.clip_grad_norm_(adapter.weights.values(), LARGEST_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+    adapter.network.eval()
+    return rates, losses
+
+
+def _write(folder: Path, state: Mapping[str, Any], adapter: Adapter, optimizer: "torch.optim.Optimizer") -> None:
+    """Write a checkpoint, whole or not at all."""
+    from safetensors.torch import save_file
+
+    moments = optimizer.state
+    growing = folder / f".epoch_{state['epoch']}"
+    shutil.rmtree(growing, ignore_errors=True)
+    growing.mkdir()
+    for file, of in (
+        (WEIGHTS, lambda weight: weight.detach()),
+        (FIRST, lambda weight: moments[weight]["exp_avg"]),
+        (SECOND, lambda weight: moments[weight]["exp_avg_sq"]),
+    ):
+        save_file({name: of(weight).cpu().contiguous() for name, weight in adapter.weights.items()}, growing / file)
+    (growing / f"{STATE}.json").write_text(json.dumps(state, indent=1, sort_keys=True) + "\n")
+    growing.rename(folder / f"epoch_{state['epoch']}")
+
+
+def _restore(checkpoint: Checkpoint, adapter: Adapter, optimizer: "torch.optim.Optimizer") -> None:
+    """Put weights and optimizer back into the state that they had when the checkpoint was written."""
+    import torch
+
+    adapter.put(checkpoint.tensors(WEIGHTS))
+    first, second = checkpoint.tensors(FIRST), checkpoint.tensors(SECOND)
+    for name, weight in adapter.weights.items():
+        optimizer.state[weight] = {
+            "step": torch.tensor(float(checkpoint.state["n_steps"])),
+            "exp_avg": first[name].to(adapter.device),
+            "exp_avg_sq": second[name].to(adapter.device),
+        }
+
+
+def _order(names: Sequence[str], seed: str) -> list[int]:
+    """Places of names in an order of their hashes."""
+    return sorted(range(len(names)), key=lambda place: hashlib.sha256(f"{seed}:{names[place]}".encode()).digest())
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])

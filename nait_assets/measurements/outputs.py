@@ -1,0 +1,328 @@
+"""Measurements of what a model says of a sample: how likely its tokens are, and where they leave the last hidden state.
+
+`outputs`, of one forward pass over the conversation: text_loss, the mean cross-entropy in nats of all tokens but the
+first; answer_loss, the mean over the tokens of the assistant's responses, each given all that stands before it; and
+vector, the position-weighted mean of the last hidden state over all tokens, sum_i w_i h_i with w_i = i / sum_j j, i
+from 1 (RDS+, arXiv 2503.01807, section 3). `answers`, of one forward pass over the response tokens alone:
+answer_loss_alone, the mean over the same tokens without anything that was asked. Of several responses, each then
+follows the one before. Both sequences begin with the token that every sample begins with.
+
+Traps: the head's logits of a batch would be `[tokens, vocabulary]`, so they are made a chunk at a time, and only their
+softmax is float32. A sample whose responses are cut off or cannot be told from the template keeps its text_loss and
+vector, has no answer_loss, and `answers` gives the reason.
+Cost: a forward pass each; what `answers` reads is as long as the responses.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
+from nait_assets.models import attention
+from nait_assets.models.answers import AnsweredSample, encode_with_answers, require_offsets
+from nait_assets.models.attention import Packing, to_device
+from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations, PooledActivations, can_be_packed
+from nait_assets.models.cost import Cost
+from nait_assets.models.encoding import EncodedSample, Shard, encode, plan
+from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, RunOptions, require_context
+from nait_assets.recipe import Recipe
+from nait_assets.resources import LanguageModel
+from nait_assets.resources.language_model import LoadedModel
+from nait_assets.tables import REJECTED_SAMPLES, VECTOR
+
+if TYPE_CHECKING:
+    import torch
+
+PRE_EXPERIENCED_MODEL = "measurements/pre_experienced_model"
+LOGITS = 2**25
+"""Logits that are in memory at once: 128 MiB in float32."""
+
+
+class OutputReader(BatchReader):
+    """A model in memory that turns batches into losses and vectors.
+
+    Args:
+        model: In memory, with its language-model head.
+        losses: Whether to read losses; else the head is not used, and the vector is the plain mean over the tokens.
+        packs: Whether samples are read side by side; found out by a trial by default.
+    """
+
+    def __init__(self, model: LoadedModel, losses: bool = True, packs: bool | None = None):
+        self.losses = losses
+        if packs is None:  # by the loss too: some models scale their logits behind the head, and are read as they are
+            packs = all(
+                can_be_packed(model, lambda packs: OutputReader(model, losses, packs), column)
+                for column in (("vector", "text_loss") if losses else ("vector",))
+            )
+        super().__init__(model, packs)
+
+    def _forward(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
+        """Which samples are finite `(1, n_samples)`, and the columns, all on the device."""
+        import torch
+
+        device = self.model.device
+        packing = Packing(tuple(len(sample.token_ids) for sample in batch), device)
+        numbers = np.concatenate([sample.token_ids for sample in batch]).astype(np.int64)
+        if numbers.max() >= self.model.network.config.vocab_size:  # on a GPU it would end the process' use of it
+            raise IndexError(f"token {numbers.max()} is not among the model's {self.model.network.config.vocab_size}")
+        token_ids = to_device(numbers, device)
+        hidden, logits_of = self._run(token_ids, packing)
+        weights = _weights(packing, increasing=self.losses)
+        columns = {"vector": to_device(weights, device) @ hidden.float()}
+        if self.losses:
+            losses = _token_losses(token_ids, packing, logits_of, self.model.network.config.vocab_size)
+            columns["text_loss"] = to_device(_means(packing, None), device) @ losses
+            columns["answer_loss"] = to_device(_means(packing, _answers(batch)), device) @ losses
+        finite = torch.stack([torch.isfinite(column).reshape(len(batch), -1).all(dim=1) for column in columns.values()])
+        return finite.all(dim=0, keepdim=True), columns
+
+    def _run(
+        self, token_ids: "torch.Tensor", packing: Packing
+    ) -> "tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]":
+        """The last hidden state `(n_tokens, width)`, and a function from places to their logits."""
+        network = self.model.network
+        if not self.packs:
+            caught: list[torch.Tensor] = []
+            handle = network.base_model.register_forward_hook(lambda _module, _inputs, output: caught.append(output[0]))
+            try:
+                logits = network(input_ids=token_ids[None], use_cache=False).logits[0]
+            finally:
+                handle.remove()
+            return caught[0][0], lambda places: logits[places]
+        positions = np.concatenate([np.arange(length) for length in packing.lengths])
+        config = network.base_model.config
+        own = config._attn_implementation
+        try:
+            config._attn_implementation = attention.NAME
+            hidden = network.base_model(
+                input_ids=token_ids[None],
+                position_ids=to_device(positions[None], self.model.device),
+                packing=packing,
+                use_cache=False,
+            )[0][0]
+        finally:
+            config._attn_implementation = own
+        return hidden, lambda places: self._logits(hidden[places])
+
+    def _logits(self, hidden: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        logits = self.model.network.get_output_embeddings()(hidden)
+        softcap = getattr(self.model.network.config, "final_logit_softcapping", None)  # Gemma 2
+        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+    def _name_the_broken(self, batch: Batch) -> None:
+        import torch
+
+        broken: list[str] = []
+        for sample in batch:
+            with torch.inference_mode():
+                if not self._forward([sample])[0].all():
+                    broken.append(sample.sample_id)
+        broken = broken or [sample.sample_id for sample in batch]  # they overflow only side by side
+        raise NonFiniteActivations(
+            f"NaN or infinite outputs for {len(broken)} of {len(batch)} samples of a batch: {', '.join(broken[:10])}. "
+            "Nothing was stored of them. Try `model.dtype: float32`, or look at the weights."
+        )
+
+
+def _weights(packing: Packing, increasing: bool) -> np.ndarray:
+    """`(n_samples, n_tokens)` float32: weights of each sample's tokens, by place or all the same; they sum to 1."""
+    matrix = np.zeros((len(packing.lengths), sum(packing.lengths)), np.float32)
+    for row, (begin, end) in enumerate(packing.bounds):
+        weights = np.arange(1, end - begin + 1, dtype=np.float64) if increasing else np.ones(end - begin)
+        matrix[row, begin:end] = weights / weights.sum()
+    return matrix
+
+
+def _means(packing: Packing, members: np.ndarray | None) -> np.ndarray:
+    """`(n_samples, n_tokens)` float32 that takes each sample's mean over its members, or over all but its first token.
+
+    A row of a sample without members is 0.
+    """
+    matrix = np.zeros((len(packing.lengths), sum(packing.lengths)), np.float32)
+    for row, (begin, end) in enumerate(packing.bounds):
+        places = np.arange(begin + 1, end)
+        places = places if members is None else places[members[begin + 1 : end]]
+        matrix[row, places] = 1 / max(1, len(places))
+    return matrix
+
+
+def _answers(batch: Batch) -> np.ndarray:
+    """`(n_tokens,)` bool of a batch: tokens of responses; of samples that do not say, none."""
+    return np.concatenate(
+        [
+            sample.answers if isinstance(sample, AnsweredSample) else np.zeros(len(sample.token_ids), bool)
+            for sample in batch
+        ]
+    )
+
+
+def _token_losses(
+    token_ids: "torch.Tensor",
+    packing: Packing,
+    logits_of: "Callable[[torch.Tensor], torch.Tensor]",
+    vocabulary: int,
+) -> "torch.Tensor":
+    """`(n_tokens,)` float32: each token's cross-entropy given the ones before it in its sample; 0 of a first one."""
+    import torch
+
+    first = np.zeros(len(token_ids), bool)
+    first[[begin for begin, _ in packing.bounds]] = True
+    places = to_device(np.flatnonzero(~first), packing.device)
+    losses = torch.zeros(len(token_ids), device=packing.device)
+    for chunk in places.split(max(1, LOGITS // vocabulary)):
+        losses[chunk] = torch.nn.functional.cross_entropy(
+            logits_of(chunk - 1).float(), token_ids[chunk], reduction="none"
+        )
+    return losses
+
+
+def require_outputs(recipe: Recipe, model: LanguageModel) -> None:
+    """Find what would keep a model's outputs from being read, before its weights are loaded.
+
+    Raises:
+        RecipeError: It has no head, its tokenizer does not fit, or its context is shorter than `max_tokens`.
+    """
+    tokenizer = model.tokenizer()
+    require_offsets(tokenizer)
+    encode([], tokenizer, recipe.extraction.template, recipe.extraction.max_tokens)
+    require_context(model.skeleton().config, recipe.extraction.max_tokens)
+    model.require_head()
+
+
+def experienced(context: MeasurementContext) -> LanguageModel:
+    """The model that was trained for a moment on a few of the candidates."""
+    dtype = str(context.model.resolved_dtype()).removeprefix("torch.")
+    folder = context.warehouse.trained(PRE_EXPERIENCED_MODEL)
+    return LanguageModel(source=str(folder), dtype=dtype, home=context.model.home, device=context.model.device)
+
+
+def shards_of(samples: Sequence[EncodedSample], options: RunOptions, device: str, apart: set[str]) -> list[Shard]:
+    """Batches by token budget over length-sorted samples.
+
+    Args:
+        samples: In any order.
+        options: How the model is run.
+        device: Kind of device.
+        apart: Samples that failed before, each a batch of its own: one of which all fail would end the run.
+    """
+    batch_tokens = options.batch_tokens or BATCH_TOKENS.get(device, BATCH_TOKENS_ELSEWHERE)
+    together = [sample for sample in samples if sample.sample_id not in apart]
+    alone = [sample for sample in samples if sample.sample_id in apart]
+    return plan(together, batch_tokens, options.shard_tokens) + plan(alone, 1, options.shard_tokens)
+
+
+def _read(
+    context: MeasurementContext,
+    missing: pl.DataFrame,
+    name: str,
+    alone: bool,
+    model: Callable[[MeasurementContext], Any],
+) -> Iterator[Chunk]:
+    """Parts of a reading of outputs, or of answers alone, of one of the two models."""
+    settings, found = context.recipe.extraction, model(context)
+    pairs = zip(missing["sample_id"].to_list(), missing["messages"].to_list(), strict=True)
+    samples, refused = encode_with_answers(pairs, found.tokenizer(), settings.template, settings.max_tokens)
+    if alone:
+        refused += [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
+        samples = [sample.alone() for sample in samples if not sample.unanswered]
+    frame = _of_answers if alone else _of_outputs
+    if refused:
+        yield Chunk(frame([], {}), refused)
+    if not samples:
+        return
+    loaded = found.load_causal()
+    require_context(loaded.network.config, settings.max_tokens)
+    reader = OutputReader(loaded)
+    for shard in shards_of(samples, context.options, loaded.device.type, _failed_before(context, name)):
+        measurements = list(reader.read(shard.batches))
+        read = [sample for reading in measurements for sample in reading.samples if isinstance(sample, AnsweredSample)]
+        pooled = [reading.pooled for reading in measurements if reading.pooled is not None]
+        columns = PooledActivations.joined(pooled).columns if pooled else {}
+        cost = Cost(n_forward=len(read), n_tokens=sum(len(sample.token_ids) for sample in read))
+        yield Chunk(frame(read, columns), [pair for reading in measurements for pair in reading.rejected], cost)
+
+
+def _failed_before(context: MeasurementContext, name: str) -> set[str]:
+    """Samples that the run which wrote the table could not read."""
+    with context.warehouse.measurement(name, context.corpus).snapshot() as snapshot:
+        if not snapshot.has_table(REJECTED_SAMPLES.name):
+            return set()
+        return set(snapshot.rows(REJECTED_SAMPLES, corpus=context.corpus)["sample_id"].to_list())
+
+
+OUTPUT_COLUMNS = pl.Schema(
+    {
+        "n_tokens": pl.Int64(),
+        "n_answer_tokens": pl.Int64(),
+        "text_loss": pl.Float64(),
+        "answer_loss": pl.Float64(),
+        "vector": VECTOR,
+    }
+)
+ANSWER_COLUMNS = pl.Schema({"answer_loss_alone": pl.Float64()})
+
+
+def _of_outputs(samples: Sequence[AnsweredSample], columns: dict[str, np.ndarray]) -> pl.DataFrame:
+    counts = [int(sample.answers.sum()) for sample in samples]
+    rows = {
+        "sample_id": [sample.sample_id for sample in samples],
+        "n_tokens": [len(sample.token_ids) for sample in samples],
+        "n_answer_tokens": counts,
+        "text_loss": columns["text_loss"] if samples else [],
+        "answer_loss": [
+            float(loss) if count else None
+            for loss, count in zip(columns["answer_loss"] if samples else [], counts, strict=True)
+        ],
+        "vector": list(columns["vector"]) if samples else [],
+    }
+    return pl.DataFrame(rows, schema={"sample_id": pl.String(), **OUTPUT_COLUMNS})
+
+
+def _of_answers(samples: Sequence[AnsweredSample], columns: dict[str, np.ndarray]) -> pl.DataFrame:
+    rows = {
+        "sample_id": [sample.sample_id for sample in samples],
+        "answer_loss_alone": columns["answer_loss"] if samples else [],
+    }
+    return pl.DataFrame(rows, schema={"sample_id": pl.String(), **ANSWER_COLUMNS})
+
+
+def _settings(recipe: Recipe) -> list[Any]:
+    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template]
+
+
+def _own(context: MeasurementContext) -> LanguageModel:
+    return context.model
+
+
+def _reading(name: str, description: str, alone: bool, of_trained: bool) -> Measurement:
+    return Measurement(
+        name=name,
+        description=description,
+        columns=ANSWER_COLUMNS if alone else OUTPUT_COLUMNS,
+        read=functools.partial(_read, name=name, alone=alone, model=experienced if of_trained else _own),
+        settings=_settings,
+        rests_on=(PRE_EXPERIENCED_MODEL,) if of_trained else (),
+        check=require_outputs,
+    )
+
+
+_ALL = (
+    "How likely the model finds a sample. One row is one sample: the mean loss of its tokens, that of its responses, "
+    "and the position-weighted mean of its last hidden states."
+)
+_ALONE = (
+    "How likely the model finds a sample's responses without what was asked. One row is one sample: the mean loss of "
+    "the response tokens alone."
+)
+_TRAINED = " The model is the pre-experienced one, trained for a moment on a few of the candidates."
+MEASUREMENTS = (
+    _reading("outputs", _ALL, alone=False, of_trained=False),
+    _reading("answers", _ALONE, alone=True, of_trained=False),
+    _reading("experienced_outputs", _ALL + _TRAINED, alone=False, of_trained=True),
+    _reading("experienced_answers", _ALONE + _TRAINED, alone=True, of_trained=True),
+)

@@ -1,0 +1,350 @@
+"""Ratings: how probable a model finds each mark from 1 to 5 for an example: what SelectIT scores by.
+
+arXiv 2402.16705. The model is shown the example and asked for a mark, in five wordings of one question (ours; the
+paper's idea is that a sure model gives the same mark whatever the wording). P(1) to P(5) are the probabilities of the
+five digits as its next token, renormalised over the five: softmax of the five logits. The published code takes a
+softmax of these probabilities once more, which flattens every rating to nearly a fifth; we do not. It knows the digits
+by Llama 2's token numbers, and where a prompt fails every later score moves up one place; here digits are looked up,
+and ratings have places.
+
+Which token a digit is: the one that this tokenizer writes where the assistant's reply begins, in the conversation as
+the template shows it, so with or without a space as the model would say it. A tokenizer that needs several is refused.
+A conversation has `extraction.max_tokens` tokens, as everywhere, or what the model's context leaves beside the
+question; its end is cut, never the question.
+
+Cost: five forward passes a sample and model, each about a hundred tokens longer than the sample; logits of the last
+token only. Several models are in memory at once, so that a row is whole when it is stored.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
+from nait_assets.models.attention import to_device
+from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations, can_be_packed
+from nait_assets.models.cost import Cost
+from nait_assets.models.encoding import EncodedSample, plain_text, plan
+from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, model_inputs
+from nait_assets.options import ModelSpec
+from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.resources import LanguageModel
+from nait_assets.resources.language_model import LoadedModel
+from nait_assets.tables import REJECTED_SAMPLES, VECTOR
+
+if TYPE_CHECKING:
+    import torch
+
+QUESTIONS = (
+    "Rate the quality of the response to the instruction. Answer with one digit from 1 (poor) to 5 (excellent).",
+    "How well does the response meet the instruction? Give a mark from 1 (not at all) to 5 (fully), the digit alone.",
+    "On a scale from 1 to 5, where 5 is best, how good is this answer to what was asked? Reply with the number only.",
+    "Which grade does this response deserve: 1 (bad), 2 (weak), 3 (fair), 4 (good) or 5 (very good)? Say the digit.",
+    "Judge how accurate, helpful and clear the response is as a whole. Write a score from 1 (lowest) to 5 (highest).",
+)
+MARKS = ("1", "2", "3", "4", "5")
+HEADINGS = {"system": "System", "user": "Instruction", "assistant": "Response", "tool": "Tool"}
+SAMPLES_OF_PART = 16
+SEAM = 8
+"""Tokens that a conversation may grow by when it is cut and written into the question."""
+COLUMNS = pl.Schema({"ratings": VECTOR, "n_parameters": pl.List(pl.Int64()), "truncated": pl.Boolean()})
+
+
+@dataclass(frozen=True, eq=False)
+class RatedPrompt(EncodedSample):
+    """A sample in one wording of the question, up to where the mark stands.
+
+    Attributes:
+        question: Place of the wording.
+    """
+
+    question: int = 0
+
+
+@dataclass(frozen=True)
+class Marks:
+    """How a tokenizer writes the marks in a reply.
+
+    Attributes:
+        token_ids: Of the five digits.
+        n_behind: Tokens behind the digit, such as the one that ends the turn.
+        n_room: Tokens that a conversation may have.
+    """
+
+    token_ids: tuple[int, ...]
+    n_behind: int
+    n_room: int
+
+
+class Asker:
+    """A tokenizer, and the template by which it writes the five questions about a conversation.
+
+    Args:
+        tokenizer: Of the model.
+        name: Of the model, for errors.
+        template: The model's chat template, or plain headings.
+        max_tokens: Of a conversation.
+        context: Tokens that the model can read; None where it does not say.
+
+    Raises:
+        RecipeError: The tokenizer has no chat template, nothing to begin a sequence with, several tokens for a digit,
+            or the model's context has no room for a conversation.
+    """
+
+    def __init__(self, tokenizer: Any, name: str, template: str, max_tokens: int, context: int | None):
+        self.tokenizer, self.template, self.context = tokenizer, template, context
+        if template == "chat" and not tokenizer.chat_template:
+            raise RecipeError(f"extraction.template: the tokenizer of {name!r} has no chat template; use `plain`.")
+        bos = tokenizer.bos_token_id
+        self.first = bos if bos is not None else tokenizer.eos_token_id
+        if self.first is None:
+            raise RecipeError(f"the tokenizer of {name!r} has no token to begin a sequence with.")
+        token_ids, n_behind = self._digits(name)
+        longest = max(len(self._token_ids("", question, "1")) for question in QUESTIONS)
+        room = max_tokens if context is None else min(max_tokens, context - longest - SEAM)
+        if room < SEAM:
+            raise RecipeError(
+                f"method 'selectit': the context of {name!r}, {context} tokens, has no room for a conversation beside "
+                f"the question's {longest}. Name a model with a longer context in `options.selectit.models`."
+            )
+        self.marks = Marks(token_ids, n_behind, room)
+
+    def prompts(self, sample_id: str, messages: Sequence[dict[str, str]]) -> list[RatedPrompt]:
+        """The five prompts about a conversation.
+
+        Raises:
+            ValueError: The mark of one is not where it should be; the message is the reason.
+        """
+        text, truncated = self._fitted(conversation_text(messages))
+        found = []
+        for place, question in enumerate(QUESTIONS):
+            token_ids = self._token_ids(text, question, "1")
+            end = len(token_ids) - 1 - self.marks.n_behind
+            if end < 2 or token_ids[end] != self.marks.token_ids[0]:
+                raise ValueError(f"question {place + 1} about it does not end where the mark stands")
+            if self.context is not None and end > self.context:
+                raise ValueError(
+                    f"question {place + 1} about it has {end} tokens, more than the model's {self.context}"
+                )
+            found.append(RatedPrompt(sample_id, np.asarray(token_ids[:end], np.int32), truncated, place))
+        return found
+
+    def _digits(self, name: str) -> tuple[tuple[int, ...], int]:
+        """Token ids of the five digits in a reply, and how many tokens stand behind them."""
+        written = np.asarray([self._token_ids("a", QUESTIONS[0], mark) for mark in MARKS], dtype=object)
+        lengths = {len(token_ids) for token_ids in written}
+        differ = [place for place in range(min(lengths)) if len({token_ids[place] for token_ids in written}) > 1]
+        digits = [token_ids[differ[0]] for token_ids in written] if differ else []
+        if len(lengths) > 1 or len(differ) != 1 or len(set(digits)) != len(MARKS):
+            raise RecipeError(
+                f"method 'selectit': the tokenizer of {name!r}, {type(self.tokenizer).__name__}, does not write each "
+                "digit from 1 to 5 as a single token of its own, so that none has a probability. Name another model in "
+                "`options.selectit.models`."
+            )
+        return tuple(int(digit) for digit in digits), lengths.pop() - 1 - differ[0]
+
+    def _fitted(self, text: str) -> tuple[str, bool]:
+        """A conversation's text, cut at its end to the tokens that there is room for."""
+        token_ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(token_ids) <= self.marks.n_room:
+            return text, False
+        cut = self.tokenizer.decode(token_ids[: self.marks.n_room], clean_up_tokenization_spaces=False)
+        return cut.rstrip("\ufffd"), True  # a letter of several tokens may have been cut in two
+
+    def _token_ids(self, text: str, question: str, reply: str) -> list[int]:
+        """The question about a conversation's text and the reply to it, as the model would have read them."""
+        messages = [
+            {"role": "user", "content": f"{text}\n\n{question}"},
+            {"role": "assistant", "content": reply},
+        ]
+        if self.template == "plain":
+            shown = plain_text(messages)
+        else:
+            shown = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        token_ids = list(self.tokenizer(shown, add_special_tokens=False)["input_ids"])
+        return token_ids if token_ids and token_ids[0] == self.first else [self.first, *token_ids]
+
+
+def conversation_text(messages: Sequence[dict[str, str]]) -> str:
+    """A conversation under headings."""
+    return "\n\n".join(f"{HEADINGS[message['role']]}:\n{message['content']}" for message in messages)
+
+
+class RatingReader(BatchReader):
+    """A model in memory that gives the probabilities of the five digits as the next token.
+
+    Samples of a batch are filled up on the right: a causal model does not see what stands behind a token, so the
+    logits at a sample's own last token are those that it has alone. A trial finds out whether that is so.
+
+    Args:
+        model: In memory, with its language-model head.
+        digits: Token ids.
+        packs: Whether several samples are read at once; found out by a trial by default.
+    """
+
+    def __init__(self, model: LoadedModel, digits: Sequence[int], packs: bool | None = None):
+        self.digits = list(digits)
+        if packs is None:
+            packs = can_be_packed(model, lambda packs: RatingReader(model, digits, packs), "rating")
+        super().__init__(model, packs)
+
+    def _forward(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
+        """Which samples are finite `(1, n_samples)`, and `rating`, `(n_samples, 5)`, on the device."""
+        import torch
+
+        lengths = [len(sample.token_ids) for sample in batch]
+        numbers = np.zeros((len(batch), max(lengths)), np.int64)
+        for row, sample in enumerate(batch):
+            numbers[row, : lengths[row]] = sample.token_ids
+        if numbers.max() >= self.model.network.config.vocab_size:  # on a GPU it would end the process' use of it
+            raise IndexError(f"token {numbers.max()} is not among the model's {self.model.network.config.vocab_size}")
+        ends, places = np.unique(np.asarray(lengths) - 1, return_inverse=True)
+        device = self.model.device
+        logits = self.model.network(
+            input_ids=to_device(numbers, device), logits_to_keep=to_device(ends, device), use_cache=False
+        ).logits  # (n_samples, n_ends, vocabulary)
+        rows = torch.arange(len(batch), device=device)
+        chosen = logits[rows, to_device(places, device)][:, self.digits].float()
+        return torch.isfinite(chosen).all(dim=1)[None], {"rating": chosen.softmax(dim=1)}
+
+    def _name_the_broken(self, batch: Batch) -> None:
+        import torch
+
+        with torch.inference_mode():
+            broken = sorted({sample.sample_id for sample in batch if not self._forward([sample])[0].all()})
+        names = ", ".join((broken or [sample.sample_id for sample in batch])[:10])
+        raise NonFiniteActivations(
+            f"NaN or infinite logits for sample(s) {names}. Nothing was stored of them. Try `dtype: float32` of the "
+            "model, or look at the weights."
+        )
+
+
+def models_of(recipe: Recipe, model: LanguageModel) -> list[tuple[ModelSpec, LanguageModel]]:
+    """The models that rate, in the recipe's order: its own where `options.selectit` names none."""
+    named = recipe.options.selectit.models
+    if not named:
+        return [(recipe.model, model)]
+    return [
+        (spec, LanguageModel.of(recipe.model_copy(update={"model": spec}), Path(model.home), model.device))
+        for spec in named
+    ]
+
+
+def _asker(recipe: Recipe, spec: ModelSpec, model: LanguageModel) -> Asker:
+    context = getattr(model.skeleton().config, "max_position_embeddings", None)
+    settings = recipe.extraction
+    return Asker(model.tokenizer(), spec.source, settings.template, settings.max_tokens, context)
+
+
+def _read(context: MeasurementContext, missing: pl.DataFrame) -> Iterator[Chunk]:
+    models = models_of(context.recipe, context.model)
+    askers = [_asker(context.recipe, *one) for one in models]
+    loaded = [model.load_causal() for _, model in models]
+    readers = [RatingReader(one, asker.marks.token_ids) for one, asker in zip(loaded, askers, strict=True)]
+    sizes = [sum(parameter.numel() for parameter in one.network.parameters()) for one in loaded]
+    batch_tokens = context.options.batch_tokens or BATCH_TOKENS.get(loaded[0].device.type, BATCH_TOKENS_ELSEWHERE)
+    apart = _failed_before(context)
+    pairs = list(zip(missing["sample_id"].to_list(), missing["messages"].to_list(), strict=True))
+    pairs.sort(key=lambda pair: (-len(conversation_text(pair[1])), pair[0]))  # what does not fit in memory fails first
+    for begin in range(0, len(pairs), SAMPLES_OF_PART):
+        yield rated(pairs[begin : begin + SAMPLES_OF_PART], askers, readers, sizes, batch_tokens, apart)
+
+
+def rated(
+    pairs: Sequence[tuple[str, Sequence[dict[str, str]]]],
+    askers: Sequence[Asker],
+    readers: Sequence[RatingReader],
+    sizes: Sequence[int],
+    batch_tokens: int,
+    apart: set[str],
+) -> Chunk:
+    """Ratings of samples by every model; of a sample that lacks one, the first reason.
+
+    Args:
+        pairs: `sample_id` and messages.
+        askers: Of each model.
+        readers: Of each model.
+        sizes: Parameters of each model.
+        batch_tokens: Most tokens of a batch.
+        apart: Samples that are read by themselves, since they failed before.
+    """
+    ratings = {name: np.full((len(readers), len(QUESTIONS), len(MARKS)), np.nan, np.float32) for name, _ in pairs}
+    truncated = dict.fromkeys(ratings, False)
+    reasons: dict[str, str] = {}
+    cost = Cost()
+    for place, (asker, reader) in enumerate(zip(askers, readers, strict=True)):
+        prompts: list[RatedPrompt] = []
+        for name, messages in pairs:
+            try:
+                prompts += asker.prompts(name, messages) if name not in reasons else []
+            except Exception as error:  # noqa: BLE001  a template may raise whatever its author wrote
+                reasons[name] = f"it cannot be asked about: {error}"
+        together = [prompt for prompt in prompts if prompt.sample_id not in apart]
+        alone = [prompt for prompt in prompts if prompt.sample_id in apart]
+        shards = [*plan(together, batch_tokens, batch_tokens), *plan(alone, 1, batch_tokens)]
+        for found in reader.read([list(batch) for shard in shards for batch in shard.batches]):
+            for name, reason in found.rejected:
+                reasons.setdefault(name, reason)
+            for row, prompt in enumerate(found.samples):
+                assert isinstance(prompt, RatedPrompt)
+                assert found.pooled is not None
+                ratings[prompt.sample_id][place, prompt.question] = found.pooled.columns["rating"][row]
+                truncated[prompt.sample_id] |= prompt.truncated
+        cost += Cost(n_forward=len(prompts), n_tokens=sum(len(prompt.token_ids) for prompt in prompts))
+    names = [name for name in ratings if name not in reasons]
+    assert all(np.isfinite(ratings[name]).all() for name in names), "a prompt without a rating and without a reason"
+    rows = {
+        "sample_id": names,
+        "ratings": [ratings[name].ravel() for name in names],
+        "n_parameters": [list(sizes) for _ in names],
+        "truncated": [truncated[name] for name in names],
+    }
+    return Chunk(pl.DataFrame(rows, schema={"sample_id": pl.String(), **COLUMNS}), list(reasons.items()), cost)
+
+
+def _failed_before(context: MeasurementContext) -> set[str]:
+    """Samples that an earlier run could not rate: by themselves they cannot end this one."""
+    with context.warehouse.measurement(MEASUREMENT.name, context.corpus).snapshot() as snapshot:
+        if not snapshot.has_table(REJECTED_SAMPLES.name):
+            return set()
+        return set(snapshot.rows(REJECTED_SAMPLES, corpus=context.corpus)["sample_id"].to_list())
+
+
+def _settings(recipe: Recipe) -> list[Any]:
+    models = list(recipe.options.selectit.models) or [recipe.model]
+    return [models, recipe.extraction.max_tokens, recipe.extraction.template]
+
+
+def _outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+    models = models_of(recipe, model)
+    if len(models) == 1:
+        return model_inputs(models[0][1], models[0][0].source)
+    return {
+        f"{name}#{place}": version
+        for place, (spec, one) in enumerate(models, start=1)
+        for name, version in model_inputs(one, spec.source).items()
+    }
+
+
+def _check(recipe: Recipe, model: LanguageModel) -> None:
+    for spec, one in models_of(recipe, model):
+        _asker(recipe, spec, one)
+        one.require_head()
+
+
+MEASUREMENT = Measurement(
+    name="ratings",
+    description=(
+        "How probable each model finds each mark from 1 to 5 for the response. One row is one sample: for each model "
+        "and each of five wordings of the question, five probabilities."
+    ),
+    columns=COLUMNS,
+    read=_read,
+    settings=_settings,
+    outside=_outside,
+    check=_check,
+)

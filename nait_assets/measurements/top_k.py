@@ -1,0 +1,168 @@
+"""What is kept of each token: its largest values, averaged over the tokens of a sample and stored sparse.
+
+Belongs here: the mean of sparse tokens, and the pass to one layer that it is taken in, for the gates of an MLP and for
+the codes of an autoencoder alike. Does not belong here: what is sparse of a token.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import polars as pl
+
+from nait_assets.extraction.neurons import Reader
+from nait_assets.measurements.engine import Chunk, MeasurementContext
+from nait_assets.models.attention import Packing, to_device
+from nait_assets.models.cost import Cost
+from nait_assets.models.encoding import EncodedSample, Shard, encode, plan
+from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
+from nait_assets.models.sites import resolve_site
+from nait_assets.options import MonaOptions
+from nait_assets.recipe import RecipeError
+from nait_assets.resources import LanguageModel
+from nait_assets.tables import INDICES, VECTOR
+
+if TYPE_CHECKING:
+    import torch
+
+SPARSE = pl.Schema({"indices": INDICES, "values": VECTOR})
+"""A sparse vector: ascending places, and the positive numbers that stand there."""
+CHUNK_TOKENS = 1024
+"""Tokens that are dense at once: of an autoencoder with 131,072 latents they are 512 MB."""
+Sparsify = Callable[["torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]
+
+
+def layer_of(options: MonaOptions, model: LanguageModel) -> int:
+    """The layer that the recipe names, else the last but one.
+
+    Raises:
+        RecipeError: The model cannot be found, or has no such layer.
+    """
+    n_layers = len(resolve_site(model.skeleton(), "residual", "all").layers)
+    if options.layer is None:
+        return max(0, n_layers - 2)
+    if options.layer >= n_layers:
+        raise RecipeError(
+            f"options.mona.layer: {options.layer} is out of range; {model.source} has layers 0 to {n_layers - 1}."
+        )
+    return options.layer
+
+
+def largest(values: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    """The `k` largest of `(n_tokens, n)` and their places, both `(n_tokens, k)`; negative ones as 0.
+
+    Where a token has fewer than `k` positive values, the rest of its places hold 0: the generalised Jaccard
+    similarity is one of vectors without negative numbers.
+    """
+    found, places = values.topk(k, dim=-1)
+    return found.clamp(min=0), places
+
+
+class SparseMean:
+    """The mean of sparse tokens over each sample of a packed batch, its first token left out.
+
+    Args:
+        packing: Of the batch.
+        sparsify: From `(n_tokens, width)` to the values and places, `(n_tokens, k)`, that are kept of each token.
+        n_columns: That places count along.
+    """
+
+    def __init__(self, packing: Packing, sparsify: Sparsify, n_columns: int):
+        self._packing, self._sparsify, self._n_columns = packing, sparsify, n_columns
+
+    def mean(self, activations: "torch.Tensor") -> "torch.Tensor":
+        """`(n_samples, n_columns)` float32 means of `(n_tokens, width)` activations."""
+        import torch
+
+        means = torch.zeros((len(self._packing.lengths), self._n_columns), device=activations.device)
+        for first, end, begin, stop in _chunks(self._packing.lengths, CHUNK_TOKENS):
+            values, places = self._sparsify(activations[begin:stop])
+            tokens = torch.zeros((stop - begin, self._n_columns), device=activations.device)
+            tokens.scatter_(1, places.long(), values.float())
+            weights = _weights(self._packing.lengths, first, end, begin, stop)
+            means[first:end] += to_device(weights, activations.device) @ tokens  # a product: the same sum every time
+        return means
+
+
+def _chunks(lengths: Sequence[int], size: int) -> Iterator[tuple[int, int, int, int]]:
+    """First sample, the one behind the last, first token, the one behind the last, of each chunk of tokens."""
+    ends = np.cumsum(lengths)
+    for begin in range(0, int(ends[-1]), size):
+        stop = min(begin + size, int(ends[-1]))
+        first, last = np.searchsorted(ends, [begin, stop - 1], side="right")
+        yield int(first), int(last) + 1, begin, stop
+
+
+def _weights(lengths: Sequence[int], first: int, end: int, begin: int, stop: int) -> np.ndarray:
+    """`(end - first, stop - begin)` float32: of each token in the mean of each sample, 0 for a sample's first token."""
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = np.arange(begin, stop)[None]
+    members = (tokens > starts[first:end, None]) & (tokens < starts[first + 1 : end + 1, None])
+    return (members / (np.asarray(lengths[first:end])[:, None] - 1)).astype(np.float32)
+
+
+def sparse_rows(sample_ids: Sequence[str], means: np.ndarray) -> pl.DataFrame:
+    """Columns `sample_id`, `indices`, `values` of `(n_samples, n_columns)` means; zeros are not kept."""
+    samples, places = np.nonzero(means)
+    counts = np.bincount(samples, minlength=len(sample_ids))
+    ends = np.cumsum(counts)[:-1]
+    return pl.DataFrame(
+        {
+            "sample_id": list(sample_ids),
+            "indices": [pl.Series(part, dtype=pl.Int32) for part in np.split(places.astype(np.int32), ends)],
+            "values": [pl.Series(part, dtype=pl.Float32) for part in np.split(means[samples, places], ends)],
+        },
+        schema={"sample_id": pl.String, **SPARSE},
+    )
+
+
+def read_sparse(
+    context: MeasurementContext,
+    samples: pl.DataFrame,
+    kind: Literal["residual", "gate"],
+    layer: int,
+    sparsify: Sparsify,
+    n_columns: int,
+) -> Iterator[Chunk]:
+    """The mean of each sample's sparse tokens, a part for each shard: one pass, which ends at the layer.
+
+    Args:
+        context: Of the reading.
+        samples: Columns `sample_id`, `messages`.
+        kind: Of the site.
+        layer: That is read.
+        sparsify: As of `SparseMean`.
+        n_columns: That places count along.
+    """
+    settings = context.recipe.extraction
+    encoded, refused = encode_rows(context.model, samples, settings.template, settings.max_tokens)
+    yield Chunk(pl.DataFrame(schema={"sample_id": pl.String, **SPARSE}), refused)
+    loaded = context.model.load()
+    reader = Reader(
+        loaded,
+        resolve_site(loaded.network, kind, [layer]),
+        ends=False,
+        pool=lambda packing, _: SparseMean(packing, sparsify, n_columns),
+    )
+    batch_tokens = context.options.batch_tokens or BATCH_TOKENS.get(loaded.device.type, BATCH_TOKENS_ELSEWHERE)
+    for shard in plan(encoded, batch_tokens, context.options.shard_tokens):
+        yield _part(reader, shard)
+
+
+def encode_rows(
+    model: LanguageModel, samples: pl.DataFrame, template: Literal["chat", "plain"], max_tokens: int
+) -> tuple[list[EncodedSample], list[tuple[str, str]]]:
+    """As `encoding.encode`, of a frame with columns `sample_id` and `messages`."""
+    conversations = zip(samples["sample_id"].to_list(), samples["messages"].to_list(), strict=True)
+    return encode(conversations, model.tokenizer(), template, max_tokens)
+
+
+def _part(reader: Reader, shard: Shard) -> Chunk:
+    frames = [pl.DataFrame(schema={"sample_id": pl.String, **SPARSE})]
+    rejected: list[tuple[str, str]] = []
+    for reading in reader.read(shard.batches):
+        rejected += reading.rejected
+        if reading.pooled is not None:
+            names = [sample.sample_id for sample in reading.samples]
+            frames.append(sparse_rows(names, reading.pooled.columns["activation"][:, 0]))
+    return Chunk(pl.concat(frames), rejected, Cost(n_forward=len(shard.samples), n_tokens=shard.n_tokens))

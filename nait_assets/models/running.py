@@ -1,0 +1,61 @@
+"""How a model is run: the options of a run, what fits its context, and the versions of what was run."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nait_assets.recipe import RecipeError
+from nait_assets.resources.language_model import LanguageModel
+
+BATCH_TOKENS = {"cuda": 16384}
+"""Tokens of a batch by kind of device: a GPU wants large ones; a CPU wants its tensors in the cache."""
+BATCH_TOKENS_ELSEWHERE = 1024
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the model is run: none of it changes a result, save for rounding.
+
+    Attributes:
+        batch_tokens: Most tokens of a batch; None for what suits the device.
+        shard_tokens: Tokens after which finished batches are stored.
+        engine: `local`, this process; `ray`, a pool of workers.
+        ray_address: Of a running Ray cluster; None to start one on this machine.
+        ray_workers: Workers of the pool.
+        ray_cpus: CPUs of each worker.
+        ray_gpus: GPUs of each worker.
+    """
+
+    batch_tokens: int | None = None
+    shard_tokens: int = 32768
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    ray_workers: int = 2
+    ray_cpus: float = 1.0
+    ray_gpus: float = 0.0
+
+
+def model_inputs(model: LanguageModel, source: str) -> dict[str, str]:
+    """The versions of what an extraction reads beside the corpus: the model, and the dtype that this machine gives it.
+
+    Args:
+        model: Of the recipe.
+        source: As the recipe names it.
+
+    Raises:
+        RecipeError: The model cannot be found.
+    """
+    return {f"model:{source}": model.identity(), "dtype": str(model.resolved_dtype()).removeprefix("torch.")}
+
+
+def require_context(config: Any, max_tokens: int) -> None:
+    """Whether a model's context holds a sample.
+
+    Raises:
+        RecipeError: It does not.
+    """
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and max_tokens > context:
+        raise RecipeError(
+            f"extraction.max_tokens: {max_tokens} is more than the model's context of {context} tokens; "
+            f"use {context} or less."
+        )

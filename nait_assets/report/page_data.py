@@ -1,0 +1,205 @@
+"""What the page is made from: everything it reads from the warehouse, and the versions of what was read.
+
+Belongs here: queries. Does not belong here: what is drawn of the answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from nait_assets.extraction import activation_table
+from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.extraction.statistics import NeuronStatistics, by_layer
+from nait_assets.recipe import POOL, Recipe
+from nait_assets.report.activation_map import MOST_CANDIDATES, MOST_EXAMPLES, sampled
+from nait_assets.report.activations import MethodInputs, gather
+from nait_assets.report.comparison import Comparison
+from nait_assets.resources import Warehouse
+from nait_assets.resources.warehouse import Snapshot
+from nait_assets.selection.assets import subset_asset
+from nait_assets.tables import (
+    CANDIDATE_POOL,
+    CORPUS_COUNTS,
+    NEURON_STATISTICS,
+    REJECTED_ROWS,
+    REJECTED_SAMPLES,
+    STANDARDIZED_CENTROIDS,
+    SUBSETS,
+    scores_table,
+)
+
+RECOMMENDED = ("nait_standardized", "nait_neighbours")
+"""Methods whose rows the page shows rather than others', the first of them that the recipe has."""
+MOST_NEURON_ROWS = 40
+"""How many of a target's best rows say which neurons spoke for them."""
+COMPARISON = "report/method_comparison"
+COUNTED = pl.Schema({"corpus": pl.String(), "what": pl.String(), "n_rows": pl.Int64()})
+
+
+@dataclass(frozen=True)
+class PageData:
+    """What the warehouse says of a recipe.
+
+    Attributes:
+        recipe: Whose page it is.
+        pool: The candidates.
+        counts: Rows of each corpus, by what became of them: columns `corpus`, `what`, `n_rows`.
+        scores: By method and target, of the candidates that have one.
+        subsets: Chosen sample ids, best first, by method, target and ratio.
+        samples: Candidates that the model read, with `n_tokens` and `truncated`; None where no method needs the model.
+        centroids: By capability, rows of `standardized_centroids`; empty without that method.
+        statistics: Of the pool's neurons, by layer; empty without that method.
+        on_map: Candidates that the map shows, ascending.
+        candidates: Activations of those, and of the rows that say which neurons spoke; None without a model.
+        examples: By capability, activations of those in-domain examples that the map shows.
+        strongest: With a projection, the strongest neurons: by capability those of its examples, by sample id those of
+            a candidate.
+        comparison: Of the methods.
+        inputs: Versions of all that was read.
+    """
+
+    recipe: Recipe
+    pool: pl.DataFrame
+    counts: pl.DataFrame
+    scores: Mapping[tuple[str, str], pl.DataFrame]
+    subsets: Mapping[tuple[str, str, str], list[str]]
+    samples: pl.DataFrame | None = None
+    centroids: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    statistics: Mapping[int, NeuronStatistics] = field(default_factory=dict)
+    on_map: Sequence[str] = ()
+    candidates: MethodInputs | None = None
+    examples: Mapping[str, MethodInputs] = field(default_factory=dict)
+    strongest: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    comparison: Comparison | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods of the recipe, the recommended one first."""
+        recommended = [method for method in RECOMMENDED if method in self.recipe.methods][:1]
+        return [*recommended, *(method for method in self.recipe.methods if method not in recommended)]
+
+    @property
+    def recommended(self) -> str:
+        """The method whose rows the page shows."""
+        return self.methods[0]
+
+    def neuron_rows(self) -> dict[str, list[str]]:
+        """By target, the best rows of the recommended method, which say what neurons spoke for them."""
+        if self.recommended != "nait_standardized":
+            return {}
+        return {
+            target: self.subsets[self.recommended, target, self.recipe.ratios[-1]][:MOST_NEURON_ROWS]
+            for target in self.recipe.targets
+        }
+
+
+def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
+    """Everything that the page is made from.
+
+    Raises:
+        WarehouseError: Something has not been materialized.
+    """
+    with warehouse.tables.snapshot() as tables:
+        standardized = "nait_standardized" in recipe.methods
+        reading = PageData(
+            recipe,
+            tables.read(CANDIDATE_POOL),
+            _counts(tables),
+            {
+                (method, target): tables.read(scores_table(method), target=target).drop_nulls("score")
+                for method in recipe.methods
+                for target in recipe.targets
+            },
+            subsets(tables, recipe),
+            centroids=(
+                {name: tables.read(STANDARDIZED_CENTROIDS, capability=name) for name in recipe.capability_names}
+                if standardized
+                else {}
+            ),
+            statistics=by_layer(tables.read(NEURON_STATISTICS)) if standardized else {},
+            comparison=_comparison(tables),
+            inputs=tables.inputs,
+        )
+    return _with_activations(reading, warehouse) if recipe.reads_activations else reading
+
+
+def _comparison(tables: Snapshot) -> Comparison:
+    tables.note(COMPARISON)
+    return Comparison.stored(tables)
+
+
+def subsets(tables: Snapshot, recipe: Recipe) -> dict[tuple[str, str, str], list[str]]:
+    """Chosen sample ids, best first, by method, target and ratio; each is noted as read."""
+    chosen: dict[tuple[str, str, str], list[str]] = {}
+    query = f"SELECT sample_id FROM {SUBSETS.name} WHERE method = ? AND target = ? AND ratio = ? ORDER BY rank"
+    for method in recipe.methods:
+        for target in recipe.targets:
+            for ratio in recipe.ratios:
+                tables.note(subset_asset(method), f"{target}|{ratio}")
+                rows = tables.connection.execute(query, [method, target, ratio]).fetchall()
+                chosen[method, target, ratio] = [name for (name,) in rows]
+    return chosen
+
+
+def _counts(tables: Snapshot) -> pl.DataFrame:
+    """What became of the rows of each corpus, where the tables say so."""
+    parts = [
+        f"SELECT corpus, 'rejected: ' || reason AS what, count(*) AS n_rows FROM {REJECTED_ROWS.name} GROUP BY ALL"
+    ]
+    if tables.has_table(CORPUS_COUNTS.name):
+        for column, what in (
+            ("n_rows", "read"),
+            ("n_duplicates", "dropped: an equal conversation stands earlier"),
+            ("n_unsampled", "left out by `limit` and `skip`"),
+        ):
+            counted = f"SELECT corpus, '{what}' AS what, {column} AS n_rows FROM {CORPUS_COUNTS.name}"
+            parts.append(f"{counted} WHERE {column} > 0")
+    rows = tables.connection.execute(" UNION ALL ".join(parts)).fetchall()
+    return pl.DataFrame(rows, schema=COUNTED, orient="row").sort(
+        "corpus", "n_rows", "what", descending=[False, True, False]
+    )
+
+
+def _rejected_samples(activations: Snapshot, corpus: str) -> pl.DataFrame:
+    rejected = f"FROM {REJECTED_SAMPLES.name} GROUP BY ALL"
+    query = f"SELECT ?, 'rejected by the model: ' || reason AS what, count(*) AS n_rows {rejected}"
+    rows = activations.connection.execute(query, [corpus]).fetchall()
+    return pl.DataFrame(rows, schema=COUNTED, orient="row").sort("what")
+
+
+def _with_activations(reading: PageData, warehouse: Warehouse) -> PageData:
+    """The same with what the model's activations say."""
+    recipe, folder, counts = reading.recipe, warehouse.folder / "report", [reading.counts]
+    examples: dict[str, MethodInputs] = {}
+    strongest: dict[str, pl.DataFrame] = {}
+    with warehouse.activations(POOL).snapshot() as snapshot:
+        snapshot.note(CANDIDATE_ACTIVATIONS)
+        inputs = {**reading.inputs, **snapshot.inputs}
+        samples = activation_table.samples(snapshot)
+        on_map = sampled(samples["sample_id"].to_list(), MOST_CANDIDATES)
+        speakers = {name for rows in reading.neuron_rows().values() for name in rows}
+        candidates = gather(snapshot, [*on_map, *speakers], folder)
+        counts.append(_rejected_samples(snapshot, POOL))
+        if recipe.extraction.projection:
+            strongest |= {name: activation_table.strongest_neurons(snapshot, name) for name in sorted(speakers)}
+    for capability in recipe.capabilities_with_examples if recipe.reads_activations_of_examples else ():
+        with warehouse.activations(capability).snapshot() as snapshot:
+            snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
+            inputs |= snapshot.inputs
+            names = activation_table.samples(snapshot)["sample_id"].to_list()
+            examples[capability] = gather(snapshot, sampled(names, MOST_EXAMPLES), folder)
+            counts.append(_rejected_samples(snapshot, capability))
+            if recipe.extraction.projection:
+                strongest[capability] = activation_table.strongest_neurons(snapshot)
+    return replace(
+        reading,
+        counts=pl.concat(counts),
+        samples=samples,
+        on_map=on_map,
+        candidates=candidates,
+        examples=examples,
+        strongest=strongest,
+        inputs=inputs,
+    )

@@ -1,0 +1,54 @@
+"""Random, balanced: every group of the pool in equal numbers, by chance within a group (RDS+, arXiv 2503.01807).
+
+s(y) = u(y) - (how many of y's group have a larger u), where u is a hash of seed, target and `sample_id`, uniform in
+[0, 1). So the groups take turns, in an order that chance gives anew each time; a group that has no more candidates is
+passed over. A row more in the pool moves only rows of its own group, and those by one turn.
+
+A group is what has the same `topic`, and of rows without one, what has the same source. This is the one method that
+reads the topic. RDS+ balances over sources, which are the topics of a pool that was put together from several.
+
+Cost: none.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from nait_assets.recipe import CANDIDATES
+from nait_assets.scoring.method import Method, ScoringInputs
+from nait_assets.scoring.methods.random import uniform
+
+
+def turns(groups: Sequence[Hashable], numbers: np.ndarray, sample_ids: Sequence[str]) -> np.ndarray:
+    """`(n_samples,)` how many samples of the same group have a larger number; ties go to the smaller `sample_id`.
+
+    Args:
+        groups: Of each sample.
+        numbers: `(n_samples,)`.
+        sample_ids: Of the samples.
+    """
+    taken: dict[Hashable, int] = defaultdict(int)
+    found = np.zeros(len(sample_ids))
+    for place in sorted(range(len(sample_ids)), key=lambda place: (-numbers[place], sample_ids[place])):
+        found[place] = taken[groups[place]]
+        taken[groups[place]] += 1
+    return found
+
+
+def score(inputs: ScoringInputs) -> np.ndarray:
+    """`(n_candidates, n_targets)`: the number before the point is the turn, less than 1 and falling."""
+    labels = inputs.candidates[CANDIDATES].select("topic", "source").rows()
+    groups = [("topic", topic) if topic is not None else ("source", source) for topic, source in labels]
+    columns = []
+    for target in inputs.features:
+        numbers = uniform(inputs.sample_ids, f"balanced:{inputs.seed}:{target}")  # not those of `random`
+        columns.append(numbers - turns(groups, numbers, inputs.sample_ids))
+    return np.stack(columns, axis=1)
+
+
+METHOD = Method(
+    "balanced_random",
+    "A control: a seeded random order in which the topics, or the sources where there are none, take turns.",
+    score,
+)

@@ -1,0 +1,103 @@
+"""DSIR: importance weights of hashed n-grams (Xie et al., arXiv 2302.03169, section 4; package `data-selection`).
+
+s(y) = sum over buckets b of c_b(y) log((p_target(b) + 1e-8) / (p_raw(b) + 1e-8)): c_b(y) counts y's words and pairs of
+words that a SHA-256 puts into bucket b of 10,000, p_target and p_raw are the buckets' shares in the target's examples
+and in the pool. A word is a run of letters, digits and underscores, or of other signs, in lower case. With
+`noise_seed`, Gumbel noise is added, which makes the best k a sample of k without replacement, each drawn by its weight.
+
+Known defects: a log weight is a sum over n-grams, and grows in size with the text. Where most candidates are unlike the
+target, short ones come first: in a pool of 2,200 rows with 64 examples a target, the rank correlation with length was
+-0.9. `per_ngram` divides by the number of n-grams, which left -0.3 to 0.1 of it and found many more of the planted
+rows; the published method does not divide. Of few examples, p_target is 0 in most buckets, each of which costs up to
+log 1e8.
+
+As the package, a target of several capabilities has the n-grams of all their examples together: those with long
+examples decide. Departures: all rows have a score, where the package drops those below 100 words (`min_example_length`)
+without a word, which are most instructions; p_raw is of the whole pool (the package stops at 1e9 n-grams). A draw's
+noise is of seed, target and row, not of the order of rows.
+
+Cost: no model; 15 s of one core for 52,000 Alpaca rows.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import regex  # type: ignore[import-untyped]
+
+from nait_assets.recipe import CANDIDATES
+from nait_assets.scoring.method import Method, ScoringInputs
+from nait_assets.scoring.methods.random import uniform
+from nait_assets.scoring.texts import texts_of
+
+N_BUCKETS = 10_000
+SMOOTHING = 1e-8
+TOKEN = regex.compile(r"\w+|[^\w\s]+")
+"""As NLTK has it since it left `re`, which cuts words at the vowel signs of Bengali, Telugu and Thai."""
+
+
+@lru_cache(maxsize=2**20)
+def bucket(ngram: str) -> int:
+    """The bucket of a word, or of two words with a space between them."""
+    return int.from_bytes(hashlib.sha256(ngram.encode()).digest()) % N_BUCKETS
+
+
+def buckets_of(text: str) -> list[int]:
+    """The buckets of a text's words and of its pairs of words."""
+    words = TOKEN.findall(text.lower())
+    return [bucket(ngram) for ngram in (*words, *map(" ".join, pairwise(words)))]
+
+
+def counts_of(texts: Iterable[str]) -> Any:
+    """`(n_texts, 10_000)` sparse counts of n-grams."""
+    from scipy.sparse import csr_array
+
+    found, ends = [np.empty(0, np.int32)], [0]
+    for text in texts:
+        found.append(np.asarray(buckets_of(text), np.int32))
+        ends.append(ends[-1] + len(found[-1]))
+    columns = np.concatenate(found)
+    counts = csr_array((np.ones(len(columns), np.int64), columns, np.asarray(ends)), (len(ends) - 1, N_BUCKETS))
+    counts.sum_duplicates()
+    return counts
+
+
+def log_ratio(target: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    """`(10_000,)` log of how much more often each bucket is used in the target than in the pool.
+
+    Args:
+        target: `(10_000,)` counts in the target's examples.
+        raw: `(10_000,)` counts in the pool.
+    """
+    return np.log(target / target.sum() + SMOOTHING) - np.log(raw / raw.sum() + SMOOTHING)
+
+
+def gumbel(sample_ids: list[str], prefix: str) -> np.ndarray:
+    """`(n_samples,)` Gumbel noise by the hash of the prefix and each `sample_id`."""
+    return -np.log(-np.log(uniform(sample_ids, prefix) + 2.0**-49))  # half a step from 0, of which there is no log
+
+
+def score(inputs: ScoringInputs) -> np.ndarray:
+    """`(n_candidates, n_targets)` log importance weights."""
+    options = inputs.options
+    pool = counts_of(texts_of(inputs.candidates[CANDIDATES], options.text))
+    raw, n_ngrams = pool.sum(axis=0), pool.sum(axis=1)
+    columns = []
+    for target, capabilities in inputs.features.items():
+        examples = sum(counts_of(texts_of(frame, options.text)).sum(axis=0) for frame in capabilities.values())
+        weights = pool @ log_ratio(np.asarray(examples), raw)
+        weights = weights / n_ngrams if options.per_ngram else weights
+        if options.noise_seed is not None:
+            weights = weights + gumbel(inputs.sample_ids, f"{options.noise_seed}:{target}")
+        columns.append(weights)
+    return np.stack(columns, axis=1)
+
+
+METHOD = Method(
+    "dsir",
+    "A control without a model: importance weights of hashed words and pairs of words, target over pool.",
+    score,
+)

@@ -1,0 +1,52 @@
+"""LESS: how much a step on a candidate would lower the loss of a capability's examples, to first order.
+
+s(y) = the mean over a capability's examples x of  sum_c w_c cos(Gamma_c(y), g_c(x)),  by Xia et al. 2024 (arXiv
+2402.04333, definition 3.1): at each checkpoint c of a LoRA warm-up with mean learning rate w_c, the cosine between
+the direction in which Adam would step on the candidate, and the example's gradient. The vectors come projected, scaled
+and weighted (`measurements/gradients.py`), so that the sum is their inner product. The published code gives the w_c the
+sum 1, which changes no rank, and keeps scores in [-1, 1].
+
+Examples are averaged within a subtask, and the largest subtask counts (`less/data_selection/matching.py`). Here a
+capability is a subtask: its score is the mean over its examples, or with `over: max` the largest, and the comprehensive
+target's is the largest of its capabilities'. (The published subtasks, such as the 57 of MMLU, are topics of examples,
+which no method reads here; a capability for each gives the same with the target `all`.)
+
+Known defects, of the method: Gamma holds 90% of the warm-up's momentum, which all candidates share; and cosines of
+short answers' gradients are the larger ones. Cost: a matrix product over vectors that are all in memory; the gradients
+cost (`measurements/gradients.py`).
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import polars as pl
+
+from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
+
+GRADIENTS = "measurements/candidate_gradients"
+
+
+def matrix(frame: pl.DataFrame) -> np.ndarray:
+    """`(n_rows, width)` float32: a column of vectors that are all of the same length."""
+    return frame["vector"].explode().to_numpy().reshape(len(frame), -1)
+
+
+def score(inputs: ScoringInputs) -> Scores:
+    """`(n_candidates, n_targets)` scores in [-1, 1], and those of each example."""
+    candidates = matrix(inputs.candidates[GRADIENTS])
+    frames: Mapping[str, pl.DataFrame] = {name: one for each in inputs.features.values() for name, one in each.items()}
+    # each capability by itself: in a joint product its rounding would depend on the others
+    products = {name: (candidates @ matrix(frame).T).astype(np.float64) for name, frame in frames.items()}
+    over: Callable[..., np.ndarray] = np.max if inputs.options.over == "max" else np.mean
+    of_capability = {name: over(product, axis=1) for name, product in products.items()}
+    values = [np.max([of_capability[name] for name in each], axis=0) for each in inputs.features.values()]
+    by_example = {target: by_turns([products[name] for name in each]) for target, each in inputs.features.items()}
+    return Scores(np.stack(values, axis=1), by_example=by_example)
+
+
+METHOD = Method(
+    "less",
+    "LESS: cosine between the step that Adam would take on a candidate and the gradients of a capability's examples, "
+    "over the checkpoints of a LoRA warm-up.",
+    score,
+)

@@ -1,0 +1,60 @@
+"""SelectIT: the mark that language models give the example, as far as they are sure of it.
+
+arXiv 2402.16705, section 3, with P_q(1) to P_q(5) the probabilities of the marks in wording q of the question
+(`measurements/ratings.py`):
+
+- token: S_q = m * sum_k |P_q(m) - P_q(k)| / (K - 1), with m the most probable of K = 5 marks: a mark that the model is
+  sure of counts in full, one of five equally probable ones counts nothing. `level: token` is S_1, of the first wording.
+- sentence: mean_q(S_q) / (1 + alpha * std_q(S_q)), with the population's standard deviation and alpha = 0.2: what
+  depends on the wording counts less.
+- model: the mean of the models' sentence scores, weighted by their parameters.
+
+The same for every target. Of two marks that are equally probable the lower one counts. With one model, `model` is
+`sentence`.
+
+Defects of the published code that are not here: it takes a second softmax of the probabilities, its weights of the
+models do not sum to 1 (7/20, 13/20, 70/90), and a prompt that fails moves all later scores up. Cost: none beyond the
+ratings.
+"""
+
+import numpy as np
+
+from nait_assets.recipe import READS
+from nait_assets.scoring.method import Method, ScoringInputs
+
+N_MARKS, N_QUESTIONS = 5, 5
+
+
+def token_scores(ratings: np.ndarray) -> np.ndarray:
+    """`(...)` scores in [0, 5] of `(..., 5)` probabilities of the marks."""
+    sureness = (ratings.max(axis=-1, keepdims=True) - ratings).sum(axis=-1) / (N_MARKS - 1)
+    return (ratings.argmax(axis=-1) + 1) * sureness
+
+
+def sentence_scores(tokens: np.ndarray, alpha: float) -> np.ndarray:
+    """`(...)` scores of `(..., n_questions)` token scores: their mean, less where they differ."""
+    return tokens.mean(axis=-1) / (1 + alpha * tokens.std(axis=-1))
+
+
+def model_scores(sentences: np.ndarray, n_parameters: np.ndarray) -> np.ndarray:
+    """`(n_samples,)` means of `(n_samples, n_models)` sentence scores, weighted by `(n_models,)` parameters."""
+    return sentences @ (n_parameters / n_parameters.sum())
+
+
+def score(inputs: ScoringInputs) -> np.ndarray:
+    """`(n_candidates, n_targets)` scores in [0, 5]."""
+    frame, options = inputs.candidates[READS["selectit"][0]], inputs.options
+    n_parameters = np.asarray(frame["n_parameters"][0].to_list(), dtype=np.float64)
+    ratings = np.asarray(frame["ratings"].to_list(), dtype=np.float64)
+    tokens = token_scores(ratings.reshape(len(frame), len(n_parameters), N_QUESTIONS, N_MARKS))
+    if options.level == "token":
+        values = tokens[:, 0, 0]
+    else:
+        sentences = sentence_scores(tokens, options.alpha)
+        values = model_scores(sentences, n_parameters) if options.level == "model" else sentences[:, 0]
+    return np.repeat(values[:, None], len(inputs.features), axis=1)
+
+
+METHOD = Method(
+    "selectit", "SelectIT: the mark that language models give the answer, as far as they are sure of it.", score
+)
