@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nait_assets.measurements.autoencoder_tokens import Tokens
-from nait_assets.options import MonaOptions
-from nait_assets.recipe import RecipeError
+from nait_assets.recipe import MonaOptions, RecipeError
 from nait_assets.resources.files import replacing
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ import polars as pl
 
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.cost import Cost
-from nait_assets.options import AlpagasusOptions
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import AlpagasusOptions, Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.chat_endpoint import (
     Answer,

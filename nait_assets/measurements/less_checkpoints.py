@@ -27,8 +27,7 @@ import polars as pl
 from nait_assets.models.adapter import Adapter, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
-from nait_assets.options import LessOptions
-from nait_assets.recipe import Recipe, RecipeError, fingerprint
+from nait_assets.recipe import LessOptions, Recipe, RecipeError, fingerprint
 from nait_assets.resources.language_model import LanguageModel, LoadedModel
 
 if TYPE_CHECKING:

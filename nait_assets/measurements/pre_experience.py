@@ -28,8 +28,7 @@ from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import EncodedSample, encode
 from nait_assets.models.running import RunOptions
-from nait_assets.options import IfdPreExperiencedOptions
-from nait_assets.recipe import Extraction, Recipe, RecipeError
+from nait_assets.recipe import Extraction, IfdPreExperiencedOptions, Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
 

@@ -16,8 +16,7 @@ from typing import Any
 from nait_assets.measurements.autoencoder_training import require_latents
 from nait_assets.measurements.top_k import layer_of
 from nait_assets.models.sites import LAYER_LISTS
-from nait_assets.options import MonaOptions
-from nait_assets.recipe import Recipe, RecipeError, fingerprint
+from nait_assets.recipe import MonaOptions, Recipe, RecipeError, fingerprint
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.dataset_source import hub_commit, hub_error
 from nait_assets.resources.files import HashCache

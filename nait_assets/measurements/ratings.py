@@ -30,8 +30,7 @@ from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations,
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import EncodedSample, plain_text, plan
 from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, model_inputs
-from nait_assets.options import ModelSpec
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import ModelSpec, Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets.tables import REJECTED_SAMPLES, VECTOR

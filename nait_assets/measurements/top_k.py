@@ -17,8 +17,7 @@ from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import EncodedSample, Shard, encode, plan
 from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
 from nait_assets.models.sites import resolve_site
-from nait_assets.options import MonaOptions
-from nait_assets.recipe import RecipeError
+from nait_assets.recipe import MonaOptions, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.tables import INDICES, VECTOR
 

@@ -14,8 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from nait_assets.options import AlpagasusOptions
-from nait_assets.recipe import RecipeError
+from nait_assets.recipe import AlpagasusOptions, RecipeError
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0

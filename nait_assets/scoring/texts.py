@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from nait_assets.options import TextPart
+from nait_assets.recipe import TextPart
 
 ROLES: dict[TextPart, tuple[str, ...]] = {
     "conversation": ("user", "assistant", "tool"),

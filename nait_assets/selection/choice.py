@@ -12,8 +12,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.measurements.engine import Measurement, rows_of
-from nait_assets.options import Strategy
-from nait_assets.recipe import POOL, RecipeError, subset_size
+from nait_assets.recipe import POOL, RecipeError, Strategy, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.inputs import MEASUREMENT_OF
 from nait_assets.selection.strategies import orders

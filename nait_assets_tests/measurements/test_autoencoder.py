@@ -11,8 +11,7 @@ from nait_assets.measurements.autoencoder_tokens import Tokens, budget, spool
 from nait_assets.measurements.autoencoder_training import Trained, auxk_loss, new_coder, train
 from nait_assets.models.encoding import EncodedSample
 from nait_assets.models.sites import resolve_site
-from nait_assets.options import MonaOptions
-from nait_assets.recipe import RecipeError
+from nait_assets.recipe import MonaOptions, RecipeError
 from nait_assets_tests.models.small_networks import loaded, network_of, sample, tokens_by_hand
 
 CPU = torch.device("cpu")

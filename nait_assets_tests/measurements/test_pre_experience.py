@@ -20,8 +20,7 @@ from nait_assets.measurements.pre_experience import (
 )
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.running import RunOptions
-from nait_assets.options import IfdPreExperiencedOptions
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import IfdPreExperiencedOptions, Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets_tests.conftest import conversation

@@ -11,8 +11,7 @@ import torch
 
 from nait_assets.measurements import ratings
 from nait_assets.measurements.ratings import MEASUREMENT, QUESTIONS, Asker, RatingReader, conversation_text, rated
-from nait_assets.options import ModelSpec
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import ModelSpec, Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets_tests.command import quick_home, run

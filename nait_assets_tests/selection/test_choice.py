@@ -10,8 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.options import Strategy, StrategyName
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe, RecipeError, Strategy, StrategyName
 from nait_assets.scoring.method import ranked
 from nait_assets.selection import choice as choice_module
 from nait_assets.selection.choice import NOT_CONTAINED, Material, chosen_rows, measurement_of, sentence

@@ -24,8 +24,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.corpora.contamination import words_of
-from nait_assets.options import Bm25Options, StopWords
-from nait_assets.recipe import CANDIDATES
+from nait_assets.recipe import CANDIDATES, Bm25Options, StopWords
 from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
 from nait_assets.scoring.texts import texts_of
 

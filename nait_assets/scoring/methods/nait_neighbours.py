@@ -27,7 +27,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.options import NaitNeighboursOptions
+from nait_assets.recipe import NaitNeighboursOptions
 from nait_assets.scoring.method import Block, Method, Scores, ScoringInputs, by_turns
 
 

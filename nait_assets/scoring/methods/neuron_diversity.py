@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.options import NeuronDiversityOptions
+from nait_assets.recipe import NeuronDiversityOptions
 from nait_assets.scoring.method import Block, Method, ScoringInputs
 
 

@@ -15,7 +15,7 @@ Cost: one pass of a small encoder over each candidate and example; then `n_candi
 import numpy as np
 import polars as pl
 
-from nait_assets.options import SentenceEmbeddingOptions
+from nait_assets.recipe import SentenceEmbeddingOptions
 from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
 
 EMBEDDINGS = "measurements/candidate_embeddings"

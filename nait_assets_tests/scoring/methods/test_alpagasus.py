@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nait_assets.options import AlpagasusOptions
+from nait_assets.recipe import AlpagasusOptions
 from nait_assets.scoring.method import ScoringInputs, ranked
 from nait_assets.scoring.methods.alpagasus import METHOD
 

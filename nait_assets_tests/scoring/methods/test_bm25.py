@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nait_assets.corpora.contamination import words_of
-from nait_assets.options import Bm25Options
+from nait_assets.recipe import Bm25Options
 from nait_assets.scoring.methods import bm25
 from nait_assets.scoring.methods.bm25 import METHOD, stop_words
 from nait_assets_tests.scoring.methods.small_texts import EXAMPLES, POOL, TARGETS, frame, inputs

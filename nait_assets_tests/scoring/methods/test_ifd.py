@@ -8,8 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.options import IfdOptions
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import IfdOptions, Recipe, RecipeError
 from nait_assets.scoring.method import Scores, ScoringInputs, ranked
 from nait_assets.scoring.methods import ifd
 

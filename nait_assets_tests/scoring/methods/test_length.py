@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nait_assets.options import LengthLongOptions, LengthShortOptions, TextPart
+from nait_assets.recipe import LengthLongOptions, LengthShortOptions, TextPart
 from nait_assets.scoring.methods.length import LONG, SHORT
 from nait_assets_tests.scoring.methods.small_texts import frame, inputs
 

@@ -10,8 +10,7 @@ import pytest
 
 from nait_assets.measurements.engine import rows_of
 from nait_assets.measurements.gradients import MEASUREMENT
-from nait_assets.options import LessOptions
-from nait_assets.recipe import Recipe
+from nait_assets.recipe import LessOptions, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods.less import GRADIENTS, METHOD

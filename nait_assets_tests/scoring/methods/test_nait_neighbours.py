@@ -11,8 +11,7 @@ import polars as pl
 import pytest
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.options import NaitNeighboursOptions
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import NaitNeighboursOptions, Recipe, RecipeError
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import Block, Scores, ScoringInputs
 from nait_assets.scoring.methods.nait_neighbours import METHOD, reference_places

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.options import NeuronDiversityOptions
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import NeuronDiversityOptions, Recipe, RecipeError
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import Block, ScoringInputs
 from nait_assets.scoring.methods.neuron_diversity import METHOD, specialisation

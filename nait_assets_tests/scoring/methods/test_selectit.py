@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.options import SelectitOptions
+from nait_assets.recipe import SelectitOptions
 from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods.selectit import METHOD, token_scores
 

@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.options import SentenceEmbeddingOptions
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe, RecipeError, SentenceEmbeddingOptions
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import Scores, ScoringInputs
 from nait_assets.scoring.methods.sentence_embedding import EMBEDDINGS, METHOD

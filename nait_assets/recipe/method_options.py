@@ -1,40 +1,13 @@
-"""The recipe's sections: of the model, and of single methods.
-
-Belongs here: what a user may set of one method, each section read by that method's outputs alone. Does not belong here:
-what all methods share (`recipe`).
-"""
+"""Sections of single methods: what a user may set of each, read by that method's outputs alone."""
 
 import re
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-
-class Section(BaseModel):
-    """A section: frozen, and without unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelSpec(Section):
-    """Which frozen language model is read."""
-
-    source: str = Field(description="'package:<module>' with a GGUF file in it, 'hub:<org>/<name>', or a local folder.")
-    revision: str | None = Field(None, description="Hub only, and required there: the commit to use.")
-    gguf_file: str | None = Field(None, description="Name of the GGUF file, where the package or folder has several.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Of the forward pass; auto is bfloat16 where the hardware multiplies it, else float32."
-    )
-
-    @model_validator(mode="after")
-    def _hub_is_pinned(self) -> "ModelSpec":
-        if self.source.startswith("hub:") and not self.revision:
-            raise ValueError(
-                f"model {self.source!r} needs a `revision` (a commit of the repository), "
-                "so that the result can be repeated"
-            )
-        return self
+from nait_assets.recipe.section import Section
+from nait_assets.recipe.sections import ModelSpec
 
 
 class NaitNeighboursOptions(Section):
@@ -235,69 +208,9 @@ class LessOptions(Section):
         return names
 
 
-StrategyName = Literal[
-    "top",
-    "round_robin_examples",
-    "round_robin_targets",
-    "union",
-    "diverse",
-    "facility_location",
-    "median",
-    "length_matched",
-]
-_STRATEGY_FIELDS: dict[str, dict[str, Any]] = {
-    "diverse": {"similarity_limit": 0.9, "by": "text"},
-    "facility_location": {"pool_factor": 3, "by": "text"},
-    "length_matched": {"n_bins": 10},
-}
-"""Fields of single strategies, and their defaults."""
-
-
-class Strategy(Section):
-    """Which rows of a method's ranking a subset takes."""
-
-    strategy: StrategyName = Field("top", description="top: the highest scores; the others are in recipes/README.md.")
-    similarity_limit: float | None = Field(
-        None, gt=0, lt=1, description="diverse: the greatest cosine of two rows that are taken; 0.9 by default."
-    )
-    by: str | None = Field(
-        None,
-        pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$",
-        description="diverse, facility_location: `text`, the default, or a reading with vectors, such as `embeddings`.",
-    )
-    pool_factor: int | None = Field(
-        None, ge=2, description="facility_location: how many times the subset's rows are looked at; 3 by default."
-    )
-    n_bins: int | None = Field(None, ge=2, description="length_matched: bins of lengths; 10 by default.")
-
-    @model_validator(mode="after")
-    def _fields_are_the_strategys(self) -> "Strategy":
-        known = _STRATEGY_FIELDS.get(self.strategy, {})
-        for name in sorted({name for fields in _STRATEGY_FIELDS.values() for name in fields} - set(known)):
-            if getattr(self, name) is not None:
-                owners = [strategy for strategy, fields in _STRATEGY_FIELDS.items() if name in fields]
-                raise ValueError(
-                    f"`{name}` is a field of the strategy {' or '.join(owners)}, not of {self.strategy}; "
-                    f"take it out, or set `strategy: {owners[0]}`"
-                )
-        return self
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The strategy and its fields with their defaults: all that it is."""
-        given = {name: getattr(self, name) for name in _STRATEGY_FIELDS.get(self.strategy, {})}
-        known = _STRATEGY_FIELDS.get(self.strategy, {})
-        return {"strategy": self.strategy, **{k: known[k] if v is None else v for k, v in given.items()}}
-
-
-class Selection(Strategy):
-    """The strategy of all methods, and those of single ones in its place."""
-
-    by_method: dict[str, Strategy] = Field({}, description="Strategies of single methods, whole: nothing is merged.")
-
-
 TextPart = Literal["conversation", "instruction", "answer"]
 """conversation: all that is said; instruction: by users; answer: by assistants. Never the system message."""
+
 StopWords = Literal[
     "danish",
     "dutch",

@@ -1,0 +1,50 @@
+"""The recipe: everything that a user may set and that can change a result."""
+
+from nait_assets.recipe.errors import RecipeError
+from nait_assets.recipe.fingerprints import fingerprint
+from nait_assets.recipe.load import load_recipe
+from nait_assets.recipe.method_options import (
+    AlpagasusOptions,
+    Bm25Options,
+    DsirOptions,
+    IfdOptions,
+    IfdPreExperiencedOptions,
+    LengthLongOptions,
+    LengthShortOptions,
+    LessOptions,
+    MonaOptions,
+    NaitNeighboursOptions,
+    NeuronDiversityOptions,
+    SelectitOptions,
+    SentenceEmbeddingOptions,
+    StopWords,
+    TextPart,
+)
+from nait_assets.recipe.paths import DEFAULT_RECIPE, PROJECT_ROOT
+from nait_assets.recipe.ratios import ratio_key, subset_size
+from nait_assets.recipe.schema import (
+    ACTIVATIONS,
+    CANDIDATES,
+    COMPREHENSIVE_TARGET,
+    EVALUATION,
+    EXAMPLES,
+    POOL,
+    PUBLISHED,
+    READS,
+    STATISTICS,
+    TRAINED,
+    FeatureName,
+    Recipe,
+    is_by_capability,
+)
+from nait_assets.recipe.section import Section
+from nait_assets.recipe.sections import (
+    Capability,
+    Extraction,
+    FieldTemplates,
+    FormatName,
+    ModelSpec,
+    Projection,
+    Source,
+)
+from nait_assets.recipe.strategies import Selection, Strategy, StrategyName

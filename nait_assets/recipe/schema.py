@@ -1,0 +1,285 @@
+"""The fields of a recipe, and what must hold between them.
+
+Belongs here: the fields, their checks, and what follows from them without looking at data or a model. Does not belong
+here: knobs that cannot change a result (batch size, device), which are run configuration.
+"""
+
+import difflib
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from nait_assets.recipe.method_options import MethodOptions
+from nait_assets.recipe.paths import resolve
+from nait_assets.recipe.ratios import ratio_key
+from nait_assets.recipe.section import Section
+from nait_assets.recipe.sections import (
+    Capability,
+    Decontamination,
+    Extraction,
+    FeatureOptions,
+    ModelSpec,
+    Source,
+    one_or_many,
+)
+from nait_assets.recipe.strategies import Selection, Strategy
+
+COMPREHENSIVE_TARGET = "all"
+POOL = "candidates"
+EVALUATION, PUBLISHED = "evaluation/", "published/"
+"""In front of the name of a held-out set, and of a published list, where corpora are named."""
+
+FeatureName = Literal["nait_directions", "standardized_centroids"]
+
+CANDIDATES, EXAMPLES = "corpora/candidate_pool", "corpora/in_domain_set"
+ACTIVATIONS, STATISTICS = "extraction/candidate_activations", "features/neuron_statistics"
+READS: dict[str, tuple[str, ...]] = {
+    "nait": (ACTIVATIONS, "features/nait_directions"),
+    "nait_standardized": (ACTIVATIONS, STATISTICS, "features/standardized_centroids"),
+    "nait_neighbours": (ACTIVATIONS, STATISTICS, "extraction/in_domain_activations"),
+    "neuron_diversity": (ACTIVATIONS, STATISTICS),
+    "mona": ("measurements/candidate_codes", "measurements/in_domain_codes"),
+    "gate_overlap": ("measurements/candidate_gates", "measurements/in_domain_gates"),
+    "rds_plus": ("measurements/candidate_outputs", "measurements/in_domain_outputs"),
+    "sentence_embedding": ("measurements/candidate_embeddings", "measurements/in_domain_embeddings"),
+    "perplexity_low": ("measurements/candidate_outputs",),
+    "perplexity_high": ("measurements/candidate_outputs",),
+    "ifd": ("measurements/candidate_outputs", "measurements/candidate_answers"),
+    "ifd_pre_experienced": ("measurements/candidate_experienced_outputs", "measurements/candidate_experienced_answers"),
+    "selectit": ("measurements/candidate_ratings",),
+    "instruction_mining": ("measurements/candidate_embeddings", "measurements/candidate_rewards"),
+    "alpagasus": ("measurements/candidate_judgements",),
+    "less": ("measurements/candidate_gradients", "measurements/in_domain_gradients"),
+    "bm25": (CANDIDATES, EXAMPLES),
+    "dsir": (CANDIDATES, EXAMPLES),
+    "length_long": (CANDIDATES,),
+    "length_short": (CANDIDATES,),
+    "random": (CANDIDATES,),
+    "balanced_random": (CANDIDATES,),
+}
+"""What each method's scores rest on, by asset key; what no method of a recipe reads is not made."""
+BY_CAPABILITY = ("features/nait_directions", "features/standardized_centroids", EXAMPLES)
+"""Outputs that have one partition a capability, beside all those called `in_domain_`."""
+TRAINED = ("measurements/pre_experienced_model", "measurements/less_checkpoints", "measurements/sparse_autoencoder")
+"""Outputs that are folders of files rather than tables."""
+NEED_NEURONS = {"nait", "neuron_diversity"}
+"""Methods that cannot work on a projection."""
+SEEDED = {"random", "balanced_random"}
+"""Methods that draw by the recipe's seed."""
+
+
+def is_by_capability(asset: str) -> bool:
+    """Whether an output has one partition for each capability."""
+    return asset in BY_CAPABILITY or "/in_domain_" in asset
+
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(one_or_many), Field(min_length=1)]
+
+
+class Recipe(Section):
+    """A selection: a model, a pool, the capabilities to select for, the methods and the ratios."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Names the default home folder.")
+    model: ModelSpec
+    extraction: Extraction = Extraction()
+    candidates: Sources
+    capabilities: dict[str, Capability] = Field(min_length=1)
+    features: FeatureOptions = FeatureOptions()
+    published: dict[str, Sources] = Field(
+        {}, description="Lists of rows that others chose from the pool, best first; each is a method of its name."
+    )
+    methods: tuple[str, ...] = Field(
+        ("nait", "nait_standardized", "random"), min_length=1, description="Ways to choose, each run by itself."
+    )
+    options: MethodOptions = MethodOptions()
+    ratios: tuple[str, ...] = Field(min_length=1, description="Shares of the pool to keep, in (0, 1].")
+    selection: Selection = Selection()
+    seed: int = Field(0, description="Seed of the random control.")
+    evaluation: dict[str, Sources] = Field({}, description="Held-out sets, whose examples no subset should give away.")
+    decontamination: Decontamination = Decontamination()
+    path: Path = Field(exclude=True, description="The file that the recipe was read from.")
+
+    @field_validator("capabilities")
+    @classmethod
+    def _capability_names(cls, capabilities: dict[str, Capability]) -> dict[str, Capability]:
+        for name in capabilities:
+            if not re.fullmatch(r"[a-z0-9_]+", name):
+                raise ValueError(f"capability name {name!r} must match [a-z0-9_]+")
+            if name == COMPREHENSIVE_TARGET:
+                raise ValueError(f"capability name {name!r} is taken: it is the target that combines all capabilities")
+            if name == POOL:
+                raise ValueError(f"capability name {name!r} is taken: it is the corpus that we choose from")
+        return capabilities
+
+    @field_validator("evaluation")
+    @classmethod
+    def _evaluation_names(cls, evaluation: dict[str, Any]) -> dict[str, Any]:
+        for name in evaluation:
+            if not re.fullmatch(r"[a-z0-9_]+", name):
+                raise ValueError(f"name {name!r} of a held-out set must match [a-z0-9_]+")
+        return evaluation
+
+    @field_validator("published")
+    @classmethod
+    def _published_names(cls, published: dict[str, Any]) -> dict[str, Any]:
+        for name in published:
+            if not re.fullmatch(r"[a-z0-9_]+", name):
+                raise ValueError(f"name {name!r} of a published list must match [a-z0-9_]+")
+            if name in READS or hasattr(MethodOptions, name):
+                raise ValueError(f"name {name!r} of a published list is taken: it is a method, or a word of Python's")
+        return published
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_are_known_and_distinct(cls, methods: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if len(set(methods)) != len(methods):
+            raise ValueError(f"methods {list(methods)} must be distinct")
+        known = [*READS, *info.data.get("published", {})]
+        for method in methods:
+            if method not in known:
+                close = difflib.get_close_matches(method, known, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise ValueError(f"unknown method {method!r}; {hint}There are {', '.join(known)}")
+        return methods
+
+    @model_validator(mode="after")
+    def _methods_have_their_examples(self) -> "Recipe":
+        files = [name for name, capability in self.capabilities.items() if capability.features]
+        for method in self.methods if files else ():
+            read = [name for name in self.reads_of(method) if is_by_capability(name)]
+            if any(name not in BY_CAPABILITY[:2] for name in read):
+                raise ValueError(
+                    f"method {method!r} reads in-domain examples, and capability {files[0]!r} has a feature file in "
+                    f"their place; give it examples, or take {method!r} out of `methods`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _methods_have_their_options(self) -> "Recipe":
+        for method in self.methods:
+            if method in MethodOptions.model_fields and getattr(self.options, method) is None:
+                raise ValueError(
+                    f"method {method!r} needs the section `options.{method}`, which recipes/README.md describes; "
+                    f"add it, or take {method!r} out of `methods`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _methods_have_their_neurons(self) -> "Recipe":
+        needy = [method for method in self.methods if method in NEED_NEURONS]
+        if self.extraction.projection and needy:
+            raise ValueError(
+                f"method {needy[0]!r} needs every neuron, which `extraction.projection` does not keep; "
+                f"take {needy[0]!r} out of `methods`, or the projection out of `extraction`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _strategies_are_of_methods_of_the_recipe(self) -> "Recipe":
+        for method in self.selection.by_method:
+            if method not in self.methods:
+                raise ValueError(
+                    f"selection.by_method: {method!r} is not among the recipe's methods, {', '.join(self.methods)}"
+                )
+        return self
+
+    @field_validator("ratios", mode="before")
+    @classmethod
+    def _ratios_are_keys(cls, ratios: Any) -> Any:
+        if not isinstance(ratios, list | tuple):
+            raise ValueError(f"ratios must be a list of numbers, not {ratios!r}")
+        keys = [ratio_key(ratio) for ratio in ratios]
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"ratios {list(ratios)} must differ once written as partition keys: {keys}")
+        return sorted(keys)
+
+    @cached_property
+    def capability_names(self) -> list[str]:
+        """Capabilities in alphabetical order."""
+        return sorted(self.capabilities)
+
+    @cached_property
+    def capabilities_with_examples(self) -> list[str]:
+        """Capabilities that the model reads examples of, in alphabetical order."""
+        return [name for name in self.capability_names if self.capabilities[name].examples]
+
+    @cached_property
+    def evaluation_names(self) -> list[str]:
+        """Held-out sets in alphabetical order."""
+        return sorted(self.evaluation)
+
+    @cached_property
+    def published_lists(self) -> list[str]:
+        """Published lists that are among the methods; the others are not read."""
+        return [name for name in self.methods if name in self.published]
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether there are examples, in-domain or held out, that candidates could give away."""
+        return bool(self.capabilities_with_examples or self.evaluation)
+
+    @cached_property
+    def targets(self) -> list[str]:
+        """What candidates are scored for: every capability, and all of them together."""
+        return [*self.capability_names, COMPREHENSIVE_TARGET]
+
+    def capabilities_of(self, target: str) -> list[str]:
+        """Capabilities that a target combines."""
+        return self.capability_names if target == COMPREHENSIVE_TARGET else [target]
+
+    def corpus_sources(self, corpus: str) -> tuple[Source, ...]:
+        """Sources of the pool (`candidates`), a capability's in-domain set, or a corpus whose name has a prefix."""
+        if corpus.startswith(EVALUATION):
+            return self.evaluation[corpus.removeprefix(EVALUATION)]
+        if corpus.startswith(PUBLISHED):
+            return self.published[corpus.removeprefix(PUBLISHED)]
+        return self.candidates if corpus == POOL else self.capabilities[corpus].examples
+
+    def reads_of(self, method: str) -> tuple[str, ...]:
+        """Keys of the assets that a method's scores rest on."""
+        return READS.get(method, (CANDIDATES, f"corpora/published_{method}"))
+
+    def is_targeted(self, method: str) -> bool:
+        """Whether a method orders candidates in another way for each target."""
+        return method in SEEDED or any(is_by_capability(asset) for asset in self.reads_of(method))
+
+    def settings_of(self, method: str) -> list[Any]:
+        """Fields of the recipe that a method's scores read by themselves."""
+        section = getattr(self.options, method, None)
+        return [*([self.seed] if method in SEEDED else []), *([section] if section is not None else [])]
+
+    def strategy_of(self, method: str) -> Strategy:
+        """How a method's subsets are taken from its ranking."""
+        return self.selection.by_method.get(method, self.selection)
+
+    @cached_property
+    def outputs_read(self) -> frozenset[str]:
+        """Keys of the assets that some method's scores rest on."""
+        return frozenset(name for method in self.methods for name in self.reads_of(method))
+
+    @cached_property
+    def features_needed(self) -> list[FeatureName]:
+        """Features of capabilities that the recipe's methods read."""
+        return [name for name in get_args(FeatureName) if f"features/{name}" in self.outputs_read]
+
+    @property
+    def reads_activations(self) -> bool:
+        """Whether a method reads the candidates' activations."""
+        return ACTIVATIONS in self.outputs_read
+
+    @property
+    def reads_activations_of_examples(self) -> bool:
+        """Whether something rests on the in-domain examples' activations."""
+        read = bool(self.features_needed) or "extraction/in_domain_activations" in self.outputs_read
+        return read and bool(self.capabilities_with_examples)
+
+    def resolve(self, path: str) -> Path:
+        """A path of the recipe: `${VAR}` expanded, and relative to the recipe's folder.
+
+        Raises:
+            RecipeError: A variable is not set.
+        """
+        return resolve(path, self.path)

@@ -1,0 +1,186 @@
+"""The recipe's sections: of the model, of sources of examples, and of what is read from the model.
+
+Belongs here: what all methods share. Does not belong here: what configures one method.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from nait_assets.recipe.section import Section
+
+FormatName = Literal["messages", "alpaca", "sharegpt"]
+
+
+class ModelSpec(Section):
+    """Which frozen language model is read."""
+
+    source: str = Field(description="'package:<module>' with a GGUF file in it, 'hub:<org>/<name>', or a local folder.")
+    revision: str | None = Field(None, description="Hub only, and required there: the commit to use.")
+    gguf_file: str | None = Field(None, description="Name of the GGUF file, where the package or folder has several.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of the forward pass; auto is bfloat16 where the hardware multiplies it, else float32."
+    )
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> "ModelSpec":
+        if self.source.startswith("hub:") and not self.revision:
+            raise ValueError(
+                f"model {self.source!r} needs a `revision` (a commit of the repository), "
+                "so that the result can be repeated"
+            )
+        return self
+
+
+class FieldTemplates(Section):
+    """How the fields of one source row become a conversation: Jinja templates over the row's columns."""
+
+    user: str = Field(description="Template of the user's message, for example '{{ question }}'.")
+    assistant: str = Field(description="Template of the response, for example '{{ answer }}'.")
+    system: str | None = Field(None, description="Template of a system message in front of both; none by default.")
+
+    @field_validator("user", "assistant", "system")
+    @classmethod
+    def _is_a_template(cls, template: str | None) -> str | None:
+        from jinja2 import Environment, TemplateSyntaxError
+
+        try:
+            Environment(autoescape=False).compile(template or "")  # parsing alone lets unknown filters pass
+        except TemplateSyntaxError as error:
+            raise ValueError(f"not a Jinja template: {error}") from error
+        return template
+
+
+def _known_format(value: Any) -> Any:
+    if isinstance(value, str) and value not in get_args(FormatName):
+        known = ", ".join(get_args(FormatName))
+        raise ValueError(f"unknown format {value!r}; use {known}, or a mapping with `user` and `assistant` templates")
+    return FieldTemplates.model_validate(value) if isinstance(value, dict) else value
+
+
+def one_or_many(value: Any) -> Any:
+    """One source as a list of it, as validation expects."""
+    return [value] if isinstance(value, dict) else value
+
+
+class Source(Section):
+    """Where examples come from, how a row becomes a conversation, and which rows are taken."""
+
+    source: str = Field(
+        description="A .jsonl, .json, .csv or .parquet file, or 'hub:<org>/<name>'. `${VAR}` is expanded."
+    )
+    format: Annotated[FormatName | FieldTemplates, BeforeValidator(_known_format)] = Field(
+        "messages", description="messages, alpaca, sharegpt, or templates over the source's columns."
+    )
+    config: str | tuple[str, ...] | None = Field(None, description="Hub only: configuration(s), read in this order.")
+    split: str = Field("train", description="Hub only: split, as `datasets` writes it.")
+    revision: str | None = Field(None, description="Hub only: commit, tag or branch; the commit read is recorded.")
+    limit: int | None = Field(None, ge=1, description="Take this many examples, chosen by `seed`; all by default.")
+    skip: int = Field(0, ge=0, description="Leave out the first examples of the seeded order: disjoint samples.")
+    seed: int = Field(0, description="Seed of the order from which `skip` and `limit` take.")
+    where: dict[str, str | int | float | bool] = Field(
+        {}, description="Take only rows whose columns have these values, equal as written."
+    )
+    topic: str | None = Field(
+        None, description="A label for every row, shown to people; read by no method but `balanced_random`."
+    )
+    topic_field: str | None = Field(None, description="The column that holds the label, instead of `topic`.")
+
+    @model_validator(mode="after")
+    def _one_topic(self) -> "Source":
+        if self.topic is not None and self.topic_field is not None:
+            raise ValueError("give `topic` or `topic_field`, not both")
+        return self
+
+    @property
+    def hub_id(self) -> str | None:
+        """`<org>/<name>` where the source is a data set of the hub, else None."""
+        return self.source.removeprefix("hub:") if self.source.startswith("hub:") else None
+
+
+class Projection(Section):
+    """A random projection of all layers, kept instead of every neuron."""
+
+    dimensions: int = Field(
+        ge=16, le=100_000, description="Numbers that are kept of each example; DuckDB's arrays end at 100,000."
+    )
+    calibration_samples: int = Field(
+        512, ge=2, description="Candidates whose neurons give the mean and standard deviation of each neuron."
+    )
+    seed: int = Field(0, description="Seed of the signs, and of which candidates calibrate.")
+
+
+def _dimensions_or_projection(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"dimensions": value}
+    if value is not None and not isinstance(value, dict | Projection):
+        raise ValueError(f"{value!r} is no projection; use a number such as 1024, or a mapping with `dimensions`")
+    return value
+
+
+class Extraction(Section):
+    """What is read from the model for each example."""
+
+    site: Literal["mlp", "residual"] = Field(
+        "mlp", description="mlp: the input of the down-projection, the neurons; residual: the decoder layer's output."
+    )
+    layers: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        "all", description="Layers, counted from 0."
+    )
+    max_tokens: int = Field(512, ge=8, description="Tokens of an example that are read; longer ones are cut.")
+    template: Literal["chat", "plain"] = Field("chat", description="The model's chat template, or plain headings.")
+    projection: Annotated[Projection | None, BeforeValidator(_dimensions_or_projection)] = Field(
+        None, description="Numbers to keep of each example instead of every neuron, such as 1024."
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_distinct(cls, layers: Any) -> Any:
+        if layers == "all":
+            return layers
+        if not layers or len(set(layers)) != len(layers):
+            raise ValueError(f"layers {list(layers)} must be 'all' or distinct numbers")
+        return tuple(sorted(layers))
+
+
+class FeatureOptions(Section):
+    """How a capability is summarised."""
+
+    change: Literal["last_minus_first", "mean_minus_first"] = Field(
+        "last_minus_first",
+        description="The activation change of the NAIT direction: eq. 2 of the final paper, or its first version's.",
+    )
+
+
+class Capability(Section):
+    """One capability: examples of it, or a feature file made from examples elsewhere."""
+
+    examples: tuple[Source, ...] = Field((), description="One source, or a list of them.")
+    features: str | None = Field(
+        None, description="A .safetensors feature file, or a folder of them, instead of examples."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources_stand_alone(cls, value: Any) -> Any:
+        """`math: {source: ...}` and `math: [{source: ...}, ...]` are the examples themselves."""
+        if isinstance(value, dict) and "source" in value:
+            return {"examples": [value]}
+        return {"examples": value} if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _either_or(self) -> "Capability":
+        if bool(self.examples) == bool(self.features):
+            raise ValueError(
+                "give either a source of examples (or a list of them) or `features` (a feature file or folder)"
+            )
+        return self
+
+
+class Decontamination(Section):
+    """What becomes of candidates that in-domain or held-out examples give away."""
+
+    ngram: int = Field(13, ge=2, description="Words in a row that a candidate and an example share.")
+    action: Literal["report", "drop"] = Field(
+        "report", description="report: a check names them where they are chosen; drop: no subset takes them."
+    )

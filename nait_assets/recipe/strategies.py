@@ -1,0 +1,67 @@
+"""Sections on how rows are chosen by their scores."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from nait_assets.recipe.section import Section
+
+StrategyName = Literal[
+    "top",
+    "round_robin_examples",
+    "round_robin_targets",
+    "union",
+    "diverse",
+    "facility_location",
+    "median",
+    "length_matched",
+]
+_STRATEGY_FIELDS: dict[str, dict[str, Any]] = {
+    "diverse": {"similarity_limit": 0.9, "by": "text"},
+    "facility_location": {"pool_factor": 3, "by": "text"},
+    "length_matched": {"n_bins": 10},
+}
+"""Fields of single strategies, and their defaults."""
+
+
+class Strategy(Section):
+    """Which rows of a method's ranking a subset takes."""
+
+    strategy: StrategyName = Field("top", description="top: the highest scores; the others are in recipes/README.md.")
+    similarity_limit: float | None = Field(
+        None, gt=0, lt=1, description="diverse: the greatest cosine of two rows that are taken; 0.9 by default."
+    )
+    by: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$",
+        description="diverse, facility_location: `text`, the default, or a reading with vectors, such as `embeddings`.",
+    )
+    pool_factor: int | None = Field(
+        None, ge=2, description="facility_location: how many times the subset's rows are looked at; 3 by default."
+    )
+    n_bins: int | None = Field(None, ge=2, description="length_matched: bins of lengths; 10 by default.")
+
+    @model_validator(mode="after")
+    def _fields_are_the_strategys(self) -> "Strategy":
+        known = _STRATEGY_FIELDS.get(self.strategy, {})
+        for name in sorted({name for fields in _STRATEGY_FIELDS.values() for name in fields} - set(known)):
+            if getattr(self, name) is not None:
+                owners = [strategy for strategy, fields in _STRATEGY_FIELDS.items() if name in fields]
+                raise ValueError(
+                    f"`{name}` is a field of the strategy {' or '.join(owners)}, not of {self.strategy}; "
+                    f"take it out, or set `strategy: {owners[0]}`"
+                )
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The strategy and its fields with their defaults: all that it is."""
+        given = {name: getattr(self, name) for name in _STRATEGY_FIELDS.get(self.strategy, {})}
+        known = _STRATEGY_FIELDS.get(self.strategy, {})
+        return {"strategy": self.strategy, **{k: known[k] if v is None else v for k, v in given.items()}}
+
+
+class Selection(Strategy):
+    """The strategy of all methods, and those of single ones in its place."""
+
+    by_method: dict[str, Strategy] = Field({}, description="Strategies of single methods, whole: nothing is merged.")
