@@ -1,7 +1,7 @@
 """The tables on disk: DuckDB files under one home folder, opened late, closed early, written in one transaction.
 
-A DuckDB file has one writer, which excludes every reader, and Dagster runs in several processes. So a connection
-lives for one block, waits for the lock, and is closed even when the block fails.
+A DuckDB file has one writer, which excludes every reader, and Dagster runs in several processes. So a file is attached
+for one block, which waits for the lock, and is detached even when the block fails.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import polars as pl
 
 from nait_assets.lineage import RECORD_COLUMNS, Record, reference
 from nait_assets.recipe import POOL, PROJECT_ROOT, Recipe
+from nait_assets.resources import engines
 from nait_assets.resources.files import HashCache
 from nait_assets.tables import Table
 
@@ -30,6 +31,13 @@ LOCK_MESSAGES = (
     "already attached",
     "being used by another process",
 )
+
+
+SETTLED_NANOSECONDS = 10**9
+"""A file that changed this short a time ago may change again without another time of change: its clock has ticks."""
+
+_known_records: dict[Path, tuple[object, dict[str, Record]]] = {}
+"""Records of files that stay as they are, such as activations: by path, with the state that the file was in."""
 
 
 class WarehouseError(RuntimeError):
@@ -54,11 +62,8 @@ class Store:
             raise WarehouseError(
                 f"{self.path} does not exist: nothing that it holds has been materialized. `nait run` does."
             )
-        connection = self._connect("READ_ONLY")
-        try:
+        with self._attached("READ_ONLY") as connection:
             yield Snapshot(connection, self.path)
-        finally:
-            connection.close()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator["Transaction"]:
@@ -68,35 +73,56 @@ class Store:
             WarehouseError: Another process held the file for longer than the time-out.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = self._connect("ROW_GROUP_SIZE 2048")
-        try:
+        with self._attached("ROW_GROUP_SIZE 2048") as connection:
             connection.execute("BEGIN TRANSACTION")
             yield Transaction(connection, self.path)
             connection.execute("COMMIT")
             connection.execute("CHECKPOINT store")
-        finally:
-            connection.close()
 
     def records(self) -> dict[str, Record]:
         """Version records of the file by reference; none where there is no file."""
-        if not self.path.exists():
+        before = _state(self.path)
+        if before is None:
             return {}
+        known = _known_records.get(self.path)
+        if known is not None and known[0] == before:
+            return dict(known[1])
+        now = time.time_ns()
         with self.snapshot() as snapshot:
-            return snapshot.records()
+            records = snapshot.records()
+        if now - max(changed for changed, _ in before) > SETTLED_NANOSECONDS:
+            _known_records[self.path] = before, records
+        return dict(records)
 
-    def _connect(self, option: str) -> duckdb.DuckDBPyConnection:
+    @contextlib.contextmanager
+    def _attached(self, option: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the file attached as `store`, for the length of a block."""
+        engine, connection = self._attach(option)
+        try:
+            yield connection
+        except BaseException:  # an engine that an error went through may be broken
+            connection.close()
+            engine.close()
+            raise
+        connection.close()
+        engines.give_back(engine)
+
+    def _attach(self, option: str) -> tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyConnection]:
+        """An engine, and a connection of its own in it, which takes along what is registered in it when it closes."""
         deadline = time.monotonic() + self.lock_timeout_seconds
         pause_seconds, next_line = 0.02, time.monotonic() + 1
         quoted = str(self.path).replace("'", "''")
         while True:
-            connection = duckdb.connect()
+            engine = engines.start()
+            connection = engine.cursor()
             try:
                 connection.execute(f"SET temp_directory = '{quoted}.tmp'")  # its own default is the working folder
                 connection.execute(f"ATTACH '{quoted}' AS store ({option})")
                 connection.execute("USE store")
-                return connection
+                return engine, connection
             except duckdb.Error as error:
                 connection.close()
+                engine.close()
                 if not any(message in str(error).lower() for message in LOCK_MESSAGES):
                     raise WarehouseError(f"{self.path} cannot be opened: {error}") from error
                 now = time.monotonic()
@@ -112,6 +138,14 @@ class Store:
             pause_seconds = min(2 * pause_seconds, 2.0)
 
 
+def _state(path: Path) -> tuple[tuple[int, int], ...] | None:
+    """Time of change and size of a DuckDB file and of the log beside it; None where there is no file."""
+    if not path.exists():
+        return None
+    files = (file.stat() for file in (path, path.with_name(f"{path.name}.wal")) if file.exists())
+    return tuple((found.st_mtime_ns, found.st_size) for found in files)
+
+
 class Snapshot:
     """A read-only view of one file that notes the version of everything read through it."""
 
@@ -119,6 +153,7 @@ class Snapshot:
         self.connection = connection
         self.path = path
         self.inputs: dict[str, str] = {}
+        self._records: dict[str, Record] | None = None
 
     def read(self, table: Table, **where: str) -> pl.DataFrame:
         """A table's slice, and its version noted in `inputs`.
@@ -160,14 +195,16 @@ class Snapshot:
         return record
 
     def records(self) -> dict[str, Record]:
-        """Version records by reference."""
-        try:
-            result = self.connection.execute("FROM lineage.versions")
-        except duckdb.CatalogException:  # cheaper than to ask whether the table is there
-            return {}
-        names = [column[0] for column in result.description]
-        records = [Record.from_row(dict(zip(names, row, strict=True))) for row in result.fetchall()]
-        return {record.reference: record for record in records}
+        """Version records by reference, read once: nothing else writes while this is open."""
+        if self._records is None:
+            try:
+                result = self.connection.execute("FROM lineage.versions")
+            except duckdb.CatalogException:  # cheaper than to ask whether the table is there
+                return {}
+            names = [column[0] for column in result.description]
+            records = [Record.from_row(dict(zip(names, row, strict=True))) for row in result.fetchall()]
+            self._records = {record.reference: record for record in records}
+        return self._records
 
     def has_table(self, name: str) -> bool:
         """Whether the file holds the table `<schema>.<name>`."""
@@ -215,6 +252,7 @@ class Transaction(Snapshot):
 
     def put_record(self, record: Record) -> None:
         """Replace the version record of an asset's partition."""
+        self._records = None
         self.connection.execute("CREATE SCHEMA IF NOT EXISTS lineage")
         columns = ", ".join(f"{name} VARCHAR" for name in RECORD_COLUMNS)
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS lineage.versions ({columns})")

@@ -2,9 +2,12 @@
 
 import contextlib
 import logging
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +172,7 @@ def test_failed_first_write_leaves_nothing_materialized(store: Store) -> None:
 
 WRITE_AND_DIE = """
 import os, sys
+from dataclasses import replace
 from pathlib import Path
 import polars as pl
 from nait_assets.lineage import Record
@@ -236,7 +240,7 @@ def test_lock_that_is_never_freed_is_told_with_the_file_and_the_holder(store: St
     write(store, "1", "math", 0.1)
     impatient = Store(store.path, lock_timeout_seconds=0.1)
     with held_by_another_process(store, "READ_WRITE") as holder:
-        for attempt in (impatient.reading, impatient.writing):
+        for attempt in (impatient.snapshot, impatient.transaction):
             with pytest.raises(WarehouseError) as error, attempt():
                 pass
             message = str(error.value)
@@ -283,11 +287,52 @@ def test_reader_cannot_write(store: Store) -> None:
 def test_file_is_free_after_a_block_that_failed(store: Store) -> None:
     """A connection left open would lock out every other process for as long as this one lives."""
     write(store, "1", "math", 0.1)
-    for attempt in (store.reading, store.writing):
+    for attempt in (store.snapshot, store.transaction):
         with pytest.raises(RuntimeError), attempt():
             raise RuntimeError
         with held_by_another_process(store, "READ_WRITE"):
             pass
+
+
+def test_file_is_free_after_each_block_though_the_process_keeps_its_engine(store: Store) -> None:
+    """DuckDB is started once and not for each block; a file that stayed attached would lock out the UI."""
+    write(store, "1", "math", 0.1)
+    for attempt in (store.snapshot, store.transaction):
+        with attempt() as first:
+            pass
+        with held_by_another_process(store, "READ_WRITE"):
+            pass
+        with attempt() as second, pytest.raises(Exception, match="closed"):
+            first.connection.execute("SELECT 1")
+        assert second.connection is not first.connection
+
+
+def test_nothing_that_a_block_registers_is_there_in_the_next(store: Store) -> None:
+    """The engine is the same; a table of an earlier block would be read in place of the file's."""
+    write(store, "1", "math", 0.1)
+    with store.snapshot() as first:
+        first.connection.register("incoming", pl.DataFrame({"x": [1]}).to_arrow())
+        first.connection.execute("CREATE TEMP TABLE staged AS SELECT 1")
+    with store.snapshot() as second:
+        for name in ("incoming", "staged"):
+            with pytest.raises(Exception, match="does not exist"):
+                second.connection.execute(f"FROM {name}")
+
+
+def test_records_are_those_of_the_file_as_it_is_now(store: Store) -> None:
+    """Records of a file that stays as it is are read once; one that another process writes is read again."""
+    write(store, "1", "math", 0.1)
+    old = time.time() - 10
+    os.utime(store.path, (old, old))
+    assert [record.data_version for record in store.records().values()] == ["1"]
+    store.records().clear()
+    assert len(store.records()) == 1, "what one caller does to its answer is not in another's"
+    write(store, "2", "math", 0.2)
+    assert [record.data_version for record in store.records().values()] == ["2"]
+    with store.transaction() as transaction:
+        before = transaction.records()
+        transaction.put_record(replace(next(iter(before.values())), data_version="3"))
+        assert [record.data_version for record in transaction.records().values()] == ["3"]
 
 
 def test_missing_file_is_told_with_what_makes_it(store: Store) -> None:
