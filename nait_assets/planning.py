@@ -1,4 +1,4 @@
-"""What is missing or out of date, why, and the runs that mend it: the command line's view of the same assets.
+"""What is missing or out of date, why, and the runs that make it: the command line's view of the same assets.
 
 An output is current if its stored record says that this code made it from the versions that its inputs have now.
 Dagster's own view cannot tell: it does not know the content of files, and does not see beyond one step.

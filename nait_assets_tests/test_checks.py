@@ -49,7 +49,7 @@ BROKEN = [
         "ids_are_their_own",
         TABLES,
         "UPDATE corpora.candidate_pool SET sample_id = 'feedbeef' WHERE source_row = 1",
-        "1 of 20 ids are not their content's, such as feedbeef; 0 stand twice",
+        "1 of 20 ids are not the hash of their content, such as feedbeef; 0 occur twice",
     ),
     (
         "corpora/in_domain_set",
@@ -91,7 +91,7 @@ BROKEN = [
         "activations_are_as_written",
         "activations/in_domain/math.duckdb",
         "UPDATE extraction.activation SET last_token_activation = first_token_activation WHERE layer = 0",
-        "4 rows (sample and layer) are not as they were written",
+        "4 rows (sample and layer) have changed since they were written",
     ),
     (
         "features/neuron_statistics",
@@ -135,7 +135,7 @@ BROKEN = [
         "ids_are_the_candidates",
         TABLES,
         "UPDATE scoring.nait_scores SET sample_id = 'feedbeef' WHERE target = 'math' AND rank = 2",
-        "1 candidates have no score, 1 scores are no candidate's, 0 stand twice",
+        "1 candidates have no score, 1 scores belong to no candidate, 0 occur twice",
     ),
     (
         "scoring/nait_scores",
@@ -233,7 +233,7 @@ def test_capabilities_that_choose_the_same_rows_are_a_warning(recipe: Recipe, ho
     )
     check_, verdict = results(recipe, home, "selection/nait_subset", "math|0.30")["targets_differ"]
     assert (check_.blocking, verdict.passed) == (False, False)
-    assert verdict.description == "code is the nearest: 100% of the rows are the same, +1.00 beyond chance"
+    assert verdict.description == "code is closest: 100% of the rows are the same, +1.00 beyond chance"
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,10 @@ def test_a_failed_blocking_check_stops_the_run_and_is_remembered(
     monkeypatch.setattr(corpora, "sample_id", lambda messages: "another")
     answer = nait("run", "--recipe", recipe.path, "--home", home)
     assert answer.code == 1
-    assert "check failed: corpora/candidate_pool, ids_are_their_own: 21 of 21 ids are not their content's" in answer.out
+    assert (
+        "check failed: corpora/candidate_pool, ids_are_their_own: 21 of 21 ids are not the hash of their content"
+        in answer.out
+    )
     assert "candidate_activations" not in answer.out
     assert "corpora/candidate_pool: a blocking check failed" in answer.err
     answer = nait("status", "--recipe", recipe.path, "--home", home)
@@ -313,9 +316,9 @@ def test_rows_that_give_examples_away_are_listed(make_recipe: MakeRecipe, tmp_pa
     """A benchmark result after training on its questions is worth nothing, so the rows are named."""
     recipe, home = contaminated_recipe(make_recipe, tmp_path, "report"), quick_home(tmp_path / "home")
     run(recipe, home)
-    check_, verdict = results(recipe, home, "selection/random_subset", "math|1.00")["gives_no_example_away"]
+    check_, verdict = results(recipe, home, "selection/random_subset", "math|1.00")["leaks_no_example"]
     assert (check_.blocking, verdict.passed) == (False, False)
-    assert verdict.description == "2 of 20 rows give an example away of evaluation/exam, math"
+    assert verdict.description == "2 of 20 rows leak an example of evaluation/exam, math"
     rows = {record.data["corpus"]: record.data for record in verdict.metadata["offending_rows"].records}
     assert rows["evaluation/exam"]["match"] == "13-gram"
     assert rows["math"]["match"] == "equal"
@@ -332,4 +335,4 @@ def test_rows_that_give_examples_away_are_dropped_if_the_recipe_says_so(
         found = results(recipe, home, "selection/random_subset", partition)
         assert {name for name, (_, verdict) in found.items() if not verdict.passed} <= {"targets_differ"}
         assert found["rows_are_those_chosen"][1].metadata["n_rows"] == size
-        assert found["gives_no_example_away"][0].blocking
+        assert found["leaks_no_example"][0].blocking

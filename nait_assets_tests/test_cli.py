@@ -116,8 +116,8 @@ def test_a_reason_is_told_once_for_all_the_steps_that_it_failed(recipe: Recipe, 
     assert answer.code == 1
     (line,) = answer.err.splitlines()
     assert line.count("scoring/random_scores [") == 2
-    assert line.count("warehouse.duckdb does not exist: nothing that it holds has been materialized") == 1
-    assert "`nait run` does" in line
+    assert line.count("warehouse.duckdb does not exist: nothing in it has been made yet") == 1
+    assert "`nait run` makes it" in line
 
 
 @pytest.mark.parametrize(

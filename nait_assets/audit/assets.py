@@ -38,9 +38,9 @@ def build_assets(recipe: Recipe, code_versions: Mapping[str, str | None]) -> lis
         ],
     )
     def lineage_audit(warehouse: Warehouse, language_model: LanguageModel) -> dg.MaterializeResult:
-        """Whether what is stored still is what its records say. One row is one link that a subset rests on.
+        """Whether stored outputs are still what their records state. One row is one link that a subset depends on.
 
-        It is made by its weekly schedule or by hand: what it looks at changes without Dagster's knowledge.
+        It runs on its weekly schedule or by hand, because files can change without Dagster's knowledge.
         """
         auditor = Auditor(recipe, warehouse, language_model, code_versions)
         chains = {"/".join(cell): auditor.chain(*cell) for cell in subsets_of(recipe, None)}
@@ -55,7 +55,7 @@ def build_assets(recipe: Recipe, code_versions: Mapping[str, str | None]) -> lis
                 "dagster/row_count": len(frame),
                 "n_subsets": len(chains),
                 "n_broken_subsets": len(broken),
-                "n_untold": sum(link.holds is None for link in links),
+                "n_unverified": sum(link.holds is None for link in links),
                 "not_holding": lineage.table_metadata(frame.filter(~pl.col("holds").fill_null(False)).head(50)),
             },
             check_results=[

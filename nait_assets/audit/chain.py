@@ -98,9 +98,9 @@ class Auditor:
             if now is None and problem and ":" in name:
                 yield Link(record.reference, name, _unreachable(name, problem), problem)
             elif now is None:
-                yield Link(record.reference, name, False, "is gone, or no longer an input by the recipe")
+                yield Link(record.reference, name, False, "no longer exists, or the recipe no longer uses it")
             elif now != version:
-                yield Link(record.reference, name, False, f"is {now} now, and was {version} when it was read")
+                yield Link(record.reference, name, False, f"is now {now}; it was {version} when it was read")
             else:
                 yield Link(record.reference, name, True, version)
 
@@ -113,7 +113,7 @@ class Auditor:
         now = self.code_versions.get(record.asset)
         if now == record.code_version:
             return Link(record.reference, CODE, True, now)
-        said = f"the recipe's and code's version is {now} now, and was {record.code_version} when this was made"
+        said = f"the version of recipe and code is now {now}; it was {record.code_version} when this was made"
         return Link(record.reference, CODE, False, said)
 
     def _content(self, record: Record) -> Link:

@@ -77,7 +77,7 @@ def _measurement_faults(warehouse: Warehouse, record: Record) -> list[str]:
     found = content_version(rows, reading.table_of(corpus).key)
     if found == record.data_version:
         return []
-    return [f"the {len(rows)} rows of {record.reference} have the hash {found}, and were written with another"]
+    return [f"the {len(rows)} rows of {record.reference} have the hash {found}, not the recorded one"]
 
 
 def _table_of(asset: str) -> Table:
@@ -93,7 +93,7 @@ def _table_faults(warehouse: Warehouse, table: Table, record: Record) -> list[st
     found = content_version(rows, table.key)
     if found == record.data_version:
         return []
-    return [f"the {len(rows)} rows in {table.name} have the hash {found}, and were written with {record.data_version}"]
+    return [f"the {len(rows)} rows in {table.name} have the hash {found}, not {record.data_version}"]
 
 
 def _activation_faults(warehouse: Warehouse, record: Record) -> list[str]:
@@ -104,7 +104,7 @@ def _activation_faults(warehouse: Warehouse, record: Record) -> list[str]:
         content = activation_table.content_of(snapshot)
     faults = []
     if fingerprint(held.extraction_id, tuple(sorted(held.sample_ids))) != record.data_version:
-        faults.append(f"{snapshot.path} holds other samples, or another extraction's, than its record says")
+        faults.append(f"{snapshot.path} holds other samples, or another extraction's, than its record states")
     for names, what in ((altered, "are not as they were written"), (broken, "hold NaN or infinity")):
         if names:
             faults.append(
@@ -113,7 +113,7 @@ def _activation_faults(warehouse: Warehouse, record: Record) -> list[str]:
     if incomplete:
         faults.append(f"{len(incomplete)} samples of {snapshot.path} lack rows of a layer, such as {incomplete[0]}")
     if not faults and content != record.content:
-        faults.append(f"the rows of {snapshot.path} were exchanged: their digests are not those that its record covers")
+        faults.append(f"the rows of {snapshot.path} were replaced: their digests differ from those in its record")
     return faults
 
 
@@ -131,7 +131,7 @@ def _subset_faults(warehouse: Warehouse, record: Record) -> list[str]:
         rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio).sort("rank")
     stored = pl.read_parquet(folder / "train.parquet")
     if content_version(stored, ("rank",)) != record.data_version:
-        faults.append(f"{folder}/train.parquet holds other rows than its record says")
+        faults.append(f"{folder}/train.parquet holds other rows than its record states")
     columns = ["sample_id", "score", "rank"]
     if not stored.select(columns).equals(rows.select(columns)):
         faults.append(f"the rows in {SUBSETS.name} are not those of {folder}/train.parquet")

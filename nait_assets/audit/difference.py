@@ -95,9 +95,7 @@ def find_version(snapshot: Snapshot, recipe: Recipe, name: str) -> Version:
         found = known.filter(pl.col("data_version").str.starts_with(wanted)).unique("data_version", keep="last")
     if len(found) != 1:
         listed = ", ".join(f"{row['data_version']} ({row['made_at']})" for row in known.iter_rows(named=True))
-        raise RecipeError(
-            f"{name!r} is no version of {path}, or several; it has {listed or 'none: it was never made'}."
-        )
+        raise RecipeError(f"{name!r} is not one version of {path}; it has {listed or 'none: it was never made'}.")
     row = found.row(0, named=True)
     return Version(
         f"{path}@{row['data_version']}", row["made_at"], tuple(row["sample_ids"]), json.loads(row["lineage"])

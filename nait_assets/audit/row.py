@@ -28,7 +28,7 @@ def describe_row(recipe: Recipe, warehouse: Warehouse, sample_id: str) -> str:
         for method in recipe.methods:
             for target in recipe.targets:
                 lines += _subset_lines(snapshot, recipe, method, target, name)
-    return "\n".join([*lines, f"Which neurons speak for it: nait explain {name} --target TARGET"])
+    return "\n".join([*lines, f"What contributes most to its score: nait explain {name} --target TARGET"])
 
 
 def _source_lines(snapshot: Snapshot, source: str) -> list[str]:
@@ -42,7 +42,7 @@ def _contamination_lines(snapshot: Snapshot, sample_id: str) -> list[str]:
         return []
     found = snapshot.rows(CONTAMINATED_CANDIDATES, sample_id=sample_id)
     return [
-        f"  gives away {row['example_id']} of {row['corpus']} ({row['match']}): {row['shared_text'][:100]}"
+        f"  leaks {row['example_id']} of {row['corpus']} ({row['match']}): {row['shared_text'][:100]}"
         for row in found.iter_rows(named=True)
     ]
 

@@ -56,7 +56,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         partitions_def=partitions.evaluation, code_version=f"{ALGORITHM}:{fingerprint(recipe.evaluation)}", **common
     )
     def evaluation_set(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-        """Held-out examples that judge a model later. One row is one distinct conversation; nothing is chosen by it."""
+        """Held-out examples for a later evaluation. One row is one distinct conversation; no score reads it."""
         return _write(context, warehouse, recipe, EVALUATION_SET)
 
     example_sets = [
@@ -70,7 +70,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         **common,
     )
     def contaminated_candidates(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-        """Candidates that give away an in-domain or held-out example. One row is one candidate and one such corpus."""
+        """Candidates that leak an in-domain or held-out example. One row is one candidate and one such corpus."""
         with warehouse.tables.snapshot() as snapshot:
             pool = snapshot.read(CANDIDATE_POOL)
             examples = {
@@ -129,7 +129,7 @@ def _published_metadata(found: PublishedList, n_candidates: int) -> dict[str, ob
 
 
 def _example_corpora(recipe: Recipe) -> dict[str, tuple[Table, str]]:
-    """Table and partition of every corpus that candidates could give away, by the corpus' name."""
+    """Table and partition of every corpus that candidates could leak, by the corpus' name."""
     places = [(IN_DOMAIN_SET, name) for name in recipe.capabilities_with_examples]
     places += [(EVALUATION_SET, name) for name in recipe.evaluation_names]
     return {corpus_name(table.asset, name): (table, name) for table, name in places}

@@ -22,11 +22,11 @@ from nait_assets.tables import (
 )
 
 CHECKS = [
-    Check("ids_are_their_own", "Every sample_id is the hash of its row's messages, and stands once."),
+    Check("ids_are_their_own", "Every sample_id is the hash of its row's messages, and occurs once."),
     Check("rows_are_accounted_for", "Rows read = examples + rejected + duplicates + left out by `limit` and `skip`."),
 ]
 PUBLISHED_CHECKS = [
-    Check("rows_are_candidates", "Every row is a candidate, and stands once."),
+    Check("rows_are_candidates", "Every row is a candidate, and occurs once."),
     CHECKS[1],
 ]
 
@@ -69,7 +69,7 @@ def check_corpus(warehouse: Warehouse, table: Table, partition: str) -> dict[str
     return {
         "ids_are_their_own": CheckResult(
             not wrong and not twice,
-            f"{len(wrong)} of {len(ids)} ids are not their content's{examples_of_wrong}; {twice} stand twice",
+            f"{len(wrong)} of {len(ids)} ids are not the hash of their content{examples_of_wrong}; {twice} occur twice",
         ),
         "rows_are_accounted_for": accounted,
     }
@@ -82,7 +82,7 @@ def check_published(warehouse: Warehouse, table: Table) -> dict[str, CheckResult
         pool = set(snapshot.read(CANDIDATE_POOL)["sample_id"].to_list())
         accounted = _accounted(snapshot, corpus_name(table.asset, None), len(ids))
     n_strange, n_twice = len(set(ids) - pool), len(ids) - len(set(ids))
-    said = f"{n_strange} of {len(ids)} rows are no candidate; {n_twice} stand twice"
+    said = f"{n_strange} of {len(ids)} rows are not candidates; {n_twice} occur twice"
     return {
         "rows_are_candidates": CheckResult(n_strange == n_twice == 0, said, {"n_rows": len(ids)}),
         "rows_are_accounted_for": accounted,

@@ -1,4 +1,4 @@
-"""Contamination: candidates that give away an in-domain or a held-out example.
+"""Contamination: candidates that leak an in-domain or a held-out example.
 
 A candidate is contaminated if one of its messages shares n words in a row with a message of an example, or if its
 user's words equal the example's. Thirteen words is the n of GPT-3 (arXiv 2005.14165, appendix C), whose words are
@@ -66,7 +66,7 @@ class Examples:
         self._places = np.repeat(np.arange(len(found), dtype=np.int32), list(map(len, found)))[order]
 
     def match(self, candidate: Spoken) -> tuple[str, str, str] | None:
-        """The first example that a candidate gives away: its id, how, and the words that they share; else None."""
+        """The first example that a candidate leaks: its id, how, and the words that they share; else None."""
         if candidate.instruction and candidate.instruction in self._instructions:
             return self._instructions[candidate.instruction], EQUAL, " ".join(candidate.instruction)
         for words, hashes in zip(candidate.texts, candidate.hashes, strict=True):
@@ -81,7 +81,7 @@ class Examples:
 
 
 def contaminated(pool: pl.DataFrame, corpora: Mapping[str, pl.DataFrame], n: int) -> pl.DataFrame:
-    """The candidates that give an example away, one row for each candidate and corpus.
+    """The candidates that leak an example, one row for each candidate and corpus.
 
     Args:
         pool: Columns `sample_id`, `messages`.

@@ -13,12 +13,13 @@ from nait_assets.resources import Warehouse
 from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_SAMPLES, Table
 
 CHECKS = [
-    Check("samples_are_accounted_for", "Every example of the corpus was read or refused, and nothing else was read."),
+    Check(
+        "samples_are_accounted_for",
+        "Every example of the corpus was read or rejected with a reason, and nothing else was read.",
+    ),
     Check("every_layer_is_there", "Every sample has one row for each layer."),
     Check("activations_are_finite", "No activation is NaN or infinite."),
-    Check(
-        "activations_are_as_written", "Every row's numbers still have the digest that was taken when it was written."
-    ),
+    Check("activations_are_as_written", "Every row's numbers still match the digest from when the row was written."),
 ]
 CALIBRATION_CHECKS = [Check("statistics_are_finite", "Every mean, deviation and component is finite.")]
 
@@ -62,8 +63,8 @@ def check_activations(warehouse: Warehouse, corpus: str, table: Table, partition
     return {
         "samples_are_accounted_for": CheckResult(
             not lost and not strange,
-            f"{len(lost)} examples were neither read nor refused{such_as(lost)}; "
-            f"{len(strange)} that were read are not in the corpus{such_as(strange)}",
+            f"{len(lost)} examples were neither read nor rejected{such_as(lost)}; "
+            f"{len(strange)} of those read are not in the corpus{such_as(strange)}",
             numbers,
         ),
         "every_layer_is_there": CheckResult(
@@ -71,7 +72,8 @@ def check_activations(warehouse: Warehouse, corpus: str, table: Table, partition
         ),
         "activations_are_finite": CheckResult(not broken, f"{len(broken)} rows have NaN or infinity{such_as(broken)}"),
         "activations_are_as_written": CheckResult(
-            not altered, f"{len(altered)} rows (sample and layer) are not as they were written{such_as(altered)}"
+            not altered,
+            f"{len(altered)} rows (sample and layer) have changed since they were written{such_as(altered)}",
         ),
     }
 

@@ -94,7 +94,7 @@ class _Actor:
             if marks.stat().st_size > ATTEMPTS:
                 raise WorkerLost(
                     f"reading shard {shard.name} of {len(shard.samples)} samples ended its worker {ATTEMPTS} times, "
-                    "most likely for want of memory. Use fewer workers on a machine, or smaller `batch_tokens`."
+                    "most likely because memory ran out. Use fewer workers on a machine, or smaller `batch_tokens`."
                 )
             (manifest,) = self._worker.read([shard])
         except Exception as error:  # noqa: BLE001  raised again by `read`

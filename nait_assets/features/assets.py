@@ -55,7 +55,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         **common,
     )
     def neuron_statistics_asset(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-        """How busy each neuron is over the pool. One row is one layer: mean and standard deviation of its neurons.
+        """How active each neuron is over the pool. One row is one layer: mean and standard deviation of its neurons.
 
         With a projection, one row is the network, and its dimensions take the place of neurons.
         """
@@ -104,7 +104,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     def standardized_centroids(
         context: dg.AssetExecutionContext, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
-        """By how much each neuron is busier on a capability than on the pool.
+        """How much more active each neuron is on a capability than on the pool.
 
         One row is one layer: a vector in standard deviations of the pool.
         """

@@ -1,4 +1,4 @@
-"""The standardised centroid of a capability: by how much each neuron is busier on its examples than on the pool."""
+"""The standardised centroid of a capability: how much more active each neuron is on its examples than on the pool."""
 
 import numpy as np
 

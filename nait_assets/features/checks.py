@@ -18,7 +18,10 @@ STATISTICS_CHECKS = [
 ]
 DIRECTION_CHECKS = [
     Check("directions_have_unit_norm", "The direction of each layer has a Euclidean norm of 1, within 1e-5."),
-    Check("directions_follow_the_mean_change", "Each layer's direction points where activations change on average."),
+    Check(
+        "directions_follow_the_mean_change",
+        "Each layer's direction points the same way as the mean change of activations.",
+    ),
 ]
 CENTROID_CHECKS = [Check("centroids_are_finite", "Every centroid is finite, and not zero everywhere.")]
 

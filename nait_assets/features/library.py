@@ -102,18 +102,18 @@ def read_feature_file(
     """
     from safetensors import SafetensorError, safe_open
 
-    mend = f"Name a {feature}.safetensors that this project wrote, or give examples of the capability instead."
+    fix = f"Name a {feature}.safetensors that this project wrote, or give examples of the capability instead."
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:  # asked first: a model's own weights are safetensors too, and large
                 raise RecipeError(
-                    f"{path} is a safetensors file, yet not a feature file: its metadata lacks format {FORMAT}. {mend}"
+                    f"{path} is a safetensors file, yet not a feature file: its metadata lacks format {FORMAT}. {fix}"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  the handle is no mapping
     except (SafetensorError, OSError) as error:
-        raise RecipeError(f"{path} is not a readable safetensors file: {error}. {mend}") from error
-    origin = _origin(path, metadata, mend)
+        raise RecipeError(f"{path} is not a readable safetensors file: {error}. {fix}") from error
+    origin = _origin(path, metadata, fix)
     if origin.feature != feature:
         raise RecipeError(
             f"{path} holds {origin.feature}, and a method of the recipe needs {feature}: "
@@ -129,12 +129,12 @@ def read_feature_file(
     shapes = {name: tensors[name].shape if name in tensors else None for name in TENSORS[feature]}
     if any(shape is None or len(shape) != 2 or shape[0] != len(layers) for shape in shapes.values()):
         raise RecipeError(
-            f"{path} is damaged: of {len(layers)} layers it should hold matrices, and has {shapes}. {mend}"
+            f"{path} is damaged: of {len(layers)} layers it should hold matrices, and has {shapes}. {fix}"
         )
     return origin, tensors
 
 
-def _origin(path: Path, metadata: Mapping[str, str], mend: str) -> FeatureOrigin:
+def _origin(path: Path, metadata: Mapping[str, str], fix: str) -> FeatureOrigin:
     try:
         return FeatureOrigin(
             feature=metadata["feature"],
@@ -150,4 +150,4 @@ def _origin(path: Path, metadata: Mapping[str, str], mend: str) -> FeatureOrigin
             data_version=metadata["data_version"],
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise RecipeError(f"{path} is damaged: its metadata lacks or garbles {error}. {mend}") from error
+        raise RecipeError(f"{path} is damaged: its metadata lacks or has an invalid {error}. {fix}") from error

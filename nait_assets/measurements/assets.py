@@ -79,7 +79,7 @@ def _less_checkpoints(recipe: Recipe) -> dg.AssetsDefinition:
     def checkpoints(
         context: dg.AssetExecutionContext, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
-        """The warm-up of LESS: a LoRA adapter trained on a share of the pool, and what Adam knew at each epoch's end.
+        """The warm-up of LESS: a LoRA adapter trained on a share of the pool, and Adam's state after each epoch.
 
         A folder of files, one folder an epoch.
         """
@@ -119,7 +119,7 @@ def _pre_experienced_model(recipe: Recipe) -> dg.AssetsDefinition:
     def pre_experienced_model(
         context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
-        """The model after a brief training on a few varied candidates, which is to judge the others.
+        """The model after a brief training on a few varied candidates, used to score the others.
 
         A folder of files: weights and tokenizer.
         """
@@ -168,7 +168,7 @@ def _sparse_autoencoder(recipe: Recipe) -> dg.AssetsDefinition:
     def sparse_autoencoder(
         context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
-        """What splits a hidden state into few of many latents: trained on the pool, or found.
+        """The sparse autoencoder: trained on the pool, or given by the recipe.
 
         A folder of files: weights and figures; of one that the recipe names, its place and version. One that was
         trained is frozen: a pool that changes keeps it.

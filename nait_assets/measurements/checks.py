@@ -16,7 +16,7 @@ MEASUREMENT_CHECKS = [
     Check("samples_are_accounted_for", "Every example of the corpus has a row or a reason, and nothing else has."),
     Check("numbers_are_finite", "No number is NaN or infinite."),
 ]
-TRAINED_CHECKS = [Check("files_are_as_written", "The folder holds the files that were trained, byte by byte.")]
+TRAINED_CHECKS = [Check("files_are_as_written", "The folder holds exactly the files that training wrote.")]
 
 
 def build_checks(_recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
@@ -75,7 +75,7 @@ def check_measurement(warehouse: Warehouse, measurement: Measurement, corpus: st
         "samples_are_accounted_for": CheckResult(
             not lost and not strange,
             f"{len(lost)} examples have neither a row nor a reason{such_as(lost)}; "
-            f"{len(strange)} rows are of no example in the corpus{such_as(strange)}",
+            f"{len(strange)} rows belong to no example of the corpus{such_as(strange)}",
             {"n_examples": len(wanted), "n_read": len(read), "n_refused": len(refused)},
         ),
         "numbers_are_finite": CheckResult(not broken, f"{len(broken)} rows have NaN or infinity{such_as(broken)}"),

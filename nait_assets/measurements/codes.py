@@ -1,4 +1,4 @@
-"""Codes: which latents of a sparse autoencoder a sample wakes (MoNA, arXiv 2503.15573).
+"""Codes: which latents of a sparse autoencoder a sample activates (MoNA, arXiv 2503.15573).
 
 For each token z = TopK(ReLU(W_enc (h - b_pre) + b_enc)) (eq. 6), and the mean over the sample's tokens (eq. 7): a sum
 would make long samples alike. h is the output of one layer, by default the last but one.
@@ -61,8 +61,8 @@ def encoder(coder: Any, k: int) -> Sparsify:
 
 MEASUREMENT = Measurement(
     "codes",
-    "Which latents of a sparse autoencoder each sample wakes. One row is one sample: the mean code of its tokens, as "
-    "places and values.",
+    "Which latents of a sparse autoencoder each sample activates. One row is one sample: the mean code of its tokens, "
+    "as indices and values.",
     SPARSE,
     read,
     settings,

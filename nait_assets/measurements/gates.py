@@ -49,7 +49,7 @@ def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
 MEASUREMENT = Measurement(
     "gates",
     "How far each sample opens the gates of one layer's MLP. One row is one sample: the mean over its tokens of the K "
-    "widest gates of each, as places and values.",
+    "widest gates of each, as indices and values.",
     SPARSE,
     read,
     settings,

@@ -276,11 +276,11 @@ class Judging:
             self._n_unanswered, self._n_judged = 0, self._n_judged + 1
         return outcome
 
-    def _end(self, why: str, advice: str = "Mend it") -> None:
+    def _end(self, why: str, advice: str = "Fix this") -> None:
         """End the run for the first reason that there is."""
         if not self.ending:
             self.endpoint.stopped.set()
-            self.ending = f"{why}. {advice or 'Mend it'}"
+            self.ending = f"{why}. {advice or 'Fix this'}"
 
 
 def _judge(options: AlpagasusOptions) -> str:
@@ -307,8 +307,8 @@ def _read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]
     context.say(f"judged by {options.model}: {spending.says(options)} in all runs")
     if judging.ending:
         raise RecipeError(
-            f"judging by {options.model!r} ended: {judging.ending} and run again: what is judged is kept, and is not "
-            f"asked again. All runs took {spending.says(options)}."
+            f"judging by {options.model!r} ended: {judging.ending} and rerun; finished judgements are kept. "
+            f"All runs took {spending.says(options)}."
         )
 
 
@@ -356,7 +356,7 @@ def _check(recipe: Recipe, _model: LanguageModel) -> None:
 
 MEASUREMENT = Measurement(
     name="judgements",
-    description="How good a model behind an API finds the answer, from 0 to 5. One row is one sample.",
+    description="The score from 0 to 5 that a judge model behind an API gives the answer. One row is one sample.",
     columns=COLUMNS,
     read=_read,
     settings=_settings,

@@ -328,7 +328,7 @@ def check(recipe: Recipe, model: LanguageModel) -> None:
 
 MEASUREMENT = Measurement(
     "rewards",
-    "How good a reward model finds the answer. One row is one sample: the reward, the answer's tokens by the reward "
+    "A reward model's score of the answer. One row is one sample: the reward, the answer's tokens by the reward "
     "model's tokenizer, and whether the pair of texts was cut.",
     COLUMNS,
     read,

@@ -24,7 +24,7 @@ def resolve(path: str, recipe: Path) -> Path:
         if name not in os.environ:
             raise RecipeError(
                 f"{recipe}: {path!r} needs the environment variable {name}, which is not set. "
-                f"Run with {name}=... in front."
+                f"Put {name}=... in front of the command."
             )
         return str(Path(os.environ[name]).expanduser().absolute()) if match.start() == 0 else os.environ[name]
 

@@ -89,16 +89,16 @@ class Recipe(Section):
     capabilities: dict[str, Capability] = Field(min_length=1)
     features: FeatureOptions = FeatureOptions()
     published: dict[str, Sources] = Field(
-        {}, description="Lists of rows that others chose from the pool, best first; each is a method of its name."
+        {}, description="Lists of rows that others chose from the pool, best first; each becomes a method of that name."
     )
     methods: tuple[str, ...] = Field(
-        ("nait", "nait_standardized", "random"), min_length=1, description="Ways to choose, each run by itself."
+        ("nait", "nait_standardized", "random"), min_length=1, description="Methods to run, each on its own."
     )
     options: MethodOptions = MethodOptions()
     ratios: tuple[str, ...] = Field(min_length=1, description="Shares of the pool to keep, in (0, 1].")
     selection: Selection = Selection()
     seed: int = Field(0, description="Seed of the random control.")
-    evaluation: dict[str, Sources] = Field({}, description="Held-out sets, whose examples no subset should give away.")
+    evaluation: dict[str, Sources] = Field({}, description="Held-out sets, whose examples no subset should leak.")
     decontamination: Decontamination = Decontamination()
     path: Path = Field(exclude=True, description="The file that the recipe was read from.")
 
@@ -129,7 +129,7 @@ class Recipe(Section):
             if not re.fullmatch(r"[a-z0-9_]+", name):
                 raise ValueError(f"name {name!r} of a published list must match [a-z0-9_]+")
             if name in READS or hasattr(MethodOptions, name):
-                raise ValueError(f"name {name!r} of a published list is taken: it is a method, or a word of Python's")
+                raise ValueError(f"name {name!r} of a published list is taken: it is a method, or a Python keyword")
         return published
 
     @field_validator("methods")
@@ -218,7 +218,7 @@ class Recipe(Section):
 
     @property
     def has_examples(self) -> bool:
-        """Whether there are examples, in-domain or held out, that candidates could give away."""
+        """Whether there are examples, in-domain or held out, that candidates could leak."""
         return bool(self.capabilities_with_examples or self.evaluation)
 
     @cached_property

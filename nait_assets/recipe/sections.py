@@ -19,7 +19,8 @@ class ModelSpec(Section):
     revision: str | None = Field(None, description="Hub only, and required there: the commit to use.")
     gguf_file: str | None = Field(None, description="Name of the GGUF file, where the package or folder has several.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Of the forward pass; auto is bfloat16 where the hardware multiplies it, else float32."
+        "auto",
+        description="dtype of the forward pass; auto is bfloat16 where the hardware multiplies it, else float32.",
     )
 
     @model_validator(mode="after")
@@ -82,9 +83,9 @@ class Source(Section):
         {}, description="Take only rows whose columns have these values, equal as written."
     )
     topic: str | None = Field(
-        None, description="A label for every row, shown to people; read by no method but `balanced_random`."
+        None, description="Label of every row, shown to people; only the control `balanced_random` reads it."
     )
-    topic_field: str | None = Field(None, description="The column that holds the label, instead of `topic`.")
+    topic_field: str | None = Field(None, description="Column that holds the label, instead of `topic`.")
 
     @model_validator(mode="after")
     def _one_topic(self) -> "Source":
@@ -102,19 +103,19 @@ class Projection(Section):
     """A random projection of all layers, kept instead of every neuron."""
 
     dimensions: int = Field(
-        ge=16, le=100_000, description="Numbers that are kept of each example; DuckDB's arrays end at 100,000."
+        ge=16, le=100_000, description="Numbers kept of each example; at most 100,000, DuckDB's limit for arrays."
     )
     calibration_samples: int = Field(
         512, ge=2, description="Candidates whose neurons give the mean and standard deviation of each neuron."
     )
-    seed: int = Field(0, description="Seed of the signs, and of which candidates calibrate.")
+    seed: int = Field(0, description="Seed of the random signs and of the calibration sample.")
 
 
 def _dimensions_or_projection(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return {"dimensions": value}
     if value is not None and not isinstance(value, dict | Projection):
-        raise ValueError(f"{value!r} is no projection; use a number such as 1024, or a mapping with `dimensions`")
+        raise ValueError(f"{value!r} is not a projection; use a number such as 1024, or a mapping with `dimensions`")
     return value
 
 
@@ -178,9 +179,9 @@ class Capability(Section):
 
 
 class Decontamination(Section):
-    """What becomes of candidates that in-domain or held-out examples give away."""
+    """What becomes of candidates that leak in-domain or held-out examples."""
 
-    ngram: int = Field(13, ge=2, description="Words in a row that a candidate and an example share.")
+    ngram: int = Field(13, ge=2, description="Number of consecutive shared words that makes a candidate contaminated.")
     action: Literal["report", "drop"] = Field(
-        "report", description="report: a check names them where they are chosen; drop: no subset takes them."
+        "report", description="report: a check warns where they are chosen; drop: no subset contains them."
     )

@@ -29,7 +29,7 @@ class Strategy(Section):
 
     strategy: StrategyName = Field("top", description="top: the highest scores; the others are in recipes/README.md.")
     similarity_limit: float | None = Field(
-        None, gt=0, lt=1, description="diverse: the greatest cosine of two rows that are taken; 0.9 by default."
+        None, gt=0, lt=1, description="diverse: the largest cosine allowed between two chosen rows; 0.9 by default."
     )
     by: str | None = Field(
         None,
@@ -37,7 +37,7 @@ class Strategy(Section):
         description="diverse, facility_location: `text`, the default, or a reading with vectors, such as `embeddings`.",
     )
     pool_factor: int | None = Field(
-        None, ge=2, description="facility_location: how many times the subset's rows are looked at; 3 by default."
+        None, ge=2, description="facility_location: how many times the subset's size is considered; 3 by default."
     )
     n_bins: int | None = Field(None, ge=2, description="length_matched: bins of lengths; 10 by default.")
 
@@ -64,4 +64,6 @@ class Strategy(Section):
 class Selection(Strategy):
     """The strategy of all methods, and those of single ones in its place."""
 
-    by_method: dict[str, Strategy] = Field({}, description="Strategies of single methods, whole: nothing is merged.")
+    by_method: dict[str, Strategy] = Field(
+        {}, description="Strategies of single methods; each replaces the common one completely."
+    )

@@ -43,7 +43,7 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
         automation_condition=when_inputs_change(),
     )
     def method_comparison(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-        """What each method costs, and what it shares with the others, with length, and with published choices.
+        """What each method costs, and how much it overlaps with other methods, length, and published lists.
 
         One row is one method, in `report.method_costs`; the other tables have one for each pair, target or list.
         """

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nait_assets.report.neurons import speaking_neurons
+from nait_assets.report.neurons import contributing_neurons
 from nait_assets.report.page import render
 from nait_assets.report.page_data import MOST_NEURON_ROWS, PageData
 from nait_assets.report.rows import MOST_CHARACTERS, Rows, table_rows
@@ -24,7 +24,7 @@ def build_page(reading: PageData) -> Page:
     """The page of a recipe."""
     drawn = Charts()
     sections = all_sections(reading, drawn)
-    neurons = speaking_neurons(reading)
+    neurons = contributing_neurons(reading)
     rows = table_rows(reading, neurons)
     context = {
         "recipe": reading.recipe,
@@ -65,20 +65,20 @@ def _facts(reading: PageData) -> list[tuple[str, str]]:
 
 def _table_notes(reading: PageData, rows: Rows, has_neurons: bool) -> list[str]:
     notes = [
-        "One row is one candidate that was chosen for one target; a click on it shows what else the page has of it. "
+        "One row is one candidate that was chosen for one target; click on it for more. "
         f"Texts are cut to {MOST_CHARACTERS} characters of the first question and of the last answer, and only these "
         "are searched; whole texts are in the subset's own files."
     ]
     if rows.n_kept < rows.n_chosen:
         notes.append(
             f"{rows.n_chosen - rows.n_kept:,} of the {rows.n_chosen:,} chosen candidates, those of the worst ranks, "
-            "are left out so that the page stays small; the subsets have them."
+            "are left out to keep the page small; the subsets contain them."
         )
     if has_neurons:
         notes.append(
-            f"The neurons that spoke most are named for the {MOST_NEURON_ROWS} best rows of each target; "
+            f"The neurons that contribute most are named for the {MOST_NEURON_ROWS} best rows of each target; "
             "`nait explain` names those of any row."
         )
     elif reading.recipe.reads_activations:
-        notes.append(f"`{reading.recommended}` does not say which neurons spoke for a row.")
+        notes.append(f"`{reading.recommended}` does not say which neurons contribute to a row's score.")
     return notes

@@ -1,4 +1,4 @@
-"""Which neurons spoke for a chosen row: for `nait_standardized` alone, and nothing for methods without neurons."""
+"""Which neurons contribute most to a chosen row's score; for `nait_standardized` only."""
 
 import polars as pl
 
@@ -11,8 +11,8 @@ Neuron = tuple[int, int, str]
 """Layer, number in the layer, and what it did."""
 
 
-def speaking_neurons(reading: PageData) -> dict[tuple[str, str], list[Neuron]]:
-    """By target and sample id, the neurons that spoke most for the target's best rows, the first one most."""
+def contributing_neurons(reading: PageData) -> dict[tuple[str, str], list[Neuron]]:
+    """By target and sample id, the neurons that contribute most to the target's best rows, the largest first."""
     if reading.candidates is None:
         return {}
     of_target = _strongest if reading.recipe.extraction.projection else _contributing

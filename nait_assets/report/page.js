@@ -96,7 +96,7 @@ class Table {
   row([place, number, rank, score]) {
     const candidate = this.candidates[number];
     const row = node("tr", undefined, "row");
-    row.title = "show all that the page has of this row";
+    row.title = "show everything about this row";
     row.append(
       node("td", rank.toLocaleString("en"), "number"),
       node("td", this.targets[place]),

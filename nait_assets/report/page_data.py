@@ -32,7 +32,7 @@ from nait_assets.tables import (
 RECOMMENDED = ("nait_standardized", "nait_neighbours")
 """Methods whose rows the page shows rather than others', the first of them that the recipe has."""
 MOST_NEURON_ROWS = 40
-"""How many of a target's best rows say which neurons spoke for them."""
+"""For how many of a target's best rows the contributing neurons are named."""
 COMPARISON = "report/method_comparison"
 COUNTED = pl.Schema({"corpus": pl.String(), "what": pl.String(), "n_rows": pl.Int64()})
 
@@ -51,7 +51,7 @@ class PageData:
         centroids: By capability, rows of `standardized_centroids`; empty without that method.
         statistics: Of the pool's neurons, by layer; empty without that method.
         on_map: Candidates that the map shows, ascending.
-        candidates: Activations of those, and of the rows that say which neurons spoke; None without a model.
+        candidates: Activations of those, and of the rows whose contributing neurons are named; None without a model.
         examples: By capability, activations of those in-domain examples that the map shows.
         strongest: With a projection, the strongest neurons: by capability those of its examples, by sample id those of
             a candidate.
@@ -86,7 +86,7 @@ class PageData:
         return self.methods[0]
 
     def neuron_rows(self) -> dict[str, list[str]]:
-        """By target, the best rows of the recommended method, which say what neurons spoke for them."""
+        """By target, the best rows of the recommended method, whose contributing neurons are named."""
         if self.recommended != "nait_standardized":
             return {}
         return {

@@ -89,7 +89,7 @@ def _read(reading: PageData, drawn: Charts) -> Section:
         f"The model read {len(reading.samples):,} candidates, "
         f"{int(reading.samples['n_tokens'].sum()):,} tokens; {n_cut:,} candidates "
         f"({n_cut / max(1, len(reading.samples)):.1%}) were cut to {reading.recipe.extraction.max_tokens} tokens, and "
-        "are judged by their beginning."
+        "are scored by their beginning."
     )
     if len(reading.samples):
         spec = charts.length_histogram(reading.samples, reading.recipe.extraction.max_tokens)
@@ -103,7 +103,7 @@ def _scores(reading: PageData, drawn: Charts) -> Section:
         "scores",
         "Scores",
         "Scores and thresholds",
-        "Do the chosen rows stand out from the rest, or does the threshold cut through the middle of a crowd?",
+        "Are the chosen rows clearly better than the rest, or does the threshold cut through many equal ones?",
         ["Lines mark the last chosen row of each ratio. Scores of different methods have no common scale."],
         legend=list(charts.ratio_colours(recipe.ratios).items()),
     )
@@ -127,7 +127,7 @@ def _targets(reading: PageData, drawn: Charts) -> Section:
         "targets",
         "Overlap of targets",
         "Overlap of the targets",
-        "Do different capabilities get different rows, or does every one of them get much the same?",
+        "Do different capabilities get different rows, or all much the same?",
         [
             "The share of rows that two subsets have in common, of the smaller one. By chance it would be the ratio. "
             "Rows that nearly all targets share are often chosen for their length or size rather than for a capability."
@@ -159,7 +159,7 @@ def _core(reading: PageData, drawn: Charts) -> Section:
         "core",
         "Shared core",
         "Shared core",
-        "Is there a core of rows that serves every capability? (arXiv 2603.13201, figure 7)",
+        "Is there a core of rows that is chosen for every capability? (arXiv 2603.13201, figure 7)",
         [
             "Above: how much of each capability's subset the comprehensive target `all` chooses too; the dashed line "
             "is what chance would give. Below: in how many capabilities' subsets a chosen row occurs, `all` left out."
@@ -253,8 +253,8 @@ def _costs(found: Comparison) -> dict[str, Any]:
         for row in found.costs.sort("seconds", "method").iter_rows(named=True)
     ]
     note = (
-        "What the scores of all targets and everything that they rest on have taken so far on this machine, over all "
-        "their materializations. What several methods rest on is counted for each of them; the last column says how "
+        "What the scores of all targets and everything that they depend on have cost so far on this machine, over all "
+        "their materializations. What several methods share is counted for each of them; the last column says how "
         "much of the time that is."
     )
     header = ["method", "forward passes", "backward passes", "tokens", "API calls", "seconds", "shared seconds"]
@@ -305,9 +305,9 @@ def _map(reading: PageData, drawn: Charts) -> list[Section]:
     n_others = len(reading.samples) - len(reading.on_map) if reading.samples is not None else 0
     ratio = reading.recipe.ratios[-1]
     notes = [
-        "Points that activate the same neurons lie beside each other: t-SNE of the leading principal components of all "
+        "Points that activate the same neurons lie near each other: t-SNE of the leading principal components of all "
         "activations, each neuron standardised against the candidates shown, each point scaled to the same length. "
-        "Distances between clouds that lie far apart mean little.",
+        "Distances between distant clusters mean little.",
         f"Dots are candidates, coloured by the target that ranks them best among those whose {reading.recommended} "
         f"subset of ratio {ratio} has them; grey ones are in no subset. Triangles are in-domain examples, "
         f"at most {activation_map.MOST_EXAMPLES} of a capability; crosses the capabilities' means.",
@@ -329,7 +329,7 @@ def _extremes(reading: PageData) -> Section:
         "extremes",
         "Best and worst",
         "Best and worst rows",
-        f"What does {reading.recommended} take for the best and for the worst candidates of each target?",
+        f"Which candidates of each target does {reading.recommended} score highest and lowest?",
     )
     for target in reading.recipe.targets:
         ordered = reading.scores[reading.recommended, target].sort("rank")

@@ -83,11 +83,11 @@ def key_of(options: AlpagasusOptions) -> str | None:
     where = f"options.alpagasus.api_key_variable: the environment variable {name}"
     if not key:
         raise RecipeError(
-            f"{where} is not set. Run with {name}=... in front, name another variable, or use "
+            f"{where} is not set. Put {name}=... in front of the command, name another variable, or use "
             "`api_key_variable: null` if the endpoint needs no key."
         )
     if not key.isascii() or any(character.isspace() or not character.isprintable() for character in key):
-        raise RecipeError(f"{where} holds white space or letters that no key has. Set it to the key alone.")
+        raise RecipeError(f"{where} contains white space or characters that no key has. Set it to the key alone.")
     return key
 
 
@@ -173,7 +173,7 @@ class ChatEndpoint:
     def _answer(self, completion: Any) -> Answer:
         choices = getattr(completion, "choices", None)
         if not choices:
-            raise ValueError("the answer is no chat completion")
+            raise ValueError("the answer is not a chat completion")
         usage = completion.usage
         return Answer(
             text=self._clean(choices[0].message.content or ""),

@@ -59,9 +59,7 @@ class Store:
             WarehouseError: There is no such file, or a writer held it for longer than the time-out.
         """
         if not self.path.exists():
-            raise WarehouseError(
-                f"{self.path} does not exist: nothing that it holds has been materialized. `nait run` does."
-            )
+            raise WarehouseError(f"{self.path} does not exist: nothing in it has been made yet. `nait run` makes it.")
         with self._attached("READ_ONLY") as connection:
             yield Snapshot(connection, self.path)
 
@@ -245,7 +243,7 @@ class Transaction(Snapshot):
             self.connection.execute(f"INSERT INTO {table.name} BY NAME FROM incoming")
         except duckdb.BinderException as error:
             raise WarehouseError(
-                f"{self.path}: the table {table.name} has other columns than are written now ({error}). If another "
+                f"{self.path}: the table {table.name} has other columns than expected ({error}). If another "
                 "version of nait_assets wrote it, use a new home."
             ) from error
         self.connection.unregister("incoming")

@@ -19,13 +19,13 @@ MEAN_LENGTH = {"length_long", "length_short"}
 CHECKS = [
     Check(
         "ids_are_the_candidates",
-        "Every candidate that the method could read has one score or a reason for none, and nothing else has.",
+        "Every candidate that the method could read has one score or a reason instead, and nothing else has.",
     ),
     Check("ranks_follow_the_scores", "Scores are finite; rank 1 is the highest, ties go to the smaller sample_id."),
     Check("scores_differ", "Not all candidates have the same score."),
     Check(
         "length_is_not_the_score",
-        f"The rank correlation of score and length is at most {MOST_CORRELATION} in size.",
+        f"The rank correlation of score and length is at most {MOST_CORRELATION} in absolute value.",
         blocking=False,
     ),
 ]
@@ -69,8 +69,8 @@ def check_scores(warehouse: Warehouse, method: str, target: str, reads_activatio
     return {
         "ids_are_the_candidates": CheckResult(
             n_lost == n_strange == n_twice == 0,
-            f"{n_lost} candidates have no score, {n_strange} scores are no candidate's, {n_twice} stand twice; "
-            f"{len(scores) - len(with_score)} have a reason for none",
+            f"{n_lost} candidates have no score, {n_strange} scores belong to no candidate, {n_twice} occur twice; "
+            f"{len(scores) - len(with_score)} have a reason instead",
             {"n_candidates": len(wanted), "n_without_score": len(scores) - len(with_score)},
         ),
         "ranks_follow_the_scores": CheckResult(

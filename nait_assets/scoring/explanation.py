@@ -1,4 +1,4 @@
-"""Why a candidate scores as it does: its score and rank by each method, and the neurons that speak for it."""
+"""Why a candidate scores as it does: its score and rank by each method, and the neurons that matter most."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -118,7 +118,7 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
     elif centroids:
         lines += [
             "",
-            "neurons that speak for it (standardised against the pool)",
+            "neurons that contribute most to its score (standardised against the pool)",
             *_neuron_lines(warehouse, sample["sample_id"], centroids, statistics, n_neurons),
         ]
     return "\n".join([*lines, "", *(f"[{message['role']}] {message['content']}" for message in sample["messages"])])

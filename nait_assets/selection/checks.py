@@ -1,4 +1,4 @@
-"""Checks of the subsets: the right rows, in whole files, told apart from other targets, and giving nothing away."""
+"""Checks of the subsets: the right rows, in whole files, told apart from other targets, and leaking nothing."""
 
 import itertools
 import json
@@ -31,8 +31,8 @@ N_LISTED = 20
 CHECKS = [
     Check(
         "rows_are_those_chosen",
-        "Exactly what the recipe's strategy takes of the N candidates that may be taken: ceil(ratio x N) where as many "
-        "have a score, none twice.",
+        "The rows that the recipe's strategy takes from the N eligible candidates: ceil(ratio x N), or all that "
+        "have a score if those are fewer; none twice.",
     ),
     Check("files_match_the_manifest", "Every file has the hash that the manifest states, and holds the table's rows."),
     Check(
@@ -47,7 +47,7 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     """Checks of every method's subsets."""
     drops = recipe.decontamination.action == "drop"
     what = f"equals, or shares {recipe.decontamination.ngram} words in a row with, an in-domain or held-out example"
-    decontaminated = Check("gives_no_example_away", f"No row {what}.", blocking=drops)
+    decontaminated = Check("leaks_no_example", f"No row {what}.", blocking=drops)
     checks = [*CHECKS, *([decontaminated] if recipe.has_examples else [])]
     same_for_all = [check for check in checks if check.name != "targets_differ"]
     return [
@@ -87,7 +87,7 @@ def check_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str,
         "smaller_ratios_are_contained": _nested(ratios),
         "files_match_the_manifest": _files(warehouse, method, target, ratio, rows),
         "targets_differ": _agreement(target, stored, subset_size(ratio, len(scores)) / len(scores)),
-        "gives_no_example_away": _contamination(rows, flagged),
+        "leaks_no_example": _contamination(rows, flagged),
     }
 
 
@@ -144,7 +144,7 @@ def _agreement(target: str, stored: Mapping[str, list[str]], ratio: float) -> Ch
         return CheckResult(True, "there is no other capability's subset yet")
     return CheckResult(
         target == COMPREHENSIVE_TARGET or ratio == 1 or agreement[most] <= MOST_AGREEMENT,
-        f"{most} is the nearest: {overlaps[most]:.0%} of the rows are the same, {agreement[most]:+.2f} beyond chance",
+        f"{most} is closest: {overlaps[most]:.0%} of the rows are the same, {agreement[most]:+.2f} beyond chance",
         {"overlaps": dg.MetadataValue.json(overlaps), "most_agreement": agreement[most]},
     )
 
@@ -156,6 +156,6 @@ def _contamination(rows: pl.DataFrame, flagged: pl.DataFrame) -> CheckResult:
     corpora = ", ".join(sorted(found["corpus"].unique().to_list()))
     return CheckResult(
         n_rows == 0,
-        f"{n_rows} of {len(rows)} rows give an example away{f' of {corpora}' if corpora else ''}",
+        f"{n_rows} of {len(rows)} rows leak an example{f' of {corpora}' if corpora else ''}",
         {"n_contaminated": n_rows, "offending_rows": lineage.table_metadata(listed)},
     )

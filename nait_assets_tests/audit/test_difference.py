@@ -113,10 +113,10 @@ def test_different_subsets_can_be_compared(recipe: Recipe, home: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (SUBSET, "is no version of"),
-        (f"{SUBSET}@feed", "is no version of"),
-        (f"{SUBSET}@~9", "is no version of"),
-        ("nait/math", "names 1 subsets|is no version of"),
+        (SUBSET, "is not one version of"),
+        (f"{SUBSET}@feed", "is not one version of"),
+        (f"{SUBSET}@~9", "is not one version of"),
+        ("nait/math", "names 1 subsets|is not one version of"),
         ("poetry", "has no subset"),
     ],
 )

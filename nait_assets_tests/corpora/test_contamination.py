@@ -1,4 +1,4 @@
-"""Contamination: what counts as giving an example away, against a slow and literal search."""
+"""Contamination: what counts as leaking an example, against a slow and literal search."""
 
 import random
 

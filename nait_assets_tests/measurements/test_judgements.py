@@ -267,7 +267,7 @@ def test_nobody_there_ends_the_run(judging: Callable[..., Update]) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
 
-    with pytest.raises(RecipeError, match=rf"http://127.0.0.1:{port}/v1 cannot be reached: .*run again"):
+    with pytest.raises(RecipeError, match=rf"http://127.0.0.1:{port}/v1 cannot be reached: .*rerun"):
         judging(f"http://127.0.0.1:{port}/v1", retries=1)
 
 
@@ -402,7 +402,7 @@ def test_a_budget_ends_the_run_and_keeps_what_was_judged(
         ) as told:
             judging(judge.url, concurrency=1, **budget)
         assert len(judge.questions) == 7
-        assert "Raise it to go on and run again: what is judged is kept" in str(told.value)
+        assert "Raise it to go on and rerun; finished judgements are kept" in str(told.value)
 
         with pytest.raises(RecipeError, match="budget is spent"):
             judging(judge.url, concurrency=1, **budget)

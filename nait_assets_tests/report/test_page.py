@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nait_assets.report.contents import Page, build_page
-from nait_assets.report.neurons import speaking_neurons
+from nait_assets.report.neurons import contributing_neurons
 from nait_assets.report.page import embedded_json
 from nait_assets.report.page_data import read
 from nait_assets.report.rows import excerpts, table_rows
@@ -131,15 +131,15 @@ def test_neurons_are_those_of_the_explanation_and_only_of_the_recommended_method
     """The page and `nait explain` must not give two reasons for one row, nor a reason where there is none."""
     recipe = small_recipe(tmp_path)
     reading = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
-    neurons = speaking_neurons(reading)
+    neurons = contributing_neurons(reading)
     assert set(neurons) == {
         (target, name) for target in recipe.targets for name in reading.subsets["nait_standardized", target, "0.30"]
     }
     (target, name), ((layer, neuron, _), *_) = next(iter(neurons.items()))
     home = home_with_subsets(recipe, tmp_path / "again")
-    first = explain(recipe, home, name, target, 1).split("neurons that speak")[1].splitlines()[1]
+    first = explain(recipe, home, name, target, 1).split("neurons that contribute")[1].splitlines()[1]
     assert re.findall(r"layer +(\d+) +neuron +(\d+)", first) == [(str(layer), str(neuron))]
-    assert speaking_neurons(replace(reading, recipe=recipe.model_copy(update={"methods": ("random",)}))) == {}
+    assert contributing_neurons(replace(reading, recipe=recipe.model_copy(update={"methods": ("random",)}))) == {}
 
 
 def test_a_recipe_without_a_model_has_a_page_without_what_only_a_model_says(tmp_path: Path) -> None:

@@ -29,4 +29,4 @@ def score(inputs: ScoringInputs) -> Scores:
     return Scores(np.repeat(values[:, None], len(inputs.features), axis=1), reasons)
 
 
-METHOD = Method("alpagasus", "AlpaGasus: how good another model, behind an API, finds the answer.", score)
+METHOD = Method("alpagasus", "AlpaGasus: the score that a judge model behind an API gives the answer.", score)

@@ -118,6 +118,6 @@ def _of_capability(
 
 METHOD = Method(
     "bm25",
-    "A control without a model: words shared with the in-domain examples, weighed by BM25.",
+    "A control without a model: words shared with the in-domain examples, weighted by BM25.",
     score,
 )

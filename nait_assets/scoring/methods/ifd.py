@@ -68,6 +68,6 @@ METHOD = Method(
 )
 PRE_EXPERIENCED = Method(
     "ifd_pre_experienced",
-    "Instruction-following difficulty under a model that was trained for a moment on a few candidates.",
+    "Instruction-following difficulty under a model that was briefly trained on a few candidates.",
     score,
 )

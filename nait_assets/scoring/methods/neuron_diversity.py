@@ -76,6 +76,6 @@ def score(inputs: ScoringInputs) -> np.ndarray:
 
 METHOD = Method(
     "neuron_diversity",
-    "On how many specialised neurons a candidate is active, by its own scale; the same for every target.",
+    "How many specialised neurons a candidate activates, on its own scale; the same for every target.",
     score,
 )

@@ -23,4 +23,4 @@ def uniform(sample_ids: list[str], prefix: str) -> np.ndarray:
     return np.fromiter(numbers, dtype=np.float64, count=len(sample_ids))
 
 
-METHOD = Method("random", "The control: a seeded random order, another for each target.", score)
+METHOD = Method("random", "The control: a seeded random order, different for each target.", score)

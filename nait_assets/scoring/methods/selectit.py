@@ -56,5 +56,5 @@ def score(inputs: ScoringInputs) -> np.ndarray:
 
 
 METHOD = Method(
-    "selectit", "SelectIT: the mark that language models give the answer, as far as they are sure of it.", score
+    "selectit", "SelectIT: the mark that language models give the answer, weighted by how sure they are.", score
 )

@@ -1,7 +1,7 @@
 """Strategies that are an order of the candidates: a subset is its beginning, so smaller subsets lie in larger ones.
 
 All take a ranking (columns `score`, `rank`, `turn`, `target_turn`, `best_rank`, best rank first) and give `(n,)` places
-in it. Cost: one sort. A candidate that may not be taken, as it gives an example away, is left out of the order, and its
+in it. Cost: one sort. A candidate that may not be taken, as it leaks an example, is left out of the order, and its
 turn is lost.
 """
 
