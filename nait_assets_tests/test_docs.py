@@ -1,0 +1,99 @@
+"""The pages: what the README says that there is, is what there is, and what pages point to exists."""
+
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nait_assets.definitions import build_definitions
+from nait_assets.recipe import PROJECT_ROOT, READS, Recipe, load_recipe
+
+MakeRecipe = Callable[..., Recipe]
+README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted(
+    [PROJECT_ROOT / name for name in ("README.md", "CONTRIBUTING.md", "recipes/README.md", "benchmarks/README.md")]
+    + list((PROJECT_ROOT / "docs").glob("*.md"))
+)
+
+
+def table_under(header: str) -> list[list[str]]:
+    """Cells of the README's table with this header line, row by row."""
+    lines = README[README.index(header) :].splitlines()[2:]
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def everything(make_recipe: MakeRecipe) -> list[Recipe]:
+    """Recipes that have, together, every asset that there is."""
+    methods = [*READS, "cherry"]
+    options = {
+        "alpagasus": {"endpoint": "http://localhost:1/v1", "model": "judge"},
+        "instruction_mining": {"reward_model": {"source": "a-folder"}},
+    }
+    extra = {
+        "published": {"cherry": {"source": "candidates.jsonl"}},
+        "evaluation": {"held_out": {"source": "candidates.jsonl"}},
+    }
+    return [
+        make_recipe(methods=methods, options=options, **extra),
+        make_recipe(methods=["nait_standardized"], extraction={"projection": 16}),
+    ]
+
+
+def test_the_room_table_names_every_asset(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """A reader looks an asset up here; one that is missing, or no longer there, misleads."""
+    named, room = set(), ""
+    for cells in table_under("| room | assets |"):
+        room = cells[0] or room
+        named |= {f"{room}/{name}" for name in re.findall(r"`([a-z_<>]+)(?:\[[^`]*\])?`", cells[1])}
+    keys: set[str] = set()
+    for recipe in everything(make_recipe):
+        keys |= {"/".join(spec.key.path) for spec in build_definitions(recipe, tmp_path).resolve_all_asset_specs()}
+    keys = {re.sub(r"(scoring|selection)/\w+_", r"\1/<method>_", key) for key in keys}
+    assert named == {re.sub(r"published_\w+", "published_<name>", key) for key in keys}
+
+
+def test_the_method_table_names_every_method() -> None:
+    """A method that is not in the table is not found by those who choose one."""
+    named = {name for cells in table_under("| method | a candidate") for name in re.findall(r"`(\w+)`", cells[0])}
+    assert named - {"published"} == set(READS)
+
+
+def test_the_recipe_of_the_readme_loads(tmp_path: Path) -> None:
+    """It is what a newcomer copies."""
+    (text,) = re.findall(r"```yaml\n(# recipes/mine.yaml.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    assert load_recipe(tmp_path / "mine.yaml").capability_names == ["support"]
+
+
+def test_the_first_screen_is_enough_for_ones_own_data() -> None:
+    """Sixty lines are what a newcomer reads: the words, the demo, a recipe, and where the chosen rows are."""
+    screen = "\n".join(README.splitlines()[:60])
+    for word in ("**capability**", "**target**", "**subset**", "make demo", "nait run --recipe", "train.jsonl"):
+        assert word in screen, word
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """A file that was moved leaves links behind; so does a heading that was reworded."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            known = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in known, f"{page.name}: {link}; headings: {sorted(known)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
+def test_modules_that_a_page_names_exist(page: Path) -> None:
+    """The pages give reasons with their place in the code; the code moves."""
+    folders = [PROJECT_ROOT / name for name in ("nait_assets", "nait_assets_tests", "benchmarks")]
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)`", page.read_text(encoding="utf-8")):
+        there = (PROJECT_ROOT / name).exists() or any(any(folder.rglob(name)) for folder in folders)
+        assert there, f"{page.name}: {name}"
