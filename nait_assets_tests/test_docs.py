@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,3 +98,18 @@ def test_modules_that_a_page_names_exist(page: Path) -> None:
     for name in re.findall(r"`((?:\w+/)*\w+\.py)`", page.read_text(encoding="utf-8")):
         there = (PROJECT_ROOT / name).exists() or any(any(folder.rglob(name)) for folder in folders)
         assert there, f"{page.name}: {name}"
+
+
+def test_the_walkthrough_arrives_at_the_stored_score(
+    recipe: Recipe, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It computes every step again, from the text to the rank: else the page would explain something else."""
+    arguments = ["walkthrough.py", "--recipe", str(recipe.path), "--home", str(home), "--target", "math"]
+    monkeypatch.setattr("sys.argv", arguments)
+    runpy.run_path(str(PROJECT_ROOT / "benchmarks" / "walkthrough.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    computed, stored = re.findall(r"sample_id: (\w+); stored: (\w+)", told)[0]
+    assert computed == stored
+    cosine, score = re.findall(r"= ([\d.]+)\n8. stored score ([\d.]+), rank 1 of", told)[0]
+    assert float(cosine) == pytest.approx(float(score), abs=2e-6)
+    assert "9. math|0.30: the 6 best" in told
