@@ -44,7 +44,7 @@ def model_inputs(model: LanguageModel, source: str) -> dict[str, str]:
     Raises:
         RecipeError: The model cannot be found.
     """
-    return {f"model:{source}": model.identity(), "dtype": str(model.resolved_dtype()).removeprefix("torch.")}
+    return {f"model:{source}": model.identity(), "dtype": model.dtype_name()}
 
 
 def require_context(config: Any, max_tokens: int) -> None:

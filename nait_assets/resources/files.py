@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -35,18 +35,28 @@ def folder_version(folder: Path) -> str:
 
 
 class HashCache:
-    """SHA-256 of files, remembered by path, size and time of change: model weights are large."""
+    """What is known of files, remembered by path, size and time of change: model weights are large to hash."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def sha256(self, file: Path) -> str:
         """SHA-256 of a file, read again only if its size or time differs from when it was last hashed."""
+        return self.remembered(file, "", sha256)
+
+    def remembered(self, file: Path, what: str, find: Callable[[Path], str]) -> str:
+        """What `find` says of a file, asked again only if the file's size or time differs from when it was last asked.
+
+        Args:
+            file: A file that exists.
+            what: Name of what is found out, "" for the hash.
+            find: From the file to a string.
+        """
         state = file.stat()
-        key = f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}"
+        key = f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}{what and f':{what}'}"
         known = self._known()
         if key not in known:
-            known[key] = sha256(file)
+            known[key] = find(file)
             with (
                 contextlib.suppress(OSError),
                 replacing(self.path) as temporary,

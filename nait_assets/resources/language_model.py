@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -128,14 +129,31 @@ class LanguageModel(dg.ConfigurableResource):
         """The dtype of the forward pass: bfloat16 for `auto` where the hardware multiplies it, else float32."""
         import torch
 
+        dtype: torch.dtype = getattr(torch, self.dtype_name())
+        return dtype
+
+    def dtype_name(self) -> str:
+        """Name of the dtype of the forward pass, `float32`, found without importing torch where that can be."""
         if self.dtype != "auto":
-            return getattr(torch, self.dtype)
+            return self.dtype
+        if self.device == "cpu" or (self.device == "auto" and _has_no_accelerator()):
+            if not _cpu_multiplies_bfloat16():
+                return "float32"
+            torch_build = importlib.util.find_spec("torch")
+            if torch_build is not None and torch_build.origin is not None:
+                version = Path(torch_build.origin).with_name("version.py")  # changes with the build
+                mkldnn = HashCache(Path(self.home) / "hashes.json").remembered(version, "mkldnn", _has_mkldnn)
+                return "bfloat16" if mkldnn == "True" else "float32"
+        return self._dtype_by_torch()
+
+    def _dtype_by_torch(self) -> str:
+        import torch
+
         device = self.resolved_device().type
         if device == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-        if device == "cpu" and torch.backends.mkldnn.is_available() and _cpu_multiplies_bfloat16():
-            return torch.bfloat16
-        return torch.float32
+            return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        fast = device == "cpu" and torch.backends.mkldnn.is_available() and _cpu_multiplies_bfloat16()
+        return "bfloat16" if fast else "float32"
 
     def with_dtype(self, dtype: "torch.dtype") -> "LanguageModel":
         """The same model in a dtype, which `auto` then no longer leaves to the machine that loads it."""
@@ -357,6 +375,18 @@ def _load(
     kind = transformers.AutoModelForCausalLM if head else transformers.AutoModel
     network = _whole(*kind.from_pretrained(name, dtype=dtype, revision=revision, **REPORTING))
     return LoadedModel(network.to(device).eval().requires_grad_(False), device, dtype)
+
+
+def _has_no_accelerator() -> bool:
+    """Whether this is Linux without a device of a driver that torch calls CUDA: Nvidia's, AMD's, or Windows' below."""
+    shown = ("nvidiactl", "nvidia0", "nvhost-ctrl", "nvmap", "kfd", "dxg")
+    return sys.platform == "linux" and not any(Path("/dev", name).exists() for name in shown)
+
+
+def _has_mkldnn(_version: Path) -> str:
+    import torch
+
+    return str(torch.backends.mkldnn.is_available())
 
 
 def _cpu_multiplies_bfloat16() -> bool:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nait_assets.recipe import Recipe, RecipeError
-from nait_assets.resources import LanguageModel
+from nait_assets.resources import LanguageModel, language_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -249,6 +249,19 @@ def test_auto_dtype_on_a_cpu_is_bfloat16_only_where_it_has_the_instructions(
     dtype = make_model(folder, dtype="auto", device="cpu").resolved_dtype()
 
     assert dtype == (torch.bfloat16 if has_instructions else torch.float32)
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_dtype_found_without_torch_is_the_one_that_torch_gives(
+    make_model: Callable[..., LanguageModel], folder: Path, monkeypatch: pytest.MonkeyPatch, multiplies: bool
+) -> None:
+    """`nait status` names the dtype in a second; if the two differed, everything would be stale after each run."""
+    monkeypatch.setattr(language_model, "_cpu_multiplies_bfloat16", lambda: multiplies)
+    for device in ("cpu", "auto"):
+        model = make_model(folder, dtype="auto", device=device)
+
+        assert model.dtype_name() == model.dtype_name() == model._dtype_by_torch()
+        assert model.resolved_dtype() == getattr(torch, model.dtype_name())
 
 
 def test_device_that_is_not_there_names_those_that_are(make_model: Callable[..., LanguageModel], folder: Path) -> None:
