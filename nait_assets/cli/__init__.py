@@ -1,0 +1,63 @@
+"""The command line: a thin shell over the same assets and the same Dagster instance as the UI.
+
+One module a command; `home` has the home folder and its lock, `messages` the exit codes and what failures say.
+Exit codes: 0 done, 1 a step failed, 2 bad input, 3 (`nait status`) something is missing or out of date,
+4 (`nait audit`) a chain is broken, 5 another `nait run` has the home, 130 interrupted.
+"""
+
+import logging
+import os
+import sys
+import warnings
+
+import click
+
+from nait_assets.cli import audit, diff, explain, run, status, summary, ui
+from nait_assets.cli.messages import BAD_INPUT, INTERRUPTED
+
+
+@click.group()
+@click.version_option(package_name="nait_assets")
+def nait() -> None:
+    """Choose instruction-tuning examples by the neurons that they activate."""
+
+
+for module in (run, status, explain, audit, diff, summary, ui):
+    nait.add_command(module.command)
+
+
+def execute() -> int:
+    """Run the command in `sys.argv`.
+
+    Returns:
+        Its exit code; an error that a user can mend is one message on standard error, without a traceback.
+    """
+    import dagster as dg
+
+    for annoyance in (dg.BetaWarning, dg.PreviewWarning):
+        warnings.filterwarnings("ignore", category=annoyance)
+    logging.basicConfig(format="  %(message)s", level=logging.WARNING)
+    logging.getLogger("nait_assets").setLevel(logging.INFO)
+    from nait_assets.recipe import RecipeError
+    from nait_assets.resources.warehouse import WarehouseError
+
+    try:
+        return nait(standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (RecipeError, WarehouseError) as error:
+        click.echo(f"Error: {error}", err=True)
+        return BAD_INPUT
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted. What was made stays; the next run goes on from there.", err=True)
+        return INTERRUPTED
+
+
+def main() -> None:
+    """Entry point of `nait`."""
+    code = execute()
+    # Not `sys.exit`: where torch was imported, DuckDB's bindings end a page of warnings about leaked types after it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

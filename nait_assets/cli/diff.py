@@ -1,0 +1,26 @@
+"""`nait diff`: what changed between two versions of a subset."""
+
+from pathlib import Path
+
+import click
+
+from nait_assets.cli.home import opened
+from nait_assets.cli.options import home_option, recipe_option
+
+
+@click.command("diff")
+@click.argument("version")
+@click.argument("other", required=False)
+@click.option("--rows", default=10, show_default=True, help="How many of the rows that came, and that went, to list.")
+@recipe_option
+@home_option
+def command(version: str, other: str | None, rows: int, recipe_path: Path | None, home: Path | None) -> None:
+    """Compare two versions of a subset: rows added, removed, kept, and which input changed.
+
+    A version is <method>/<target>/<ratio>, the latest; with @ and the beginning of a data version, or with @~N the
+    N-th before the latest. One alone is compared with the version before the latest.
+    """
+    from nait_assets.audit.difference import describe_difference
+
+    with opened(recipe_path, home) as workplace:
+        click.echo(describe_difference(workplace.recipe, workplace.warehouse, version, other, rows))

@@ -1,0 +1,25 @@
+"""`nait explain`: why a candidate has its scores."""
+
+from pathlib import Path
+
+import click
+
+from nait_assets.cli.home import opened
+from nait_assets.cli.options import home_option, recipe_option
+
+
+@click.command("explain")
+@click.argument("sample_id")
+@click.option("--target", required=True, help="A capability, or 'all'.")
+@click.option("--neurons", default=10, show_default=True, help="How many neurons to show.")
+@recipe_option
+@home_option
+def command(sample_id: str, target: str, neurons: int, recipe_path: Path | None, home: Path | None) -> None:
+    """Show a candidate's scores and ranks, the neurons that speak for it, and its text.
+
+    A unique beginning of the id will do.
+    """
+    from nait_assets.scoring.explanation import explain as explained
+
+    with opened(recipe_path, home) as workplace:
+        click.echo(explained(workplace.recipe, workplace.warehouse, sample_id, target, neurons))

@@ -1,0 +1,97 @@
+"""Exit codes, the errors that end a command, and what they say."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+STEP_FAILED, BAD_INPUT, STATUS_STALE, AUDIT_BROKEN, BUSY, INTERRUPTED = 1, 2, 3, 4, 5, 130
+CLEAR_ERRORS = {"RecipeError", "WarehouseError", "NonFiniteActivations"}  # their messages need no traceback
+FULL_DISK = ("no space left on device", "database or disk is full", "disk quota exceeded", "[errno 28]")
+
+
+class StepFailed(click.ClickException):
+    """A step of the run failed; what was made before it stays."""
+
+    exit_code = STEP_FAILED
+
+
+class StepRefused(StepFailed):
+    """A step could not use what the recipe names."""
+
+    exit_code = BAD_INPUT
+
+
+class DiskFull(StepFailed):
+    """Nothing more can be written."""
+
+
+class HomeBusy(click.ClickException):
+    """Another `nait run` has the home."""
+
+    exit_code = BUSY
+
+
+def label(assets: list[Any], partition: str | None) -> str:
+    """How assets of one run are named to a user: their keys as paths, and their partition."""
+    names = ", ".join("/".join(asset.path) for asset in assets)
+    return f"{names} [{partition}]" if partition else names
+
+
+def reason_lines(steps: list[Any], n_partitions: int) -> list[str]:
+    """One line for each set of reasons, with the partitions that share it."""
+    from nait_assets.planning import by_reasons
+
+    lines = []
+    for reasons, partitions in by_reasons(steps).items():
+        keys = [partition for partition in partitions if partition is not None]
+        where = "every partition" if 1 < len(keys) == n_partitions else ", ".join(keys)
+        lines.append(f"{where}: {'; '.join(reasons)}" if where else "; ".join(reasons))
+    return lines
+
+
+def failed_check_line(event: Any, partition: str | None) -> str:
+    """What a check that failed found."""
+    evaluation = event.event_specific_data
+    kind = "check failed" if evaluation.blocking else "warning"
+    return f"{kind}: {label([evaluation.asset_key], partition)}, {evaluation.check_name}: {evaluation.description}"
+
+
+def cause_of(event: Any) -> Any:
+    """The error that failed a step, without Dagster's own around it."""
+    error = event.step_failure_data.error
+    while error.cause is not None and error.cls_name.startswith("Dagster"):
+        error = error.cause
+    return error
+
+
+def reason_of(error: Any) -> str:
+    """What an error says, and where it was raised unless its message is clear without."""
+    message = error.message.strip().partition(": ")[2] or error.message.strip()
+    return message if error.cls_name in CLEAR_ERRORS else f"{error.cls_name}: {message}\n{''.join(error.stack[-2:])}"
+
+
+def is_full_disk(error: Any, home: Path) -> bool:
+    """Whether an error, as it is or as Dagster stored it, or one of its causes, says that the disk is full."""
+    while error is not None:
+        text = str(getattr(error, "message", "") or error).lower()
+        # SQLite says no more where a full disk has no room for the memory that its processes share.
+        if any(words in text for words in FULL_DISK) or ("disk i/o error" in text and _n_free_bytes(home) < 2**20):
+            return True
+        error = (
+            getattr(error, "cause", None) or getattr(error, "__cause__", None) or getattr(error, "__context__", None)
+        )
+    return False
+
+
+def full_disk(home: Path) -> str:
+    """What to do about a full disk."""
+    return (
+        f"the disk that {home} lies on is full ({_n_free_bytes(home) / 2**20:.0f} MiB are free). Make room "
+        "and run this again: what was made stays, and an extraction goes on from its last finished shard."
+    )
+
+
+def _n_free_bytes(home: Path) -> int:
+    return shutil.disk_usage(home).free

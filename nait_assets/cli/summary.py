@@ -1,0 +1,21 @@
+"""`nait summary`: what was read and what was chosen."""
+
+from pathlib import Path
+
+import click
+
+from nait_assets.cli.home import opened
+from nait_assets.cli.options import home_option, recipe_option
+
+
+@click.command("summary")
+@recipe_option
+@home_option
+def command(recipe_path: Path | None, home: Path | None) -> None:
+    """Print what was read, what was chosen, and how far the choice fits the topics."""
+    from nait_assets.selection.summary import summarize
+
+    with opened(recipe_path, home) as workplace:
+        speed = workplace.noted("extraction/candidate_activations", "tokens_per_second")
+        click.echo(summarize(workplace.recipe, workplace.warehouse, speed, workplace.n_rows_read()))
+        click.echo(f"Open the UI: nait ui --recipe {workplace.recipe.path} (then http://127.0.0.1:3000)")
