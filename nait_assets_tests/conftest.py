@@ -53,6 +53,20 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(params=["float32", "bfloat16"])
+def fastest_dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `auto` means: on a CPU without bfloat16 instructions, and on one that has them, whichever is here."""
+    import torch
+
+    from nait_assets.resources import language_model
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(language_model, "_cpu_multiplies_bfloat16", lambda: request.param == "bfloat16")
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """A byte-level BPE tokenizer trained on a line of text, with a chat template and a beginning-of-sequence token."""

@@ -175,7 +175,7 @@ def between_the_third_arrow_file_and_its_manifest() -> None:
 
 
 def when_all_shards_are_in_the_spool() -> None:
-    Store.writing = die  # type: ignore[method-assign]
+    Store.transaction = die  # type: ignore[method-assign]
 
 
 def in_the_middle_of_the_insert() -> None:

@@ -239,16 +239,33 @@ def test_dtype_of_the_recipe_is_the_dtype_of_the_weights(
 
 
 def test_auto_dtype_on_a_cpu_is_bfloat16_only_where_it_has_the_instructions(
-    make_model: Callable[..., LanguageModel], folder: Path
+    make_model: Callable[..., LanguageModel], folder: Path, fastest_dtype: str
 ) -> None:
     """Emulated bfloat16 is slower than float32 and less exact."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    has_instructions = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"}) and torch.backends.mkldnn.is_available()
+    loaded = make_model(folder, dtype="auto", device="cpu").load()
 
-    dtype = make_model(folder, dtype="auto", device="cpu").resolved_dtype()
+    assert loaded.dtype == loaded.network.embed_tokens.weight.dtype == getattr(torch, fastest_dtype)
 
-    assert dtype == (torch.bfloat16 if has_instructions else torch.float32)
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : fpu avx512f avx512_bf16 avx512_vnni", True),
+        ("flags : fpu amx_bf16 amx_tile", True),
+        ("Features : fp asimd bf16 i8mm", True),
+        ("flags : fpu avx2 avx512f avx512_vnni", False),
+        (None, False),
+    ],
+    ids=["AVX-512", "AMX", "Arm", "none", "no such file"],
+)
+def test_bfloat16_instructions_are_those_that_the_kernel_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, expected: bool
+) -> None:
+    """Linux names them otherwise on each kind of CPU, and other systems have no such file."""
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(flags + "\n")
+    monkeypatch.setattr(language_model, "Path", lambda _: tmp_path / "cpuinfo")
+    assert language_model._cpu_multiplies_bfloat16() is expected
 
 
 @pytest.mark.parametrize("multiplies", [False, True])
