@@ -205,4 +205,4 @@ def test_ctrl_c_ends_the_command_and_not_only_the_step(
     answer = nait("run", "--recipe", recipe.path, "--home", home)
     assert answer.code == 130
     assert begun == ["candidates"]
-    assert "the next run goes on from there" in answer.err
+    assert "the next run continues from there" in answer.err

@@ -30,7 +30,7 @@ def execute() -> int:
     """Run the command in `sys.argv`.
 
     Returns:
-        Its exit code; an error that a user can mend is one message on standard error, without a traceback.
+        Its exit code; an error that a user can fix is one message on standard error, without a traceback.
     """
     import dagster as dg
 
@@ -50,7 +50,7 @@ def execute() -> int:
         click.echo(f"Error: {error}", err=True)
         return BAD_INPUT
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. What was made stays; the next run goes on from there.", err=True)
+        click.echo("Interrupted. What is finished stays; the next run continues from there.", err=True)
         return INTERRUPTED
 
 

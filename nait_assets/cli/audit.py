@@ -12,12 +12,12 @@ from nait_assets.cli.options import home_option, recipe_option
 @click.command("audit")
 @click.argument("subset", required=False)
 @click.option(
-    "--row", "sample_id", default=None, help="Tell where a row came from, and which subsets it is in, and why."
+    "--row", "sample_id", default=None, help="Show where a row came from, and which subsets it is in and why."
 )
 @recipe_option
 @home_option
 def command(subset: str | None, sample_id: str | None, recipe_path: Path | None, home: Path | None) -> int:
-    """Verify what subsets rest on, back to sources, model and code. Exit code 4 if a chain is broken.
+    """Verify everything that subsets depend on, back to sources, model and code. Exit code 4 if a chain is broken.
 
     SUBSET is <method>/<target>/<ratio>, or a beginning of it; all by default.
     """
@@ -37,14 +37,14 @@ def command(subset: str | None, sample_id: str | None, recipe_path: Path | None,
             chain = auditor.chain(*cell)
             fault = first_broken(chain)
             broken += fault is not None
-            untold = sum(link.holds is None for link in chain)
-            said = f"holds: {len(chain) - untold} links verified" + (
-                f", {untold} cannot be told here" if untold else ""
+            unverified = sum(link.holds is None for link in chain)
+            said = f"intact: {len(chain) - unverified} links verified" + (
+                f", {unverified} unverifiable offline" if unverified else ""
             )
             if fault is not None:
                 said = f"BROKEN at {fault.output}, {fault.what}: {fault.says}"
             click.echo(f"{'/'.join(cell):<44} {said}")
             for link in chain if len(cells) == 1 else []:
-                mark = {True: "ok", False: "BROKEN", None: "untold"}[link.holds]
-                click.echo(f"    {mark:<7} {link.output}, {link.what}: {link.says}")
+                mark = {True: "ok", False: "BROKEN", None: "unverified"}[link.holds]
+                click.echo(f"    {mark:<10} {link.output}, {link.what}: {link.says}")
         return AUDIT_BROKEN if broken else 0

@@ -15,7 +15,7 @@ from nait_assets.cli.options import home_option, recipe_option
 @recipe_option
 @home_option
 def command(sample_id: str, target: str, neurons: int, recipe_path: Path | None, home: Path | None) -> None:
-    """Show a candidate's scores and ranks, the neurons that speak for it, and its text.
+    """Show a candidate's scores and ranks, what contributes most to its score, and its text.
 
     A unique beginning of the id will do.
     """

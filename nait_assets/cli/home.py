@@ -94,7 +94,7 @@ class Workplace:
 
         try:
             (self.home / "dagster").mkdir(parents=True, exist_ok=True)
-            reason = "" if os.access(self.home / "dagster", os.W_OK) else "it is read-only, or another user's"
+            reason = "" if os.access(self.home / "dagster", os.W_OK) else "it is read-only or belongs to another user"
         except OSError as error:
             reason = error.strerror or str(error)
         if reason:
@@ -120,7 +120,7 @@ class Workplace:
             lock.acquire()
         except filelock.Timeout:
             raise HomeBusy(
-                f"another `nait run` is at work in {self.home} ({path.read_text().strip()}). "
+                f"another `nait run` is using {self.home} ({path.read_text().strip()}). "
                 "Wait for it to end, then run this again; `nait status` works meanwhile."
             ) from None
         except OSError as error:  # a file system without locks
@@ -143,7 +143,7 @@ class Workplace:
         ended = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
         unfinished = dg.RunsFilter(tags={"nait/command": "run"}, statuses=list(set(dg.DagsterRunStatus) - ended))
         for run in self.instance.get_runs(unfinished):
-            self.instance.report_run_failed(run, "The process of this `nait run` died.")
+            self.instance.report_run_failed(run, "The process of this `nait run` ended without finishing.")
             self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
     def noted(self, asset: str, name: str, partition: str | None = None) -> float | None:
@@ -174,7 +174,7 @@ class Workplace:
             try:
                 only = frozenset(dg.AssetSelection.from_string(selection).resolve(self.defs.resolve_asset_graph()))
             except Exception as error:
-                raise click.UsageError(f"--select {selection!r} is no asset selection: {error}") from error
+                raise click.UsageError(f"--select {selection!r} is not an asset selection: {error}") from error
             if not only:
                 raise click.UsageError(f"--select {selection!r} selects no asset")
         return Plan(self.defs, self.recipe, self.warehouse, self.model, self.instance, only)

@@ -89,7 +89,7 @@ def full_disk(home: Path) -> str:
     """What to do about a full disk."""
     return (
         f"the disk that {home} lies on is full ({_n_free_bytes(home) / 2**20:.0f} MiB are free). Make room "
-        "and run this again: what was made stays, and an extraction goes on from its last finished shard."
+        "and run this again: what is finished stays, and an extraction continues from its last finished shard."
     )
 
 

@@ -174,7 +174,7 @@ def _await_pools(workplace: Workplace, assets: list[Any]) -> None:
                 runs = ", ".join(sorted(info.active_run_ids))
                 click.echo(
                     f"waiting for the pool {pool}, which the run {runs} of Dagster's daemon holds. "
-                    "If that run is dead, terminate it in the UI."
+                    "If that run has died, terminate it in the UI."
                 )
                 told = True
             time.sleep(1)

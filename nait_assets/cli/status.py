@@ -14,7 +14,7 @@ from nait_assets.cli.options import home_option, recipe_option
 @recipe_option
 @home_option
 def command(recipe_path: Path | None, home: Path | None) -> int:
-    """Say what is missing or out of date, and why. Exit code 3 if anything is."""
+    """Show what is missing or out of date, and why. Exit code 3 if anything is."""
     with opened(recipe_path, home) as workplace:
         plan, records = workplace.plan(None), workplace.warehouse.records()
         graph = workplace.defs.resolve_asset_graph()

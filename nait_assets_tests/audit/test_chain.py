@@ -162,7 +162,7 @@ def test_a_home_as_it_was_made_holds(recipe: Recipe, home: Path) -> None:
     assert answer.code == 0, answer.out
     lines = answer.out.splitlines()
     assert len(lines) == len(subsets_of(recipe, None)) == 9
-    assert all("holds: " in line and "cannot be told" not in line for line in lines)
+    assert all("intact: " in line and "unverifiable" not in line for line in lines)
 
 
 def test_one_subset_is_shown_link_by_link(recipe: Recipe, home: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_hub_that_cannot_be_asked_breaks_nothing(home: Path, recipe: Recipe, m
     fields = {"methods": list(recipe.methods), "ratios": [0.3]}
     on_hub = make_recipe(**fields, capabilities={"code": {"source": "code.jsonl"}, "math": hub})
     lines = audit(on_hub, home, SUBSET).out.splitlines()
-    assert any("untold  corpora/in_domain_set[math], source:0:hub:nobody/nothing" in line for line in lines)
+    assert any("unverified corpora/in_domain_set[math], source:0:hub:nobody/nothing" in line for line in lines)
 
 
 def test_an_empty_home_is_a_broken_chain_and_an_unknown_subset_bad_input(recipe: Recipe, tmp_path: Path) -> None:
