@@ -162,7 +162,7 @@ def test_a_second_run_on_a_home_is_refused_and_readers_see_whole_tables(
     (one, two) = ended(first), ended(second)
     assert one.code == 0, one.err
     assert two.code == 5
-    assert f"another `nait run` is at work in {home} (process {first.pid} on " in two.err
+    assert f"another `nait run` is using {home} (process {first.pid} on " in two.err
     assert len(two.err.splitlines()) == 1
     assert n_looks > 0
     assert {answer.code for answer in told} <= {0, 3}, [answer.err for answer in told]
