@@ -221,7 +221,7 @@ cli.main()
     ("method", "module", "name"),
     [
         ("nait_standardized", "nait_assets.extraction.assets", "extract"),
-        ("random", "nait_assets.selection.subset", "_take_place"),
+        ("random", "nait_assets.resources.files", "put_in_place"),
     ],
 )
 def test_killed_at_this_point_the_next_run_goes_on(

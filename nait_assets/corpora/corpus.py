@@ -1,6 +1,5 @@
 """A corpus from its sources: rows read, rejected with a reason, sampled by content, duplicates dropped and counted."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from nait_assets.corpora.conversation import RowRejected, columns_of, reader_of, sample_id
-from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, Recipe, RecipeError, Source
+from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, Recipe, RecipeError, Source, seeded_order
 from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache
 from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, EXAMPLE, IN_DOMAIN_SET, REJECTED, published_table
@@ -193,12 +192,9 @@ def _sample(examples: list[dict[str, Any]], source: Source) -> list[dict[str, An
     if source.skip == 0 and source.limit is None:
         return examples
 
-    def place(example: dict[str, Any]) -> bytes:
-        return hashlib.sha256(f"{source.seed}:{example['sample_id']}".encode()).digest()
-
     end = None if source.limit is None else source.skip + source.limit
-    taken = {example["sample_id"] for example in sorted(examples, key=place)[source.skip : end]}
-    return [example for example in examples if example["sample_id"] in taken]
+    order = seeded_order([example["sample_id"] for example in examples], str(source.seed))
+    return [examples[index] for index in sorted(order[source.skip : end])]
 
 
 def _require_enough(recipe: Recipe, corpus: str, n_examples: int, n_rows: int, rejected: list[dict[str, Any]]) -> None:

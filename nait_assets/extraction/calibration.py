@@ -6,7 +6,6 @@ It is frozen: a pool that changes keeps the calibration that it has, so that wha
 Another model, site, layer, template, dtype or projection makes another one.
 """
 
-import hashlib
 from collections.abc import Callable
 
 import polars as pl
@@ -18,7 +17,7 @@ from nait_assets.extraction.projection import Projector, leading_components
 from nait_assets.extraction.statistics import by_layer, neuron_statistics
 from nait_assets.lineage import Record
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import Extraction, Projection, fingerprint
+from nait_assets.recipe import Extraction, Projection, fingerprint, seeded_order
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import CALIBRATION_STATISTICS, VECTOR
@@ -29,12 +28,8 @@ COMPONENT_SHARE = 4
 
 def calibration_sample(pool: pl.DataFrame, projection: Projection) -> pl.DataFrame:
     """The candidates that calibrate: those whose hash with the seed is smallest."""
-
-    def place(sample_id: str) -> bytes:
-        return hashlib.sha256(f"calibration:{projection.seed}:{sample_id}".encode()).digest()
-
-    chosen = sorted(pool["sample_id"].to_list(), key=place)[: projection.calibration_samples]
-    return pool.filter(pl.col("sample_id").is_in(chosen))
+    order = seeded_order(pool["sample_id"].to_list(), f"calibration:{projection.seed}")
+    return pool[sorted(order[: projection.calibration_samples])]
 
 
 def calibration_identity(model: LanguageModel, settings: Extraction) -> str:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from nait_assets.extraction import activation_table
+from nait_assets.extraction import activation_table, ray_engine
 from nait_assets.extraction.projection import Projector
 from nait_assets.extraction.spool import Manifest
 from nait_assets.extraction.worker import Job, Worker, peak_memory
 from nait_assets.lineage import Record
-from nait_assets.models.encoding import Shard, encode, plan
+from nait_assets.models.encoding import Shard, conversations_of, encode, plan
 from nait_assets.models.progress import Progress
-from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, RunOptions, require_context
+from nait_assets.models.running import RunOptions, rejected_before, require_context
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Extraction, RecipeError, fingerprint
 from nait_assets.resources.language_model import LanguageModel
@@ -126,19 +126,17 @@ def extract(
     held = _held(store)
     known = held.sample_ids if held.extraction_id == identity else frozenset()
     missing = corpus.filter(~pl.col("sample_id").is_in(list(known)))
-    conversations = list(zip(missing["sample_id"].to_list(), missing["messages"].to_list(), strict=True))
+    conversations = conversations_of(missing)
     encoded, refused = (
         encode(conversations, model.tokenizer(), settings.template, settings.max_tokens) if conversations else ([], [])
     )
     device = model.resolved_device()
-    batch_tokens = options.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS_ELSEWHERE)
+    batch_tokens = options.batch_tokens_on(device.type)
     folder = store.path.parent / f"{store.path.stem}.spool" / identity
     job = Job(model, model.identity(), settings, ends, projector, site.width, site.layers, str(folder))
     limits = options.shard_tokens, max(1, SHARD_BYTES // job.bytes_of_sample)
-    tried = _rejected_before(store, corpus_name) if held.extraction_id == identity else frozenset()
-    shards = plan([sample for sample in encoded if sample.sample_id not in tried], batch_tokens, *limits)
-    # Each by itself: a batch of which every sample fails would end the run.
-    shards += plan([sample for sample in encoded if sample.sample_id in tried], 1, *limits)
+    alone = rejected_before(store, corpus_name) if held.extraction_id == identity else frozenset()
+    shards = plan(encoded, batch_tokens, *limits, alone=alone)
     progress = Progress(corpus_name, [(len(shard.samples), shard.n_tokens) for shard in shards], say)
     with contextlib.closing(progress):
         manifests = _manifests(shards, job, options, progress)
@@ -194,8 +192,6 @@ def _read(shards: Sequence[Shard], job: Job, options: RunOptions, progress: Prog
         progress.begin()
         yield from worker.read(shards, progress.advance)
         return
-    from nait_assets.extraction import ray_engine
-
     sizes = {shard.name: (len(shard.samples), shard.n_tokens) for shard in shards}
     progress.begin()
     for manifest in ray_engine.read(shards, job, options):
@@ -208,12 +204,3 @@ def _held(store: Store) -> activation_table.Contents:
         return activation_table.Contents(None, frozenset())
     with store.snapshot() as snapshot:
         return activation_table.contents(snapshot)
-
-
-def _rejected_before(store: Store, corpus_name: str) -> frozenset[str]:
-    """Samples that the run which wrote the table could not read."""
-    with store.snapshot() as snapshot:
-        if not snapshot.has_table(REJECTED_SAMPLES.name):
-            return frozenset()
-        query = f"SELECT sample_id FROM {REJECTED_SAMPLES.name} WHERE corpus = ?"
-        return frozenset(name for (name,) in snapshot.connection.execute(query, [corpus_name]).fetchall())

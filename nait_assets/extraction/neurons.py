@@ -8,7 +8,7 @@ import numpy as np
 from nait_assets.extraction.projection import Projector
 from nait_assets.models import attention
 from nait_assets.models.attention import Packing, to_device
-from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations, can_be_packed
+from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations, can_be_packed, require_known_tokens
 from nait_assets.models.sites import Site
 from nait_assets.resources.language_model import LoadedModel
 
@@ -112,8 +112,7 @@ class Reader(BatchReader):
     def _pass(self, batch: Batch, packing: Packing, reduce: "Callable[[int, torch.Tensor], None]") -> None:
         """One pass through the network up to the site's last layer, each layer's activations handed to `reduce`."""
         numbers = np.concatenate([sample.token_ids for sample in batch])
-        if numbers.max() >= self.model.network.config.vocab_size:  # on a GPU it would end the process' use of it
-            raise IndexError(f"token {numbers.max()} is not among the model's {self.model.network.config.vocab_size}")
+        require_known_tokens(numbers, self.model.network)
         token_ids = to_device(numbers[None].astype(np.int64), packing.device)
         arguments: dict[str, Any] = {}
         if self.packs:

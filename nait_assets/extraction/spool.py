@@ -79,20 +79,20 @@ class Spool:
             return pa.ipc.open_file(source).read_all()
 
     def write(
-        self, shard: Shard, readings: Sequence[BatchResult], rows: Sequence[int], seconds: float, peak_memory_bytes: int
+        self, shard: Shard, results: Sequence[BatchResult], rows: Sequence[int], seconds: float, peak_memory_bytes: int
     ) -> Manifest:
         """Store a shard.
 
         Args:
-            shard: That was read.
-            readings: Of its batches, in order.
+            shard: The shard.
+            results: Results of its batches, in order.
             rows: Layers that the rows of a sample are.
-            seconds: That reading took.
-            peak_memory_bytes: Of the process.
+            seconds: Wall time that reading took.
+            peak_memory_bytes: Most memory that the process has held.
         """
-        samples = [sample for reading in readings for sample in reading.samples]
+        samples = [sample for result in results for sample in result.samples]
         with replacing(self.folder / f"{shard.name}.arrow") as temporary:
-            table = _table(self.schema, samples, readings, rows)
+            table = _table(self.schema, samples, results, rows)
             with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, self.schema) as writer:
                 writer.write_table(table)
             digest = sha256(temporary)
@@ -103,7 +103,7 @@ class Spool:
             n_truncated=sum(sample.truncated for sample in samples),
             seconds=seconds,
             peak_memory_bytes=peak_memory_bytes,
-            rejected=tuple(pair for reading in readings for pair in reading.rejected),
+            rejected=tuple(pair for result in results for pair in result.rejected),
             sha256=digest,
         )
         with replacing(self._manifest_path(shard.name)) as temporary:
@@ -119,10 +119,10 @@ class Spool:
 
 
 def _table(
-    schema: pa.Schema, samples: Sequence[EncodedSample], readings: Sequence[BatchResult], rows: Sequence[int]
+    schema: pa.Schema, samples: Sequence[EncodedSample], results: Sequence[BatchResult], rows: Sequence[int]
 ) -> pa.Table:
     """Samples as rows, layer by layer, so that whoever reads one layer finds it in one piece."""
-    pooled = [reading.pooled.columns for reading in readings if reading.pooled is not None]
+    pooled = [result.pooled.columns for result in results if result.pooled is not None]
     if not pooled:
         return schema.empty_table()
     columns: dict[str, Any] = {

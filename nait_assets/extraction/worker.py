@@ -108,12 +108,12 @@ class Worker:
             NonFiniteActivations: The model computed NaN or infinity.
         """
         queue, spool = list(shards), self.job.spool
-        readings = self._reader.read(batch for shard in queue for batch in shard.batches)
+        results = self._reader.read(batch for shard in queue for batch in shard.batches)
         for shard in queue:
             started = time.monotonic()
             kept: list[BatchResult] = []
-            for batch, reading in zip(shard.batches, readings, strict=False):
-                kept.append(reading)
+            for batch, result in zip(shard.batches, results, strict=False):
+                kept.append(result)
                 advance(len(batch), sum(len(sample.token_ids) for sample in batch))
             yield spool.write(shard, kept, self.job.rows, time.monotonic() - started, peak_memory())
 

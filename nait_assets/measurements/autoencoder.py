@@ -1,7 +1,6 @@
 """The autoencoder of a recipe: one that it names, or one that is trained on its pool."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +14,17 @@ from nait_assets.lineage import Record
 from nait_assets.measurements import published_autoencoder
 from nait_assets.measurements.autoencoder_tokens import budget, seeded, spool
 from nait_assets.measurements.autoencoder_training import Trained, finish, train
-from nait_assets.measurements.top_k import encode_rows, layer_of
+from nait_assets.measurements.top_k import layer_of
 from nait_assets.models.cost import Cost
-from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, RunOptions, model_inputs
+from nait_assets.models.encoding import conversations_of, encode
+from nait_assets.models.running import RunOptions, model_inputs
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel
-from nait_assets.resources.files import folder_version
+from nait_assets.resources.files import folder_version, replacing_folder
 
 ASSET = "measurements/sparse_autoencoder"
-VERSION = "1"
+VERSION = "2"
 SECONDS_BETWEEN_LINES = 10.0
 FOUND = "autoencoder.json"
 
@@ -57,7 +57,7 @@ def outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     Raises:
         RecipeError: One of them is not to be found.
     """
-    return {**model_inputs(model, recipe.model.source), **published_autoencoder.inputs_of(recipe, model)}
+    return {**model_inputs(model, recipe.model.source), **published_autoencoder.external_versions(recipe, model)}
 
 
 def load(recipe: Recipe, model: LanguageModel, folder: Path) -> Any:
@@ -78,11 +78,9 @@ def note(recipe: Recipe, model: LanguageModel, folder: Path) -> Made:
     found = published_autoencoder.find(recipe, model)
     published_autoencoder.load(found)
     shown: dict[str, object] = {"layer": found.layer, "n_latents": found.n_latents, "trained_with_k": found.k or 0}
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / FOUND).write_text(
-        json.dumps({**shown, **published_autoencoder.inputs_of(recipe, model)}, indent=1) + "\n"
-    )
+    noted = {**shown, **published_autoencoder.external_versions(recipe, model)}
+    with replacing_folder(folder) as temporary:
+        (temporary / FOUND).write_text(json.dumps(noted, indent=1) + "\n")
     return Made(None, False, shown, Cost())
 
 
@@ -116,8 +114,9 @@ def make(
     if held and held.identity == identity and before and folder_version(folder) == before.data_version:
         return Made(held, True, {}, Cost())
     device = model.resolved_device()
-    batch_tokens = options.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS_ELSEWHERE)
-    encoded, refused = encode_rows(model, seeded(pool, section.seed), extraction.template, extraction.max_tokens)
+    batch_tokens = options.batch_tokens_on(device.type)
+    ordered = conversations_of(seeded(pool, section.seed))
+    encoded, refused = encode(ordered, model.tokenizer(), extraction.template, extraction.max_tokens)
     samples = budget(encoded, section.training_tokens)
     names = [[sample.sample_id for sample in part] for part in samples]
     of_tokens = fingerprint(identity, names, batch_tokens, options.shard_tokens)

@@ -4,7 +4,6 @@ The candidates come in a seeded order. A killed run goes on behind the last shar
 """
 
 import contextlib
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import polars as pl
 from nait_assets.extraction.neurons import Reader
 from nait_assets.models.batches import NonFiniteActivations
 from nait_assets.models.encoding import EncodedSample, plan
-from nait_assets.recipe import RecipeError
+from nait_assets.recipe import RecipeError, seeded_order
 from nait_assets.resources.files import replacing
 
 HELD_OUT_SHARE = 0.05
@@ -56,8 +55,7 @@ class Tokens:
 
 def seeded(pool: pl.DataFrame, seed: int) -> pl.DataFrame:
     """The candidates in the order in which they are read: by a hash of the seed and their `sample_id`."""
-    places = [hashlib.sha256(f"autoencoder:{seed}:{name}".encode()).hexdigest() for name in pool["sample_id"]]
-    return pool.with_columns(place=pl.Series(places, dtype=pl.String)).sort("place").drop("place")
+    return pool[seeded_order(pool["sample_id"].to_list(), f"autoencoder:{seed}")]
 
 
 def budget(samples: list[EncodedSample], training_tokens: int) -> tuple[list[EncodedSample], list[EncodedSample]]:

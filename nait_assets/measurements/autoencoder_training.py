@@ -13,7 +13,6 @@ that codes stay comparable. Delete its folder to train it anew.
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nait_assets.measurements.autoencoder_tokens import Tokens
+from nait_assets.models.training import scheduled
 from nait_assets.recipe import MonaOptions, RecipeError
-from nait_assets.resources.files import replacing
+from nait_assets.resources.files import put_in_place, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +34,8 @@ AUXK_SHARE = 1 / 32
 """Of the AuxK loss in the loss, as in arXiv 2406.04093."""
 DEAD_SHARE = 0.1
 """A latent is dead, for the AuxK loss, once it has not fired on this share of an epoch's tokens."""
-WARM_UP_SHARE, COOL_DOWN_SHARE = 0.05, 0.2
-"""Of the steps: the learning rate rises, and falls to 0, in a straight line."""
+WARMUP_RATIO, COOLDOWN_RATIO = 0.05, 0.2
+"""Shares of the steps in which the learning rate rises, and falls to 0, in a straight line."""
 PRODUCT_NUMBERS = 2**24
 """Of the tensor (tokens, k, width) that `sparsify` makes for the encoder's gradient: 64 MB."""
 JUDGED_TOKENS = 200_000
@@ -203,7 +203,7 @@ class _Training:
         self.silent[fired] = 0
         coder.remove_gradient_parallel_to_decoder_directions()
         for group in self.optimizer.param_groups:
-            group["lr"] = options.learning_rate * _slope(self.step, steps)
+            group["lr"] = scheduled(self.step, steps, options.learning_rate, WARMUP_RATIO, COOLDOWN_RATIO)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
@@ -266,13 +266,6 @@ def auxk_loss(
     mine = torch.zeros_like(before).scatter(1, chosen, values) @ coder.W_dec[places]
     scale = min(len(places) / (coder.d_in // 2), 1.0)  # as `sparsify`: few dead latents cannot rebuild much
     return scale * (mine - (x - rebuilt).detach()).pow(2).sum() / variance
-
-
-def _slope(step: int, steps: int) -> float:
-    """Share of the highest learning rate at a step."""
-    up = (step + 1) / max(1.0, WARM_UP_SHARE * steps)
-    down = (steps - step) / max(1.0, COOL_DOWN_SHARE * steps)
-    return min(1.0, up, down)
 
 
 def _mean(rows: np.ndarray, size: int = 65536) -> np.ndarray:
@@ -344,5 +337,4 @@ def finish(part: Path, folder: Path) -> None:
     """Move a finished training into its place, without what it was made from."""
     for name in ("tokens.f32", "tokens.json", "checkpoint.pt"):
         (part / name).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.replace(folder)
+    put_in_place(part, folder)

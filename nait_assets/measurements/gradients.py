@@ -222,7 +222,7 @@ def settings(recipe: Recipe) -> Mapping[str, Any]:
 def check(recipe: Recipe, model: LanguageModel) -> None:
     """Raises RecipeError where the model has no head, no module that gets an adapter, or too short a context."""
     require_outputs(recipe, model)
-    resolve_targets(model.skeleton(), recipe.options.less.target_modules)
+    resolve_targets(model.skeleton(), recipe.options.less.target_modules, "options.less.target_modules")
 
 
 MEASUREMENT = Measurement(

@@ -27,6 +27,7 @@ import polars as pl
 
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.cost import Cost
+from nait_assets.models.encoding import conversations_of
 from nait_assets.recipe import AlpagasusOptions, Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.chat_endpoint import (
@@ -295,9 +296,8 @@ def _read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]
     endpoint = ChatEndpoint(options, key_of(options), lambda: spending.permit(options))
     judging = Judging(endpoint, spending, n_before)
     counted = Spending(spending.n_calls, spending.n_prompt_tokens, spending.n_answer_tokens)
-    pairs = list(zip(samples["sample_id"].to_list(), samples["messages"].to_list(), strict=True))
     try:
-        for outcomes in judging.batches(pairs):
+        for outcomes in judging.batches(conversations_of(samples)):
             now = Spending(spending.n_calls, spending.n_prompt_tokens, spending.n_answer_tokens)
             _write_spending(store, _judge(options), now)
             yield _part(outcomes, Cost(n_calls=now.n_calls - counted.n_calls, n_tokens=now.n_tokens - counted.n_tokens))

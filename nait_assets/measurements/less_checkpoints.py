@@ -27,7 +27,10 @@ import polars as pl
 from nait_assets.models.adapter import Adapter, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
-from nait_assets.recipe import LessOptions, Recipe, RecipeError, fingerprint
+from nait_assets.models.encoding import conversations_of
+from nait_assets.models.training import EpochResult, NonFiniteLoss, scheduled, train_epoch
+from nait_assets.recipe import LessOptions, Recipe, RecipeError, fingerprint, seeded_order
+from nait_assets.resources.files import put_in_place, replacing_folder
 from nait_assets.resources.language_model import LanguageModel, LoadedModel
 
 if TYPE_CHECKING:
@@ -37,8 +40,8 @@ ASSET = "measurements/less_checkpoints"
 ALGORITHM = "1"
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 LARGEST_NORM = 1.0
-RISING_SHARE = 0.03
-"""Of the steps, in which the learning rate rises."""
+WARMUP_RATIO = 0.03
+"""Share of the steps in which the learning rate rises."""
 WEIGHTS, FIRST, SECOND, STATE = "weights.safetensors", "first_moment.safetensors", "second_moment.safetensors", "state"
 
 
@@ -106,7 +109,7 @@ def warm_up(
     model: LanguageModel,
     folder: Path,
     inputs: Mapping[str, str],
-    say: Callable[[str], None],
+    log_line: Callable[[str], None],
 ) -> WarmUp:
     """Train the adapter, and leave the checkpoints in `folder`.
 
@@ -116,7 +119,7 @@ def warm_up(
         model: Of the recipe; stays as it is.
         folder: What it holds is replaced when all epochs are done.
         inputs: Versions of pool and model: epochs of an unfinished run are used if they are the same.
-        say: Where lines for people go.
+        log_line: Receives lines for the run's log.
 
     Raises:
         RecipeError: None of the samples drawn has a response, or the model lacks a module that gets an adapter.
@@ -134,13 +137,12 @@ def warm_up(
     growing = folder.with_name(f".{folder.name}.{identity}")
     for stale in folder.parent.glob(f".{folder.name}.*"):
         if stale != growing:
-            shutil.rmtree(stale)
+            shutil.rmtree(stale)  # of another pool, model or options: its epochs must not be taken up
     growing.mkdir(parents=True, exist_ok=True)
     before = checkpoints_in(growing)
     if len(before) < options.epochs:
-        _train(samples, options, model.load_causal(), growing, before, say)
-    shutil.rmtree(folder, ignore_errors=True)
-    growing.rename(folder)
+        _train(samples, options, model.load_causal(), growing, before, log_line)
+    put_in_place(growing, folder)
     n_epochs = options.epochs - len(before)
     n_sequences, n_tokens = n_epochs * len(samples), n_epochs * sum(len(sample.token_ids) for sample in samples)
     cost = Cost(n_sequences, n_sequences, n_tokens)
@@ -151,23 +153,18 @@ def answered(
     rows: pl.DataFrame, recipe: Recipe, model: LanguageModel
 ) -> tuple[list[AnsweredSample], list[tuple[str, str]]]:
     """Samples with response tokens to take a loss over; pairs of `sample_id` and reason of those without."""
-    conversations = zip(rows["sample_id"].to_list(), rows["messages"].to_list(), strict=True)
     extraction = recipe.extraction
-    samples, refused = encode_with_answers(conversations, model.tokenizer(), extraction.template, extraction.max_tokens)
+    samples, refused = encode_with_answers(
+        conversations_of(rows), model.tokenizer(), extraction.template, extraction.max_tokens
+    )
     without = [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
     return [sample for sample in samples if not sample.unanswered], [*refused, *without]
 
 
 def draw(pool: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
     """The rows whose hash is smallest, a share of the pool rounded up, in the order of their hashes."""
-    order = _order(pool["sample_id"].to_list(), f"{seed}:share")
+    order = seeded_order(pool["sample_id"].to_list(), f"{seed}:share")
     return pool[order[: math.ceil(share * len(pool))]]
-
-
-def learning_rate(step: int, n_steps: int, peak: float) -> float:
-    """Of one of the steps, counted from 0: a rise over 3% of them, then a fall that would reach zero after the last."""
-    rising = int(RISING_SHARE * n_steps)
-    return peak * (step / rising if step < rising else (n_steps - step) / (n_steps - rising))
 
 
 def _train(
@@ -176,7 +173,7 @@ def _train(
     model: LoadedModel,
     folder: Path,
     before: Sequence[Checkpoint],
-    say: Callable[[str], None],
+    log_line: Callable[[str], None],
 ) -> None:
     """Train from the last of the checkpoints before, or from the beginning; write one more at the end of each epoch."""
     import torch
@@ -197,17 +194,18 @@ def _train(
     n_steps = math.ceil(len(samples) / options.batch_size)
     for epoch in range(len(before) + 1, options.epochs + 1):
         with torch.random.fork_rng():
+            # The dropout of an epoch has a seed of its own, so that a run that is cut off goes on to the same bytes.
             torch.manual_seed(_number(f"{options.seed}:dropout:{epoch}"))
-            rates, losses = _train_epoch(samples, options, adapter, optimizer, epoch, n_steps)
+            result = _train_epoch(samples, options, adapter, optimizer, epoch, n_steps)
         state = {
             "epoch": epoch,
             "n_steps": epoch * n_steps,
-            "learning_rate": math.fsum(rates) / len(rates),
-            "loss": math.fsum(losses) / len(losses),
+            "learning_rate": math.fsum(result.learning_rates) / len(result.learning_rates),
+            "loss": math.fsum(result.losses) / len(result.losses),
             "adapter": shape,
         }
         _write(folder, state, adapter, optimizer)
-        say(f"less_checkpoints: epoch {epoch} of {options.epochs}, loss {state['loss']:.3f}")
+        log_line(f"less_checkpoints: epoch {epoch} of {options.epochs}, loss {state['loss']:.3f}")
 
 
 def _train_epoch(
@@ -217,32 +215,20 @@ def _train_epoch(
     optimizer: "torch.optim.Optimizer",
     epoch: int,
     n_steps: int,
-) -> tuple[list[float], list[float]]:
-    """One pass over the samples; the steps' learning rates and the samples' losses."""
-    import torch
+) -> EpochResult:
+    order = seeded_order([sample.sample_id for sample in samples], f"{options.seed}:epoch:{epoch}")
 
-    order = _order([sample.sample_id for sample in samples], f"{options.seed}:epoch:{epoch}")
-    rates, losses = [], []
-    adapter.network.train()
-    for step in range(n_steps):
-        batch = order[step * options.batch_size : (step + 1) * options.batch_size]
-        rates.append(learning_rate((epoch - 1) * n_steps + step, options.epochs * n_steps, options.learning_rate))
-        for group in optimizer.param_groups:
-            group["lr"] = rates[-1]
-        for place in batch:
-            loss = adapter.loss(samples[place])
-            (loss / len(batch)).backward()
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise RecipeError(
-                    f"{ASSET}: the loss of sample {samples[place].sample_id} is {losses[-1]} in epoch {epoch}; use a "
-                    "smaller options.less.learning_rate, or model.dtype float32."
-                )
-        torch.nn.utils.clip_grad_norm_(adapter.weights.values(), LARGEST_NORM)
-        optimizer.step()
-        optimizer.zero_grad()
-    adapter.network.eval()
-    return rates, losses
+    def learning_rate(step: int) -> float:
+        whole = (epoch - 1) * n_steps + step
+        return scheduled(whole, options.epochs * n_steps, options.learning_rate, WARMUP_RATIO)
+
+    try:
+        ordered = [samples[index] for index in order]
+        return train_epoch(adapter, optimizer, ordered, options.batch_size, learning_rate, LARGEST_NORM)
+    except NonFiniteLoss as error:
+        raise RecipeError(
+            f"{ASSET}: {error} in epoch {epoch}; use a smaller options.less.learning_rate, or model.dtype float32."
+        ) from error
 
 
 def _write(folder: Path, state: Mapping[str, Any], adapter: Adapter, optimizer: "torch.optim.Optimizer") -> None:
@@ -250,17 +236,15 @@ def _write(folder: Path, state: Mapping[str, Any], adapter: Adapter, optimizer: 
     from safetensors.torch import save_file
 
     moments = optimizer.state
-    growing = folder / f".epoch_{state['epoch']}"
-    shutil.rmtree(growing, ignore_errors=True)
-    growing.mkdir()
-    for file, of in (
-        (WEIGHTS, lambda weight: weight.detach()),
-        (FIRST, lambda weight: moments[weight]["exp_avg"]),
-        (SECOND, lambda weight: moments[weight]["exp_avg_sq"]),
-    ):
-        save_file({name: of(weight).cpu().contiguous() for name, weight in adapter.weights.items()}, growing / file)
-    (growing / f"{STATE}.json").write_text(json.dumps(state, indent=1, sort_keys=True) + "\n")
-    growing.rename(folder / f"epoch_{state['epoch']}")
+    tensors = {
+        WEIGHTS: {name: weight.detach() for name, weight in adapter.weights.items()},
+        FIRST: {name: moments[weight]["exp_avg"] for name, weight in adapter.weights.items()},
+        SECOND: {name: moments[weight]["exp_avg_sq"] for name, weight in adapter.weights.items()},
+    }
+    with replacing_folder(folder / f"epoch_{state['epoch']}") as temporary:
+        for file, by_name in tensors.items():
+            save_file({name: tensor.cpu().contiguous() for name, tensor in by_name.items()}, temporary / file)
+        (temporary / f"{STATE}.json").write_text(json.dumps(state, indent=1, sort_keys=True) + "\n")
 
 
 def _restore(checkpoint: Checkpoint, adapter: Adapter, optimizer: "torch.optim.Optimizer") -> None:
@@ -275,11 +259,6 @@ def _restore(checkpoint: Checkpoint, adapter: Adapter, optimizer: "torch.optim.O
             "exp_avg": first[name].to(adapter.device),
             "exp_avg_sq": second[name].to(adapter.device),
         }
-
-
-def _order(names: Sequence[str], seed: str) -> list[int]:
-    """Places of names in an order of their hashes."""
-    return sorted(range(len(names)), key=lambda place: hashlib.sha256(f"{seed}:{names[place]}".encode()).digest())
 
 
 def _number(text: str) -> int:

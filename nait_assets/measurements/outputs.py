@@ -24,14 +24,21 @@ from nait_assets.measurements.engine import Chunk, Measurement, MeasurementConte
 from nait_assets.models import attention
 from nait_assets.models.answers import AnsweredSample, encode_with_answers, require_offsets
 from nait_assets.models.attention import Packing, to_device
-from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations, PooledActivations, can_be_packed
+from nait_assets.models.batches import (
+    Batch,
+    BatchReader,
+    NonFiniteActivations,
+    PooledActivations,
+    can_be_packed,
+    require_known_tokens,
+)
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import EncodedSample, Shard, encode, plan
-from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, RunOptions, require_context
+from nait_assets.models.encoding import conversations_of, encode, plan
+from nait_assets.models.running import rejected_before, require_context
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
-from nait_assets.tables import REJECTED_SAMPLES, VECTOR
+from nait_assets.tables import VECTOR
 
 if TYPE_CHECKING:
     import torch
@@ -66,8 +73,7 @@ class OutputReader(BatchReader):
         device = self.model.device
         packing = Packing(tuple(len(sample.token_ids) for sample in batch), device)
         numbers = np.concatenate([sample.token_ids for sample in batch]).astype(np.int64)
-        if numbers.max() >= self.model.network.config.vocab_size:  # on a GPU it would end the process' use of it
-            raise IndexError(f"token {numbers.max()} is not among the model's {self.model.network.config.vocab_size}")
+        require_known_tokens(numbers, self.model.network)
         token_ids = to_device(numbers, device)
         hidden, logits_of = self._run(token_ids, packing)
         weights = _weights(packing, increasing=self.losses)
@@ -201,21 +207,6 @@ def experienced(context: MeasurementContext) -> LanguageModel:
     return LanguageModel(source=str(folder), dtype=dtype, home=context.model.home, device=context.model.device)
 
 
-def shards_of(samples: Sequence[EncodedSample], options: RunOptions, device: str, apart: set[str]) -> list[Shard]:
-    """Batches by token budget over length-sorted samples.
-
-    Args:
-        samples: In any order.
-        options: How the model is run.
-        device: Kind of device.
-        apart: Samples that failed before, each a batch of its own: one of which all fail would end the run.
-    """
-    batch_tokens = options.batch_tokens or BATCH_TOKENS.get(device, BATCH_TOKENS_ELSEWHERE)
-    together = [sample for sample in samples if sample.sample_id not in apart]
-    alone = [sample for sample in samples if sample.sample_id in apart]
-    return plan(together, batch_tokens, options.shard_tokens) + plan(alone, 1, options.shard_tokens)
-
-
 def _read(
     context: MeasurementContext,
     missing: pl.DataFrame,
@@ -223,10 +214,11 @@ def _read(
     alone: bool,
     model: Callable[[MeasurementContext], Any],
 ) -> Iterator[Chunk]:
-    """Parts of a reading of outputs, or of answers alone, of one of the two models."""
+    """Chunks of outputs, or of answers alone, of one of the two models."""
     settings, found = context.recipe.extraction, model(context)
-    pairs = zip(missing["sample_id"].to_list(), missing["messages"].to_list(), strict=True)
-    samples, refused = encode_with_answers(pairs, found.tokenizer(), settings.template, settings.max_tokens)
+    samples, refused = encode_with_answers(
+        conversations_of(missing), found.tokenizer(), settings.template, settings.max_tokens
+    )
     if alone:
         refused += [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
         samples = [sample.alone() for sample in samples if not sample.unanswered]
@@ -238,21 +230,15 @@ def _read(
     loaded = found.load_causal()
     require_context(loaded.network.config, settings.max_tokens)
     reader = OutputReader(loaded)
-    for shard in shards_of(samples, context.options, loaded.device.type, _failed_before(context, name)):
-        measurements = list(reader.read(shard.batches))
-        read = [sample for reading in measurements for sample in reading.samples if isinstance(sample, AnsweredSample)]
-        pooled = [reading.pooled for reading in measurements if reading.pooled is not None]
+    batch_tokens = context.options.batch_tokens_on(loaded.device.type)
+    alone_ids = rejected_before(context.warehouse.measurement(name, context.corpus), context.corpus)
+    for shard in plan(samples, batch_tokens, context.options.shard_tokens, alone=alone_ids):
+        results = list(reader.read(shard.batches))
+        read = [sample for result in results for sample in result.samples if isinstance(sample, AnsweredSample)]
+        pooled = [result.pooled for result in results if result.pooled is not None]
         columns = PooledActivations.joined(pooled).columns if pooled else {}
         cost = Cost(n_forward=len(read), n_tokens=sum(len(sample.token_ids) for sample in read))
-        yield Chunk(frame(read, columns), [pair for reading in measurements for pair in reading.rejected], cost)
-
-
-def _failed_before(context: MeasurementContext, name: str) -> set[str]:
-    """Samples that the run which wrote the table could not read."""
-    with context.warehouse.measurement(name, context.corpus).snapshot() as snapshot:
-        if not snapshot.has_table(REJECTED_SAMPLES.name):
-            return set()
-        return set(snapshot.rows(REJECTED_SAMPLES, corpus=context.corpus)["sample_id"].to_list())
+        yield Chunk(frame(read, columns), [pair for result in results for pair in result.rejected], cost)
 
 
 OUTPUT_COLUMNS = pl.Schema(
@@ -299,7 +285,7 @@ def _own(context: MeasurementContext) -> LanguageModel:
     return context.model
 
 
-def _reading(name: str, description: str, alone: bool, of_trained: bool) -> Measurement:
+def _measurement(name: str, description: str, alone: bool, of_trained: bool) -> Measurement:
     return Measurement(
         name=name,
         description=description,
@@ -321,8 +307,8 @@ _ALONE = (
 )
 _TRAINED = " The model is the pre-experienced one, trained for a moment on a few of the candidates."
 MEASUREMENTS = (
-    _reading("outputs", _ALL, alone=False, of_trained=False),
-    _reading("answers", _ALONE, alone=True, of_trained=False),
-    _reading("experienced_outputs", _ALL + _TRAINED, alone=False, of_trained=True),
-    _reading("experienced_answers", _ALONE + _TRAINED, alone=True, of_trained=True),
+    _measurement("outputs", _ALL, alone=False, of_trained=False),
+    _measurement("answers", _ALONE, alone=True, of_trained=False),
+    _measurement("experienced_outputs", _ALL + _TRAINED, alone=False, of_trained=True),
+    _measurement("experienced_answers", _ALONE + _TRAINED, alone=True, of_trained=True),
 )

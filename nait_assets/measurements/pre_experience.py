@@ -11,10 +11,7 @@ perplexing; and at most a tenth of the pool, or a small one would be learnt by h
 Cost: a forward pass over every instruction, and of each chosen row a pass forwards and back an epoch.
 """
 
-import hashlib
 import math
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +20,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nait_assets.measurements.outputs import OutputReader, shards_of
+from nait_assets.measurements.outputs import OutputReader
+from nait_assets.models.adapter import ALL_LINEAR, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import EncodedSample, encode
+from nait_assets.models.encoding import EncodedSample, conversations_of, encode, plan
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import Extraction, IfdPreExperiencedOptions, Recipe, RecipeError
+from nait_assets.models.training import NonFiniteLoss, train_epoch
+from nait_assets.recipe import Extraction, IfdPreExperiencedOptions, Recipe, RecipeError, seeded_order
 from nait_assets.resources import LanguageModel
+from nait_assets.resources.files import replacing_folder
 from nait_assets.resources.language_model import LoadedModel
 
 ALGORITHM = "1"
@@ -87,11 +87,11 @@ def gain_experience(
         RecipeError: No candidate can be learnt from.
     """
     tokenizer = model.tokenizer()
-    pairs = list(zip(pool["sample_id"].to_list(), pool["messages"].to_list(), strict=True))
+    pairs = conversations_of(pool)
     samples, refused = encode_with_answers(pairs, tokenizer, extraction.template, extraction.max_tokens)
     usable = {sample.sample_id: sample for sample in samples if not sample.unanswered}
     instructions, _ = encode(
-        ((name, messages_before_response(messages)) for name, messages in pairs if name in usable),
+        ((sample_id, messages_before_response(messages)) for sample_id, messages in pairs if sample_id in usable),
         tokenizer,
         extraction.template,
         extraction.max_tokens,
@@ -102,17 +102,19 @@ def gain_experience(
         raise RecipeError(f"pre-experienced model: not one candidate can be learnt from; the first: {first}")
     loaded = model.fresh_causal()
     say(f"embedding {len(instructions)} instructions")
-    names, embeddings = embedded(loaded, instructions, run_options)
-    clusters, each = scaled(options.clusters, options.per_cluster, len(names))
-    chosen = varied_rows(names, embeddings, clusters, each, options.seed)
+    sample_ids, embeddings = embedded(loaded, instructions, run_options)
+    clusters, each = scaled(options.clusters, options.per_cluster, len(sample_ids))
+    chosen = varied_rows(sample_ids, embeddings, clusters, each, options.seed)
     say(f"training on {len(chosen)} rows of {clusters} clusters, {options.epochs} epoch(s)")
-    rows = [usable[name] for name in chosen]
+    rows = [usable[sample_id] for sample_id in chosen]
     network, losses = trained(loaded, rows, options)
-    _save(network, tokenizer, folder)
+    with replacing_folder(folder) as temporary:
+        network.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
     n_trained = len(rows) * options.epochs
     n_tokens = sum(len(one.token_ids) for one in instructions)
     n_tokens += options.epochs * sum(len(row.token_ids) for row in rows)
-    cost = Cost(n_forward=len(names) + n_trained, n_backward=n_trained, n_tokens=n_tokens)
+    cost = Cost(n_forward=len(sample_ids) + n_trained, n_backward=n_trained, n_tokens=n_tokens)
     return Experience(tuple(chosen), clusters, tuple(losses), len(pool) - len(usable), cost)
 
 
@@ -124,17 +126,17 @@ def messages_before_response(messages: Sequence[dict[str, str]]) -> list[dict[st
 
 
 def embedded(model: LoadedModel, samples: Sequence[EncodedSample], options: RunOptions) -> tuple[list[str], np.ndarray]:
-    """Names in ascending order, and `(n_samples, width)` means of the last hidden state over all tokens."""
+    """Sample ids in ascending order, and `(n_samples, width)` means of the last hidden state over all tokens."""
     reader = OutputReader(model, losses=False)
-    names: list[str] = []
-    parts: list[np.ndarray] = []
-    for shard in shards_of(samples, options, model.device.type, set()):
-        for reading in reader.read(shard.batches):
-            if reading.pooled is not None:
-                names += [sample.sample_id for sample in reading.samples]
-                parts.append(reading.pooled.columns["vector"])
-    order = np.argsort(np.asarray(names))
-    return [names[place] for place in order], np.concatenate(parts)[order]
+    sample_ids: list[str] = []
+    vectors: list[np.ndarray] = []
+    for shard in plan(samples, options.batch_tokens_on(model.device.type), options.shard_tokens):
+        for result in reader.read(shard.batches):
+            if result.pooled is not None:
+                sample_ids += [sample.sample_id for sample in result.samples]
+                vectors.append(result.pooled.columns["vector"])
+    order = np.argsort(np.asarray(sample_ids))
+    return [sample_ids[index] for index in order], np.concatenate(vectors)[order]
 
 
 def scaled(clusters: int, per_cluster: int, n_samples: int) -> tuple[int, int]:
@@ -144,27 +146,25 @@ def scaled(clusters: int, per_cluster: int, n_samples: int) -> tuple[int, int]:
     return max(1, min(clusters, most // each)), each
 
 
-def varied_rows(names: Sequence[str], embeddings: np.ndarray, clusters: int, each: int, seed: int) -> list[str]:
-    """Names of at most `each` rows of each k-means cluster, in the order in which they are learnt from.
+def varied_rows(sample_ids: Sequence[str], embeddings: np.ndarray, clusters: int, each: int, seed: int) -> list[str]:
+    """Sample ids of at most `each` rows of each k-means cluster, in the order in which they are learnt from.
 
     Args:
-        names: In ascending order, so that a pool in another order gives the same clusters.
+        sample_ids: In ascending order, so that a pool in another order gives the same clusters.
         embeddings: `(n_samples, width)`.
         clusters: At most the number of samples.
-        each: Rows of a cluster, drawn by a hash of the seed and the name.
-        seed: Of k-means and of the draw.
+        each: Rows of a cluster, drawn by a hash of the seed and the sample's id.
+        seed: Seed of k-means and of the draw.
     """
     from sklearn.cluster import KMeans
 
-    found = KMeans(clusters, n_init=1, random_state=seed).fit_predict(embeddings.astype(np.float64))
-
-    def drawn(name: str) -> str:
-        return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
-
-    chosen = []
-    for cluster in range(clusters):
-        chosen += sorted((names[place] for place in np.flatnonzero(found == cluster).tolist()), key=drawn)[:each]
-    return sorted(chosen, key=drawn)
+    cluster_of = KMeans(clusters, n_init=1, random_state=seed).fit_predict(embeddings.astype(np.float64))
+    n_taken, chosen = [0] * clusters, []
+    for index in seeded_order(sample_ids, str(seed)):
+        if n_taken[cluster_of[index]] < each:
+            n_taken[cluster_of[index]] += 1
+            chosen.append(sample_ids[index])
+    return chosen
 
 
 def trained(
@@ -175,67 +175,28 @@ def trained(
     AdamW at a constant learning rate; a step is the mean over 16 rows of each row's mean loss over its response tokens.
 
     Args:
-        model: Of one's own: it is changed.
+        model: A copy of one's own, as it is changed.
         rows: In the order of the first epoch; the others have the seed's.
         options: How they are learnt.
+
+    Raises:
+        RecipeError: The loss of a row is NaN or infinite.
     """
     import torch
-    from peft import LoraConfig, get_peft_model
 
-    with torch.random.fork_rng(), torch.enable_grad():  # the adapters begin at random
-        torch.manual_seed(options.seed)
-        config = LoraConfig(
-            r=options.rank, lora_alpha=2 * options.rank, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-        network = get_peft_model(model.network, config).train()
-        learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learnt, lr=options.learning_rate, weight_decay=0.0)
-        losses = []
-        for epoch in range(options.epochs):
-            order = np.random.default_rng([options.seed, epoch]).permutation(len(rows)) if epoch else range(len(rows))
-            ordered = [rows[place] for place in order]
-            total = 0.0
-            for begin in range(0, len(ordered), BATCH_ROWS):
-                total += _step(network, optimizer, ordered[begin : begin + BATCH_ROWS], model.device)
-            losses.append(total / len(rows))
-    return network.merge_and_unload().eval(), losses
-
-
-def _step(network: Any, optimizer: Any, rows: Sequence[AnsweredSample], device: Any) -> float:
-    """One step of the optimiser; the sum of the rows' losses before it."""
-    total = 0.0
-    for row in rows:
-        loss = _response_loss(network, row, device)
-        if not math.isfinite(loss.item()):
-            raise RuntimeError(
-                f"pre-experienced model: the loss of sample {row.sample_id} is {loss.item()}. Nothing was stored. Try "
-                "`model.dtype: float32`, or a lower `options.ifd_pre_experienced.learning_rate`."
+    adapter = adapted(model, options.rank, 2 * options.rank, 0.0, ALL_LINEAR, options.seed)
+    optimizer = torch.optim.AdamW(adapter.weights.values(), lr=options.learning_rate, weight_decay=0.0)
+    losses = []
+    for epoch in range(options.epochs):
+        order = np.random.default_rng([options.seed, epoch]).permutation(len(rows)) if epoch else range(len(rows))
+        try:
+            result = train_epoch(
+                adapter, optimizer, [rows[index] for index in order], BATCH_ROWS, lambda _: options.learning_rate
             )
-        (loss / len(rows)).backward()
-        total += loss.item()
-    optimizer.step()
-    optimizer.zero_grad()
-    return total
-
-
-def _response_loss(network: Any, row: AnsweredSample, device: Any) -> Any:
-    import torch
-
-    token_ids = torch.from_numpy(row.token_ids.astype(np.int64)).to(device)
-    places = torch.from_numpy(np.flatnonzero(row.answers)).to(device)
-    logits = network(input_ids=token_ids[None], use_cache=False).logits[0, places - 1]
-    return torch.nn.functional.cross_entropy(logits.float(), token_ids[places])
-
-
-def _save(network: Any, tokenizer: Any, folder: Path) -> None:
-    """A model folder, which takes the place of what was there once it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        network.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        temporary.chmod(0o755)  # what `mkdtemp` makes, only its owner may read
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        except NonFiniteLoss as error:
+            raise RecipeError(
+                f"pre-experienced model: {error}. Nothing was stored. Try `model.dtype: float32`, or a lower "
+                "`options.ifd_pre_experienced.learning_rate`."
+            ) from error
+        losses.append(math.fsum(result.losses) / len(rows))
+    return adapter.merged(), losses

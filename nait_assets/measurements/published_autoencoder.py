@@ -5,10 +5,8 @@ such as `layers.15`), and that of SAELens for the TopK architecture (`cfg.json`,
 autoencoders of a layer's output fit: of the residual stream, not of an MLP, and no transcoders.
 """
 
-import contextlib
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,11 @@ from typing import Any
 from nait_assets.measurements.autoencoder_training import require_latents
 from nait_assets.measurements.top_k import layer_of
 from nait_assets.models.sites import LAYER_LISTS
-from nait_assets.recipe import MonaOptions, Recipe, RecipeError, fingerprint
+from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import LanguageModel
-from nait_assets.resources.dataset_source import hub_commit, hub_error
-from nait_assets.resources.files import HashCache
+from nait_assets.resources.model_source import ModelSource, folder_identity, resolved
 
+FIELD = "options.mona.sparse_autoencoder"
 SPARSIFY, SAE_LENS = "sae.safetensors", "sae_weights.safetensors"
 WHAT_WORKS = (
     "A TopK autoencoder of a layer's output works, in the format of EleutherAI's sparsify (cfg.json, sae.safetensors) "
@@ -33,12 +31,12 @@ class Found:
     """A trained autoencoder.
 
     Attributes:
-        folder: Of its files.
-        weights: Their name, which tells the format.
-        settings: Of its cfg.json.
-        layer: Whose output it is of.
-        k: Latents that it was trained to keep.
-        n_latents: That it has.
+        folder: Folder of its files.
+        weights: Name of the weights' file, which tells the format.
+        settings: Content of its cfg.json.
+        layer: Layer whose output it rebuilds.
+        k: Latents of each token that it was trained to keep.
+        n_latents: Size of its dictionary.
     """
 
     folder: Path
@@ -49,7 +47,14 @@ class Found:
     n_latents: int
 
 
-def inputs_of(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+def source_of(recipe: Recipe, home: str | Path) -> ModelSource:
+    """Where the autoencoder that the recipe names is, or the folder of those of several layers."""
+    options = recipe.options.mona
+    assert options.sparse_autoencoder is not None
+    return ModelSource(resolved(recipe, options.sparse_autoencoder), options.revision, Path(home), FIELD)
+
+
+def external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     """The version of the autoencoder that the recipe names: a commit of the hub, or a hash of the files.
 
     Raises:
@@ -58,23 +63,21 @@ def inputs_of(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     options = recipe.options.mona
     if options.sparse_autoencoder is None:
         return {}
-    name = f"autoencoder:{options.sparse_autoencoder}"
-    if options.sparse_autoencoder.startswith("hub:"):
-        with _of_the_hub(options.sparse_autoencoder):
-            return {name: f"commit:{hub_commit(options.sparse_autoencoder[4:], options.revision, 'model')}"}
-    folder = _point(_local(recipe, options), layer_of(options, model), options.sparse_autoencoder)
-    hashes = HashCache(Path(model.home) / "hashes.json")
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    return {name: f"folder:{fingerprint([[file.name, hashes.sha256(file)] for file in files])}"}
+    source = source_of(recipe, model.home)
+    if source.hub_id:
+        version = source.identity()
+    else:
+        version = folder_identity(_point(source.folder, layer_of(options, model), source.source), source.home)
+    return {f"autoencoder:{options.sparse_autoencoder}": version}
 
 
 def find(recipe: Recipe, model: LanguageModel, weights: bool = True) -> Found:
     """The autoencoder that the recipe names, held against the model.
 
     Args:
-        recipe: That names one.
-        model: Of the recipe.
-        weights: Whether those of a hub's autoencoder are fetched too; its settings alone are small.
+        recipe: Recipe that names one.
+        model: The recipe's model.
+        weights: Whether the weights of an autoencoder on the hub are fetched too; its settings alone are small.
 
     Raises:
         RecipeError: It is not there, it cannot be read, or it is not one of this layer of this model.
@@ -82,15 +85,13 @@ def find(recipe: Recipe, model: LanguageModel, weights: bool = True) -> Found:
     options = recipe.options.mona
     named = options.sparse_autoencoder
     assert named is not None
-    layer = layer_of(options, model)
-    with _of_the_hub(named):
-        of_hub = named.startswith("hub:")
-        root = _fetched(named[4:], options.revision, layer, weights) if of_hub else _local(recipe, options)
+    layer, source = layer_of(options, model), source_of(recipe, model.home)
+    root = _fetched(source, layer, weights) if source.hub_id else source.folder
     folder = _point(root, layer, named)
     settings = _settings(folder, named)
     lens = "d_sae" in settings or (folder / SAE_LENS).exists()
     found = _of_sae_lens(folder, settings, layer, named) if lens else _of_sparsify(folder, settings, layer, named)
-    if not (folder / found.weights).exists() and (weights or not of_hub):
+    if not (folder / found.weights).exists() and (weights or not source.hub_id):
         raise RecipeError(f"{_where(named)}: {folder} has no {found.weights}. {WHAT_WORKS}")
     width = int(model.skeleton().config.hidden_size)
     if settings.get("d_in") != width:
@@ -121,42 +122,17 @@ def _sparsify(folder: Path) -> Any:
 
 
 def _where(named: str) -> str:
-    return f"options.mona.sparse_autoencoder: {named!r}"
+    return f"{FIELD}: {named!r}"
 
 
-def _local(recipe: Recipe, options: MonaOptions) -> Path:
-    assert options.sparse_autoencoder is not None
-    folder = recipe.resolve(options.sparse_autoencoder)
-    if not folder.is_dir():
-        raise RecipeError(
-            f"{_where(options.sparse_autoencoder)}: there is no folder {folder}. "
-            "Name a folder, 'hub:<org>/<name>' with a `revision`, or leave it out to train one on the pool."
-        )
-    return folder
-
-
-@contextlib.contextmanager
-def _of_the_hub(named: str) -> Iterator[None]:
-    """Within it, what the hub's errors say of a model's `source` they say of the autoencoder."""
-    try:
-        yield
-    except RecipeError as error:
-        if str(error).startswith(_where(named)):
-            raise
-        said = str(error).replace("the model's `source`", "`sparse_autoencoder`")
-        raise RecipeError(f"{_where(named)}: {said}") from error
-
-
-def _fetched(repository: str, revision: str | None, layer: int, weights: bool) -> Path:
+def _fetched(source: ModelSource, layer: int, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    commit = hub_commit(repository, revision, "model")
+    assert source.hub_id is not None
     file = "*" if weights else "cfg.json"
     patterns = [file, *(f"{name}/{file}" for name in _points(layer))]
-    try:
-        return Path(snapshot_download(repository, revision=commit, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises half a dozen unrelated classes
-        raise hub_error(repository, revision, "model", error) from error
+    with source.reading():
+        return Path(snapshot_download(source.hub_id, revision=source.commit, allow_patterns=patterns))
 
 
 def _points(layer: int) -> list[str]:

@@ -16,7 +16,7 @@ Cost: five forward passes a sample and model, each about a hundred tokens longer
 token only. Several models are in memory at once, so that a row is whole when it is stored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +26,14 @@ import polars as pl
 
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.attention import to_device
-from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations, can_be_packed
+from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations, can_be_packed, require_known_tokens
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import EncodedSample, plain_text, plan
-from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, model_inputs
+from nait_assets.models.encoding import EncodedSample, conversations_of, plain_text, plan
+from nait_assets.models.running import model_inputs, rejected_before
 from nait_assets.recipe import ModelSpec, Recipe, RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
-from nait_assets.tables import REJECTED_SAMPLES, VECTOR
+from nait_assets.tables import VECTOR
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,7 @@ QUESTIONS = (
 MARKS = ("1", "2", "3", "4", "5")
 HEADINGS = {"system": "System", "user": "Instruction", "assistant": "Response", "tool": "Tool"}
 SAMPLES_OF_PART = 16
+MODELS_FIELD = "options.selectit.models"
 SEAM = 8
 """Tokens that a conversation may grow by when it is cut and written into the question."""
 COLUMNS = pl.Schema({"ratings": VECTOR, "n_parameters": pl.List(pl.Int64()), "truncated": pl.Boolean()})
@@ -199,15 +200,14 @@ class RatingReader(BatchReader):
         numbers = np.zeros((len(batch), max(lengths)), np.int64)
         for row, sample in enumerate(batch):
             numbers[row, : lengths[row]] = sample.token_ids
-        if numbers.max() >= self.model.network.config.vocab_size:  # on a GPU it would end the process' use of it
-            raise IndexError(f"token {numbers.max()} is not among the model's {self.model.network.config.vocab_size}")
-        ends, places = np.unique(np.asarray(lengths) - 1, return_inverse=True)
+        require_known_tokens(numbers, self.model.network)
+        last, indices = np.unique(np.asarray(lengths) - 1, return_inverse=True)
         device = self.model.device
         logits = self.model.network(
-            input_ids=to_device(numbers, device), logits_to_keep=to_device(ends, device), use_cache=False
-        ).logits  # (n_samples, n_ends, vocabulary)
+            input_ids=to_device(numbers, device), logits_to_keep=to_device(last, device), use_cache=False
+        ).logits  # (n_samples, n_last, vocabulary)
         rows = torch.arange(len(batch), device=device)
-        chosen = logits[rows, to_device(places, device)][:, self.digits].float()
+        chosen = logits[rows, to_device(indices, device)][:, self.digits].float()
         return torch.isfinite(chosen).all(dim=1)[None], {"rating": chosen.softmax(dim=1)}
 
     def _name_the_broken(self, batch: Batch) -> None:
@@ -228,8 +228,8 @@ def models_of(recipe: Recipe, model: LanguageModel) -> list[tuple[ModelSpec, Lan
     if not named:
         return [(recipe.model, model)]
     return [
-        (spec, LanguageModel.of(recipe.model_copy(update={"model": spec}), Path(model.home), model.device))
-        for spec in named
+        (spec, LanguageModel.of(recipe, Path(model.home), model.device, spec, field=f"{MODELS_FIELD}.{number}.source"))
+        for number, spec in enumerate(named)
     ]
 
 
@@ -245,12 +245,12 @@ def _read(context: MeasurementContext, missing: pl.DataFrame) -> Iterator[Chunk]
     loaded = [model.load_causal() for _, model in models]
     readers = [RatingReader(one, asker.marks.token_ids) for one, asker in zip(loaded, askers, strict=True)]
     sizes = [sum(parameter.numel() for parameter in one.network.parameters()) for one in loaded]
-    batch_tokens = context.options.batch_tokens or BATCH_TOKENS.get(loaded[0].device.type, BATCH_TOKENS_ELSEWHERE)
-    apart = _failed_before(context)
-    pairs = list(zip(missing["sample_id"].to_list(), missing["messages"].to_list(), strict=True))
+    batch_tokens = context.options.batch_tokens_on(loaded[0].device.type)
+    alone = rejected_before(context.warehouse.measurement(MEASUREMENT.name, context.corpus), context.corpus)
+    pairs = conversations_of(missing)
     pairs.sort(key=lambda pair: (-len(conversation_text(pair[1])), pair[0]))  # what does not fit in memory fails first
     for begin in range(0, len(pairs), SAMPLES_OF_PART):
-        yield rated(pairs[begin : begin + SAMPLES_OF_PART], askers, readers, sizes, batch_tokens, apart)
+        yield rated(pairs[begin : begin + SAMPLES_OF_PART], askers, readers, sizes, batch_tokens, alone)
 
 
 def rated(
@@ -259,58 +259,50 @@ def rated(
     readers: Sequence[RatingReader],
     sizes: Sequence[int],
     batch_tokens: int,
-    apart: set[str],
+    alone: Container[str],
 ) -> Chunk:
     """Ratings of samples by every model; of a sample that lacks one, the first reason.
 
     Args:
         pairs: `sample_id` and messages.
-        askers: Of each model.
-        readers: Of each model.
-        sizes: Parameters of each model.
+        askers: Asker of each model.
+        readers: Reader of each model.
+        sizes: Number of parameters of each model.
         batch_tokens: Most tokens of a batch.
-        apart: Samples that are read by themselves, since they failed before.
+        alone: Sample ids that are read by themselves, since they failed before.
     """
-    ratings = {name: np.full((len(readers), len(QUESTIONS), len(MARKS)), np.nan, np.float32) for name, _ in pairs}
+    shape = len(readers), len(QUESTIONS), len(MARKS)
+    ratings = {sample_id: np.full(shape, np.nan, np.float32) for sample_id, _ in pairs}
     truncated = dict.fromkeys(ratings, False)
     reasons: dict[str, str] = {}
     cost = Cost()
-    for place, (asker, reader) in enumerate(zip(askers, readers, strict=True)):
+    for index, (asker, reader) in enumerate(zip(askers, readers, strict=True)):
         prompts: list[RatedPrompt] = []
-        for name, messages in pairs:
+        for sample_id, messages in pairs:
             try:
-                prompts += asker.prompts(name, messages) if name not in reasons else []
+                prompts += asker.prompts(sample_id, messages) if sample_id not in reasons else []
             except Exception as error:  # noqa: BLE001  a template may raise whatever its author wrote
-                reasons[name] = f"it cannot be asked about: {error}"
-        together = [prompt for prompt in prompts if prompt.sample_id not in apart]
-        alone = [prompt for prompt in prompts if prompt.sample_id in apart]
-        shards = [*plan(together, batch_tokens, batch_tokens), *plan(alone, 1, batch_tokens)]
-        for found in reader.read([list(batch) for shard in shards for batch in shard.batches]):
-            for name, reason in found.rejected:
-                reasons.setdefault(name, reason)
-            for row, prompt in enumerate(found.samples):
+                reasons[sample_id] = f"it cannot be asked about: {error}"
+        shards = plan(prompts, batch_tokens, batch_tokens, alone=alone)
+        for result in reader.read([list(batch) for shard in shards for batch in shard.batches]):
+            for sample_id, reason in result.rejected:
+                reasons.setdefault(sample_id, reason)
+            for row, prompt in enumerate(result.samples):
                 assert isinstance(prompt, RatedPrompt)
-                assert found.pooled is not None
-                ratings[prompt.sample_id][place, prompt.question] = found.pooled.columns["rating"][row]
+                assert result.pooled is not None
+                ratings[prompt.sample_id][index, prompt.question] = result.pooled.columns["rating"][row]
                 truncated[prompt.sample_id] |= prompt.truncated
         cost += Cost(n_forward=len(prompts), n_tokens=sum(len(prompt.token_ids) for prompt in prompts))
-    names = [name for name in ratings if name not in reasons]
-    assert all(np.isfinite(ratings[name]).all() for name in names), "a prompt without a rating and without a reason"
+    rated_ids = [sample_id for sample_id in ratings if sample_id not in reasons]
+    lacking = [sample_id for sample_id in rated_ids if not np.isfinite(ratings[sample_id]).all()]
+    assert not lacking, "a prompt without a rating and without a reason"
     rows = {
-        "sample_id": names,
-        "ratings": [ratings[name].ravel() for name in names],
-        "n_parameters": [list(sizes) for _ in names],
-        "truncated": [truncated[name] for name in names],
+        "sample_id": rated_ids,
+        "ratings": [ratings[sample_id].ravel() for sample_id in rated_ids],
+        "n_parameters": [list(sizes) for _ in rated_ids],
+        "truncated": [truncated[sample_id] for sample_id in rated_ids],
     }
     return Chunk(pl.DataFrame(rows, schema={"sample_id": pl.String(), **COLUMNS}), list(reasons.items()), cost)
-
-
-def _failed_before(context: MeasurementContext) -> set[str]:
-    """Samples that an earlier run could not rate: by themselves they cannot end this one."""
-    with context.warehouse.measurement(MEASUREMENT.name, context.corpus).snapshot() as snapshot:
-        if not snapshot.has_table(REJECTED_SAMPLES.name):
-            return set()
-        return set(snapshot.rows(REJECTED_SAMPLES, corpus=context.corpus)["sample_id"].to_list())
 
 
 def _settings(recipe: Recipe) -> list[Any]:

@@ -14,8 +14,7 @@ from nait_assets.extraction.neurons import Reader
 from nait_assets.measurements.engine import Chunk, MeasurementContext
 from nait_assets.models.attention import Packing, to_device
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import EncodedSample, Shard, encode, plan
-from nait_assets.models.running import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
+from nait_assets.models.encoding import Shard, conversations_of, encode, plan
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import MonaOptions, RecipeError
 from nait_assets.resources import LanguageModel
@@ -134,7 +133,9 @@ def read_sparse(
         n_columns: That places count along.
     """
     settings = context.recipe.extraction
-    encoded, refused = encode_rows(context.model, samples, settings.template, settings.max_tokens)
+    encoded, refused = encode(
+        conversations_of(samples), context.model.tokenizer(), settings.template, settings.max_tokens
+    )
     yield Chunk(pl.DataFrame(schema={"sample_id": pl.String, **SPARSE}), refused)
     loaded = context.model.load()
     reader = Reader(
@@ -143,25 +144,16 @@ def read_sparse(
         ends=False,
         pool=lambda packing, _: SparseMean(packing, sparsify, n_columns),
     )
-    batch_tokens = context.options.batch_tokens or BATCH_TOKENS.get(loaded.device.type, BATCH_TOKENS_ELSEWHERE)
-    for shard in plan(encoded, batch_tokens, context.options.shard_tokens):
+    for shard in plan(encoded, context.options.batch_tokens_on(loaded.device.type), context.options.shard_tokens):
         yield _part(reader, shard)
-
-
-def encode_rows(
-    model: LanguageModel, samples: pl.DataFrame, template: Literal["chat", "plain"], max_tokens: int
-) -> tuple[list[EncodedSample], list[tuple[str, str]]]:
-    """As `encoding.encode`, of a frame with columns `sample_id` and `messages`."""
-    conversations = zip(samples["sample_id"].to_list(), samples["messages"].to_list(), strict=True)
-    return encode(conversations, model.tokenizer(), template, max_tokens)
 
 
 def _part(reader: Reader, shard: Shard) -> Chunk:
     frames = [pl.DataFrame(schema={"sample_id": pl.String, **SPARSE})]
     rejected: list[tuple[str, str]] = []
-    for reading in reader.read(shard.batches):
-        rejected += reading.rejected
-        if reading.pooled is not None:
-            names = [sample.sample_id for sample in reading.samples]
-            frames.append(sparse_rows(names, reading.pooled.columns["activation"][:, 0]))
+    for result in reader.read(shard.batches):
+        rejected += result.rejected
+        if result.pooled is not None:
+            sample_ids = [sample.sample_id for sample in result.samples]
+            frames.append(sparse_rows(sample_ids, result.pooled.columns["activation"][:, 0]))
     return Chunk(pl.concat(frames), rejected, Cost(n_forward=len(shard.samples), n_tokens=shard.n_tokens))

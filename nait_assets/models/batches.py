@@ -53,10 +53,10 @@ class PooledActivations:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What came of a batch.
+    """The result of reading one batch.
 
     Attributes:
-        samples: Those that could be read.
+        samples: Samples that could be read.
         pooled: Their activations, in their order; None if there are none.
         rejected: Pairs of `sample_id` and reason for those that fail even when they are read alone.
     """
@@ -104,7 +104,7 @@ class BatchReader(abc.ABC):
             batches: Of samples of at least two tokens. A GPU is given the next ones before the first is stored.
 
         Yields:
-            What came of each batch, in order.
+            The result of each batch, in order.
 
         Raises:
             NonFiniteActivations: A mean is NaN or infinite.
@@ -127,13 +127,13 @@ class BatchReader(abc.ABC):
 
     def _complete(self, batch: Batch, started: "_Started | Exception") -> BatchResult:
         outcome = self._outcome(batch, started)
-        reading = self._reading(batch, outcome)
-        if reading.samples:
-            self._read_before = (min((*reading.samples, *self._read_before), key=lambda one: len(one.token_ids)),)
+        result = self._result(batch, outcome)
+        if result.samples:
+            self._read_before = (min((*result.samples, *self._read_before), key=lambda one: len(one.token_ids)),)
         elif len(batch) > 1 and not self._still_reads():
             assert isinstance(outcome, Exception)
             raise self._hopeless(batch, outcome) from outcome
-        return reading
+        return result
 
     def _still_reads(self) -> bool:
         """Whether a sample that was read before can be read again: then it is the samples that fail, not the model."""
@@ -149,19 +149,19 @@ class BatchReader(abc.ABC):
         except RuntimeError as error:  # a GPU reports errors late
             return error.with_traceback(None)
 
-    def _reading(self, batch: Batch, outcome: "PooledActivations | Exception") -> BatchResult:
-        """What came of a batch, or of its parts where it failed."""
+    def _result(self, batch: Batch, outcome: "PooledActivations | Exception") -> BatchResult:
+        """The result of a batch, or of its parts where it failed."""
         if not isinstance(outcome, Exception):
             return BatchResult(tuple(batch), outcome)
         if len(batch) == 1:
             return BatchResult((), None, ((batch[0].sample_id, self._reason(batch[0], outcome)),))
         parts = self._parts(batch, outcome)
-        readings = [self._reading(part, self._outcome(part, self._attempt(part))) for part in parts]
-        pooled = [reading.pooled for reading in readings if reading.pooled is not None]
+        results = [self._result(part, self._outcome(part, self._attempt(part))) for part in parts]
+        pooled = [result.pooled for result in results if result.pooled is not None]
         return BatchResult(
-            tuple(sample for reading in readings for sample in reading.samples),
+            tuple(sample for result in results for sample in result.samples),
             PooledActivations.joined(pooled) if pooled else None,
-            tuple(pair for reading in readings for pair in reading.rejected),
+            tuple(pair for result in results for pair in result.rejected),
         )
 
     def _parts(self, batch: Batch, error: Exception) -> list[Batch]:
@@ -210,6 +210,17 @@ class BatchReader(abc.ABC):
         if not started.finite.all():
             self._name_the_broken(batch)
         return PooledActivations({name: tensor.numpy() for name, tensor in started.columns.items()})
+
+
+def require_known_tokens(token_ids: np.ndarray, network: Any) -> None:
+    """Whether a model's vocabulary has all tokens: on a GPU a failed look-up would end the process' use of it.
+
+    Raises:
+        IndexError: It lacks one, as where a tokenizer has tokens that the weights do not.
+    """
+    vocabulary = network.config.vocab_size
+    if token_ids.max() >= vocabulary:
+        raise IndexError(f"token {token_ids.max()} is not among the model's {vocabulary}")
 
 
 def can_be_packed(model: LoadedModel, reader: Callable[[bool], BatchReader], column: str) -> bool:

@@ -1,11 +1,12 @@
 """Conversations as token ids, and token ids as batches: what the model is going to read, in which order."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 
 from nait_assets.recipe import RecipeError, fingerprint
 
@@ -48,6 +49,11 @@ class Shard:
     def n_tokens(self) -> int:
         """Tokens of all samples."""
         return sum(len(sample.token_ids) for sample in self.samples)
+
+
+def conversations_of(samples: pl.DataFrame) -> list[tuple[str, list[dict[str, str]]]]:
+    """Pairs of `sample_id` and messages, of a frame with these two columns."""
+    return list(zip(samples["sample_id"].to_list(), samples["messages"].to_list(), strict=True))
 
 
 def encode(
@@ -111,7 +117,11 @@ def plain_text(messages: Sequence[dict[str, str]]) -> str:
 
 
 def plan(
-    samples: Sequence[EncodedSample], batch_tokens: int, shard_tokens: int, shard_samples: float = math.inf
+    samples: Sequence[EncodedSample],
+    batch_tokens: int,
+    shard_tokens: int,
+    shard_samples: float = math.inf,
+    alone: Container[str] = (),
 ) -> list[Shard]:
     """Shards of batches: samples by length, longest first, as many to a batch as the budget holds.
 
@@ -124,7 +134,14 @@ def plan(
         shard_tokens: Most tokens of a shard; a larger batch is a shard of its own.
         shard_samples: Most samples of a shard, which its size in bytes depends on; a batch with more is a shard of its
             own.
+        alone: Sample ids that are batches of their own, behind the others: those that failed before, as a batch of
+            which every sample fails would end the run.
     """
+    failed = [sample for sample in samples if sample.sample_id in alone]
+    if failed:
+        others = [sample for sample in samples if sample.sample_id not in alone]
+        together = plan(others, batch_tokens, shard_tokens, shard_samples)
+        return together + plan(failed, 1, shard_tokens, shard_samples)
     ordered = sorted(samples, key=lambda sample: (-len(sample.token_ids), sample.sample_id))
     batches = _filled(ordered, lambda sample: (len(sample.token_ids),), (batch_tokens,))
     shards = _filled(

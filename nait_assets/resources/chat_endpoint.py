@@ -5,7 +5,6 @@ asked and what an answer means. The key is read from the environment for each ru
 """
 
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -127,25 +126,40 @@ class ChatEndpoint:
             QuestionRefused: This question is refused.
             NoPermit: The run stops, or has spent what it may.
         """
-        for attempt in range(self.options.retries + 1):
-            self._wait_for_turn()
-            try:
-                return self._call(messages)
-            except _Again as again:
-                problem = again
-            pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt) * random.uniform(0.5, 1.5)
-            if problem.after_seconds is not None:  # what the endpoint asks for holds for every thread
-                self._not_before = max(self._not_before, time.monotonic() + problem.after_seconds)
-                pause = 0.0
-            if attempt < self.options.retries and self.stopped.wait(pause):
-                raise NoPermit("the run stops")
-        if problem.nobody_there:
-            raise EndpointClosed(f"{self.options.endpoint} cannot be reached: {problem}")
-        raise CallFailed(f"{problem}, {self.options.retries + 1} time(s)")
+        import tenacity
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Again),
+            wait=self._pause_seconds,
+            stop=tenacity.stop_after_attempt(self.options.retries + 1),
+            sleep=tenacity.sleep_using_event(self.stopped),
+            reraise=True,
+        )
+        try:
+            return retrying(self._try, messages)
+        except _Again as problem:
+            if problem.nobody_there:
+                raise EndpointClosed(f"{self.options.endpoint} cannot be reached: {problem}") from None
+            raise CallFailed(f"{problem}, {self.options.retries + 1} time(s)") from None
 
     def close(self) -> None:
         """End all connections."""
         self._client.close()
+
+    def _pause_seconds(self, state: Any) -> float:
+        """Seconds between two tries, twice as many each time; what the endpoint asks for holds for every thread."""
+        import tenacity
+
+        after_seconds = state.outcome.exception().after_seconds
+        if after_seconds is None:
+            backing_off = tenacity.wait_exponential_jitter(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS)
+            return float(backing_off(state))
+        self._not_before = max(self._not_before, time.monotonic() + after_seconds)
+        return 0.0
+
+    def _try(self, messages: Sequence[dict[str, str]]) -> Answer:
+        self._wait_for_turn()
+        return self._call(messages)
 
     def _wait_for_turn(self) -> None:
         while (left := self._not_before - time.monotonic()) > 0:

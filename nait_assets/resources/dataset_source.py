@@ -5,9 +5,6 @@ A row that cannot be read is yielded with its reason instead of its fields, so t
 
 import csv
 import json
-import math
-import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +14,7 @@ import polars as pl
 
 from nait_assets.recipe import Recipe, RecipeError, Source
 from nait_assets.resources.files import HashCache
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
-HUB_TIMEOUT_SECONDS = 10.0
-HUB_PATIENCE_SECONDS = 20.0
-HUB_PAUSES_SECONDS = (1.0, 2.0)
-BUSY_OR_OUT_OF_ORDER = (429, 500, 502, 503, 504)
+from nait_assets.resources.hub import hub_commit, hub_error
 
 
 @dataclass(frozen=True)
@@ -68,73 +60,6 @@ def read_rows(source: Source, recipe: Recipe) -> Iterator[SourceRow]:
         return
     file = _local_file(source, recipe)
     yield from READERS[file.suffix](file)
-
-
-def hub_commit(repository: str, revision: str | None, kind: str, timeout_seconds: float = HUB_TIMEOUT_SECONDS) -> str:
-    """The commit that a revision of a hub repository points to; a full commit hash is taken as it is.
-
-    A hub that is busy or out of order is asked again, a few times, and within `HUB_PATIENCE_SECONDS` in all.
-
-    Args:
-        repository: `<org>/<name>`.
-        revision: Commit, tag or branch; the default branch if None.
-        kind: "dataset" or "model".
-        timeout_seconds: A hub that says nothing for so long counts as not reachable.
-
-    Raises:
-        RecipeError: The repository or revision does not exist or cannot be reached.
-    """
-    if revision is not None and COMMIT.fullmatch(revision):
-        return revision
-    from huggingface_hub import HfApi
-
-    latest_start = time.monotonic() + HUB_PATIENCE_SECONDS - timeout_seconds
-    for pause_seconds in (*HUB_PAUSES_SECONDS, math.inf):
-        try:
-            sha = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=timeout_seconds).sha
-            if sha is None:
-                raise ValueError("the answer names no commit")
-            return sha
-        except Exception as error:  # the hub's client raises half a dozen unrelated classes
-            wait_seconds = max(pause_seconds, _asked_to_wait_seconds(error))
-            if time.monotonic() + wait_seconds > latest_start:
-                raise hub_error(repository, revision, kind, error) from error
-        time.sleep(wait_seconds)
-    raise AssertionError("the last pause has no end")
-
-
-def _status(error: Exception) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _asked_to_wait_seconds(error: Exception) -> float:
-    """What a busy hub says in `Retry-After`, 0 if it says nothing, and for ever where asking again would not help."""
-    if _status(error) not in BUSY_OR_OUT_OF_ORDER:
-        return math.inf
-    said = error.response.headers.get("Retry-After", "")  # type: ignore[attr-defined]
-    return float(said) if said.isdecimal() else 0.0
-
-
-def hub_error(repository: str, revision: str | None, kind: str, error: Exception) -> RecipeError:
-    """What to tell a user whose hub repository could not be read."""
-    flag = "--repo-type dataset " if kind == "dataset" else ""
-    use = "name a file of it as `source`" if kind == "dataset" else "name the folder as the model's `source`"
-    lines = [(str(error).strip().splitlines() or [""])[0], getattr(error, "server_message", None) or ""]
-    reason = ". ".join(line.rstrip(".") for line in lines if line)
-    return RecipeError(
-        f"the hub's {kind} {repository!r} (revision {revision or 'default'}) cannot be read: "
-        f"{type(error).__name__}: {reason}. {_advice(error)} To use a local copy: "
-        f"`hf download {flag}{repository} --local-dir FOLDER` where there is a connection, then {use}."
-    )
-
-
-def _advice(error: Exception) -> str:
-    if _status(error) in BUSY_OR_OUT_OF_ORDER:
-        seconds = _asked_to_wait_seconds(error)
-        return f"The hub is busy or out of order; try again {f'in {seconds:g} s' if seconds else 'later'}."
-    if _status(error) in (401, 403):
-        return "Check HF_TOKEN, and that its owner has been given access on the repository's page."
-    return "Check its name, your connection and, for a gated one, HF_TOKEN."
 
 
 def _local_file(source: Source, recipe: Recipe) -> Path:

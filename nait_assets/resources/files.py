@@ -1,8 +1,9 @@
-"""Files: written whole or not at all, and hashed once for each state that they are in."""
+"""Files and folders: written whole or not at all, and hashed once for each state that they are in."""
 
 import contextlib
 import hashlib
 import json
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,42 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path, only_writer: bool = True) -> Iterator[Path]:
+    """An empty folder beside `folder` that takes its place when the block ends well, and vanishes when it does not.
+
+    Args:
+        folder: What is there is replaced, whole.
+        only_writer: Whether no other process writes this folder now: then what killed writers left beside it is
+            removed. Else whoever ends first stays, as another process may be reading what it wrote.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if only_writer:
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()  # not `mkdtemp`: what it makes, only its owner may read
+    try:
+        yield temporary
+        if only_writer or not folder.exists():
+            put_in_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(made: Path, folder: Path) -> None:
+    """Rename a folder over another, which a file system does not do in one step for a folder that holds files.
+
+    Killed between the two renames, a run leaves no folder at all, never half of one: the old one lies beside its place.
+    """
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

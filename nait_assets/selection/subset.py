@@ -1,15 +1,13 @@
 """The folder that holds a subset's rows. Which rows they are is `choice`."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from nait_assets.resources.files import sha256
+from nait_assets.resources.files import replacing_folder, sha256
 from nait_assets.selection.exports import EXPORTED_FILES, Exports
 
 HASHED_FILES = ("train.jsonl", "train.parquet", *EXPORTED_FILES, "README.md")
@@ -28,11 +26,7 @@ def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], 
         card: The data-set card, README.md.
         exports: The rows in the formats of other tools.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with replacing_folder(folder) as temporary:
         with (temporary / "train.jsonl").open("w", encoding="utf-8") as file:
             for row in rows.select("messages", "sample_id").iter_rows(named=True):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -44,20 +38,6 @@ def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], 
         (temporary / "manifest.json").write_text(
             json.dumps(full, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-        temporary.chmod(0o755)
-        _take_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _take_place(temporary: Path, folder: Path) -> None:
-    """Rename a folder over another, which a file system does not do in one step for a folder that holds files."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    temporary.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def dataset_card(

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from nait_assets.audit.external import external_versions
 from nait_assets.measurements import autoencoder, codes, gates
 from nait_assets.measurements.engine import MeasurementContext
-from nait_assets.measurements.top_k import encode_rows
+from nait_assets.models.encoding import conversations_of, encode
 from nait_assets.models.running import RunOptions
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Recipe, RecipeError
@@ -114,7 +114,7 @@ def literal_codes(context: MeasurementContext) -> dict[str, np.ndarray]:
     """Eq. 6 and 7, token by token, latent by latent."""
     network = context.model.load().network
     stored = {name: tensor.double().numpy() for name, tensor in weights().items()}
-    encoded, _ = encode_rows(context.model, samples(), "chat", 64)
+    encoded, _ = encode(conversations_of(samples()), context.model.tokenizer(), "chat", 64)
     means = {}
     for one in encoded:
         hidden = tokens_by_hand(network, one, "residual")[LAYER]
@@ -191,7 +191,7 @@ def test_gates_are_the_mean_of_the_k_widest_gates_of_each_token(context: Callabl
 
     found = vectors(gates.read(given, samples()), width)
 
-    encoded, _ = encode_rows(given.model, samples(), "chat", 64)
+    encoded, _ = encode(conversations_of(samples()), given.model.tokenizer(), "chat", 64)
     wanted = {}
     for one in encoded:
         caught: list[torch.Tensor] = []
@@ -276,7 +276,7 @@ def test_sae_lens_autoencoder_of_another_kind_is_refused(
 
 def test_broken_files_are_refused(context: Callable[..., MeasurementContext], tmp_path: Path) -> None:
     """A download that was cut off: one sentence each, not a trace of some reader."""
-    assert "there is no folder" in refusal(context(sparse_autoencoder=str(tmp_path / "nowhere")))
+    assert "nowhere does not exist" in refusal(context(sparse_autoencoder=str(tmp_path / "nowhere")))
     folder = in_sparsify(tmp_path / "sae")
     (folder / "sae.safetensors").write_bytes(b"cut off")
     given = context(sparse_autoencoder=str(folder))
@@ -304,12 +304,12 @@ def test_autoencoder_of_the_hub_is_that_of_the_commit_and_the_layer(
 
     codes.check(given.recipe, given.model)
 
-    assert autoencoder.outside(given.recipe, given.model)["autoencoder:hub:org/sae"] == f"commit:{COMMIT}"
+    assert autoencoder.outside(given.recipe, given.model)["autoencoder:hub:org/sae"] == f"hub:org/sae@{COMMIT}"
     assert_same(vectors(codes.read(given, samples()), N_LATENTS), literal_codes(given))
     assert "it is of 16 dimensions" in refusal(context(sparse_autoencoder="hub:org/sae", revision="b" * 40))
     said = refusal(context(sparse_autoencoder="hub:org/nothing", revision=COMMIT))
-    assert said.startswith("options.mona.sparse_autoencoder: 'hub:org/nothing': the hub's model 'org/nothing'")
-    assert "name the folder as `sparse_autoencoder`" in said
+    assert said.startswith("the hub's model 'org/nothing'")
+    assert "name the folder in `options.mona.sparse_autoencoder`" in said
 
 
 def test_run_with_a_found_autoencoder_trains_none_and_notices_that_its_files_change(

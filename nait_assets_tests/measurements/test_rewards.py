@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nait_assets.measurements.rewards import LoadedRewardModel, RewardModel, encoded, pair_of, rated
+from nait_assets.measurements.rewards import FIELD, RewardModel, encoded, load, pair_of, rated
 from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.resources.model_source import ModelSource
 from nait_assets_tests.command import nait, quick_home
 from nait_assets_tests.conftest import conversation
 
@@ -59,15 +60,15 @@ def reward_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> P
     return save_classifier(tmp_path_factory.mktemp("reward"), tokenizer)
 
 
-def loaded(folder: Path, home: Path, max_tokens: int = 512) -> LoadedRewardModel:
+def loaded(folder: Path, home: Path, max_tokens: int = 512) -> RewardModel:
     """A reward model in memory."""
     import torch
 
-    return RewardModel(str(folder), None, max_tokens, home).load(torch.device("cpu"))
+    return load(ModelSource(str(folder), None, home, FIELD), max_tokens, torch.device("cpu"))
 
 
 @pytest.fixture
-def model(reward_folder: Path, tmp_path: Path) -> LoadedRewardModel:
+def model(reward_folder: Path, tmp_path: Path) -> RewardModel:
     """The tiny reward model in memory."""
     return loaded(reward_folder, tmp_path)
 
@@ -77,11 +78,11 @@ def samples_of(texts: list[tuple[str, str]]) -> list[tuple[str, Any]]:
     return [(f"s{place}", conversation(*pair)["messages"]) for place, pair in enumerate(texts)]
 
 
-def literal_reward(model: LoadedRewardModel, question: str, answer: str, limit: int) -> tuple[float, int, bool]:
+def literal_reward(model: RewardModel, question: str, answer: str, limit: int) -> tuple[float, int, bool]:
     """Special tokens set by hand, the longer text cut token by token, and the pair read alone."""
     import torch
 
-    parts = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (question, answer)]
+    parts = [model.encoder.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (question, answer)]
     n_answer, cut = len(parts[1]), False
     while len(parts[0]) + len(parts[1]) + 3 > limit:
         parts[0 if len(parts[0]) > len(parts[1]) else 1].pop()
@@ -89,7 +90,7 @@ def literal_reward(model: LoadedRewardModel, question: str, answer: str, limit: 
     ids = [1, *parts[0], 2, *parts[1], 2]
     kinds = [0] * (len(parts[0]) + 2) + [1] * (len(parts[1]) + 1)
     with torch.inference_mode():
-        logits = model.network(
+        logits = model.encoder.model(
             input_ids=torch.tensor([ids]),
             token_type_ids=torch.tensor([kinds]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),
@@ -98,7 +99,7 @@ def literal_reward(model: LoadedRewardModel, question: str, answer: str, limit: 
     return float(logits[0, 0]), n_answer, cut
 
 
-def test_a_reward_is_what_the_model_says_of_the_pair_alone(model: LoadedRewardModel) -> None:
+def test_a_reward_is_what_the_model_says_of_the_pair_alone(model: RewardModel) -> None:
     """Batches, padding and order must not show; the answer's length is that before the cut."""
     expected = [literal_reward(model, *pair, LIMIT) for pair in TEXTS]
     assert [cut for _, _, cut in expected] == [False, False, True, True, False]
@@ -123,9 +124,9 @@ def test_the_recipes_limit_cuts_where_it_is_the_smaller(reward_folder: Path, tmp
     assert part.rows["truncated"].to_list() == [cut for _, _, cut in expected]
 
 
-def test_a_model_without_padding_reads_pairs_one_by_one(model: LoadedRewardModel) -> None:
+def test_a_model_without_padding_reads_pairs_one_by_one(model: RewardModel) -> None:
     """Some classifiers find the end of a text by their padding token, and would take another's."""
-    alone = replace(model, fills_up=False)
+    alone = replace(model, pads=False)
     found, expected = (rated(one, samples_of(TEXTS), 10_000).rows for one in (alone, model))
     np.testing.assert_allclose(found["reward"], expected["reward"], atol=1e-5)
 
@@ -143,7 +144,7 @@ def test_the_question_is_everything_in_front_of_the_last_answer() -> None:
     assert pair_of(turns) == ("System: be kind\n\nUser: one?\n\nAssistant: two\n\nUser: three?", "four")
 
 
-def test_a_sample_that_cannot_be_rated_has_a_reason(model: LoadedRewardModel) -> None:
+def test_a_sample_that_cannot_be_rated_has_a_reason(model: RewardModel) -> None:
     """Never a number: it would be ranked. The others are rated all the same."""
     asked = [{"role": "user", "content": "one?"}]
     samples = [*samples_of(TEXTS[:1]), ("open", asked), ("blank", [*asked, {"role": "assistant", "content": " "}])]
@@ -152,7 +153,7 @@ def test_a_sample_that_cannot_be_rated_has_a_reason(model: LoadedRewardModel) ->
     assert part.rejected == [("open", "it has no response"), ("blank", "it has no response")]
 
 
-def test_tokens_that_the_model_does_not_know_are_a_reason(model: LoadedRewardModel) -> None:
+def test_tokens_that_the_model_does_not_know_are_a_reason(model: RewardModel) -> None:
     """On a GPU the lookup would end the process."""
     with pytest.raises(ValueError, match="is not among the reward model's 4"):
         encoded(replace(model, n_known=4), conversation("one?", "two")["messages"])
@@ -163,9 +164,9 @@ def test_a_reward_that_is_no_number_is_a_reason(reward_folder: Path, tmp_path: P
     import torch
 
     broken = loaded(reward_folder, tmp_path)
-    network = copy.deepcopy(broken.network)
-    torch.nn.init.constant_(network.classifier.bias, float("nan"))
-    part = rated(replace(broken, network=network), samples_of(TEXTS[:2]), 100)
+    encoder = copy.deepcopy(broken.encoder)
+    torch.nn.init.constant_(encoder.model.classifier.bias, float("nan"))
+    part = rated(replace(broken, encoder=encoder), samples_of(TEXTS[:2]), 100)
     assert part.rows.is_empty()
     assert part.rejected == [("s0", "the reward model says nan"), ("s1", "the reward model says nan")]
 
@@ -173,9 +174,9 @@ def test_a_reward_that_is_no_number_is_a_reason(reward_folder: Path, tmp_path: P
 def test_identity_follows_the_files(reward_folder: Path, tmp_path: Path) -> None:
     """Other weights are another model, wherever the folder stands."""
     changed = Path(shutil.copytree(reward_folder, tmp_path / "copy"))
-    model = RewardModel(str(changed), None, 512, tmp_path)
+    model = ModelSource(str(changed), None, tmp_path, FIELD)
     before = model.identity()
-    assert before == RewardModel(str(reward_folder), None, 512, tmp_path).identity()
+    assert before == ModelSource(str(reward_folder), None, tmp_path, FIELD).identity()
     (changed / "config.json").write_text((changed / "config.json").read_text() + " ")
     assert model.identity() != before
 
@@ -204,7 +205,7 @@ def test_a_missing_folder_is_named_as_it_was_resolved(refused: Callable[..., str
     """Relative to the recipe, with what would have worked."""
     said = refused("nowhere")
     assert f"options.instruction_mining.reward_model: folder {tmp_path / 'nowhere'} does not exist" in said
-    assert "OpenAssistant/reward-model-deberta-v3-large-v2" in said
+    assert "'hub:<org>/<name>'" in said
 
 
 def test_a_classifier_with_several_outputs_is_refused(

@@ -20,16 +20,9 @@ import pytest
 
 from nait_assets.corpora.sensors import LOOKING_SECONDS
 from nait_assets.recipe import Recipe, RecipeError, Source
-from nait_assets.resources.dataset_source import (
-    HUB_PATIENCE_SECONDS,
-    HUB_PAUSES_SECONDS,
-    HUB_TIMEOUT_SECONDS,
-    SourceRow,
-    fingerprint_of,
-    hub_commit,
-    read_rows,
-)
+from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache, sha256
+from nait_assets.resources.hub import PATIENCE_SECONDS, PAUSES_SECONDS, TIMEOUT_SECONDS, hub_commit
 from nait_assets_tests.test_recipe import recipe_in
 
 ROWS = [{"q": "1 + 1?", "a": "2"}, {"q": 'naïve, "two"\nlines', "a": "ä"}]
@@ -334,12 +327,12 @@ def test_unreachable_hub_is_told_with_the_id_and_the_reason(no_hub: str, monkeyp
     """A refused connection names the model or data set, what to check, and how to use a local copy."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", no_hub)
     with pytest.raises(RecipeError, match=re.escape("the hub's model 'org/name' (revision v1) cannot")) as error:
-        hub_commit("org/name", "v1", "model")
+        hub_commit("org/name", "v1", "model", use="name the folder in `model.source`")
     for words in [
         "refused",
         "HF_TOKEN",
         "`hf download org/name --local-dir FOLDER`",
-        "the folder as the model's `source`",
+        "then name the folder in `model.source`.",
     ]:
         assert words in str(error.value)
 
@@ -420,4 +413,4 @@ def test_hub_that_never_answers_is_given_up(asked: Counter[str]) -> None:
 
 def test_hub_is_never_waited_for_longer_than_a_tick_allows() -> None:
     """By default: the last attempt starts so early that it ends within the patience."""
-    assert HUB_TIMEOUT_SECONDS + sum(HUB_PAUSES_SECONDS) <= HUB_PATIENCE_SECONDS < 60 - LOOKING_SECONDS
+    assert TIMEOUT_SECONDS + sum(PAUSES_SECONDS) <= PATIENCE_SECONDS < 60 - LOOKING_SECONDS

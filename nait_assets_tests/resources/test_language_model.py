@@ -58,13 +58,13 @@ def test_missing_package_says_how_to_install_it(make_model: Callable[..., Langua
 @pytest.mark.parametrize("module", ["", "json.tool", "this"])
 def test_name_that_is_no_package_is_refused(make_model: Callable[..., LanguageModel], module: str) -> None:
     """A module without a folder cannot hold a model; Python's own error would not name the recipe's value."""
-    with pytest.raises(RecipeError, match=f"model 'package:{module}'"):
+    with pytest.raises(RecipeError, match=f"model.source: 'package:{module}'"):
         make_model(f"package:{module}").identity()
 
 
 def test_missing_folder_says_what_would_work(make_model: Callable[..., LanguageModel], tmp_path: Path) -> None:
     """A wrong path is named as it was resolved."""
-    with pytest.raises(RecipeError, match=f"model folder {tmp_path}/nowhere does not exist") as raised:
+    with pytest.raises(RecipeError, match=f"model.source: folder {tmp_path}/nowhere does not exist") as raised:
         make_model(tmp_path / "nowhere").identity()
 
     assert "'package:<module>' or 'hub:<org>/<name>'" in str(raised.value)
@@ -133,7 +133,7 @@ def test_unreachable_hub_names_the_model_and_the_way_with_a_local_copy(
     for part in (
         f"the hub's model 'some-org/some-model' (revision {revision}) cannot be read",
         "`hf download some-org/some-model --local-dir FOLDER`",
-        "name the folder as the model's `source`",
+        "name the folder in `model.source`",
     ):
         assert part in str(raised.value)
 
@@ -305,7 +305,7 @@ def test_folder_without_weights_is_an_error_that_names_it(
     """An interrupted download leaves a configuration alone; weights are not made up."""
     (folder / "model.safetensors").unlink()
 
-    with pytest.raises(RecipeError, match=f"model '{folder}' cannot be read"):
+    with pytest.raises(RecipeError, match=f"model.source: '{folder}' cannot be read"):
         make_model(folder).load()
 
 
@@ -316,7 +316,7 @@ def test_weights_that_were_cut_off_are_an_error_that_names_the_model(
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
 
-    with pytest.raises(RecipeError, match=f"model '{folder}' cannot be read"):
+    with pytest.raises(RecipeError, match=f"model.source: '{folder}' cannot be read"):
         make_model(folder).load()
 
 
@@ -508,7 +508,7 @@ def test_conversion_that_fails_leaves_nothing_behind(make_model: Callable[..., L
     """Half a conversion would be taken for a whole one by the next run."""
     (tmp_path / "broken.gguf").write_bytes(b"GGUF, or so it says")
 
-    with pytest.raises(RecipeError, match=f"model '{tmp_path}' cannot be read"):
+    with pytest.raises(RecipeError, match=f"model.source: '{tmp_path}' cannot be read"):
         make_model(tmp_path).skeleton()
 
     assert list((tmp_path / "home" / "models").iterdir()) == []
