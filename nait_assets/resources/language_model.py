@@ -5,6 +5,7 @@ torch and transformers are imported where they are used: every Dagster process i
 """
 
 import functools
+import importlib.util
 import logging
 import os
 import sys
