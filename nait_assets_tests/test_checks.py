@@ -65,7 +65,7 @@ BROKEN = [
         "samples_are_accounted_for",
         ACTIVATIONS,
         "DELETE FROM extraction.sample WHERE sample_id = (SELECT min(sample_id) FROM extraction.sample)",
-        "1 examples were neither read nor refused",
+        "1 examples were neither read nor rejected",
     ),
     (
         "extraction/candidate_activations",
