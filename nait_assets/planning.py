@@ -86,7 +86,7 @@ class Plan:
         """The partitions of an asset that are not current, given the records of what there is.
 
         Raises:
-            RecipeError: A source or the model cannot be found.
+            UserError: A source or the model cannot be found.
         """
         definition = self.defs.resolve_asset_graph().get(asset).partitions_def
         seen, failed = self._seen_by_dagster(asset, definition is not None), self._failed_checks(asset)
@@ -103,7 +103,7 @@ class Plan:
             Every step that is not current now; making them can show that others are not.
 
         Raises:
-            RecipeError: A source, the model or a feature file cannot be found, the model lacks the site or a layer, or
+            UserError: A source, the model or a feature file cannot be found, the model lacks the site or a layer, or
                 a feature file does not fit the recipe.
         """
         steps = [step for stage in self.stages() for asset in stage for step in self.out_of_date(asset, records)]

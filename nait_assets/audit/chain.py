@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from nait_assets.audit.content import content_faults
 from nait_assets.audit.external import external_versions
+from nait_assets.errors import NotFoundError, UserError
 from nait_assets.lineage import Record, reference
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.selection.assets import subset_asset
 
@@ -88,7 +89,7 @@ class Auditor:
     def _inputs(self, record: Record) -> Iterator[Link]:
         try:
             outside, problem = self._outside(record), ""
-        except RecipeError as error:
+        except UserError as error:
             outside, problem = {}, str(error)
         for name, version in sorted(record.inputs.items()):
             if name in MACHINE_INPUTS:
@@ -135,7 +136,7 @@ def subsets_of(recipe: Recipe, name: str | None) -> list[tuple[str, str, str]]:
     """Method, target and ratio of the subsets whose path begins so: `nait/math/0.10`, `nait/math`, `nait`, or all.
 
     Raises:
-        RecipeError: The recipe has none.
+        NotFoundError: The recipe has none.
     """
     every: list[tuple[str, str, str]] = [
         (m, t, r) for m in recipe.methods for t in recipe.targets for r in recipe.ratios
@@ -143,7 +144,7 @@ def subsets_of(recipe: Recipe, name: str | None) -> list[tuple[str, str, str]]:
     wanted = tuple(name.strip("/").split("/")) if name else ()
     found = [cell for cell in every if cell[: len(wanted)] == wanted]
     if not found:
-        raise RecipeError(
+        raise NotFoundError(
             f"{recipe.path} has no subset {name!r}; they are named <method>/<target>/<ratio> with methods "
             f"{', '.join(recipe.methods)}; targets {', '.join(recipe.targets)}; ratios {', '.join(recipe.ratios)}."
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from nait_assets.errors import WarehouseError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.lineage import Record
@@ -13,7 +14,6 @@ from nait_assets.partitions import cell_of
 from nait_assets.recipe import POOL, TRAINED, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import folder_version, sha256
-from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring.inputs import MEASUREMENT_OF
 from nait_assets.selection.assets import subset_folder
 from nait_assets.selection.subset import SUBSET_FILES

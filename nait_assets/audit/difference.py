@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from nait_assets.audit.chain import subsets_of
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.errors import NotFoundError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.selection import history
@@ -80,12 +81,12 @@ def find_version(snapshot: Snapshot, recipe: Recipe, name: str) -> Version:
     """A version by name: a subset alone is its latest; `@` takes the beginning of a data version, or `~N` for N before.
 
     Raises:
-        RecipeError: There is no such subset or version, or several versions begin so.
+        NotFoundError: There is no such subset or version, or several versions begin so.
     """
     path, _, wanted = name.partition("@")
     cells = subsets_of(recipe, path)
     if len(cells) > 1:
-        raise RecipeError(f"{path!r} names {len(cells)} subsets; give one as <method>/<target>/<ratio>.")
+        raise NotFoundError(f"{path!r} names {len(cells)} subsets; give one as <method>/<target>/<ratio>.")
     known = history.versions(snapshot, *cells[0])
     steps = wanted.removeprefix("~")
     if (wanted.startswith("~") and steps.isdigit()) or not wanted:
@@ -95,7 +96,7 @@ def find_version(snapshot: Snapshot, recipe: Recipe, name: str) -> Version:
         found = known.filter(pl.col("data_version").str.starts_with(wanted)).unique("data_version", keep="last")
     if len(found) != 1:
         listed = ", ".join(f"{row['data_version']} ({row['made_at']})" for row in known.iter_rows(named=True))
-        raise RecipeError(f"{name!r} is not one version of {path}; it has {listed or 'none: it was never made'}.")
+        raise NotFoundError(f"{name!r} is not one version of {path}; it has {listed or 'none: it was never made'}.")
     row = found.row(0, named=True)
     return Version(
         f"{path}@{row['data_version']}", row["made_at"], tuple(row["sample_ids"]), json.loads(row["lineage"])
@@ -113,7 +114,7 @@ def describe_difference(recipe: Recipe, warehouse: Warehouse, before: str, after
         n_rows: Rows to list of those that came and of those that went.
 
     Raises:
-        RecipeError: A version does not exist.
+        NotFoundError: A version does not exist.
         WarehouseError: Nothing has been materialized.
     """
     with warehouse.tables.snapshot() as snapshot:

@@ -24,7 +24,7 @@ def external_versions(
         partition: Of the output, or "".
 
     Raises:
-        RecipeError: A source, the model or a feature file cannot be found or reached.
+        UserError: A source, the model or a feature file cannot be found or reached.
     """
     room, name = asset.split("/")
     if is_corpus(asset):

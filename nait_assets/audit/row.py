@@ -13,7 +13,7 @@ def describe_row(recipe: Recipe, warehouse: Warehouse, sample_id: str) -> str:
     """The text that `nait audit --row` prints.
 
     Raises:
-        RecipeError: No candidate has this id, or several begin so.
+        NotFoundError: No candidate has this id, or several begin so.
         WarehouseError: Nothing has been materialized.
     """
     with warehouse.tables.snapshot() as snapshot:

@@ -14,6 +14,7 @@ import click
 
 from nait_assets.cli import audit, diff, explain, run, status, summary, ui
 from nait_assets.cli.messages import BAD_INPUT, INTERRUPTED
+from nait_assets.errors import UserError
 
 
 @click.group()
@@ -38,15 +39,12 @@ def execute() -> int:
         warnings.filterwarnings("ignore", category=annoyance)
     logging.basicConfig(format="  %(message)s", level=logging.WARNING)
     logging.getLogger("nait_assets").setLevel(logging.INFO)
-    from nait_assets.recipe import RecipeError
-    from nait_assets.resources.warehouse import WarehouseError
-
     try:
         return nait(standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (RecipeError, WarehouseError) as error:
+    except UserError as error:
         click.echo(f"Error: {error}", err=True)
         return BAD_INPUT
     except (KeyboardInterrupt, click.Abort):

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from nait_assets.cli.messages import DiskFull, HomeBusy, full_disk, is_full_disk
+from nait_assets.errors import WarehouseError
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +91,6 @@ class Workplace:
         Raises:
             WarehouseError: It is read-only, another user's, or cannot be made.
         """
-        from nait_assets.resources.warehouse import WarehouseError
-
         try:
             (self.home / "dagster").mkdir(parents=True, exist_ok=True)
             reason = "" if os.access(self.home / "dagster", os.W_OK) else "it is read-only or belongs to another user"

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from nait_assets.errors import UserError
+
 STEP_FAILED, BAD_INPUT, STATUS_STALE, AUDIT_BROKEN, BUSY, INTERRUPTED = 1, 2, 3, 4, 5, 130
-CLEAR_ERRORS = {"RecipeError", "WarehouseError", "NonFiniteActivations"}  # their messages need no traceback
 FULL_DISK = ("no space left on device", "database or disk is full", "disk quota exceeded", "[errno 28]")
 
 
@@ -18,7 +19,7 @@ class StepFailed(click.ClickException):
 
 
 class StepRefused(StepFailed):
-    """A step could not use what the recipe names."""
+    """Steps could not use what the recipe names, and nothing else failed."""
 
     exit_code = BAD_INPUT
 
@@ -66,10 +67,26 @@ def cause_of(event: Any) -> Any:
     return error
 
 
+def user_errors(base: type[UserError] = UserError) -> dict[str, type[UserError]]:
+    """The classes of errors that a user can mend, by name: of an error in a step, Dagster stores the class' name."""
+    named = {base.__name__: base}
+    for subclass in base.__subclasses__():
+        named |= user_errors(subclass)
+    return named
+
+
 def reason_of(error: Any) -> str:
     """What an error says, and where it was raised unless its message is clear without."""
     message = error.message.strip().partition(": ")[2] or error.message.strip()
-    return message if error.cls_name in CLEAR_ERRORS else f"{error.cls_name}: {message}\n{''.join(error.stack[-2:])}"
+    if error.cls_name in user_errors():
+        return message
+    return f"{error.cls_name}: {message}\n{''.join(error.stack[-2:])}"
+
+
+def is_bad_input(error_class: str) -> bool:
+    """Whether an error of this class in a step means that the recipe, or what it names, is to blame."""
+    found = user_errors().get(error_class)
+    return found is not None and found.bad_input
 
 
 def is_full_disk(error: Any, home: Path) -> bool:

@@ -14,6 +14,7 @@ from nait_assets.cli.messages import (
     cause_of,
     failed_check_line,
     full_disk,
+    is_bad_input,
     is_full_disk,
     label,
     reason_of,
@@ -154,7 +155,7 @@ class _Failures:
         """Raise StepFailed with a line for each reason; StepRefused where the recipe is to blame for all of them."""
         if self.outputs:
             lines = [f"{', '.join(outputs)}: {reason}" for reason, outputs in self.outputs.items()]
-            raise (StepRefused if self.classes == {"RecipeError"} else StepFailed)("\n".join(lines))
+            raise (StepRefused if all(map(is_bad_input, self.classes)) else StepFailed)("\n".join(lines))
 
 
 def _await_pools(workplace: Workplace, assets: list[Any]) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from nait_assets.corpora.corpus import read_corpus
-from nait_assets.recipe import PUBLISHED, Recipe, RecipeError
+from nait_assets.errors import DataError
+from nait_assets.recipe import PUBLISHED, Recipe
 from nait_assets.tables import REJECTED, published_table
 
 NOT_IN_POOL = "not in the candidate pool"
@@ -43,7 +44,8 @@ def published_list(recipe: Recipe, name: str, pool: pl.DataFrame) -> PublishedLi
         pool: Candidates, column `sample_id`.
 
     Raises:
-        RecipeError: A source cannot be read, or not one row of the list is a candidate.
+        SourceError: A source cannot be read.
+        DataError: Not one row of the list is a candidate.
     """
     corpus = f"{PUBLISHED}{name}"
     read = read_corpus(recipe, corpus)
@@ -52,7 +54,7 @@ def published_list(recipe: Recipe, name: str, pool: pl.DataFrame) -> PublishedLi
     missing = numbered.join(pool.select("sample_id"), on="sample_id", how="anti", maintain_order="left")
     if rows.is_empty():
         sources = ", ".join(source.source for source in recipe.corpus_sources(corpus))
-        raise RecipeError(
+        raise DataError(
             f"{recipe.path}: not one of the {len(missing)} rows of the published list {name!r} (from {sources}) is "
             f"among the {len(pool)} candidates. A row is found by its whole text: choose from the data set that the "
             "list was chosen from, give the list the `format` that renders the same text, or take "

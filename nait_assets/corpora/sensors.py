@@ -12,11 +12,12 @@ from datetime import UTC, date, datetime
 import dagster as dg
 
 from nait_assets.corpora.corpus import corpus_name, source_inputs
+from nait_assets.errors import UserError, WarehouseError
 from nait_assets.lineage import Record, reference
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, RecipeError, fingerprint
+from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
-from nait_assets.resources.warehouse import Store, WarehouseError
+from nait_assets.resources.warehouse import Store
 from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, IN_DOMAIN_SET, published_table
 
 INTERVAL_SECONDS = 3600
@@ -87,7 +88,7 @@ def compare(
     Args:
         corpora: To look at.
         records: What there is, by name.
-        state_of: From a corpus' name to the state of each of its sources; raises `RecipeError` where one is not to be
+        state_of: From a corpus' name to the state of each of its sources; raises `UserError` where one is not to be
             read, which says nothing about its content.
         seconds: After so long no further source is looked at.
     """
@@ -101,7 +102,7 @@ def compare(
         else:
             try:
                 now = dict(state_of(watched.corpus))
-            except RecipeError as error:
+            except UserError as error:
                 findings.unread[watched.name] = str(error)
                 continue
             # a published list rests on the pool too, which is watched for itself

@@ -16,7 +16,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nait_assets.resources.warehouse import Snapshot, Transaction, WarehouseError
+from nait_assets.errors import WarehouseError
+from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import content_version
 
 CANDIDATE_ACTIVATIONS = "extraction/candidate_activations"

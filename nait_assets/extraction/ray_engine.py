@@ -18,19 +18,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from nait_assets.errors import SetupError, WorkerError
 from nait_assets.extraction.spool import Manifest
 from nait_assets.extraction.worker import Job, Worker
 from nait_assets.models.encoding import Shard
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import RecipeError
 
 ATTEMPTS = 3
 """How often a shard may end its worker's process; Ray hands it to another without end."""
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-
-
-class WorkerLost(RuntimeError):
-    """Measurement a shard ended its worker's process every time; the message names the shard."""
 
 
 def read(shards: Sequence[Shard], job: Job, options: RunOptions) -> Iterator[Manifest]:
@@ -45,9 +41,9 @@ def read(shards: Sequence[Shard], job: Job, options: RunOptions) -> Iterator[Man
         The manifest of each shard once it is stored, in no fixed order.
 
     Raises:
-        RecipeError: Ray is not installed, or there is no cluster at the address.
+        SetupError: Ray is not installed, or there is no cluster at the address.
         NonFiniteActivations: The model computed NaN or infinity.
-        WorkerLost: A shard killed three workers.
+        WorkerError: A shard killed three workers.
     """
     items = [{"index": index, "shard": pickle.dumps(shard)} for index, shard in enumerate(shards)]
     job = dataclasses.replace(job, model=job.model.with_dtype(job.model.resolved_dtype()))
@@ -92,7 +88,7 @@ class _Actor:
             with marks.open("ab") as file:
                 file.write(b".")
             if marks.stat().st_size > ATTEMPTS:
-                raise WorkerLost(
+                raise WorkerError(
                     f"reading shard {shard.name} of {len(shard.samples)} samples ended its worker {ATTEMPTS} times, "
                     "most likely because memory ran out. Use fewer workers on a machine, or smaller `batch_tokens`."
                 )
@@ -113,7 +109,7 @@ def _cluster(options: RunOptions, n_workers: int) -> Iterator[None]:
         import ray
         import ray.data
     except ImportError as error:
-        raise RecipeError("engine 'ray' needs Ray: `pip install 'nait_assets[ray]'`, or use engine 'local'.") from error
+        raise SetupError("engine 'ray' needs Ray: `pip install 'nait_assets[ray]'`, or use engine 'local'.") from error
     _require_reachable(options.ray_address)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     terminated = signal.getsignal(signal.SIGTERM)
@@ -130,7 +126,7 @@ def _cluster(options: RunOptions, n_workers: int) -> Iterator[None]:
             **(local if options.ray_address is None else {}),
         )
     except ConnectionError as error:
-        raise RecipeError(f"ray_address: there is no Ray cluster at {options.ray_address!r}: {error}") from error
+        raise SetupError(f"ray_address: there is no Ray cluster at {options.ray_address!r}: {error}") from error
     if terminated not in (None, signal.SIG_DFL) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminated)  # Ray put its own there
     try:
@@ -147,7 +143,7 @@ def _require_reachable(address: str | None) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
-        raise RecipeError(
+        raise SetupError(
             f"ray_address: there is no Ray cluster at {address!r} ({error}). Use host:port of its head, or "
             "leave it out to start Ray on this machine."
         ) from error

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets import __version__
+from nait_assets.errors import DataError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.calibration import projector_of
@@ -14,7 +15,7 @@ from nait_assets.features.directions import activation_change, principal_directi
 from nait_assets.features.library import TENSORS, FeatureOrigin, feature_file, read_feature_file, write_feature_file
 from nait_assets.lineage import reference
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Extraction, FeatureName, Recipe, RecipeError
+from nait_assets.recipe import Extraction, FeatureName, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.tables import NAIT_DIRECTIONS, STANDARDIZED_CENTROIDS, Table, content_version
@@ -29,7 +30,7 @@ def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[p
     """A capability's NAIT directions, one row per layer, and the version of the activations that they are made of.
 
     Raises:
-        RecipeError: The examples' activations do not change, or all in the same way.
+        DataError: The examples' activations do not change, or all in the same way.
     """
     rows = []
     columns = ("activation", "first_token_activation", "last_token_activation")
@@ -40,7 +41,7 @@ def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[p
             try:
                 direction, explained = principal_direction(activation_change(recipe.features.change, mean, first, last))
             except ValueError as error:
-                raise RecipeError(f"capability {capability!r}, layer {layer}: {error}") from error
+                raise DataError(f"capability {capability!r}, layer {layer}: {error}") from error
             rows.append(
                 {"layer": layer, "direction": direction, "explained_variance_ratio": explained, "n_samples": len(mean)}
             )
@@ -80,7 +81,7 @@ def feature_from_file(
     """A feature that the recipe takes from a file, and the state of the file; None where the capability has examples.
 
     Raises:
-        RecipeError: The file does not exist, is no feature file, or was made with another model or extraction.
+        SourceError: The file does not exist, is no feature file, or was made with another model or extraction.
     """
     if recipe.capabilities[capability].features is None:
         return None, {}
@@ -104,7 +105,7 @@ def feature_file_inputs(recipe: Recipe, model: LanguageModel, capability: str, f
     Nothing where the capability has examples: its activations stand for the model.
 
     Raises:
-        RecipeError: The file or the model does not exist.
+        SourceError: The file or the model does not exist.
     """
     given = recipe.capabilities[capability].features
     if given is None:

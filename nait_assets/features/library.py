@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nait_assets.recipe import FeatureName, Recipe, RecipeError
+from nait_assets.errors import SourceError
+from nait_assets.recipe import FeatureName, Recipe
 from nait_assets.resources.files import replacing
 
 FORMAT = "nait-feature-1"
@@ -69,7 +70,7 @@ def feature_file(recipe: Recipe, capability: str, feature: FeatureName) -> Path:
     """The file that a recipe names for a capability's feature.
 
     Raises:
-        RecipeError: There is no such file, or the folder has none for this feature.
+        SourceError: There is no such file, or the folder has none for this feature.
     """
     given = recipe.capabilities[capability].features
     assert given is not None
@@ -77,7 +78,7 @@ def feature_file(recipe: Recipe, capability: str, feature: FeatureName) -> Path:
     where = f"{recipe.path}: capabilities.{capability}.features"
     file = path / f"{feature}.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise RecipeError(
+        raise SourceError(
             f"{where}: there is no file {file}. Name a feature file, or a folder with {feature}.safetensors in it."
         )
     return file
@@ -98,7 +99,7 @@ def read_feature_file(
         change: Of the reader's directions; "" for other features.
 
     Raises:
-        RecipeError: The file is not a feature file, holds another feature, or rests on something else than asked for.
+        SourceError: The file is not a feature file, holds another feature, or rests on something else than asked for.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -107,28 +108,28 @@ def read_feature_file(
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:  # asked first: a model's own weights are safetensors too, and large
-                raise RecipeError(
+                raise SourceError(
                     f"{path} is a safetensors file, yet not a feature file: its metadata lacks format {FORMAT}. {fix}"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  the handle is no mapping
     except (SafetensorError, OSError) as error:
-        raise RecipeError(f"{path} is not a readable safetensors file: {error}. {fix}") from error
+        raise SourceError(f"{path} is not a readable safetensors file: {error}. {fix}") from error
     origin = _origin(path, metadata, fix)
     if origin.feature != feature:
-        raise RecipeError(
+        raise SourceError(
             f"{path} holds {origin.feature}, and a method of the recipe needs {feature}: "
             "name the folder that holds both, or drop the method."
         )
     wanted = {"model": model, "site": site, "layers": layers, "template": template, "change": change}
     for name, value in wanted.items():
         if getattr(origin, name) != value:
-            raise RecipeError(
+            raise SourceError(
                 f"{path} was made with {name} {getattr(origin, name)}, and the recipe's is {value}: a feature holds "
                 "only where it was read. Set the recipe's to the file's, or make the file again with this recipe."
             )
     shapes = {name: tensors[name].shape if name in tensors else None for name in TENSORS[feature]}
     if any(shape is None or len(shape) != 2 or shape[0] != len(layers) for shape in shapes.values()):
-        raise RecipeError(
+        raise SourceError(
             f"{path} is damaged: of {len(layers)} layers it should hold matrices, and has {shapes}. {fix}"
         )
     return origin, tensors
@@ -150,4 +151,4 @@ def _origin(path: Path, metadata: Mapping[str, str], fix: str) -> FeatureOrigin:
             data_version=metadata["data_version"],
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise RecipeError(f"{path} is damaged: its metadata lacks or has an invalid {error}. {fix}") from error
+        raise SourceError(f"{path} is damaged: its metadata lacks or has an invalid {error}. {fix}") from error

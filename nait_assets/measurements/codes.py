@@ -28,7 +28,7 @@ def settings(recipe: Recipe) -> list[Any]:
 
 
 def check(recipe: Recipe, model: LanguageModel) -> None:
-    """Raise RecipeError where the model lacks the layer, or the autoencoder does not fit it."""
+    """Raise UserError where the model lacks the layer, or the autoencoder does not fit it."""
     options = recipe.options.mona
     layer_of(options, model)
     if options.sparse_autoencoder is not None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import polars as pl
 
+from nait_assets.errors import DataError
 from nait_assets.lineage import Record, reference
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.models.progress import Progress
 from nait_assets.models.running import RunOptions, model_inputs
-from nait_assets.recipe import POOL, Recipe, RecipeError, fingerprint
+from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_SAMPLES, Table, content_version, rejection_rows
@@ -80,9 +81,9 @@ class Measurement:
         settings: Fields of the recipe that it reads.
         version: Of its algorithm.
         rests_on: Keys of the unpartitioned assets that it reads beside the corpus.
-        outside: Versions of what it reads from outside, by name; the recipe's model by default. Raises RecipeError
+        outside: Versions of what it reads from outside, by name; the recipe's model by default. Raises UserError
             where it is not to be found.
-        check: Raises RecipeError for what a user got wrong, before anything is made.
+        check: Raises UserError for what a user got wrong, before anything is made.
         kinds: Dagster's, shown as icons.
         pool: Dagster's, whose limit says how many run at once.
     """
@@ -189,7 +190,7 @@ def bring_up_to_date(
         record_of: The version record for a data version, written in the same transaction as the rows.
 
     Raises:
-        RecipeError: Nothing can be found out about any sample.
+        DataError: Nothing can be found out about any sample.
     """
     corpus, _ = corpus_of(context.warehouse, context.corpus)
     store, table = context.warehouse.measurement(measurement.name, context.corpus), measurement.table_of(context.corpus)
@@ -227,7 +228,7 @@ def bring_up_to_date(
         assert not lost, f"{measurement.name} says nothing of {len(lost)} samples, such as {min(lost)}"
         if rows.is_empty():
             reason = f"; the first: {rejected[0][1]}" if rejected else ": there is none"
-            raise RecipeError(f"{measurement.name} of {context.corpus}: not one example can be read{reason}")
+            raise DataError(f"{measurement.name} of {context.corpus}: not one example can be read{reason}")
         transaction.replace(table, rows)
         transaction.connection.execute(f"DELETE FROM {_staged(table).name}")
         transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=context.corpus)

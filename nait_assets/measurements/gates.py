@@ -14,10 +14,11 @@ from typing import Any
 
 import polars as pl
 
+from nait_assets.errors import RecipeError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.measurements.top_k import SPARSE, largest, layer_of, read_sparse
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 
 

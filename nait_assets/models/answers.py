@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nait_assets.errors import ModelError
 from nait_assets.models.encoding import EncodedSample, encode, render
-from nait_assets.recipe import RecipeError, fingerprint
+from nait_assets.recipe import fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +36,10 @@ def require_offsets(tokenizer: Any) -> None:
     """Whether a tokenizer tells which characters a token holds.
 
     Raises:
-        RecipeError: It does not.
+        ModelError: It does not.
     """
     if not tokenizer.is_fast:
-        raise RecipeError(
+        raise ModelError(
             f"the model's tokenizer, {type(tokenizer).__name__}, does not tell which characters a token holds, so the "
             "tokens of responses cannot be found; use a model with a tokenizer.json."
         )
@@ -65,7 +66,7 @@ def encode_with_answers(
         As `encode`. A conversation whose responses cannot be told, or are cut off, is among the samples.
 
     Raises:
-        RecipeError: As `encode`, or the tokenizer does not tell which characters a token holds.
+        ModelError: As `encode`, or the tokenizer does not tell which characters a token holds.
     """
     require_offsets(tokenizer)
     pairs = list(conversations)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nait_assets.errors import NumericalError
 from nait_assets.models import attention
 from nait_assets.models.encoding import EncodedSample
 from nait_assets.resources.language_model import LoadedModel
@@ -28,7 +29,7 @@ LOOK_AHEAD = 2
 PROBE_LENGTHS = (11, 7, 9)
 
 
-class NonFiniteActivations(RuntimeError):
+class NonFiniteActivations(NumericalError, RuntimeError):
     """The model computed NaN or infinity; the message names layers and samples."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
-from nait_assets.recipe import RecipeError
+from nait_assets.errors import ModelError, RecipeError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +50,8 @@ def resolve_site(network: Any, kind: SiteKind, layers: Literal["all"] | Sequence
     """The modules to read in a base model (Llama, Mistral, Qwen, Gemma, Phi, GPT-NeoX, GPT-2 and relatives).
 
     Raises:
-        RecipeError: The network has none of the known module names, or a layer is out of range.
+        ModelError: The network has none of the known module names.
+        RecipeError: A layer is out of range, or the layers differ in width.
     """
     if getattr(network.config, "is_encoder_decoder", False):
         raise _unknown_architecture(
@@ -108,9 +109,9 @@ def _input_width(projection: Any) -> int:
     return int(projection.in_features if hasattr(projection, "in_features") else projection.weight.shape[0])
 
 
-def _unknown_architecture(network: Any, what: str, names: tuple[str, ...], families: str = FAMILIES) -> RecipeError:
+def _unknown_architecture(network: Any, what: str, names: tuple[str, ...], families: str = FAMILIES) -> ModelError:
     children = ", ".join(name for name, _ in network.named_children())
-    return RecipeError(
+    return ModelError(
         f"unknown architecture {type(network).__name__}: {what} was looked for as {', '.join(names)}; "
         f"its modules are {children}. Models of the {families} families work."
     )

@@ -1,5 +1,5 @@
-"""The error of a recipe that cannot be used."""
+"""The recipe's error; to be imported from `nait_assets.errors`."""
 
+from nait_assets.errors import RecipeError
 
-class RecipeError(ValueError):
-    """The recipe, or something that it names, cannot be used; the message says what, where, and what would work."""
+__all__ = ["RecipeError"]

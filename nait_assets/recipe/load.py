@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from nait_assets.recipe.errors import RecipeError
+from nait_assets.errors import RecipeError
 from nait_assets.recipe.paths import DEFAULT_RECIPE
 from nait_assets.recipe.schema import Recipe
 from nait_assets.recipe.section import Section

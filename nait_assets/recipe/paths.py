@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from nait_assets.recipe.errors import RecipeError
+from nait_assets.errors import RecipeError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_RECIPE = PROJECT_ROOT / "recipes" / "demo.yaml"

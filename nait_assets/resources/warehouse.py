@@ -16,6 +16,7 @@ import dagster as dg
 import duckdb
 import polars as pl
 
+from nait_assets.errors import WarehouseError
 from nait_assets.lineage import RECORD_COLUMNS, Record, reference
 from nait_assets.recipe import POOL, PROJECT_ROOT, Recipe
 from nait_assets.resources import engines
@@ -38,10 +39,6 @@ SETTLED_NANOSECONDS = 10**9
 
 _known_records: dict[Path, tuple[object, dict[str, Record]]] = {}
 """Records of files that stay as they are, such as activations: by path, with the state that the file was in."""
-
-
-class WarehouseError(RuntimeError):
-    """A table cannot be read or written as it is; the message says which file and what to do."""
 
 
 class Store:

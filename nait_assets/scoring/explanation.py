@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from nait_assets.errors import NotFoundError, WarehouseError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.projection import NETWORK
 from nait_assets.extraction.statistics import NeuronStatistics, by_layer
-from nait_assets.recipe import POOL, Recipe, RecipeError
+from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.resources.warehouse import Snapshot, WarehouseError
+from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.methods.nait_standardized import combined_centroids
 from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, STANDARDIZED_CENTROIDS
 
@@ -56,13 +57,13 @@ def find_candidate(snapshot: Snapshot, sample_id: str) -> dict[str, Any]:
     """A candidate by a unique beginning of its id, columns of `tables.EXAMPLE`.
 
     Raises:
-        RecipeError: No candidate has it, or several begin so.
+        NotFoundError: No candidate has it, or several begin so.
         WarehouseError: The pool has not been materialized.
     """
     pool = snapshot.read(CANDIDATE_POOL).filter(pl.col("sample_id").str.starts_with(sample_id))
     if len(pool) != 1:
         found = f"{len(pool)} samples begin so" if len(pool) else "no candidate has it"
-        raise RecipeError(
+        raise NotFoundError(
             f"sample id {sample_id!r}: {found} in {snapshot.path}. "
             "Ids are in scoring.scores and in every subset's train.jsonl."
         )
@@ -73,11 +74,11 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
     """The text that `nait explain` prints.
 
     Raises:
-        RecipeError: There is no such target or sample, or several samples begin so.
+        NotFoundError: There is no such target or sample, or several samples begin so.
         WarehouseError: Nothing has been materialized, or with a projection where the recipe has none, or the reverse.
     """
     if target not in recipe.targets:
-        raise RecipeError(f"{recipe.path} has no target {target!r}; its targets are {', '.join(recipe.targets)}.")
+        raise NotFoundError(f"{recipe.path} has no target {target!r}; its targets are {', '.join(recipe.targets)}.")
     with warehouse.tables.snapshot() as snapshot:
         sample = find_candidate(snapshot, sample_id)
         query = """

@@ -9,10 +9,10 @@ import polars as pl
 
 from nait_assets import __version__, lineage
 from nait_assets.automation import when_inputs_change
+from nait_assets.errors import WarehouseError
 from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
-from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring.assets import method_of
 from nait_assets.selection import history
 from nait_assets.selection.choice import Choice, chosen_rows, gather, read_beside_pool, sentence

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from nait_assets.errors import RecipeError
 from nait_assets.measurements.engine import Measurement, rows_of
-from nait_assets.recipe import POOL, RecipeError, Strategy, subset_size
+from nait_assets.recipe import POOL, Strategy, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.inputs import MEASUREMENT_OF
 from nait_assets.selection.strategies import orders

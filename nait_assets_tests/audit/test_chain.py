@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from nait_assets.audit.chain import subsets_of
+from nait_assets.errors import NotFoundError
 from nait_assets.extraction.activation_table import with_digests
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets_tests.command import Answer, nait, run
 
 SUBSET = "nait_standardized/math/0.30"
@@ -267,5 +268,5 @@ def test_subsets_are_named_by_a_beginning_of_their_path(recipe: Recipe) -> None:
     """As their folders are."""
     assert len(subsets_of(recipe, "nait")) == 3
     assert subsets_of(recipe, "nait/math/") == [("nait", "math", "0.30")]
-    with pytest.raises(RecipeError, match="has no subset 'nai'"):
+    with pytest.raises(NotFoundError, match="has no subset 'nai'"):
         subsets_of(recipe, "nai")

@@ -12,7 +12,8 @@ from nait_assets.corpora.published import PublishedList, published_list
 from nait_assets.corpora.sensors import compare, watched_corpora
 from nait_assets.lineage import Record
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.errors import DataError, RecipeError
+from nait_assets.recipe import Recipe, 
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, REJECTED, REJECTED_ROWS, published_table
 from nait_assets_tests.conftest import conversation, write_jsonl
@@ -75,7 +76,7 @@ def test_rows_that_are_no_candidates_are_counted_and_kept_with_the_reason(tmp_pa
 
 def test_list_of_another_pool_is_refused_with_what_would_work(tmp_path: Path) -> None:
     """Scores of nothing would show as an empty subset, after hours of other methods."""
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(DataError) as error:
         found_in(tmp_path, rows(98, 99))
     assert "not one of the 2 rows of the published list 'best' (from best.jsonl) is among the 10 candidates" in str(
         error.value

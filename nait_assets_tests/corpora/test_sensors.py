@@ -11,9 +11,10 @@ import pytest
 
 from nait_assets.corpora.sensors import Findings, Watched, build_sensors, compare
 from nait_assets.definitions import build_definitions
+from nait_assets.errors import SourceError
 from nait_assets.lineage import Record
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, RecipeError, fingerprint
+from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets_tests.conftest import in_domain_rows, pool_rows, write_jsonl
 from nait_assets_tests.resources.test_warehouse import held_by_another_process
@@ -96,7 +97,7 @@ def test_what_cannot_be_read_is_neither_changed_nor_empty() -> None:
 
     def state_of(corpus: str) -> dict[str, str]:
         if corpus == "pool":
-            raise RecipeError("the disk is away")
+            raise SourceError("the disk is away")
         return {"file": "3"}
 
     found = compare(WATCHED, RECORDS, state_of)

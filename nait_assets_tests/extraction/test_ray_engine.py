@@ -11,12 +11,13 @@ from typing import Any
 import polars as pl
 import pytest
 
+from nait_assets.errors import SetupError
 from nait_assets.extraction.activation_table import ACTIVATION, SAMPLE
 from nait_assets.extraction.extractor import Outcome, extract
 from nait_assets.lineage import Record
 from nait_assets.models.batches import NonFiniteActivations
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import Extraction, RecipeError
+from nait_assets.recipe import Extraction
 from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
 from nait_assets_tests.conftest import pool_rows
@@ -147,5 +148,5 @@ def test_finished_shards_are_not_read_again(tmp_path: Path, run: Callable[..., t
 def test_no_cluster_at_the_address_is_said_in_one_line(run: Callable[..., tuple[Outcome, Store]]) -> None:
     """A typing error in an address must not start a second Ray here."""
     options = RunOptions(engine="ray", ray_address="127.0.0.1:1")
-    with pytest.raises(RecipeError, match=r"no Ray cluster at '127\.0\.0\.1:1'"):
+    with pytest.raises(SetupError, match=r"no Ray cluster at '127\.0\.0\.1:1'"):
         run("nowhere", options)

@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
 
+from nait_assets.errors import SourceError
 from nait_assets.features.library import FeatureOrigin, feature_file, read_feature_file, write_feature_file
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 
 ORIGIN = FeatureOrigin(
     feature="nait_directions",
@@ -116,7 +117,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(file: Path) -> None:
 )
 def test_a_feature_read_elsewhere_is_refused(file: Path, field: str, wanted: Any, shown: str) -> None:
     """Neuron 7 of another model, site or layer is another neuron: scores would be noise that looks like scores."""
-    with pytest.raises(RecipeError, match=shown) as error:
+    with pytest.raises(SourceError, match=shown) as error:
         read_feature_file(file, **{**READER, field: wanted})
     assert str(file) in str(error.value)
     assert "make the file again" in str(error.value)
@@ -125,7 +126,7 @@ def test_a_feature_read_elsewhere_is_refused(file: Path, field: str, wanted: Any
 def test_another_feature_is_refused(file: Path) -> None:
     """One file named for two methods: the message says which was found, which is needed, and what to name."""
     with pytest.raises(
-        RecipeError, match=r"holds nait_directions, .* needs standardized_centroids: name the folder"
+        SourceError, match=r"holds nait_directions, .* needs standardized_centroids: name the folder"
     ) as e:
         read_feature_file(file, **{**READER, "feature": "standardized_centroids"})
     assert str(file) in str(e.value)
@@ -135,7 +136,7 @@ def test_a_models_own_weights_are_no_feature_file(tmp_path: Path) -> None:
     """The likeliest wrong safetensors file, in bfloat16, which numpy cannot hold."""
     path = tmp_path / "model.safetensors"
     save_torch_file({"weight": torch.zeros(2, 2, dtype=torch.bfloat16)}, path, metadata={"format": "pt"})
-    with pytest.raises(RecipeError, match=r"not a feature file: .* Name a nait_directions\.safetensors") as error:
+    with pytest.raises(SourceError, match=r"not a feature file: .* Name a nait_directions\.safetensors") as error:
         read_feature_file(path, **READER)
     assert str(path) in str(error.value)
 
@@ -145,7 +146,7 @@ def test_a_corrupt_file_is_refused(file: Path, keep: int) -> None:
     """A download that was cut off."""
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(
-        RecipeError, match=r"is not a readable safetensors file: .* Name a nait_directions\.safetensors"
+        SourceError, match=r"is not a readable safetensors file: .* Name a nait_directions\.safetensors"
     ) as e:
         read_feature_file(file, **READER)
     assert str(file) in str(e.value)
@@ -154,7 +155,7 @@ def test_a_corrupt_file_is_refused(file: Path, keep: int) -> None:
 @pytest.mark.parametrize("changed", [{"site": None}, {"layers": "3 and 11"}, {"n_samples": "many"}], ids=str)
 def test_damaged_metadata_is_refused(file: Path, changed: dict[str, str | None]) -> None:
     """A file that another tool wrote again: one error, not a KeyError from inside."""
-    with pytest.raises(RecipeError, match=r"is damaged: its metadata .* Name a nait_directions\.safetensors") as error:
+    with pytest.raises(SourceError, match=r"is damaged: its metadata .* Name a nait_directions\.safetensors") as error:
         read_feature_file(with_metadata(file, **changed), **READER)
     assert str(file) in str(error.value)
 
@@ -166,7 +167,7 @@ def test_tensors_that_are_not_one_row_per_layer_are_refused(tmp_path: Path, tens
     """Rows are matched with layers by place: a row too few would shift every layer."""
     path = tmp_path / "f.safetensors"
     write_feature_file(path, ORIGIN, tensors)
-    with pytest.raises(RecipeError, match=r"is damaged: of 2 layers .*'direction'.* Name a nait_directions"):
+    with pytest.raises(SourceError, match=r"is damaged: of 2 layers .*'direction'.* Name a nait_directions"):
         read_feature_file(path, **READER)
 
 
@@ -182,7 +183,7 @@ def test_a_recipe_names_a_file_or_a_folder_of_files(file: Path, make_recipe: Cal
 def test_a_missing_file_is_refused(file: Path, make_recipe: Callable[..., Recipe], given: str) -> None:
     """The message says which field of which recipe, where we looked, and what to name."""
     recipe = make_recipe(capabilities={"math": {"features": given}})
-    with pytest.raises(RecipeError, match=r"capabilities\.math\.features: there is no file .*Name a feature file") as e:
+    with pytest.raises(SourceError, match=r"capabilities\.math\.features: there is no file .*Name a feature file") as e:
         feature_file(recipe, "math", "nait_directions")
     assert str(recipe.path) in str(e.value)
     assert str(recipe.path.parent / given) in str(e.value)

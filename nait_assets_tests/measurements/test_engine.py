@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from nait_assets.audit.content import content_faults
+from nait_assets.errors import DataError, WarehouseError
 from nait_assets.lineage import Record
 from nait_assets.measurements.checks import check_measurement, check_trained
 from nait_assets.measurements.engine import (
@@ -22,10 +23,9 @@ from nait_assets.measurements.engine import (
 )
 from nait_assets.models.cost import Cost
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import POOL, Recipe, RecipeError
+from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version
-from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring import inputs
 from nait_assets.tables import CANDIDATE_POOL, VECTOR
 
@@ -157,7 +157,7 @@ def _row(samples: pl.DataFrame) -> Chunk:
 def test_a_reading_of_nothing_is_an_error(context: MeasurementContext) -> None:
     """An empty table would give an empty subset, a day later."""
     put_pool(context, {"a": "", "b": ""})
-    with pytest.raises(RecipeError, match=r"characters of candidates: not one example .*; the first: it is empty"):
+    with pytest.raises(DataError, match=r"characters of candidates: not one example .*; the first: it is empty"):
         read(context)
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from nait_assets.errors import ModelError
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.encoding import encode
-from nait_assets.recipe import RecipeError
 from nait_assets_tests.conftest import CHAT_TEMPLATE, conversation
 
 Messages = list[dict[str, str]]
@@ -148,5 +148,5 @@ def test_tokenizer_without_offsets_is_refused(tokenizer: Any) -> None:
     class Slow:
         is_fast = False
 
-    with pytest.raises(RecipeError, match=r"Slow, does not tell which characters a token holds.* tokenizer\.json"):
+    with pytest.raises(ModelError, match=r"Slow, does not tell which characters a token holds.* tokenizer\.json"):
         encode_with_answers([("one", conversation("add", "x")["messages"])], Slow(), "chat", 64)

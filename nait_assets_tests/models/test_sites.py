@@ -8,9 +8,9 @@ import torch
 import transformers
 from torch import nn
 
+from nait_assets.errors import ModelError, RecipeError
 from nait_assets.models.encoding import EncodedSample
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import RecipeError
 from nait_assets_tests.models.small_networks import (
     FAMILIES,
     GROUPED,
@@ -112,7 +112,7 @@ def test_unknown_list_of_layers_says_what_was_looked_for() -> None:
     """Whoever adds an architecture needs the names that were tried and those that the model has."""
     bert = transformers.AutoModel.from_config(transformers.BertConfig(**SIZES))
 
-    with pytest.raises(RecipeError, match="unknown architecture BertModel") as raised:
+    with pytest.raises(ModelError, match="unknown architecture BertModel") as raised:
         resolve_site(bert, "residual", "all")
 
     for word in ("layers", "gpt_neox.layers", "its modules are embeddings, encoder", "Llama, Mistral, Qwen, Gemma"):
@@ -123,7 +123,7 @@ def test_unknown_down_projection_says_what_was_looked_for() -> None:
     """A mixture of experts has no single down-projection: an error, not the neurons of something else."""
     config = transformers.MixtralConfig(**{**GROUPED, "num_local_experts": 2})
 
-    with pytest.raises(RecipeError, match=r"down-projection of layer 0 \(MixtralDecoderLayer\)") as raised:
+    with pytest.raises(ModelError, match=r"down-projection of layer 0 \(MixtralDecoderLayer\)") as raised:
         resolve_site(transformers.AutoModel.from_config(config), "mlp", "all")
 
     assert "mlp.down_proj, mlp.c_proj, mlp.dense_4h_to_h" in str(raised.value)
@@ -137,7 +137,7 @@ def test_network_whose_later_layers_have_other_modules_is_refused() -> None:
     network = transformers.AutoModel.from_config(config)
 
     assert resolve_site(network, "mlp", (0,)).layers == (0,)
-    with pytest.raises(RecipeError, match=r"layer 1 .*mlp\.down_proj"):
+    with pytest.raises(ModelError, match=r"layer 1 .*mlp\.down_proj"):
         resolve_site(network, "mlp", "all")
 
 
@@ -147,7 +147,7 @@ def test_flattened_neurons_of_opt_are_refused() -> None:
         vocab_size=64, hidden_size=16, ffn_dim=24, num_hidden_layers=1, num_attention_heads=4
     )
 
-    with pytest.raises(RecipeError, match="unknown architecture OPTModel"):
+    with pytest.raises(ModelError, match="unknown architecture OPTModel"):
         resolve_site(transformers.AutoModel.from_config(config), "mlp", "all")
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nait_assets.errors import NotFoundError, WarehouseError
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring.explanation import contributions, explain, shared_strength
 from nait_assets.scoring.methods.nait_standardized import cosines
 from nait_assets_tests.small_home import UNREAD, build_home, small_recipe
@@ -107,13 +107,13 @@ def test_a_sample_that_was_not_read_is_said_to_have_no_neurons(recipe: Recipe, w
 )
 def test_a_sample_id_must_name_one_candidate(recipe: Recipe, warehouse: Warehouse, sample_id: str, found: str) -> None:
     """A beginning of the id will do if it is unique; the message says where ids are to be found."""
-    with pytest.raises(RecipeError, match=found + r" in .*warehouse\.duckdb\. Ids are in scoring\.scores"):
+    with pytest.raises(NotFoundError, match=found + r" in .*warehouse\.duckdb\. Ids are in scoring\.scores"):
         explain(recipe, warehouse, sample_id, "math", n_neurons=2)
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(recipe: Recipe, warehouse: Warehouse) -> None:
     """A misspelt capability, with the recipe's path and its targets."""
-    with pytest.raises(RecipeError, match=r"no target 'maths'; its targets are code, math, all") as error:
+    with pytest.raises(NotFoundError, match=r"no target 'maths'; its targets are code, math, all") as error:
         explain(recipe, warehouse, "c4", "maths", n_neurons=2)
     assert str(recipe.path) in str(error.value)
 

@@ -21,7 +21,8 @@ about two minutes for 52,000, and for a million half a day.
 
 import numpy as np
 
-from nait_assets.recipe import READS, RecipeError
+from nait_assets.errors import DataError
+from nait_assets.recipe import READS
 from nait_assets.scoring.method import Method, ScoringInputs
 from nait_assets.scoring.methods.sentence_embedding import matrix
 
@@ -61,11 +62,11 @@ def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` negative expected log losses, the same for every target.
 
     Raises:
-        RecipeError: A candidate has no sixth neighbour.
+        DataError: A candidate has no sixth neighbour.
     """
     n = len(inputs.sample_ids)
     if n <= NEIGHBOUR:
-        raise RecipeError(
+        raise DataError(
             f"method {NAME!r} measures the distance to the {NEIGHBOUR}th nearest candidate, and {n} have a reward and "
             f"an embedding: it needs at least {NEIGHBOUR + 1}. Give a larger pool, or take {NAME!r} out of `methods`."
         )

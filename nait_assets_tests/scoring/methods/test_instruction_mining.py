@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.errors import DataError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods.instruction_mining import EMBEDDINGS, METHOD, REWARDS, neighbour_distances
@@ -78,7 +79,7 @@ def test_blocks_do_not_show_in_distances(block: int) -> None:
 
 def test_a_pool_without_a_sixth_neighbour_is_refused() -> None:
     """Any number in its place would rank rows of small pools by an accident."""
-    with pytest.raises(RecipeError, match="6 have a reward and an embedding: it needs at least 7"):
+    with pytest.raises(DataError, match="6 have a reward and an embedding: it needs at least 7"):
         METHOD.scores(inputs_of(6))
 
 

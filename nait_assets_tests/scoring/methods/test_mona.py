@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nait_assets.errors import ModelError, RecipeError
 from nait_assets.measurements.top_k import SPARSE
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods import mona
 from nait_assets_tests.command import metadata_of, quick_home, run
@@ -169,7 +170,7 @@ def test_gate_overlap_refuses_a_model_without_gates_before_anything_is_read(
     tokenizer.save_pretrained(folder)
     recipe = make_recipe(methods=["gate_overlap"], model={"source": str(folder), "dtype": "float32"})
 
-    with pytest.raises(RecipeError, match=r"GPT2Model: the gate projection.*mlp\.gate_proj.*Llama, Mistral") as error:
+    with pytest.raises(ModelError, match=r"GPT2Model: the gate projection.*mlp\.gate_proj.*Llama, Mistral") as error:
         gates.check(recipe, LanguageModel.of(recipe, tmp_path / "home"))
     assert "GPT-2 families" not in str(error.value)
 
