@@ -10,10 +10,10 @@ from nait_assets.corpora.checks import check_published
 from nait_assets.corpora.corpus import corpus_name, read_corpus
 from nait_assets.corpora.published import PublishedList, published_list
 from nait_assets.corpora.sensors import compare, watched_corpora
+from nait_assets.errors import DataError, RecipeError
 from nait_assets.lineage import Record
 from nait_assets.partitions import Partitions
-from nait_assets.errors import DataError, RecipeError
-from nait_assets.recipe import Recipe, 
+from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, REJECTED, REJECTED_ROWS, published_table
 from nait_assets_tests.conftest import conversation, write_jsonl
