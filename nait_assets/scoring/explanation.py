@@ -119,7 +119,7 @@ def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n
     elif centroids:
         lines += [
             "",
-            "neurons that contribute most to its score (standardised against the pool)",
+            "neurons that contribute most (standardised against the pool)",
             *_neuron_lines(warehouse, sample["sample_id"], centroids, statistics, n_neurons),
         ]
     return "\n".join([*lines, "", *(f"[{message['role']}] {message['content']}" for message in sample["messages"])])
