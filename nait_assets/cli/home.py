@@ -57,7 +57,7 @@ class Workplace:
     def instance(self) -> Any:
         """The Dagster instance of the home, made if it is not there; of a read-only home, a copy of it."""
         if self._instance is None:
-            import dagster as dg
+            from nait_assets.resources.instance import open_instance
 
             folder = self.home / "dagster"
             with contextlib.suppress(OSError):
@@ -73,7 +73,7 @@ class Workplace:
                         importlib.resources.files("nait_assets").joinpath("dagster.yaml").read_bytes()
                     )
             os.environ["DAGSTER_HOME"] = str(folder)
-            self._instance = dg.DagsterInstance.get()
+            self._instance = open_instance(folder)
         return self._instance
 
     def _copied(self, folder: Path) -> Path:
