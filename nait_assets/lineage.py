@@ -34,11 +34,11 @@ class Record:
     Attributes:
         asset: Key as a path, `features/nait_directions`.
         partition: Partition key, or "" for an asset without partitions.
-        code_version: Of the asset when it wrote this.
+        code_version: Code version of the asset when it wrote this.
         data_version: Hash of the content.
         inputs: Version of each input that was read, by `reference`; sources and models stand beside assets.
         content: Hash of the values, where the data version is one of what they were made from; else "".
-        run_id: Of the Dagster run that made it, or "".
+        run_id: Id of the Dagster run that made it, or "".
         made_at: UTC, ISO 8601, or "".
     """
 

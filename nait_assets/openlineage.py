@@ -40,12 +40,12 @@ class Output:
 
     Attributes:
         asset: Key as a path, `features/nait_directions`.
-        name: With its partition, `features/nait_directions[math]`, as it is named as an input of others.
-        code_version: Of the asset.
+        name: Key with its partition, `features/nait_directions[math]`, as inputs are named.
+        code_version: Code version of the asset.
         data_version: Hash of the content.
         inputs: Version of each input that was read, by name.
-        run_id: Of the Dagster run.
-        n_rows: In the output, where it is known.
+        run_id: Id of the Dagster run.
+        n_rows: Number of rows of the output, if known.
         columns: Names and types, where they are known.
     """
 
@@ -73,8 +73,8 @@ def announce(output: Output, recipe_file: Path, warn: Callable[[str], object]) -
     """Send the event of an output; what goes wrong is said once in a run.
 
     Args:
-        output: That has been written.
-        recipe_file: By which it was made.
+        output: Output that has been written.
+        recipe_file: Recipe that it was made by.
         warn: Takes the warning.
     """
     if output.run_id in _failures:

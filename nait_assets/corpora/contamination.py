@@ -32,7 +32,7 @@ class Spoken:
     """What a conversation says, in words; a system message is the template's, and left out.
 
     Args:
-        messages: Of the conversation.
+        messages: Messages of the conversation.
         n: Words in a row that are looked up.
     """
 

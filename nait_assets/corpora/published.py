@@ -39,8 +39,8 @@ def published_list(recipe: Recipe, name: str, pool: pl.DataFrame) -> PublishedLi
     """Read a list and find its rows in the pool.
 
     Args:
-        recipe: That names the list's sources.
-        name: Of the list.
+        recipe: Recipe that names the list's sources.
+        name: Name of the list.
         pool: Candidates, column `sample_id`.
 
     Raises:

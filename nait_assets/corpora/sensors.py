@@ -86,9 +86,9 @@ def compare(
     """What the corpora were built from, against what their sources are now.
 
     Args:
-        corpora: To look at.
+        corpora: Corpora to look at.
         records: What there is, by name.
-        state_of: From a corpus' name to the state of each of its sources; raises `UserError` where one is not to be
+        state_of: Function from a corpus' name to the state of each of its sources; raises `UserError` where one is not to be
             read, which says nothing about its content.
         seconds: After so long no further source is looked at.
     """
@@ -122,8 +122,8 @@ def build_sensors(
     """The sensor over a recipe's sources.
 
     Args:
-        recipe: Whose sources are watched.
-        partitions: Of the recipe.
+        recipe: Recipe whose sources are watched.
+        partitions: Partitions of the recipe.
         today: The date, which makes a change that failed be requested again the next day.
     """
     corpora = watched_corpora(recipe, partitions)

@@ -35,8 +35,8 @@ class Contents:
     """What a file holds.
 
     Attributes:
-        extraction_id: Of the extraction that wrote it, or None.
-        sample_ids: Of the samples that have activations.
+        extraction_id: Id of the extraction that wrote it, or None.
+        sample_ids: Ids of the samples that have activations.
     """
 
     extraction_id: str | None
@@ -47,7 +47,7 @@ def shard_schema(width: int, ends: bool, n_strongest: int = 0) -> pa.Schema:
     """Columns of a shard.
 
     Args:
-        width: Of an activation.
+        width: Width of an activation.
         ends: Whether the first and the last token's activations are kept.
         n_strongest: How many of a sample's strongest neurons are kept.
 
@@ -218,8 +218,8 @@ def _bound_memory(connection: duckdb.DuckDBPyConnection, n_numbers: int) -> None
     """Keep DuckDB from filling the memory with what it has read and written: by default it takes 80 % of it.
 
     Args:
-        connection: Of the file.
-        n_numbers: Of a row, four bytes each; a row group of 2,048 rows has to fit a few times.
+        connection: Connection to the file.
+        n_numbers: Numbers of a row, four bytes each; a row group of 2,048 rows has to fit a few times.
     """
     connection.execute(f"SET memory_limit = '{max(128, 6 * 2048 * 4 * n_numbers // 2**20)}MiB'")
 
@@ -252,8 +252,8 @@ def scan(
     """Stream the table once, in bounded memory.
 
     Args:
-        snapshot: Of the file.
-        column: Of the table.
+        snapshot: Snapshot of the file.
+        column: Column of the table.
         sample_ids: Samples to read, each once; all in the order of `samples` by default.
 
     Yields:

@@ -55,10 +55,10 @@ def calibrate(
     Args:
         pool: Columns `sample_id` and `messages`.
         model: Loaded only if there is no calibration yet.
-        settings: Of the recipe.
-        warehouse: Of the home.
+        settings: Extraction settings of the recipe.
+        warehouse: Warehouse of the home.
         options: How the model is run.
-        say: Where progress lines go.
+        say: Receives progress lines.
 
     Returns:
         Columns of `tables.CALIBRATION_STATISTICS`, and what reading took, or None where nothing was read.

@@ -45,10 +45,10 @@ def check_activations(warehouse: Warehouse, corpus: str, table: Table, partition
     """Check the activations of a corpus.
 
     Args:
-        warehouse: That holds them.
-        corpus: Whose file it is.
-        table: Of the corpus.
-        partition: Of that table.
+        warehouse: Warehouse that holds them.
+        corpus: Corpus whose file it is.
+        table: Table of the corpus.
+        partition: Partition of that table.
     """
     with warehouse.tables.snapshot() as snapshot:
         wanted = set(snapshot.read_partition(table, partition)["sample_id"].to_list())

@@ -39,13 +39,13 @@ class Outcome:
         n_extracted: Samples that the model ran on, in this run or in one that was cut off before.
         n_removed: Samples that are no longer in the corpus.
         n_rejected: Samples that could not be read.
-        n_truncated: Of the extracted ones, those that were cut to `max_tokens`.
+        n_truncated: Number of extracted samples that were cut to `max_tokens`.
         n_tokens: Tokens that the model read in this run.
         seconds: Wall time of reading and storing them, from the first batch on.
         peak_memory_bytes: Most memory that this process or a worker has held so far: the GPU's on a GPU, else resident.
-        device: Where the model runs.
-        dtype: Of the forward pass.
-        engine: Which processes read.
+        device: Device that runs the model.
+        dtype: dtype of the forward pass.
+        engine: `local` or `ray`.
         layers: Layers read.
         width: Neurons or dimensions of a layer.
     """
@@ -75,8 +75,8 @@ def extraction_identity(model: LanguageModel, settings: Extraction, ends: bool, 
     """The hash of everything that an activation depends on beside the sample.
 
     Args:
-        model: Of the recipe.
-        settings: Of the recipe.
+        model: Model of the recipe.
+        settings: Extraction settings of the recipe.
         ends: Whether the first and the last token's activations are kept.
         calibration: Version of the calibration that a projection standardises with, or "".
 
@@ -105,12 +105,12 @@ def extract(
         corpus: Columns `sample_id` and `messages`.
         corpus_name: Shown in the progress, and noted with rejected samples.
         model: Loaded only if a sample is missing.
-        settings: Of the recipe.
+        settings: Extraction settings of the recipe.
         store: The corpus' file.
         ends: Whether to keep the first and the last token's activations beside the mean.
         options: How the model is run.
         record_of: The version record for a data version, written in the same transaction.
-        say: Where progress lines go when there is no terminal.
+        say: Receives progress lines when there is no terminal.
         projector: Keeps a projection of all layers instead of their neurons.
         calibration: Version of the projector's statistics.
 

@@ -24,8 +24,8 @@ class Reader(BatchReader):
     """A model in memory that turns batches into pooled activations.
 
     Args:
-        model: In memory.
-        site: Where to read.
+        model: Model in memory.
+        site: Site to read.
         ends: Whether to keep the first and the last token's activations beside the mean.
         projector: Keeps a projection of all layers instead of their neurons.
         packs: Whether samples are read side by side; found out by a trial by default.

@@ -35,10 +35,10 @@ def signs(seed: int, layer: int, width: int, dimensions: int) -> np.ndarray:
     """`(width, dimensions)` random signs, int8, the same on every machine and with every version of every library.
 
     Args:
-        seed: Of the recipe.
+        seed: Seed of the recipe.
         layer: Each has its own signs.
         width: Neurons of the layer.
-        dimensions: Of the projection.
+        dimensions: Dimensions of the projection.
     """
     n_bytes = -(-width * dimensions // 8)
     stream = hashlib.shake_128(f"{seed}:{layer}:{width}:{dimensions}".encode()).digest(n_bytes)
@@ -51,9 +51,9 @@ class Projector:
     """What turns activations into a projection.
 
     Attributes:
-        statistics: Of the calibration sample, by layer.
-        dimensions: Of the projection, components included.
-        seed: Of the signs.
+        statistics: Statistics of the calibration sample, by layer.
+        dimensions: Dimensions of the projection, components included.
+        seed: Seed of the signs.
         components: Leading components of the calibration sample, by layer `(n_components, width)`: orthonormal rows
             over all layers; none by default.
     """

@@ -35,7 +35,7 @@ def read(shards: Sequence[Shard], job: Job, options: RunOptions) -> Iterator[Man
     Args:
         shards: At least one.
         job: What the actors need; its spool is a folder that all of them see.
-        options: Where Ray is, and how large the pool.
+        options: Address of Ray and size of its pool of actors.
 
     Yields:
         The manifest of each shard once it is stored, in no fixed order.

@@ -27,7 +27,7 @@ class Manifest:
         shard: Its name.
         n_samples: Samples that were read.
         n_tokens: Their tokens.
-        n_truncated: Of the samples, those that were cut.
+        n_truncated: Number of samples that were cut.
         seconds: Wall time of reading them.
         peak_memory_bytes: Most memory that the process that read them had held by then: the GPU's on a GPU, else
             resident.
@@ -50,7 +50,7 @@ class Spool:
 
     Args:
         folder: Named after the extraction, so that no other finds its shards.
-        schema: Of every shard.
+        schema: Schema of every shard.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema):

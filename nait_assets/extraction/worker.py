@@ -29,12 +29,12 @@ class Job:
     Attributes:
         model: Read by every worker from the same place.
         model_identity: What every worker has to find there.
-        settings: Of the recipe.
+        settings: Extraction settings of the recipe.
         ends: Whether to keep the first and the last token's activations beside the mean.
         projector: Keeps a projection instead of neurons, or None.
         width: Neurons or dimensions of a layer.
-        layers: That are read.
-        folder: Of the spool, where finished shards go; every worker sees it.
+        layers: Layers that are read.
+        folder: Folder of the spool, where finished shards go; every worker sees it.
     """
 
     model: LanguageModel
@@ -98,7 +98,7 @@ class Worker:
         """Read shards and store them in the spool.
 
         Args:
-            shards: In order; the model reads ahead into the next while one is stored.
+            shards: Shards, in order; the model reads ahead into the next while one is stored.
             advance: Told after every batch how many samples and tokens it had.
 
         Yields:

@@ -130,11 +130,11 @@ def export(
     """Write a capability's feature as a file for other recipes.
 
     Args:
-        recipe: That the feature was made by.
-        warehouse: Whose home the file goes to.
-        model: Of the recipe.
-        capability: That the feature is of.
-        feature: Which one.
+        recipe: Recipe that the feature was made by.
+        warehouse: Warehouse whose home the file goes to.
+        model: Model of the recipe.
+        capability: Capability that the feature is of.
+        feature: Name of the feature.
         frame: Its rows, one per layer.
 
     Returns:

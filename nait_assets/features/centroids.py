@@ -13,6 +13,6 @@ def standardized_centroid(mean_activation: np.ndarray, statistics: NeuronStatist
 
     Args:
         mean_activation: Mean over the in-domain examples, `(width,)`.
-        statistics: Of the same layer over the pool.
+        statistics: Statistics of the same layer over the pool.
     """
     return statistics.standardize(np.asarray(mean_activation, dtype=np.float64)).astype(np.float32)

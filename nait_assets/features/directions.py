@@ -18,7 +18,7 @@ def activation_change(kind: ChangeKind, mean: np.ndarray, first: np.ndarray, las
     over the tokens less the first token's instead.
 
     Args:
-        kind: Which of the two.
+        kind: Which of the two changes.
         mean: Mean over all tokens but the first, `(n_samples, width)`.
         first: Activations of the first token, same shape.
         last: Activations of the last token, same shape.

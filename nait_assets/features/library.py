@@ -28,16 +28,16 @@ class FeatureOrigin:
 
     Attributes:
         feature: Its asset's name.
-        capability: That it is of.
+        capability: Capability that it is of.
         model: Identity of weights and tokenizer.
-        site: Where activations were read.
-        layers: Of the tensors' rows, in order.
+        site: Site of the activations.
+        layers: Layers of the tensors' rows, in order.
         template: How conversations were written out.
-        max_tokens: Of an example that were read.
-        change: Of a direction: which activation change it is the direction of; "" for other features.
+        max_tokens: Most tokens read of an example.
+        change: Activation change that a direction is of; "" for other features.
         nait_assets: Version of this project that wrote the file.
         n_samples: In-domain examples.
-        data_version: Of the feature.
+        data_version: Data version of the feature.
     """
 
     feature: str
@@ -90,13 +90,13 @@ def read_feature_file(
     """A feature and what it rests on.
 
     Args:
-        path: Of the file.
-        feature: That the file should hold.
+        path: Path of the file.
+        feature: Feature that the file should hold.
         model: Identity of the reader's model.
-        site: Of the reader's extraction.
-        layers: Of the reader's extraction.
-        template: Of the reader's extraction.
-        change: Of the reader's directions; "" for other features.
+        site: Site of the reader's extraction.
+        layers: Layers of the reader's extraction.
+        template: Template of the reader's extraction.
+        change: Change of the reader's directions; "" for other features.
 
     Raises:
         SourceError: The file is not a feature file, holds another feature, or rests on something else than asked for.

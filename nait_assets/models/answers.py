@@ -58,7 +58,7 @@ def encode_with_answers(
 
     Args:
         conversations: Pairs of `sample_id` and messages.
-        tokenizer: Of the model.
+        tokenizer: Tokenizer of the model.
         template: As for `encode`.
         max_tokens: As for `encode`; response tokens behind them are not there.
 
@@ -117,8 +117,8 @@ def response_spans(
 
     Args:
         messages: The conversation.
-        tokenizer: Of the model.
-        template: Which it is rendered by.
+        tokenizer: Tokenizer of the model.
+        template: Template that renders it.
         text: The conversation, rendered.
     """
     prefix = fingerprint(list(messages))  # that a conversation holds its own hash is out of the question

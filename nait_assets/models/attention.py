@@ -23,7 +23,7 @@ class Packing:
 
     Attributes:
         lengths: Tokens of each sample.
-        device: Of the batch.
+        device: Device of the batch.
     """
 
     lengths: tuple[int, ...]
@@ -74,8 +74,8 @@ def packed_attention(
         query: `(1, n_heads, n_tokens, head_size)`.
         key: `(1, n_key_heads, n_tokens, head_size)`; `n_key_heads` divides `n_heads`.
         value: As `key`.
-        packing: Of the batch; the model passes it on.
-        scaling: Of the scores; the inverse square root of the head size by default.
+        packing: Packing of the batch; the model passes it on.
+        scaling: Scaling of the scores; the inverse square root of the head size by default.
         sliding_window: Most tokens that a token sees, itself included.
         softcap: Scores are squashed to this by tanh (Gemma 2).
 

@@ -80,7 +80,7 @@ class BatchReader(abc.ABC):
     """A model in memory that turns batches into columns, whatever is read from it; a subclass says what.
 
     Args:
-        model: In memory.
+        model: Model in memory.
         packs: Whether samples are read side by side.
     """
 
@@ -102,7 +102,7 @@ class BatchReader(abc.ABC):
         """Run the model over batches; one that does not fit in memory is halved until it does.
 
         Args:
-            batches: Of samples of at least two tokens. A GPU is given the next ones before the first is stored.
+            batches: Batches of samples of at least two tokens. A GPU is given the next ones before the first is stored.
 
         Yields:
             The result of each batch, in order.
@@ -231,8 +231,8 @@ def can_be_packed(model: LoadedModel, reader: Callable[[bool], BatchReader], col
     attention does not know.
 
     Args:
-        model: In memory.
-        reader: Of it, that packs or does not.
+        model: Model in memory.
+        reader: Makes a reader of it that packs, or one that does not.
         column: What to compare; every number of it takes part in the norm.
     """
     packs = _packs(model, reader, column)

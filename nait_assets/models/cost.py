@@ -38,7 +38,7 @@ def add_cost(transaction: Transaction, asset: str, partition: str, cost: Cost) -
         transaction: On the file of the small tables.
         asset: Key as a path.
         partition: Partition key, or "".
-        cost: Of this materialization.
+        cost: Cost of this materialization.
     """
     total = cost_of(transaction, asset, partition) + cost
     transaction.replace(COSTS, pl.DataFrame([vars(total)]), asset=asset, partition=partition)

@@ -18,7 +18,7 @@ class EncodedSample:
     """One example as the model reads it.
 
     Attributes:
-        sample_id: Of the conversation.
+        sample_id: Id of the conversation.
         token_ids: `(n_tokens,)` int32; the first is the beginning-of-sequence token, or what stands for it.
         truncated: Whether the conversation was cut to the recipe's `max_tokens`.
     """
@@ -70,7 +70,7 @@ def encode(
 
     Args:
         conversations: Pairs of `sample_id` and messages.
-        tokenizer: Of the model.
+        tokenizer: Tokenizer of the model.
         template: The model's chat template, or plain headings in the manner of Alpaca.
         max_tokens: Tokens read of each example, the first one included.
 
@@ -129,7 +129,7 @@ def plan(
     budgets alone, so a run that is begun again makes the same batches.
 
     Args:
-        samples: In any order.
+        samples: Samples in any order.
         batch_tokens: Most tokens of a batch; a longer sample is a batch of its own.
         shard_tokens: Most tokens of a shard; a larger batch is a shard of its own.
         shard_samples: Most samples of a shard, which its size in bytes depends on; a batch with more is a shard of its

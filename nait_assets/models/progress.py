@@ -15,7 +15,7 @@ class Progress:
     """Counts what the model has read, and shows it with the time that is left, reckoned by tokens.
 
     Args:
-        name: Of the corpus.
+        name: Name of the corpus.
         shard_sizes: Samples and tokens of each shard.
         say: Receives a line every 15 seconds where standard error is no terminal.
         unit: What the sizes count beside samples.

@@ -66,7 +66,7 @@ def train_epoch(
     Args:
         adapter: Its weights are trained; it is in evaluation mode again afterwards.
         optimizer: Optimizer of the adapter's weights.
-        samples: In the order in which they are read.
+        samples: Samples in the order in which they are read.
         batch_size: Samples of a step; the last step may have fewer.
         learning_rate: Learning rate of a step of this pass, counted from 0.
         largest_norm: Norm to which longer gradients are clipped.

@@ -30,7 +30,7 @@ def similarities(layers: Iterable[np.ndarray], n_candidates: int) -> np.ndarray:
     The products of one layer are added up after the other, so that all neurons never lie in memory together.
 
     Args:
-        layers: Of each layer the activations `(n_points, width)`, candidates first.
+        layers: Activations of each layer, `(n_points, width)`, candidates first.
         n_candidates: How many of the points are candidates.
     """
     products: np.ndarray | None = None

@@ -19,8 +19,8 @@ class MethodInputs:
     """Activations of some samples.
 
     Attributes:
-        sample_ids: In ascending order.
-        layers: In ascending order.
+        sample_ids: Ids in ascending order.
+        layers: Layers in ascending order.
         values: `(n_samples, n_layers, width)`, float32.
     """
 
@@ -51,8 +51,8 @@ def gather(snapshot: Snapshot, sample_ids: Sequence[str], folder: Path) -> Metho
     """Activations of those of the samples that the table has.
 
     Args:
-        snapshot: Of an activation table.
-        sample_ids: To look for.
+        snapshot: Snapshot of an activation table.
+        sample_ids: Ids to look for.
         folder: On a disk with room for them.
     """
     known = activation_table.contents(snapshot).sample_ids

@@ -119,7 +119,7 @@ def candidate_map(points: pl.DataFrame, capabilities: Sequence[str]) -> Spec:
 
     Args:
         points: Columns `x`, `y`, `kind` (candidate, example, centroid), `target` (None where none chose it), `text`.
-        capabilities: In the order of their colours.
+        capabilities: Capabilities in the order of their colours.
     """
     scheme = "tableau10" if len(capabilities) <= 10 else "tableau20"
     legend = {"orient": "top", "titleOrient": "left", "columns": 4, "symbolOpacity": 1}

@@ -37,10 +37,10 @@ class Comparison:
 
     Attributes:
         costs: Columns of `METHOD_COSTS`.
-        overlaps: Of `METHOD_OVERLAPS`.
-        lengths: Of `METHOD_LENGTHS`.
-        retrievals: Of `METHOD_RETRIEVALS`; empty where no candidate has a capability's name as its topic.
-        reproductions: Of `METHOD_REPRODUCTIONS`; empty where no method is a published list.
+        overlaps: Rows of `METHOD_OVERLAPS`.
+        lengths: Rows of `METHOD_LENGTHS`.
+        retrievals: Rows of `METHOD_RETRIEVALS`; empty where no candidate has a capability's name as its topic.
+        reproductions: Rows of `METHOD_REPRODUCTIONS`; empty where no method is a published list.
     """
 
     costs: pl.DataFrame
@@ -94,7 +94,7 @@ def overlaps(subsets: Mapping[tuple[str, str, str], Collection[str]], n_candidat
 
     Args:
         subsets: Sample ids by method, target and ratio.
-        n_candidates: In the pool: two random subsets of a and b rows share a x b / n of them.
+        n_candidates: Size of the pool: two random subsets of a and b rows share a x b / n of them.
     """
     cells = sorted({(target, ratio) for _, target, ratio in subsets})
     rows = []
@@ -139,7 +139,7 @@ def retrievals(
 
     Args:
         scores: By method and target: columns `sample_id`, `rank`.
-        topics: Of every candidate.
+        topics: Topics of every candidate.
         capabilities: Those that no candidate has as its topic are left out.
     """
     labels = set(topics.values())
@@ -155,8 +155,8 @@ def retrieval(scores: pl.DataFrame, topics: Mapping[str, str | None], topic: str
 
     Args:
         scores: Columns `sample_id`, `rank`; null for a candidate without a score.
-        topics: Of every candidate.
-        topic: To be found; NaN is returned for the area where all or none have it.
+        topics: Topics of every candidate.
+        topic: Topic to be found; NaN is returned for the area where all or none have it.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -180,7 +180,7 @@ def reproductions(
     Args:
         scores: By method and target, of published lists too: columns `sample_id`, `rank`.
         published: Methods that are lists.
-        target: Whose scores are compared.
+        target: Target whose scores are compared.
     """
     from scipy.stats import hypergeom
 

@@ -42,20 +42,20 @@ class PageData:
     """What the warehouse says of a recipe.
 
     Attributes:
-        recipe: Whose page it is.
+        recipe: Recipe whose page it is.
         pool: The candidates.
         counts: Rows of each corpus, by what became of them: columns `corpus`, `what`, `n_rows`.
         scores: By method and target, of the candidates that have one.
         subsets: Chosen sample ids, best first, by method, target and ratio.
         samples: Candidates that the model read, with `n_tokens` and `truncated`; None where no method needs the model.
         centroids: By capability, rows of `standardized_centroids`; empty without that method.
-        statistics: Of the pool's neurons, by layer; empty without that method.
+        statistics: Statistics of the pool's neurons, by layer; empty without that method.
         on_map: Candidates that the map shows, ascending.
         candidates: Activations of those, and of the rows whose contributing neurons are named; None without a model.
         examples: By capability, activations of those in-domain examples that the map shows.
         strongest: With a projection, the strongest neurons: by capability those of its examples, by sample id those of
             a candidate.
-        comparison: Of the methods.
+        comparison: Comparison of the methods.
         inputs: Versions of all that was read.
     """
 

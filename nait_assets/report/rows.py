@@ -27,7 +27,7 @@ class Rows:
     Attributes:
         data: `candidates`, `choices` of them and `neurons`, as `page.js` reads them.
         n_chosen: Distinct candidates that are chosen for any target.
-        n_kept: Of these in the page.
+        n_kept: Number of these on the page.
     """
 
     data: dict[str, Any]
@@ -41,9 +41,9 @@ def table_rows(
     """The chosen rows of the recommended method, those of the best rank first, as many as there is room for.
 
     Args:
-        reading: Of the warehouse.
+        reading: Data read from the warehouse.
         neurons: By target and sample id.
-        most_bytes: That the candidates may take as JSON.
+        most_bytes: Most bytes that the candidates may take as JSON.
     """
     recipe, method = reading.recipe, reading.recommended
     of_targets = [_ratios_of_rows(reading, method, target) for target in recipe.targets]

@@ -21,10 +21,10 @@ class Section:
     """One section of the page.
 
     Attributes:
-        id: Of the element.
+        id: Id of the element.
         short: Name in the navigation.
         title: Heading.
-        question: That it answers.
+        question: Question that it answers.
         notes: How to read it.
         groups: Charts, under headings.
         legend: Names and colours.

@@ -50,11 +50,11 @@ class Answer:
     """What came back.
 
     Attributes:
-        text: Of the answer; "" where there is none.
-        model: That answered, as the endpoint names it.
+        text: Text of the answer; "" where there is none.
+        model: Model that answered, as the endpoint names it.
         finish: Why it ended, as the endpoint says.
-        n_prompt_tokens: Of the question; None where the endpoint does not say.
-        n_answer_tokens: Of the answer; None where the endpoint does not say.
+        n_prompt_tokens: Tokens of the question; None where the endpoint does not say.
+        n_answer_tokens: Tokens of the answer; None where the endpoint does not say.
     """
 
     text: str
@@ -95,7 +95,7 @@ class ChatEndpoint:
     """An endpoint that several threads ask.
 
     Attributes:
-        options: Of the recipe.
+        options: Options of the recipe.
         key: The secret, or None.
         permit: Asked before every call; where it says no, there is none.
         stopped: Set when the run ends: whoever waits, stops waiting.

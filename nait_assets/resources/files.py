@@ -87,7 +87,7 @@ class HashCache:
         Args:
             file: A file that exists.
             what: Name of what is found out, "" for the hash.
-            find: From the file to a string.
+            find: Function from the file to a string.
         """
         state = file.stat()
         key = f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}{what and f':{what}'}"

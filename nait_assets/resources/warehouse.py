@@ -154,7 +154,7 @@ class Snapshot:
         """A table's slice, and its version noted in `inputs`.
 
         Args:
-            table: Whose name is also the asset that wrote it.
+            table: Table, whose name is also the key of the asset that wrote it.
             **where: Values of the table's slice columns, which are the asset's partition.
 
         Raises:

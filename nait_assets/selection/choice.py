@@ -43,7 +43,7 @@ class Material:
 
     Attributes:
         lengths: Characters of the candidates' messages, by `sample_id`.
-        vectors: Of the candidates.
+        vectors: Vectors of the candidates.
         inputs: Versions of what was read for it, beside the pool.
     """
 
@@ -77,8 +77,8 @@ def chosen_rows(
     """The ceil(ratio x N) rows that a strategy takes, the best ranks by default (arXiv 2603.13201, eq. 6).
 
     Args:
-        scores: Of N candidates; those without a score are never chosen, and count among the N.
-        ratio: Of them to keep.
+        scores: Scores of N candidates; those without a score are never chosen, and count among the N.
+        ratio: Share of them to keep.
         dropped: Ids of candidates that no subset takes; they do not count among the N.
         strategy: How to choose.
         material: What the strategy looks at beside the scores.
@@ -119,10 +119,10 @@ def gather(strategy: Strategy, warehouse: Warehouse, pool: pl.DataFrame, version
     """What a strategy looks at beside the ranking.
 
     Args:
-        strategy: That chooses.
-        warehouse: That holds measurements.
+        strategy: Strategy that chooses.
+        warehouse: Warehouse that holds measurements.
         pool: The candidates.
-        version: Of the pool.
+        version: Version of the pool.
 
     Raises:
         WarehouseError: A measurement has not been made.

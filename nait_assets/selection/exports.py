@@ -47,9 +47,9 @@ class Exports:
     """What the exported files say beside the rows, and what they cannot hold.
 
     Attributes:
-        name: Of the data set, `<method>_<target>_<ratio>`.
-        sources: Of the pool, as the recipe names them.
-        n_rows: In the subset.
+        name: Name of the data set, `<method>_<target>_<ratio>`.
+        sources: Sources of the pool, as the recipe names them.
+        n_rows: Number of rows in the subset.
         n_alpaca: Rows that the Alpaca format can hold.
         n_alternating: Rows that LLaMA-Factory takes from the messages; it skips the others with a warning.
     """
@@ -153,7 +153,7 @@ def dataset_info(name: str, with_alpaca: bool) -> dict[str, Any]:
     """LLaMA-Factory's description of a subset's files, by the keys that its `data/README.md` documents.
 
     Args:
-        name: Of the data set; that of the Alpaca file ends in `_alpaca`.
+        name: Name of the data set; that of the Alpaca file ends in `_alpaca`.
         with_alpaca: Whether the Alpaca file has rows; LLaMA-Factory cannot load one without.
     """
     messages = {
@@ -180,9 +180,9 @@ def croissant(name: str, sources: Sequence[str], schema: pl.Schema, hashes: Mapp
     The licence is that of the pool, which a recipe does not state: the text says so and names the sources.
 
     Args:
-        name: Of the data set.
-        sources: Of the pool, as the recipe names them.
-        schema: Of `train.parquet`.
+        name: Name of the data set.
+        sources: Sources of the pool, as the recipe names them.
+        schema: Schema of `train.parquet`.
         hashes: SHA-256 of every file in `DATA_FILES`.
     """
     hub = [f"https://huggingface.co/datasets/{source.removeprefix('hub:')}" for source in sources if _on_hub(source)]

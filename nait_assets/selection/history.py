@@ -30,11 +30,11 @@ def append(
     """Add a version, unless it is the latest one over again.
 
     Args:
-        transaction: In which the subset is written.
-        record: Of the subset.
-        method: That scored the candidates.
-        target: That they were selected for.
-        ratio: Of the pool.
+        transaction: Transaction in which the subset is written.
+        record: Record of the subset.
+        method: Method that scored the candidates.
+        target: Target that they were selected for.
+        ratio: Share of the pool.
         chosen: The subset's rows, best first.
         lineage: Every output that it rests on, as `lineage.upstream` gives it.
     """

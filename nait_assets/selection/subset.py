@@ -54,12 +54,12 @@ def dataset_card(
     """The README.md of a subset: front matter that `datasets` reads, and where the rows come from.
 
     Args:
-        method: That scored the candidates.
-        description: Of the method.
-        target: That the rows were selected for.
+        method: Method that scored the candidates.
+        description: Description of the method.
+        target: Target that the rows were selected for.
         chosen: How they were taken from the ranking, in a sentence without its full stop.
-        n_rows: In the subset.
-        n_candidates: In the pool.
+        n_rows: Number of rows in the subset.
+        n_candidates: Size of the pool.
         model: As the recipe names it, or None where the method reads none.
         lineage: Version of each direct input.
         files: What each file is, as Markdown.

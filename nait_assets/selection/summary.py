@@ -22,7 +22,7 @@ def own_topic_share(scores: pl.DataFrame, pool: pl.DataFrame, topic: str, ratio:
         scores: Columns `sample_id`, `rank`.
         pool: Columns `sample_id`, `topic`.
         topic: The capability's own.
-        ratio: Of the pool that counts as best.
+        ratio: Share of the pool that counts as best.
     """
     n_best = subset_size(ratio, len(scores))
     topics = scores.filter(pl.col("rank") <= n_best).join(pool, on="sample_id")["topic"]
@@ -36,10 +36,10 @@ def summarize(
     """The text that `nait summary` prints.
 
     Args:
-        recipe: Whose outputs are all made.
-        warehouse: That holds them.
-        tokens_per_second: Of the last extraction of the pool, where it is known.
-        n_rows_read: From the sources of all corpora, where it is known.
+        recipe: Recipe whose outputs are all made.
+        warehouse: Warehouse that holds them.
+        tokens_per_second: Tokens per second of the last extraction of the pool, where it is known.
+        n_rows_read: Number of rows read from the sources of all corpora, where it is known.
 
     Raises:
         WarehouseError: Something has not been materialized.

@@ -30,7 +30,7 @@ def facility_location(ground: Ground, size: int) -> np.ndarray:
 
     Args:
         ground: The n candidates in the order of their ranks.
-        size: At most n.
+        size: Number of rows to choose, at most n.
     """
     n = len(ground)
     held = np.empty((n, n), dtype=np.int32) if n <= MOST_HELD else None

@@ -21,7 +21,7 @@ def diverse(ground: Ground, limit: float, size: int) -> np.ndarray:
     Args:
         ground: The candidates in the order of their ranks.
         limit: The greatest cosine of two rows that are taken.
-        size: Of the subset.
+        size: Number of rows of the subset.
     """
     most, chosen = round(limit * ONE), np.empty(0, dtype=np.int64)
     for start in range(0, len(ground), BLOCK):

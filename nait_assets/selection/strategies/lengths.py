@@ -20,8 +20,8 @@ def length_matched(lengths: np.ndarray, n_bins: int, size: int) -> np.ndarray:
 
     Args:
         lengths: `(n,)`, of the candidates in the order of their ranks.
-        n_bins: At most.
-        size: At most n.
+        n_bins: Largest number of bins.
+        size: Number of rows to choose, at most n.
     """
     n = len(lengths)
     bins = _bins(lengths, n_bins)

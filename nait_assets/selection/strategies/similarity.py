@@ -50,8 +50,8 @@ class Vectors:
     """Vectors of candidates.
 
     Attributes:
-        places: Of the candidates that have one, by `sample_id`.
-        rows: As those of a ground.
+        places: Row indices of the candidates that have one, by `sample_id`.
+        rows: Rows as those of a ground.
     """
 
     places: Mapping[str, int]
@@ -88,7 +88,7 @@ def measurement_vectors(rows: pl.DataFrame, column: str) -> Vectors:
 
     Args:
         rows: Columns `sample_id` and the one named.
-        column: Of vectors of one length, finite.
+        column: Column of vectors of one length, finite.
     """
     values = np.stack([np.asarray(vector, dtype=np.float32) for vector in rows[column].to_list()])
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
