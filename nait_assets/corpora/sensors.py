@@ -88,8 +88,8 @@ def compare(
     Args:
         corpora: Corpora to look at.
         records: What there is, by name.
-        state_of: Function from a corpus' name to the state of each of its sources; raises `UserError` where one is not to be
-            read, which says nothing about its content.
+        state_of: Function from a corpus' name to the state of each of its sources; raises `UserError` if one cannot
+            be read, which says nothing about its content.
         seconds: After so long no further source is looked at.
     """
     findings, end = Findings(), time.monotonic() + seconds
