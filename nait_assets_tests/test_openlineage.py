@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -22,6 +22,7 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.tables import CONTAMINATED_CANDIDATES
 from nait_assets_tests.command import instance_of, metadata_of, nait, quick_home, run
+from nait_assets_tests.local_server import LocalServer
 
 MakeRecipe = Callable[..., Recipe]
 Event = dict[str, Any]
@@ -85,7 +86,7 @@ def server() -> Iterator[tuple[str, list[Event]]]:
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as catalogue:
+    with LocalServer(("127.0.0.1", 0), Handler) as catalogue:
         threading.Thread(target=catalogue.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{catalogue.server_port}", received
         catalogue.shutdown()

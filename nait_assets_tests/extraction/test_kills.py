@@ -38,6 +38,7 @@ from nait_assets.resources.warehouse import Store
 from nait_assets.tables import MESSAGES, REJECTED_SAMPLES
 from nait_assets_tests.conftest import conversation, pool_rows
 
+pytestmark = pytest.mark.slow
 PROCESSES = multiprocessing.get_context("forkserver")
 PRELOADED = [
     "torch",
@@ -382,7 +383,6 @@ def check_after_kill(home: Home, shards: list[Shard], before: set[str], n_before
     return is_new
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("word", "n_kills"), [("ready", 20), ("fold", 8)])
 def test_killed_at_any_moment_goes_on_and_gives_the_same_table(
     tmp_path: Path, old: Home, tables: Tables, shards: list[Shard], word: str, n_kills: int

@@ -10,6 +10,8 @@ from nait_assets_tests.chromium import headless_chromium
 from nait_assets_tests.report.pages import HOSTILE, HOSTILE_TOPIC, page_of
 from nait_assets_tests.small_home import small_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from nait_assets.recipe import Recipe, RecipeError, Source
 from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache, sha256
 from nait_assets.resources.hub import PATIENCE_SECONDS, PAUSES_SECONDS, TIMEOUT_SECONDS, hub_commit
+from nait_assets_tests.local_server import LocalServer
 from nait_assets_tests.test_recipe import recipe_in
 
 ROWS = [{"q": "1 + 1?", "a": "2"}, {"q": 'naïve, "two"\nlines', "a": "ä"}]
@@ -233,7 +234,7 @@ class _Hub(BaseHTTPRequestHandler):
         pass
 
 
-class _HubServer(ThreadingHTTPServer):
+class _HubServer(LocalServer):
     """A local server that speaks for the hub; counts what it is asked."""
 
     def __init__(self) -> None:
