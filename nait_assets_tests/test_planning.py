@@ -10,9 +10,10 @@ import dagster as dg
 import pytest
 
 from nait_assets.definitions import build_definitions
+from nait_assets.errors import UserError
 from nait_assets.lineage import Record, reference
 from nait_assets.planning import Plan, Step, by_reasons, runs_of
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.selection.subset import SUBSET_FILES
@@ -300,7 +301,7 @@ def test_partitions_with_the_same_reasons_stand_together() -> None:
     ("fields", "said"),
     [
         ({"candidates": {"source": "nowhere.jsonl"}}, r"no file .*nowhere\.jsonl"),
-        ({"model": {"source": "nowhere"}}, r"model folder .*nowhere does not exist"),
+        ({"model": {"source": "nowhere"}}, r"model\.source: folder .*nowhere does not exist"),
         (
             {"capabilities": {"math": {"features": "nowhere"}}},
             r"capabilities\.math\.features: there is no file .*nowhere",
@@ -319,7 +320,7 @@ def test_bad_input_is_found_before_anything_runs(
         json.dumps({"model_type": "bert", "hidden_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1})
     )
     plan = plan_of(make_recipe(**fields), tmp_path / "home", instance)
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(UserError, match=said):
         plan.check({})
 
 

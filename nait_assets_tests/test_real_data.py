@@ -12,13 +12,11 @@ from nait_assets.recipe import PROJECT_ROOT, Recipe, load_recipe
 NAIT_DATA = os.environ.get("NAIT_DATA", "")  # read before the fixtures hide it
 HERE = Path(NAIT_DATA).absolute() if NAIT_DATA else None
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        HERE is None or not (HERE / "alpaca_52k.parquet").exists(),
-        reason="NAIT_DATA names no folder with alpaca_52k.parquet (see recipes/README.md)",
-    ),
-]
+needs_data = pytest.mark.skipif(
+    HERE is None or not (HERE / "alpaca_52k.parquet").exists(),
+    reason="NAIT_DATA names no folder with alpaca_52k.parquet (see recipes/README.md)",
+)
+pytestmark = [pytest.mark.slow, needs_data]
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, REJECTED, REJECTED_ROWS, published_table
 from nait_assets_tests.conftest import conversation, write_jsonl
-from nait_assets_tests.test_real_data import HERE
-from nait_assets_tests.test_real_data import pytestmark as needs_data
+from nait_assets_tests.test_real_data import HERE, needs_data
 from nait_assets_tests.test_recipe import recipe_in, refusal_of
 
 ALPACA_LISTS = {
