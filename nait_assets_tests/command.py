@@ -1,6 +1,7 @@
 """The `nait` command, run in this process as its entry point runs it, and what Dagster recorded of what it made."""
 
 import contextlib
+import importlib.resources
 import io
 import os
 import sys
@@ -15,15 +16,7 @@ import dagster as dg
 from nait_assets import cli
 from nait_assets.lineage import reference
 from nait_assets.recipe import Recipe
-
-# One file of events instead of one for each run: a third of the time of these small runs.
-QUICK_DAGSTER_YAML = """
-telemetry: {enabled: false}
-event_log_storage:
-  module: dagster._core.storage.event_log
-  class: ConsolidatedSqliteEventLogStorage
-  config: {base_dir: {env: DAGSTER_HOME}}
-"""
+from nait_assets.resources.instance import open_instance
 
 
 @dataclass(frozen=True)
@@ -49,16 +42,17 @@ def nait(*arguments: str | Path) -> Answer:
 
 
 def quick_home(folder: Path) -> Path:
-    """An empty home with a quicker Dagster instance than the one that the command makes."""
+    """An empty home, whose Dagster instance can be looked at before a command has made it."""
     (folder / "dagster").mkdir(parents=True)
-    (folder / "dagster" / "dagster.yaml").write_text(QUICK_DAGSTER_YAML)
+    settings = importlib.resources.files("nait_assets").joinpath("dagster.yaml")
+    (folder / "dagster" / "dagster.yaml").write_bytes(settings.read_bytes())
     return folder
 
 
 @contextlib.contextmanager
 def instance_of(home: Path) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of a home."""
-    with mock.patch.dict(os.environ, DAGSTER_HOME=str(home / "dagster")), dg.DagsterInstance.get() as instance:
+    with open_instance(home / "dagster") as instance:
         yield instance
 
 

@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from nait_assets_tests.chromium import headless_chromium
-from nait_assets_tests.command import quick_home
 from nait_assets_tests.conftest import CAPABILITIES, conversation, in_domain_rows, pool_rows, write_jsonl
 
 pytestmark = pytest.mark.slow
@@ -64,8 +63,6 @@ def site(browser: Any, tmp_path_factory: pytest.TempPathFactory, model_folder: P
     write_jsonl(folder / "pool.jsonl", pool_rows())
     for capability in CAPABILITIES:
         write_jsonl(folder / f"{capability}.jsonl", in_domain_rows(capability))
-    with (quick_home(folder / "home") / "dagster" / "dagster.yaml").open("a") as file:
-        file.write("nux: {enabled: false}\n")  # as the command's own: no dialog lies over the first page
     port = free_port()
     site = Site(f"http://127.0.0.1:{port}", folder)
     write_recipe(folder, model_folder, [0.1])
