@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from nait_assets.lineage import asset_key
 from nait_assets.resources import Warehouse
 
 
@@ -53,19 +54,21 @@ class AssetChecks:
 
     Attributes:
         asset: Key of the asset as a path, such as `corpora/candidate_pool`.
-        partitions_def: Partitions of the asset, or None.
         checks: What should hold of each of its partitions.
         execute: Function that looks at a partition.
     """
 
     asset: str
-    partitions_def: dg.PartitionsDefinition | None
     checks: Sequence[Check]
     execute: CheckFunction
 
-    def definition(self) -> dg.AssetChecksDefinition:
-        """The checks for Dagster: one step, which runs right after the asset's own."""
-        key = dg.AssetKey(self.asset.split("/"))
+    def definition(self, partitions_def: dg.PartitionsDefinition | None) -> dg.AssetChecksDefinition:
+        """The checks for Dagster: one step, which runs right after the asset's own.
+
+        Args:
+            partitions_def: partitions of the asset.
+        """
+        key = asset_key(self.asset)
         by_name = {check.name: check for check in self.checks}
         specs = [
             dg.AssetCheckSpec(
@@ -73,7 +76,7 @@ class AssetChecks:
                 asset=key,
                 description=check.description,
                 blocking=check.blocking,
-                partitions_def=self.partitions_def,
+                partitions_def=partitions_def,
             )
             for check in self.checks
         ]

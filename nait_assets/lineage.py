@@ -88,9 +88,19 @@ def upstream(records: Mapping[str, Record], inputs: Iterable[str]) -> dict[str, 
     return dict(sorted(found.items()))
 
 
+def asset_key(path: str) -> dg.AssetKey:
+    """Dagster's key of an asset, by its key as a path, `features/nait_directions`."""
+    return dg.AssetKey(path.split("/"))
+
+
+def asset_path(key: dg.AssetKey) -> str:
+    """An asset's key as a path."""
+    return "/".join(key.path)
+
+
 def asset_name(context: dg.AssetExecutionContext) -> str:
     """The running asset's key as a path."""
-    return "/".join(context.asset_key.path)
+    return asset_path(context.asset_key)
 
 
 def partition_name(context: dg.AssetExecutionContext) -> str:

@@ -37,6 +37,11 @@ class Partitions:
             dg.MultiPartitionsDefinition({"capability": target, "ratio": ratio}),
         )
 
+    def of_output(self, name: str | None) -> dg.PartitionsDefinition | None:
+        """The partitions that an output names, `capability`; None for an output without partitions."""
+        definition: dg.PartitionsDefinition | None = getattr(self, name) if name else None
+        return definition
+
     def examples_to_features(self) -> dg.PartitionMapping:
         """Each capability's features rest on its own examples; one from a feature file rests on none."""
         return dg.StaticPartitionMapping({name: name for name in self.with_examples.get_partition_keys()})

@@ -6,27 +6,16 @@ Dagster's own view cannot tell: it does not know the content of files, and does 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import cast, get_args
+from functools import cached_property
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from nait_assets.audit.external import external_versions
-from nait_assets.extraction.activation_table import CALIBRATION, CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.features.capability import exported_file, feature_from_file
-from nait_assets.lineage import Record, reference
-from nait_assets.models.sites import resolve_site
-from nait_assets.partitions import cell_of
-from nait_assets.recipe import TRAINED, FeatureName, Recipe
-from nait_assets.report.assets import report_file
+from nait_assets.catalogue import Catalogue, Output
+from nait_assets.definitions import catalogue_of
+from nait_assets.lineage import Record, asset_path, reference
+from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.scoring.inputs import MEASUREMENT_OF
-from nait_assets.selection.assets import subset_folder
-from nait_assets.selection.subset import SUBSET_FILES
-
-ROOMS = ("corpora", "extraction", "measurements", "features", "scoring", "selection", "report")
-"""In order. The audit is not among them: it looks at the outside world, which no version tells to have changed."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +52,30 @@ class Plan:
     model: LanguageModel
     instance: dg.DagsterInstance
     only: frozenset[dg.AssetKey] | None = None
-    _external: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    _external: dict[tuple[dg.AssetKey, str | None], dict[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The outputs that are planned. The audit is none: what it looks at changes without a version that tells."""
+        return catalogue_of(self.recipe)
+
+    def output(self, asset: dg.AssetKey) -> Output:
+        """The output that an asset makes."""
+        return self.catalogue[asset_path(asset)]
 
     def stages(self) -> list[list[dg.AssetKey]]:
         """Assets in the order in which they can be made: room by room, and within a room by what they rest on there."""
-        graph = self.defs.resolve_asset_graph()
+        graph, rooms = self.defs.resolve_asset_graph(), self.catalogue.rooms
         depths: dict[dg.AssetKey, int] = {}
         stages: dict[tuple[int, int], list[dg.AssetKey]] = {}
         for key in graph.toposorted_asset_keys:
-            parents = [parent for parent in graph.get(key).parent_keys if parent.path[0] == key.path[0]]
+            if asset_path(key) not in self.catalogue:
+                continue
+            room = self.output(key).room
+            parents = [parent for parent in graph.get(key).parent_keys if self.output(parent).room == room]
             depths[key] = 1 + max((depths[parent] for parent in parents), default=0)
-            if key.path[0] in ROOMS and (self.only is None or key in self.only):
-                stages.setdefault((ROOMS.index(key.path[0]), depths[key]), []).append(key)
+            if self.only is None or key in self.only:
+                stages.setdefault((rooms.index(room), depths[key]), []).append(key)
         return [sorted(stages[place]) for place in sorted(stages)]
 
     def partitions(self, asset: dg.AssetKey) -> list[str | None]:
@@ -107,23 +108,18 @@ class Plan:
                 a feature file does not fit the recipe.
         """
         steps = [step for stage in self.stages() for asset in stage for step in self.out_of_date(asset, records)]
+        partitions: dict[dg.AssetKey, list[str]] = {}
         for step in steps:
-            self._outside("/".join(step.asset.path), step.partition or "")
-        outdated = {"/".join(step.asset.path) for step in steps}
-        for name in sorted(outdated & set(MEASUREMENT_OF)):
-            MEASUREMENT_OF[name].check(self.recipe, self.model)
-        if outdated & {CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS, CALIBRATION}:
-            resolve_site(self.model.skeleton(), self.recipe.extraction.site, self.recipe.extraction.layers)
-        for step in steps:
-            if step.asset.path[1] in get_args(FeatureName) and step.partition:
-                feature_from_file(self.recipe, self.model, step.partition, cast("FeatureName", step.asset.path[1]))
+            self._external_versions(step.asset, step.partition)
+            partitions.setdefault(step.asset, []).append(step.partition or "")
+        for asset, of_asset in partitions.items():
+            self.output(asset).preflight(self.recipe, self.model, of_asset)
         return steps
 
     def _reasons(
         self, asset: dg.AssetKey, partition: str | None, records: Mapping[str, Record], seen: set[str | None]
     ) -> Iterator[str]:
-        name = "/".join(asset.path)
-        record = records.get(reference(name, partition))
+        record = records.get(reference(asset_path(asset), partition))
         if record is None:
             yield "missing"
             return
@@ -137,41 +133,27 @@ class Plan:
                 yield f"{source} is no longer an input"
             elif wanted[source] != record.inputs[source]:
                 yield f"{source} changed"
-        for path in self._files(asset, partition):
+        for path in self.output(asset).files(self.recipe, self.warehouse, partition or ""):
             if not path.exists():
                 yield f"{path} is missing"
         if partition not in seen:
             yield "unknown to this Dagster instance"
 
-    def _files(self, asset: dg.AssetKey, partition: str | None) -> list[Path]:
-        """The files that an output lies in beside its table."""
-        room, name = asset.path
-        if room == "selection":
-            folder = subset_folder(self.warehouse, name.removesuffix("_subset"), *cell_of(partition))
-            return [folder / file for file in SUBSET_FILES]
-        if "/".join(asset.path) in TRAINED:
-            return [self.warehouse.trained("/".join(asset.path))]
-        if name == "selection_report":
-            return [report_file(self.warehouse)]
-        if name in get_args(FeatureName) and partition and not self.recipe.extraction.projection:
-            return [exported_file(self.warehouse, partition, name)]
-        return []
-
     def _inputs(self, asset: dg.AssetKey, partition: str | None, records: Mapping[str, Record]) -> dict[str, str]:
         """The versions that an output's inputs have now; "" for one that is missing."""
         parents = self.defs.resolve_asset_graph().get_parents_partitions(asset, partition).parent_partitions
         names = [
-            reference("/".join(parent.asset_key.path), parent.partition_key and str(parent.partition_key))
+            reference(asset_path(parent.asset_key), parent.partition_key and str(parent.partition_key))
             for parent in parents
         ]
         inputs = {name: records[name].data_version if name in records else "" for name in names}
-        return {**inputs, **self._outside("/".join(asset.path), partition or "")}
+        return {**inputs, **self._external_versions(asset, partition)}
 
-    def _outside(self, asset: str, partition: str) -> dict[str, str]:
+    def _external_versions(self, asset: dg.AssetKey, partition: str | None) -> dict[str, str]:
         """The versions of what an output reads from outside: sources, the model, feature files."""
         if (asset, partition) not in self._external:
-            self._external[asset, partition] = external_versions(
-                self.recipe, self.warehouse, self.model, asset, partition
+            self._external[asset, partition] = self.output(asset).external_versions(
+                self.recipe, self.warehouse, self.model, partition or ""
             )
         return self._external[asset, partition]
 

@@ -7,9 +7,10 @@ import polars as pl
 
 from nait_assets import lineage
 from nait_assets.audit.chain import Auditor, Link, first_broken, subsets_of
+from nait_assets.catalogue import Catalogue
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.selection.assets import subset_asset
+from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import AUDIT_LINKS
 
 ROOM = "audit"
@@ -18,14 +19,19 @@ WEEKLY = "0 4 * * 1"
 CHECK = "every_chain_holds"
 
 
-def build_assets(recipe: Recipe, code_versions: Mapping[str, str | None]) -> list[dg.AssetsDefinition]:
+def build_assets(
+    recipe: Recipe,
+    catalogue: Catalogue,
+    code_versions: Mapping[str, str | None],
+) -> list[dg.AssetsDefinition]:
     """The audit of a recipe's subsets.
 
     Args:
         recipe: Whose subsets they are.
+        catalogue: outputs of the recipe.
         code_versions: Of all other assets, by key as a path.
     """
-    deps = [dg.AssetKey(subset_asset(method).split("/")) for method in recipe.methods]
+    deps = [lineage.asset_key(subset_output(method).key) for method in recipe.methods]
 
     @dg.asset(
         key_prefix=ROOM,
@@ -42,7 +48,7 @@ def build_assets(recipe: Recipe, code_versions: Mapping[str, str | None]) -> lis
 
         It runs on its weekly schedule or by hand, because files can change without Dagster's knowledge.
         """
-        auditor = Auditor(recipe, warehouse, language_model, code_versions)
+        auditor = Auditor(recipe, warehouse, language_model, catalogue, code_versions)
         chains = {"/".join(cell): auditor.chain(*cell) for cell in subsets_of(recipe, None)}
         links = sorted({link for chain in chains.values() for link in chain}, key=lambda link: (link.output, link.what))
         frame = pl.DataFrame([vars(link) for link in links], AUDIT_LINKS.columns)

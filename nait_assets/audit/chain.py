@@ -6,13 +6,12 @@ Belongs here: verifying what is stored against its records. Does not belong here
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from nait_assets.audit.content import content_faults
-from nait_assets.audit.external import external_versions
-from nait_assets.errors import NotFoundError, UserError
+from nait_assets.catalogue import Catalogue
+from nait_assets.errors import NotFoundError, UserError, WarehouseError
 from nait_assets.lineage import Record, reference
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.selection.assets import subset_asset
+from nait_assets.selection.catalogue import subset_output
 
 CONTENT, CODE = "content", "code"
 MACHINE_INPUTS = {"dtype"}
@@ -44,12 +43,14 @@ class Auditor:
         recipe: Whose outputs they are.
         warehouse: That holds them.
         model: Of the recipe.
+        catalogue: outputs of the recipe.
         code_versions: That the assets have now, by key as a path.
     """
 
     recipe: Recipe
     warehouse: Warehouse
     model: LanguageModel
+    catalogue: Catalogue
     code_versions: Mapping[str, str | None]
     _links: dict[str, list[Link]] = field(default_factory=dict)
     _records: dict[str, Record] | None = None
@@ -66,7 +67,7 @@ class Auditor:
 
         A subset that was never made is one broken link.
         """
-        return list(self._chain(reference(subset_asset(method), f"{target}|{ratio}"), set()))
+        return list(self._chain(reference(subset_output(method).key, f"{target}|{ratio}"), set()))
 
     def _chain(self, output: str, seen: set[str]) -> Iterator[Link]:
         if output in seen:
@@ -106,9 +107,8 @@ class Auditor:
                 yield Link(record.reference, name, True, version)
 
     def _outside(self, record: Record) -> dict[str, str]:
-        if record.asset not in self.code_versions:
-            return {}
-        return external_versions(self.recipe, self.warehouse, self.model, record.asset, record.partition)
+        output = self.catalogue.get(record.asset) if record.asset in self.code_versions else None
+        return output.external_versions(self.recipe, self.warehouse, self.model, record.partition) if output else {}
 
     def _code(self, record: Record) -> Link:
         now = self.code_versions.get(record.asset)
@@ -118,7 +118,13 @@ class Auditor:
         return Link(record.reference, CODE, False, said)
 
     def _content(self, record: Record) -> Link:
-        faults = content_faults(self.warehouse, record)
+        output = self.catalogue.get(record.asset)
+        if output is None:
+            return Link(record.reference, CONTENT, None, "the recipe has no such output, so nobody says what it holds")
+        try:
+            faults = output.faults(self.warehouse, record)
+        except WarehouseError as error:
+            faults = [str(error)]
         return Link(record.reference, CONTENT, not faults, "; ".join(faults) or record.data_version)
 
 

@@ -23,14 +23,15 @@ def command(subset: str | None, sample_id: str | None, recipe_path: Path | None,
     """
     from nait_assets.audit.chain import Auditor, first_broken, subsets_of
     from nait_assets.audit.row import describe_row
+    from nait_assets.lineage import asset_path
 
     with opened(recipe_path, home) as workplace:
         if sample_id is not None:
             click.echo(describe_row(workplace.recipe, workplace.warehouse, sample_id))
             return 0
         specs = workplace.defs.resolve_all_asset_specs()
-        code_versions = {"/".join(spec.key.path): spec.code_version for spec in specs}
-        auditor = Auditor(workplace.recipe, workplace.warehouse, workplace.model, code_versions)
+        code_versions = {asset_path(spec.key): spec.code_version for spec in specs}
+        auditor = Auditor(workplace.recipe, workplace.warehouse, workplace.model, workplace.catalogue, code_versions)
         cells = subsets_of(workplace.recipe, subset)
         broken = 0
         for cell in cells:

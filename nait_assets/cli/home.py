@@ -46,12 +46,17 @@ class Workplace:
     def defs(self) -> Any:
         """The recipe's definitions."""
         if self._defs is None:
-            # The module builds the definitions of the recipe that the environment names, as Dagster's processes do.
-            os.environ.update(NAIT_RECIPE=str(self.recipe.path), NAIT_HOME=str(self.home))
             from nait_assets.definitions import build_definitions
 
             self._defs = build_definitions(self.recipe, self.home)
         return self._defs
+
+    @property
+    def catalogue(self) -> Any:
+        """The outputs that the recipe can have."""
+        from nait_assets.definitions import catalogue_of
+
+        return catalogue_of(self.recipe)
 
     @property
     def instance(self) -> Any:
@@ -149,8 +154,10 @@ class Workplace:
         """A number in the metadata of the latest materialization that this instance ran."""
         import dagster as dg
 
+        from nait_assets.lineage import asset_key
+
         partitions = [partition] if partition else None
-        wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset.split("/")), asset_partitions=partitions)
+        wanted = dg.AssetRecordsFilter(asset_key=asset_key(asset), asset_partitions=partitions)
         records = self.instance.fetch_materializations(wanted, limit=1).records
         value = records[0].asset_materialization.metadata.get(name) if records else None
         return value.value if value is not None else None

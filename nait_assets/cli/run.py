@@ -98,6 +98,8 @@ def _run_stage(workplace: Workplace, steps: list[Any], extraction: dict[str, Any
 
 def _execute(workplace: Workplace, assets: list[Any], partition: str | None, extraction: dict[str, Any]) -> Any:
     """Run assets of one partition in this process; Dagster's result, of a failed run as well."""
+    from nait_assets.lineage import asset_path
+
     return workplace.defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=workplace.instance,
         asset_selection=assets,
@@ -108,7 +110,7 @@ def _execute(workplace: Workplace, assets: list[Any], partition: str | None, ext
             "ops": {
                 asset.to_python_identifier(): {"config": extraction}
                 for asset in assets
-                if asset.path[0] in ("extraction", "measurements")
+                if workplace.catalogue[asset_path(asset)].takes_run_options
             },
         },
         tags={"nait/command": "run"},

@@ -2,24 +2,14 @@
 
 from collections.abc import Mapping
 
-import dagster as dg
-
 from nait_assets.checks import AssetChecks, Check, CheckResult
+from nait_assets.corpora.catalogue import CorpusOutput, conversations, published_output
 from nait_assets.corpora.conversation import sample_id
-from nait_assets.corpora.corpus import corpus_name
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.tables import (
-    CANDIDATE_POOL,
-    CORPUS_COUNTS,
-    EVALUATION_SET,
-    IN_DOMAIN_SET,
-    REJECTED_ROWS,
-    Table,
-    published_table,
-)
+from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, REJECTED_ROWS
 
 CHECKS = [
     Check("ids_are_their_own", "Every sample_id is the hash of its row's messages, and occurs once."),
@@ -31,35 +21,31 @@ PUBLISHED_CHECKS = [
 ]
 
 
-def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
+def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
     """Checks of the pool, the in-domain sets, the held-out sets and the published lists."""
-    tables: list[tuple[Table, dg.PartitionsDefinition | None]] = [(CANDIDATE_POOL, None)]
-    tables += [(IN_DOMAIN_SET, partitions.with_examples)] if recipe.capabilities_with_examples else []
-    tables += [(EVALUATION_SET, partitions.evaluation)] if recipe.evaluation else []
-    lists = [_checks_of_list(published_table(name)) for name in recipe.published_lists]
-    return [*(_checks_of_table(*row) for row in tables), *lists]
+    lists = [published_output(name) for name in recipe.published_lists]
+    return [*map(_checks_of_examples, conversations(recipe)), *map(_checks_of_list, lists)]
 
 
-def _checks_of_list(table: Table) -> AssetChecks:
+def _checks_of_list(output: CorpusOutput) -> AssetChecks:
     def execute(warehouse: Warehouse, _: str) -> Mapping[str, CheckResult]:
-        return check_published(warehouse, table)
+        return check_published(warehouse, output)
 
-    return AssetChecks(table.asset, None, PUBLISHED_CHECKS, execute)
+    return AssetChecks(output.key, PUBLISHED_CHECKS, execute)
 
 
-def _checks_of_table(table: Table, partitions_def: dg.PartitionsDefinition | None) -> AssetChecks:
+def _checks_of_examples(output: CorpusOutput) -> AssetChecks:
     def execute(warehouse: Warehouse, partition: str) -> Mapping[str, CheckResult]:
-        return check_corpus(warehouse, table, partition)
+        return check_corpus(warehouse, output, partition)
 
-    return AssetChecks(table.asset, partitions_def, CHECKS, execute)
+    return AssetChecks(output.key, CHECKS, execute)
 
 
-def check_corpus(warehouse: Warehouse, table: Table, partition: str) -> dict[str, CheckResult]:
-    """Check a corpus."""
-    corpus = corpus_name(table.asset, partition)
+def check_corpus(warehouse: Warehouse, output: CorpusOutput, partition: str) -> dict[str, CheckResult]:
+    """Check a corpus of conversations."""
     with warehouse.tables.snapshot() as snapshot:
-        examples = snapshot.read_partition(table, partition)
-        accounted = _accounted(snapshot, corpus, len(examples))
+        examples, _ = output.read(warehouse, snapshot, partition)
+        accounted = _accounted(snapshot, output.corpus(partition), len(examples))
     ids = examples["sample_id"].to_list()
     wrong = [
         name for name, messages in zip(ids, examples["messages"].to_list(), strict=True) if name != sample_id(messages)
@@ -75,12 +61,12 @@ def check_corpus(warehouse: Warehouse, table: Table, partition: str) -> dict[str
     }
 
 
-def check_published(warehouse: Warehouse, table: Table) -> dict[str, CheckResult]:
+def check_published(warehouse: Warehouse, output: CorpusOutput) -> dict[str, CheckResult]:
     """Check a published list."""
     with warehouse.tables.snapshot() as snapshot:
-        ids = snapshot.read(table)["sample_id"].to_list()
+        ids = output.read(warehouse, snapshot, "")[0]["sample_id"].to_list()
         pool = set(snapshot.read(CANDIDATE_POOL)["sample_id"].to_list())
-        accounted = _accounted(snapshot, corpus_name(table.asset, None), len(ids))
+        accounted = _accounted(snapshot, output.corpus(""), len(ids))
     n_strange, n_twice = len(set(ids) - pool), len(ids) - len(set(ids))
     said = f"{n_strange} of {len(ids)} rows are not candidates; {n_twice} occur twice"
     return {

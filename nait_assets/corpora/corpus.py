@@ -8,29 +8,10 @@ from typing import Any
 import polars as pl
 
 from nait_assets.corpora.conversation import RowRejected, columns_of, reader_of, sample_id
-from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, Recipe, RecipeError, Source, seeded_order
+from nait_assets.recipe import POOL, PUBLISHED, Recipe, RecipeError, Source, seeded_order
 from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache
-from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, EXAMPLE, IN_DOMAIN_SET, REJECTED, published_table
-
-CORPUS_PREFIXES = {CANDIDATE_POOL.asset: "", IN_DOMAIN_SET.asset: "", EVALUATION_SET.asset: EVALUATION}
-"""Assets that read sources, and what stands in front of their partition in the name of a corpus.
-
-Published lists read sources too: each is an asset of its own, under `PUBLISHED_ASSETS`.
-"""
-PUBLISHED_ASSETS = published_table("").asset
-
-
-def is_corpus(asset: str) -> bool:
-    """Whether an asset, by its key, reads sources."""
-    return asset in CORPUS_PREFIXES or asset.startswith(PUBLISHED_ASSETS)
-
-
-def corpus_name(asset: str, partition: str | None) -> str:
-    """The name that a corpus has in `Recipe.corpus_sources` and in the column `corpus` of tables."""
-    if asset.startswith(PUBLISHED_ASSETS):
-        return PUBLISHED + asset.removeprefix(PUBLISHED_ASSETS)
-    return f"{CORPUS_PREFIXES[asset]}{partition or ''}" or POOL
+from nait_assets.tables import EXAMPLE, REJECTED
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from datetime import UTC, date, datetime
 
 import dagster as dg
 
-from nait_assets.corpora.corpus import corpus_name, source_inputs
+from nait_assets.corpora.catalogue import corpora
+from nait_assets.corpora.corpus import source_inputs
 from nait_assets.errors import UserError, WarehouseError
-from nait_assets.lineage import Record, reference
+from nait_assets.lineage import Record, asset_key, reference
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Store
-from nait_assets.tables import CANDIDATE_POOL, EVALUATION_SET, IN_DOMAIN_SET, published_table
 
 INTERVAL_SECONDS = 3600
 LOCK_SECONDS = 2.0
@@ -70,11 +70,12 @@ class Findings:
 
 def watched_corpora(recipe: Recipe, partitions: Partitions) -> list[Watched]:
     """Every corpus of a recipe."""
-    keys: list[tuple[str, str | None]] = [(CANDIDATE_POOL.asset, None)]
-    keys += [(IN_DOMAIN_SET.asset, name) for name in partitions.with_examples.get_partition_keys()]
-    keys += [(EVALUATION_SET.asset, name) for name in partitions.evaluation.get_partition_keys()]
-    keys += [(published_table(name).asset, None) for name in recipe.published_lists]
-    return [Watched(*key, corpus_name(*key)) for key in keys]
+    watched = []
+    for output in corpora(recipe):
+        definition = partitions.of_output(output.partitions)
+        for partition in definition.get_partition_keys() if definition else [""]:
+            watched.append(Watched(output.key, partition or None, output.corpus(partition)))
+    return watched
 
 
 def compare(
@@ -126,8 +127,8 @@ def build_sensors(
         partitions: Partitions of the recipe.
         today: The date, which makes a change that failed be requested again the next day.
     """
-    corpora = watched_corpora(recipe, partitions)
-    assets = sorted({watched.asset for watched in corpora})
+    watched = watched_corpora(recipe, partitions)
+    assets = sorted({one.asset for one in watched})
 
     @dg.sensor(
         asset_selection=dg.AssetSelection.assets(*assets),
@@ -144,7 +145,7 @@ def build_sensors(
             records = Store(warehouse.tables.path, LOCK_SECONDS).records()
         except WarehouseError as error:
             return dg.SkipReason(str(error))
-        findings = compare(corpora, records, lambda corpus: source_inputs(recipe, corpus, warehouse.hashes))
+        findings = compare(watched, records, lambda corpus: source_inputs(recipe, corpus, warehouse.hashes))
         if not findings.changed:
             return dg.SkipReason(str(findings) or "every corpus was built from what its sources are now")
         if str(findings):
@@ -153,11 +154,11 @@ def build_sensors(
         return dg.SensorResult(
             [
                 dg.RunRequest(
-                    run_key=f"{watched.name}:{change}:{day}",
-                    asset_selection=[dg.AssetKey(watched.asset.split("/"))],
-                    partition_key=watched.partition,
+                    run_key=f"{one.name}:{change}:{day}",
+                    asset_selection=[asset_key(one.asset)],
+                    partition_key=one.partition,
                 )
-                for watched, change in findings.changed.items()
+                for one, change in findings.changed.items()
             ]
         )
 

@@ -5,38 +5,35 @@ from typing import Any
 import dagster as dg
 
 from nait_assets import lineage, plots
-from nait_assets.automation import when_inputs_change
+from nait_assets.corpora.catalogue import EXAMPLES_OUTPUT as IN_DOMAIN_SET_OUTPUT
+from nait_assets.corpora.catalogue import POOL_OUTPUT, CorpusOutput
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.activation_table import CALIBRATION
 from nait_assets.extraction.calibration import calibrate, projector_of
+from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT, CANDIDATES_OUTPUT, EXAMPLES_OUTPUT
 from nait_assets.extraction.extractor import ALGORITHM, Outcome, extract
 from nait_assets.models.config import ExtractionConfig
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.models.running import model_inputs
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import POOL, Recipe, fingerprint
+from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Store
-from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, IN_DOMAIN_SET, Table, content_version
-
-ROOM = "extraction"
+from nait_assets.rooms import asset_arguments, write_table
+from nait_assets.tables import CANDIDATE_POOL
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """The activations of the candidates and of the in-domain sets."""
     common: dict[str, Any] = {
-        "key_prefix": ROOM,
-        "group_name": ROOM,
         "kinds": {"pytorch", "duckdb"},
         "code_version": f"{ALGORITHM}:{fingerprint(recipe.model, recipe.extraction)}",
-        "automation_condition": when_inputs_change(),
         "pool": "language_model",
     }
 
-    pool = dg.AssetDep(dg.AssetKey(["corpora", "candidate_pool"]))
-    calibration = [dg.AssetDep(dg.AssetKey(CALIBRATION.split("/")))] if recipe.extraction.projection else []
+    pool = lineage.asset_key(POOL_OUTPUT.key)
+    calibration = [lineage.asset_key(CALIBRATION_OUTPUT.key)] if recipe.extraction.projection else []
 
-    @dg.asset(deps=[pool], **common)
+    @dg.asset(**asset_arguments(CALIBRATION_OUTPUT, partitions), deps=[pool], **common)
     def calibration_statistics(
         context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
@@ -50,14 +47,11 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         frame, outcome = calibrate(
             candidates, language_model, recipe.extraction, warehouse, config.options(), context.log.info
         )
-        record = lineage.record_of(context, content_version(frame, CALIBRATION_STATISTICS.key), inputs)
-        with warehouse.tables.transaction() as transaction:
-            transaction.replace(CALIBRATION_STATISTICS, frame)
-            transaction.put_record(record)
         shown = {"n_samples": int(frame["n_samples"][0]), "kept": outcome is None}
-        return lineage.result(record, {**shown, **(_metadata(outcome) if outcome else {})})
+        metadata = {**shown, **(_metadata(outcome) if outcome else {})}
+        return write_table(context, warehouse, CALIBRATION_OUTPUT, frame, inputs, metadata)
 
-    @dg.asset(deps=[pool, *calibration], **common)
+    @dg.asset(**asset_arguments(CANDIDATES_OUTPUT, partitions), deps=[pool, *calibration], **common)
     def candidate_activations(
         context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
@@ -66,11 +60,11 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         One row is one sample and layer: the mean activation over its tokens, the first token left out. With a
         projection, one row is one sample: its projection, and its strongest neurons.
         """
-        return _write(context, config, warehouse, language_model, recipe, POOL, CANDIDATE_POOL)
+        return _write(context, config, warehouse, language_model, recipe, POOL_OUTPUT)
 
     @dg.asset(
-        deps=[dg.AssetKey(["corpora", "in_domain_set"]), *calibration],
-        partitions_def=partitions.with_examples,
+        **asset_arguments(EXAMPLES_OUTPUT, partitions),
+        deps=[lineage.asset_key(IN_DOMAIN_SET_OUTPUT.key), *calibration],
         **common,
     )
     def in_domain_activations(
@@ -81,10 +75,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         One row is one sample and layer: the mean activation over its tokens, and those of its first and last token,
         whose difference is the activation change of NAIT's eq. 2. With a projection as for the candidates.
         """
-        capability = context.partition_key
-        return _write(
-            context, config, warehouse, language_model, recipe, capability, IN_DOMAIN_SET, capability=capability
-        )
+        return _write(context, config, warehouse, language_model, recipe, IN_DOMAIN_SET_OUTPUT)
 
     return [
         *([calibration_statistics] if recipe.extraction.projection else []),
@@ -99,12 +90,12 @@ def _write(
     warehouse: Warehouse,
     model: LanguageModel,
     recipe: Recipe,
-    name: str,
-    table: Table,
-    **where: str,
+    source: CorpusOutput,
 ) -> dg.MaterializeResult:
+    partition = lineage.partition_name(context)
+    name = source.corpus(partition)
     with warehouse.tables.snapshot() as snapshot:
-        corpus = snapshot.read(table, **where)
+        corpus, _ = source.read(warehouse, snapshot, partition)
     projector, calibration, calibration_inputs = projector_of(warehouse, recipe.extraction)
     inputs = {**snapshot.inputs, **calibration_inputs, **model_inputs(model, recipe.model.source)}
     store = warehouse.activations(name)
@@ -114,7 +105,7 @@ def _write(
         model,
         recipe.extraction,
         store,
-        bool(where) and projector is None,
+        bool(partition) and projector is None,
         config.options(),
         lambda version: lineage.record_of(context, version, inputs),
         context.log.info,
@@ -123,7 +114,7 @@ def _write(
     )
     cost = Cost(outcome.n_extracted, n_tokens=outcome.n_tokens, seconds=outcome.seconds)
     with warehouse.tables.transaction() as transaction:
-        add_cost(transaction, lineage.asset_name(context), lineage.partition_name(context), cost)
+        add_cost(transaction, lineage.asset_name(context), partition, cost)
     n_rows = len(outcome.sample_ids) * (1 if projector else len(outcome.layers))
     where_it_lies = {"dagster/uri": str(store.path), "dagster/table_name": "extraction.activation"}
     metadata = {**where_it_lies, "dagster/row_count": n_rows, **_metadata(outcome)}

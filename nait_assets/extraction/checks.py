@@ -6,7 +6,7 @@ import numpy as np
 
 from nait_assets.checks import AssetChecks, Check, CheckResult, such_as
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT, CANDIDATES_OUTPUT, EXAMPLES_OUTPUT, stored_faults
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import Warehouse
@@ -24,7 +24,7 @@ CHECKS = [
 CALIBRATION_CHECKS = [Check("statistics_are_finite", "Every mean, deviation and component is finite.")]
 
 
-def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
+def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
     """Checks of the candidates' and the in-domain examples' activations."""
 
     def check_candidates(warehouse: Warehouse, _: str) -> Mapping[str, CheckResult]:
@@ -33,11 +33,11 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     def check_examples(warehouse: Warehouse, capability: str) -> Mapping[str, CheckResult]:
         return check_activations(warehouse, capability, IN_DOMAIN_SET, capability)
 
-    checks = [AssetChecks(CANDIDATE_ACTIVATIONS, None, CHECKS, check_candidates)]
+    checks = [AssetChecks(CANDIDATES_OUTPUT.key, CHECKS, check_candidates)]
     if recipe.capabilities_with_examples:
-        checks.append(AssetChecks(IN_DOMAIN_ACTIVATIONS, partitions.with_examples, CHECKS, check_examples))
+        checks.append(AssetChecks(EXAMPLES_OUTPUT.key, CHECKS, check_examples))
     if recipe.extraction.projection:
-        checks.append(AssetChecks(CALIBRATION_STATISTICS.asset, None, CALIBRATION_CHECKS, check_calibration))
+        checks.append(AssetChecks(CALIBRATION_OUTPUT.key, CALIBRATION_CHECKS, check_calibration))
     return checks
 
 
@@ -55,9 +55,7 @@ def check_activations(warehouse: Warehouse, corpus: str, table: Table, partition
     with warehouse.activations(corpus).snapshot() as snapshot:
         read = set(activation_table.samples(snapshot)["sample_id"].to_list())
         refused = set(snapshot.rows(REJECTED_SAMPLES, corpus=corpus)["sample_id"].to_list())
-        layers = activation_table.layers_of(snapshot)
-        incomplete = activation_table.incomplete_samples(snapshot)
-        altered, broken = activation_table.altered_rows(snapshot)
+        faults = stored_faults(snapshot)
     lost, strange = wanted - read - refused, read - wanted
     numbers = {"n_examples": len(wanted), "n_read": len(read), "n_refused": len(refused)}
     return {
@@ -67,14 +65,7 @@ def check_activations(warehouse: Warehouse, corpus: str, table: Table, partition
             f"{len(strange)} of those read are not in the corpus{such_as(strange)}",
             numbers,
         ),
-        "every_layer_is_there": CheckResult(
-            not incomplete, f"{len(incomplete)} samples lack one of {len(layers)} layers{such_as(incomplete)}"
-        ),
-        "activations_are_finite": CheckResult(not broken, f"{len(broken)} rows have NaN or infinity{such_as(broken)}"),
-        "activations_are_as_written": CheckResult(
-            not altered,
-            f"{len(altered)} rows (sample and layer) have changed since they were written{such_as(altered)}",
-        ),
+        **{name: CheckResult(not found, "; ".join(found) or "none is otherwise") for name, found in faults.items()},
     }
 
 

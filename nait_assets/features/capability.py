@@ -8,17 +8,26 @@ import polars as pl
 from nait_assets import __version__
 from nait_assets.errors import DataError
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
+from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.calibration import projector_of
 from nait_assets.extraction.projection import NETWORK
+from nait_assets.extraction.statistics import by_layer, neuron_statistics, of_projection
+from nait_assets.features.centroids import standardized_centroid
 from nait_assets.features.directions import activation_change, principal_direction
 from nait_assets.features.library import TENSORS, FeatureOrigin, feature_file, read_feature_file, write_feature_file
 from nait_assets.lineage import reference
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Extraction, FeatureName, Recipe
+from nait_assets.recipe import POOL, Extraction, FeatureName, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
-from nait_assets.tables import NAIT_DIRECTIONS, STANDARDIZED_CENTROIDS, Table, content_version
+from nait_assets.tables import (
+    NAIT_DIRECTIONS,
+    NEURON_STATISTICS,
+    STANDARDIZED_CENTROIDS,
+    VECTOR,
+    Table,
+    content_version,
+)
 
 TABLES: dict[FeatureName, Table] = {
     "nait_directions": NAIT_DIRECTIONS,
@@ -61,6 +70,57 @@ def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFram
             mean = activations.mean(axis=0, dtype=np.float64).astype(np.float32)
             rows.append({"layer": layer, "centroid": None, "mean_activation": mean, "n_samples": len(activations)})
     return pl.DataFrame(rows, schema=STANDARDIZED_CENTROIDS.written_columns), snapshot.inputs
+
+
+def directions_of(
+    recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """A capability's directions, from the file that the recipe names or from its examples, and what was read for them.
+
+    Raises:
+        RecipeError: The file does not fit, or the examples' activations do not change, or all in the same way.
+    """
+    frame, inputs = feature_from_file(recipe, model, capability, "nait_directions")
+    return (frame, inputs) if frame is not None else directions(recipe, warehouse, capability)
+
+
+def centroids(
+    recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """A capability's standardised centroids, one row per layer, and the versions of what was read for them.
+
+    Raises:
+        RecipeError: The feature file that the recipe names does not fit.
+        WarehouseError: The pool's statistics, or the examples' activations, have not been made.
+    """
+    frame, inputs = feature_from_file(recipe, model, capability, "standardized_centroids")
+    if frame is None:
+        frame, inputs = mean_activations(warehouse, capability)
+    elif recipe.extraction.projection:
+        frame = projected_means(frame, warehouse, recipe.extraction)
+    if recipe.extraction.projection and any(spec.features for spec in recipe.capabilities.values()):
+        # of every capability, as the asset depends on the calibration as a whole
+        inputs = {**inputs, **projector_of(warehouse, recipe.extraction)[2]}
+    with warehouse.tables.snapshot() as snapshot:
+        statistics = by_layer(snapshot.read(NEURON_STATISTICS))
+    vectors = [
+        standardized_centroid(np.asarray(row["mean_activation"]), statistics[row["layer"]]).tolist()
+        for row in frame.iter_rows(named=True)
+    ]
+    return frame.with_columns(centroid=pl.Series(vectors, dtype=VECTOR)), {**inputs, **snapshot.inputs}
+
+
+def pool_statistics(recipe: Recipe, warehouse: Warehouse) -> tuple[pl.DataFrame, int, dict[str, str]]:
+    """The pool's neuron statistics, one row per layer, how many neurons never vary, and what was read.
+
+    Raises:
+        WarehouseError: The candidates' activations have not been made.
+    """
+    with warehouse.activations(POOL).snapshot() as snapshot:
+        snapshot.note(CANDIDATE_ACTIVATIONS)
+        frame = neuron_statistics(activation_table.scan(snapshot))
+    n_silent = sum(row.count(0.0) for row in frame["standard_deviation"].to_list())
+    return of_projection(frame) if recipe.extraction.projection else frame, n_silent, snapshot.inputs
 
 
 def projected_means(frame: pl.DataFrame, warehouse: Warehouse, settings: Extraction) -> pl.DataFrame:

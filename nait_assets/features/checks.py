@@ -7,6 +7,7 @@ import polars as pl
 
 from nait_assets.checks import AssetChecks, Check, CheckResult
 from nait_assets.extraction import activation_table
+from nait_assets.features.catalogue import CENTROIDS_OUTPUT, DIRECTIONS_OUTPUT, STATISTICS_OUTPUT
 from nait_assets.features.directions import activation_change
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
@@ -26,16 +27,16 @@ DIRECTION_CHECKS = [
 CENTROID_CHECKS = [Check("centroids_are_finite", "Every centroid is finite, and not zero everywhere.")]
 
 
-def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
+def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
     """Checks of every feature."""
 
     def check_capability(warehouse: Warehouse, capability: str) -> Mapping[str, CheckResult]:
         return check_directions(warehouse, recipe, capability)
 
     return [
-        AssetChecks(NAIT_DIRECTIONS.asset, partitions.capability, DIRECTION_CHECKS, check_capability),
-        AssetChecks(NEURON_STATISTICS.asset, None, STATISTICS_CHECKS, check_statistics),
-        AssetChecks(STANDARDIZED_CENTROIDS.asset, partitions.capability, CENTROID_CHECKS, check_centroids),
+        AssetChecks(DIRECTIONS_OUTPUT.key, DIRECTION_CHECKS, check_capability),
+        AssetChecks(STATISTICS_OUTPUT.key, STATISTICS_CHECKS, check_statistics),
+        AssetChecks(CENTROIDS_OUTPUT.key, CENTROID_CHECKS, check_centroids),
     ]
 
 

@@ -2,30 +2,28 @@
 
 import time
 from collections import Counter
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
 from nait_assets import lineage, plots
-from nait_assets.automation import when_inputs_change
-from nait_assets.measurements import (
-    autoencoder,
-    codes,
-    embeddings,
-    gates,
-    gradients,
-    judgements,
-    less_checkpoints,
-    outputs,
-    pre_experience,
-    ratings,
-    rewards,
-)
+from nait_assets.corpora.catalogue import EXAMPLES_OUTPUT, POOL_OUTPUT
+from nait_assets.lineage import Record, asset_key
+from nait_assets.measurements import autoencoder, less_checkpoints, pre_experience
 from nait_assets.measurements.autoencoder_training import Trained
+from nait_assets.measurements.catalogue import (
+    LESS_CHECKPOINTS,
+    MEASUREMENTS,
+    PRE_EXPERIENCED_MODEL,
+    SPARSE_AUTOENCODER,
+    MeasurementOutput,
+    TrainedOutput,
+    outputs_of,
+)
 from nait_assets.measurements.engine import (
-    ROOM,
     Measurement,
     MeasurementContext,
     Update,
@@ -35,170 +33,194 @@ from nait_assets.measurements.engine import (
 )
 from nait_assets.models.config import ExtractionConfig
 from nait_assets.models.cost import Cost, add_cost
-from nait_assets.models.running import model_inputs
+from nait_assets.models.running import RunOptions
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version
-from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET
-
-MEASUREMENTS: tuple[Measurement, ...] = (
-    embeddings.MEASUREMENT,
-    gates.MEASUREMENT,
-    judgements.MEASUREMENT,
-    gradients.MEASUREMENT,
-    codes.MEASUREMENT,
-    *outputs.MEASUREMENTS,
-    ratings.MEASUREMENT,
-    rewards.MEASUREMENT,
-)
-"""What is found out about samples beside their activations; an asset of one that no method reads is left out."""
+from nait_assets.rooms import asset_arguments
+from nait_assets.tables import CANDIDATE_POOL, content_version
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """Every measurement; `definitions` leaves out those that no method reads."""
     return [
-        _less_checkpoints(recipe),
-        _pre_experienced_model(recipe),
-        _sparse_autoencoder(recipe),
+        *(_trained_asset(training, recipe, partitions) for training in _trainings(recipe)),
         *(asset for measurement in MEASUREMENTS for asset in measurement_assets(measurement, recipe, partitions)),
     ]
 
 
-def _less_checkpoints(recipe: Recipe) -> dg.AssetsDefinition:
-    @dg.asset(
-        name="less_checkpoints",
-        deps=[dg.AssetKey(CANDIDATE_POOL.asset.split("/"))],
-        key_prefix=ROOM,
-        group_name=ROOM,
-        kinds={"pytorch", "huggingface"},
-        code_version=f"{less_checkpoints.ALGORITHM}:{fingerprint(less_checkpoints.settings(recipe))}",
-        automation_condition=when_inputs_change(),
-        pool="language_model",
-    )
-    def checkpoints(
-        context: dg.AssetExecutionContext, warehouse: Warehouse, language_model: LanguageModel
-    ) -> dg.MaterializeResult:
-        """The warm-up of LESS: a LoRA adapter trained on a share of the pool, and Adam's state after each epoch.
+@dataclass(frozen=True)
+class TrainingContext:
+    """What a training may use.
 
-        A folder of files, one folder an epoch.
-        """
-        with warehouse.tables.snapshot() as snapshot:
-            candidates = snapshot.read(CANDIDATE_POOL)
-        inputs = {**snapshot.inputs, **model_inputs(language_model, recipe.model.source)}
-        folder, started = warehouse.trained(less_checkpoints.ASSET), time.monotonic()
-        outcome = less_checkpoints.warm_up(candidates, recipe, language_model, folder, inputs, context.log.info)
-        record = lineage.record_of(context, folder_version(folder), inputs)
-        with warehouse.tables.transaction() as transaction:
-            transaction.put_record(record)
-            add_cost(transaction, record.asset, "", replace(outcome.cost, seconds=time.monotonic() - started))
-        metadata = {
-            "dagster/uri": str(folder),
-            "n_samples": outcome.n_samples,
-            "n_refused": len(outcome.refused),
-            "n_epochs_resumed": outcome.n_resumed,
-            "loss": [round(checkpoint.state["loss"], 4) for checkpoint in outcome.checkpoints],
-            "learning_rate": [checkpoint.state["learning_rate"] for checkpoint in outcome.checkpoints],
-        }
-        return lineage.result(record, metadata)
+    Attributes:
+        recipe: recipe of the model.
+        model: language model of the recipe.
+        pool: the candidates, columns of `tables.EXAMPLE`; None for what does not rest on them.
+        folder: place of the result.
+        inputs: versions of all that it rests on, by name.
+        before: record of the result that is there, or None.
+        options: how the model is run.
+        log_line: function that takes lines for people.
+    """
 
-    return checkpoints
+    recipe: Recipe
+    model: LanguageModel
+    pool: pl.DataFrame | None
+    folder: Path
+    inputs: Mapping[str, str]
+    before: Record | None
+    options: RunOptions
+    log_line: Callable[[str], None]
 
 
-def _pre_experienced_model(recipe: Recipe) -> dg.AssetsDefinition:
-    @dg.asset(
-        name="pre_experienced_model",
-        deps=[dg.AssetKey(CANDIDATE_POOL.asset.split("/"))],
-        key_prefix=ROOM,
-        group_name=ROOM,
-        kinds={"pytorch", "huggingface"},
-        code_version=f"{pre_experience.ALGORITHM}:{fingerprint(pre_experience.settings(recipe))}",
-        automation_condition=when_inputs_change(),
-        pool="language_model",
-    )
-    def pre_experienced_model(
-        context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
-    ) -> dg.MaterializeResult:
-        """The model after a brief training on a few varied candidates, used to score the others.
+@dataclass(frozen=True)
+class Training:
+    """How a folder of files is made, by training or by taking note of one that the recipe names.
 
-        A folder of files: weights and tokenizer.
-        """
-        with warehouse.tables.snapshot() as snapshot:
-            pool = snapshot.read(CANDIDATE_POOL)
-        inputs = {**snapshot.inputs, **model_inputs(language_model, recipe.model.source)}
-        folder, started = warehouse.trained(outputs.PRE_EXPERIENCED_MODEL), time.monotonic()
-        found = pre_experience.gain_experience(
-            pool,
-            language_model,
-            recipe.extraction,
-            recipe.options.ifd_pre_experienced,
-            config.options(),
-            folder,
-            context.log.info,
-        )
-        record = lineage.record_of(context, folder_version(folder), inputs)
-        with warehouse.tables.transaction() as transaction:
-            transaction.put_record(record)
-            add_cost(transaction, record.asset, "", replace(found.cost, seconds=time.monotonic() - started))
-        metadata = {
-            "dagster/uri": str(folder),
-            "n_samples": len(found.sample_ids),
-            "n_clusters": found.n_clusters,
-            "n_refused": found.n_refused,
-            "loss": [round(loss, 4) for loss in found.losses],
-        }
-        return lineage.result(record, metadata)
+    Attributes:
+        output: what it makes.
+        description: what it is, as Dagster shows it.
+        code_version: code version of the asset.
+        train: function that fills the folder; it returns what it cost, its seconds excepted, and figures to show.
+        rests_on: assets that it reads.
+        kinds: Dagster's, shown as icons.
+    """
 
-    return pre_experienced_model
+    output: TrainedOutput
+    description: str
+    code_version: str
+    train: Callable[[TrainingContext], tuple[Cost, Mapping[str, object]]]
+    rests_on: tuple[str, ...] = (POOL_OUTPUT.key,)
+    kinds: frozenset[str] = frozenset({"pytorch", "huggingface"})
 
 
-def _sparse_autoencoder(recipe: Recipe) -> dg.AssetsDefinition:
+def _trainings(recipe: Recipe) -> Sequence[Training]:
     named = recipe.options.mona.sparse_autoencoder is not None
+    return (
+        Training(
+            LESS_CHECKPOINTS,
+            "The warm-up of LESS: a LoRA adapter trained on a share of the pool, and Adam's state "
+            "after each epoch.\n\nA folder of files, one folder an epoch.",
+            f"{less_checkpoints.ALGORITHM}:{fingerprint(less_checkpoints.settings(recipe))}",
+            _warm_up,
+        ),
+        Training(
+            PRE_EXPERIENCED_MODEL,
+            "The model after a brief training on a few varied candidates, used to score the others.\n\n"
+            "A folder of files: weights and tokenizer.",
+            f"{pre_experience.ALGORITHM}:{fingerprint(pre_experience.settings(recipe))}",
+            _gain_experience,
+        ),
+        Training(
+            SPARSE_AUTOENCODER,
+            "The sparse autoencoder: trained on the pool, or given by the recipe.\n\nA folder of "
+            "files: weights and figures; of one that the recipe names, its place and version. One that was trained is "
+            "frozen: a pool that changes keeps it.",
+            f"{autoencoder.VERSION}:{fingerprint(autoencoder.settings(recipe))}",
+            _note_autoencoder if named else _train_autoencoder,
+            () if named else (POOL_OUTPUT.key,),
+            frozenset({"pytorch", "huggingface"} if named else {"pytorch"}),
+        ),
+    )
+
+
+def _trained_asset(training: Training, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    output = training.output
 
     @dg.asset(
-        name="sparse_autoencoder",
-        deps=[] if named else [dg.AssetKey(CANDIDATE_POOL.asset.split("/"))],
-        key_prefix=ROOM,
-        group_name=ROOM,
-        kinds={"pytorch", "huggingface"} if named else {"pytorch"},
-        code_version=f"{autoencoder.VERSION}:{fingerprint(autoencoder.settings(recipe))}",
-        automation_condition=when_inputs_change(),
+        **asset_arguments(output, partitions),
+        description=training.description,
+        deps=[asset_key(key) for key in training.rests_on],
+        kinds=set(training.kinds),
+        code_version=training.code_version,
         pool="language_model",
     )
-    def sparse_autoencoder(
+    def trained(
         context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
-        """The sparse autoencoder: trained on the pool, or given by the recipe.
-
-        A folder of files: weights and figures; of one that the recipe names, its place and version. One that was
-        trained is frozen: a pool that changes keeps it.
-        """
-        folder, started = warehouse.trained(autoencoder.ASSET), time.monotonic()
-        inputs = autoencoder.outside(recipe, language_model)
-        if named:
-            made = autoencoder.note(recipe, language_model, folder)
-        else:
-            with warehouse.tables.snapshot() as snapshot:
-                pool = snapshot.read(CANDIDATE_POOL)
-                before = snapshot.records().get(autoencoder.ASSET)
-            inputs |= snapshot.inputs
-            made = autoencoder.make(recipe, language_model, pool, folder, before, config.options(), context.log.info)
-        record = lineage.record_of(context, folder_version(folder), inputs)
-        cost = replace(made.cost, seconds=time.monotonic() - started)
+        started, say = time.monotonic(), context.log.info
+        made_from = _training_context(training, recipe, warehouse, language_model, config.options(), say)
+        cost, shown = training.train(made_from)
+        record = lineage.record_of(context, folder_version(made_from.folder), made_from.inputs)
+        cost = replace(cost, seconds=time.monotonic() - started)
         with warehouse.tables.transaction() as transaction:
             transaction.put_record(record)
             total = add_cost(transaction, record.asset, "", cost)
-        shown = {
-            "dagster/uri": str(folder),
-            "kept": made.kept,
-            **made.shown,
-            **(_training(made.trained) if made.trained else {}),
-            "seconds": round(cost.seconds, 2),
-            "cost_so_far": dg.MetadataValue.json({name: round(value, 2) for name, value in vars(total).items()}),
-        }
-        return lineage.result(record, shown)
+        return lineage.result(record, {"dagster/uri": str(made_from.folder), **shown, **_costs(cost, total)})
 
-    return sparse_autoencoder
+    return trained
+
+
+def _training_context(
+    training: Training,
+    recipe: Recipe,
+    warehouse: Warehouse,
+    model: LanguageModel,
+    options: RunOptions,
+    log_line: Callable[[str], None],
+) -> TrainingContext:
+    folder, pool, before = training.output.folder(warehouse), None, None
+    inputs = training.output.external_versions(recipe, warehouse, model, "")
+    if training.rests_on:
+        with warehouse.tables.snapshot() as snapshot:
+            pool = snapshot.read(CANDIDATE_POOL)
+            before = snapshot.records().get(training.output.key)
+        inputs = {**inputs, **snapshot.inputs}
+    return TrainingContext(recipe, model, pool, folder, inputs, before, options, log_line)
+
+
+def _warm_up(context: TrainingContext) -> tuple[Cost, Mapping[str, object]]:
+    assert context.pool is not None
+    found = less_checkpoints.warm_up(
+        context.pool, context.recipe, context.model, context.folder, context.inputs, context.log_line
+    )
+    return found.cost, {
+        "n_samples": found.n_samples,
+        "n_refused": len(found.refused),
+        "n_epochs_resumed": found.n_resumed,
+        "loss": [round(checkpoint.state["loss"], 4) for checkpoint in found.checkpoints],
+        "learning_rate": [checkpoint.state["learning_rate"] for checkpoint in found.checkpoints],
+    }
+
+
+def _gain_experience(context: TrainingContext) -> tuple[Cost, Mapping[str, object]]:
+    assert context.pool is not None
+    found = pre_experience.gain_experience(
+        context.pool,
+        context.model,
+        context.recipe.extraction,
+        context.recipe.options.ifd_pre_experienced,
+        context.options,
+        context.folder,
+        context.log_line,
+    )
+    return found.cost, {
+        "n_samples": len(found.sample_ids),
+        "n_clusters": found.n_clusters,
+        "n_refused": found.n_refused,
+        "loss": [round(loss, 4) for loss in found.losses],
+    }
+
+
+def _note_autoencoder(context: TrainingContext) -> tuple[Cost, Mapping[str, object]]:
+    made = autoencoder.note(context.recipe, context.model, context.folder)
+    return made.cost, {"kept": made.kept, **made.shown}
+
+
+def _train_autoencoder(context: TrainingContext) -> tuple[Cost, Mapping[str, object]]:
+    assert context.pool is not None
+    made = autoencoder.make(
+        context.recipe,
+        context.model,
+        context.pool,
+        context.folder,
+        context.before,
+        context.options,
+        context.log_line,
+    )
+    return made.cost, {"kept": made.kept, **made.shown, **(_training(made.trained) if made.trained else {})}
 
 
 def _training(trained: Trained) -> dict[str, object]:
@@ -209,81 +231,63 @@ def _training(trained: Trained) -> dict[str, object]:
 
 def measurement_assets(measurement: Measurement, recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """The assets of a measurement: of the candidates, and of the in-domain examples of each capability."""
-    common: dict[str, Any] = {
-        "key_prefix": ROOM,
-        "group_name": ROOM,
-        "kinds": set(measurement.kinds),
-        "code_version": measurement.code_version(recipe),
-        "automation_condition": when_inputs_change(),
-        "pool": measurement.pool,
-    }
-    rests_on = [dg.AssetKey(asset.split("/")) for asset in measurement.rests_on]
+    candidates, examples = outputs_of(measurement)
+    made = [_measurement_asset(candidates, POOL_OUTPUT.key, "Of the candidates.", recipe, partitions)]
+    if recipe.capabilities_with_examples:
+        said = "Of the in-domain examples."
+        made.append(_measurement_asset(examples, EXAMPLES_OUTPUT.key, said, recipe, partitions))
+    return made
+
+
+def _measurement_asset(
+    output: MeasurementOutput, corpus: str, of_whom: str, recipe: Recipe, partitions: Partitions
+) -> dg.AssetsDefinition:
+    measurement = output.measurement
 
     @dg.asset(
-        name=f"candidate_{measurement.name}",
-        description=f"{measurement.description} Of the candidates.",
-        deps=[dg.AssetKey(CANDIDATE_POOL.asset.split("/")), *rests_on],
-        **common,
+        **asset_arguments(output, partitions),
+        description=f"{measurement.description} {of_whom}",
+        deps=[asset_key(key) for key in (corpus, *measurement.rests_on)],
+        kinds=set(measurement.kinds),
+        code_version=measurement.code_version(recipe),
+        pool=measurement.pool,
     )
-    def of_candidates(
+    def measured(
         context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
     ) -> dg.MaterializeResult:
-        return _write_measurement(context, config, warehouse, language_model, measurement, recipe, POOL)
+        corpus = lineage.partition_name(context) or POOL
+        _, corpus_inputs = corpus_of(warehouse, corpus)
+        inputs = {**resting_inputs(warehouse, measurement), **measurement.outside(recipe, language_model)}
+        may_use = MeasurementContext(recipe, warehouse, language_model, config.options(), corpus, context.log.info)
 
-    @dg.asset(
-        name=f"in_domain_{measurement.name}",
-        description=f"{measurement.description} Of the in-domain examples.",
-        deps=[dg.AssetKey(IN_DOMAIN_SET.asset.split("/")), *rests_on],
-        partitions_def=partitions.with_examples,
-        **common,
-    )
-    def of_examples(
-        context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
-    ) -> dg.MaterializeResult:
-        return _write_measurement(
-            context, config, warehouse, language_model, measurement, recipe, context.partition_key
-        )
+        def record_of(version: str) -> Record:
+            return lineage.record_of(context, version, {**corpus_inputs, **inputs})
 
-    return [of_candidates, *([of_examples] if recipe.capabilities_with_examples else [])]
+        update = bring_up_to_date(measurement, may_use, inputs, record_of)
+        record = record_of(content_version(update.rows, measurement.table_of(corpus).key))
+        with warehouse.tables.transaction() as transaction:
+            total = add_cost(transaction, record.asset, record.partition, update.cost)
+        return lineage.result(record, {**_measurement_metadata(update), **_costs(update.cost, total)})
+
+    return measured
 
 
-def _write_measurement(
-    context: dg.AssetExecutionContext,
-    config: ExtractionConfig,
-    warehouse: Warehouse,
-    model: LanguageModel,
-    measurement: Measurement,
-    recipe: Recipe,
-    corpus: str,
-) -> dg.MaterializeResult:
-    _, corpus_inputs = corpus_of(warehouse, corpus)
-    inputs = {**resting_inputs(warehouse, measurement), **measurement.outside(recipe, model)}
-    measurement_context = MeasurementContext(recipe, warehouse, model, config.options(), corpus, context.log.info)
-    outcome = bring_up_to_date(
-        measurement,
-        measurement_context,
-        inputs,
-        lambda version: lineage.record_of(context, version, {**corpus_inputs, **inputs}),
-    )
-    record = warehouse.measurement(measurement.name, corpus).records()[
-        lineage.reference(lineage.asset_name(context), lineage.partition_name(context))
-    ]
-    with warehouse.tables.transaction() as transaction:
-        total = add_cost(transaction, record.asset, record.partition, outcome.cost)
-    return lineage.result(record, _measurement_metadata(outcome, total))
+def _costs(cost: Cost, total: Cost) -> dict[str, object]:
+    """What an output took this time, and over all times."""
+    so_far = {name: round(value, 2) for name, value in vars(total).items()}
+    now = {name: round(value, 2) for name, value in vars(cost).items()}
+    return {**now, "cost_so_far": dg.MetadataValue.json(so_far)}
 
 
-def _measurement_metadata(outcome: Update, total: Cost) -> dict[str, object]:
-    reasons = Counter(reason for _, reason in outcome.rejected).most_common(10)
-    cut = {"n_truncated": int(outcome.rows["truncated"].sum())} if "truncated" in outcome.rows.columns else {}
+def _measurement_metadata(update: Update) -> dict[str, object]:
+    reasons = Counter(reason for _, reason in update.rejected).most_common(10)
+    cut = {"n_truncated": int(update.rows["truncated"].sum())} if "truncated" in update.rows.columns else {}
     return {
-        "dagster/row_count": len(outcome.rows),
+        "dagster/row_count": len(update.rows),
         **cut,
-        "dagster/column_schema": lineage.column_schema(outcome.rows),
-        "n_read": outcome.n_read,
-        "n_removed": outcome.n_removed,
-        "n_rejected": len(outcome.rejected),
+        "dagster/column_schema": lineage.column_schema(update.rows),
+        "n_read": update.n_read,
+        "n_removed": update.n_removed,
+        "n_rejected": len(update.rejected),
         "rejected": dg.MetadataValue.md("\n".join(f"- {count} × {reason}" for reason, count in reasons) or "none"),
-        **{name: round(value, 2) for name, value in vars(outcome.cost).items()},
-        "cost_so_far": dg.MetadataValue.json({name: round(value, 2) for name, value in vars(total).items()}),
     }

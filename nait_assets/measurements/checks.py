@@ -5,12 +5,11 @@ from collections.abc import Mapping
 import polars as pl
 
 from nait_assets.checks import AssetChecks, Check, CheckResult, such_as
-from nait_assets.measurements.assets import MEASUREMENTS
+from nait_assets.measurements.catalogue import MEASUREMENTS, TRAINED, TrainedOutput
 from nait_assets.measurements.engine import Measurement, corpus_of, rejected_of, rows_of
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import POOL, TRAINED, Recipe
+from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.resources.files import folder_version
 
 MEASUREMENT_CHECKS = [
     Check("samples_are_accounted_for", "Every example of the corpus has a row or a reason, and nothing else has."),
@@ -19,31 +18,30 @@ MEASUREMENT_CHECKS = [
 TRAINED_CHECKS = [Check("files_are_as_written", "The folder holds exactly the files that training wrote.")]
 
 
-def build_checks(_recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
+def build_checks(_recipe: Recipe, _partitions: Partitions) -> list[AssetChecks]:
     """Checks of every measurement, and of what is trained for them."""
-    checks = [trained_check(asset) for asset in TRAINED]
-    return [*checks, *(one for measurement in MEASUREMENTS for one in measurement_checks(measurement, partitions))]
+    return [*map(trained_check, TRAINED), *(one for found in MEASUREMENTS for one in measurement_checks(found))]
 
 
-def trained_check(asset: str) -> AssetChecks:
+def trained_check(output: TrainedOutput) -> AssetChecks:
     """The check of an output that is a folder of files."""
 
     def execute(warehouse: Warehouse, _: str) -> Mapping[str, CheckResult]:
-        return check_trained(warehouse, asset)
+        return check_trained(warehouse, output)
 
-    return AssetChecks(asset, None, TRAINED_CHECKS, execute)
+    return AssetChecks(output.key, TRAINED_CHECKS, execute)
 
 
-def check_trained(warehouse: Warehouse, asset: str) -> dict[str, CheckResult]:
+def check_trained(warehouse: Warehouse, output: TrainedOutput) -> dict[str, CheckResult]:
     """Check a folder of files."""
-    folder = warehouse.trained(asset)
     with warehouse.tables.snapshot() as snapshot:
-        written = snapshot.note(asset).data_version
-    found = folder_version(folder) if folder.is_dir() else "nothing"
-    return {"files_are_as_written": CheckResult(found == written, f"{folder} holds {found}, and {written} was written")}
+        record = snapshot.note(output.key)
+    faults = output.faults(warehouse, record)
+    said = "; ".join(faults) or f"{output.folder(warehouse)} holds {record.data_version}, as written"
+    return {"files_are_as_written": CheckResult(not faults, said)}
 
 
-def measurement_checks(measurement: Measurement, partitions: Partitions) -> list[AssetChecks]:
+def measurement_checks(measurement: Measurement) -> list[AssetChecks]:
     """Checks of a measurement of the candidates and of the in-domain examples."""
 
     def execute(warehouse: Warehouse, capability: str) -> Mapping[str, CheckResult]:
@@ -51,8 +49,8 @@ def measurement_checks(measurement: Measurement, partitions: Partitions) -> list
 
     candidates, examples = measurement.assets
     return [
-        AssetChecks(candidates, None, MEASUREMENT_CHECKS, execute),
-        AssetChecks(examples, partitions.with_examples, MEASUREMENT_CHECKS, execute),
+        AssetChecks(candidates, MEASUREMENT_CHECKS, execute),
+        AssetChecks(examples, MEASUREMENT_CHECKS, execute),
     ]
 
 

@@ -60,7 +60,8 @@ class MeasurementContext:
     say: Callable[[str], None]
 
 
-def _of_the_model(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+def of_the_model(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+    """Versions of the recipe's model, for what reads nothing else from outside."""
     return model_inputs(model, recipe.model.source)
 
 
@@ -95,7 +96,7 @@ class Measurement:
     settings: Callable[[Recipe], Any]
     version: str = "1"
     rests_on: tuple[str, ...] = ()
-    outside: Callable[[Recipe, LanguageModel], dict[str, str]] = _of_the_model
+    outside: Callable[[Recipe, LanguageModel], dict[str, str]] = of_the_model
     check: Callable[[Recipe, LanguageModel], None] = _nothing_to_check
     kinds: frozenset[str] = frozenset({"pytorch", "duckdb"})
     pool: str = "language_model"

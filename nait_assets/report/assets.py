@@ -1,7 +1,5 @@
 """The assets of the report: the comparison of the methods, and one page a recipe."""
 
-from pathlib import Path
-
 import dagster as dg
 
 from nait_assets import lineage
@@ -11,12 +9,14 @@ from nait_assets.lineage import reference
 from nait_assets.models.cost import all_costs
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint
+from nait_assets.report.catalogue import PAGE_OUTPUT
 from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, reproductions, retrievals
 from nait_assets.report.contents import build_page
 from nait_assets.report.page_data import read, subsets
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
-from nait_assets.selection.assets import subset_asset
+from nait_assets.scoring.catalogue import scores_output
+from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, NEURON_STATISTICS, STANDARDIZED_CENTROIDS, scores_table
 
 ROOM = "report"
@@ -74,7 +74,7 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
         One row is one candidate that the recommended method chose for one target, in the page's table.
         """
         reading = read(recipe, warehouse)
-        page, path = build_page(reading), report_file(warehouse)
+        page, path = build_page(reading), PAGE_OUTPUT.file(warehouse)
         with replacing(path) as temporary:
             temporary.write_text(page.html, encoding="utf-8", newline="\n")
         record = lineage.record_of(context, sha256(path)[:16], reading.inputs)
@@ -107,8 +107,7 @@ def _compared(recipe: Recipe, warehouse: Warehouse) -> tuple[Comparison, dict[st
         chosen = subsets(tables, recipe)
         spent = all_costs(tables)
     made = {
-        method: [reference(scores_table(method).asset, target) for target in recipe.targets]
-        for method in recipe.methods
+        method: [reference(scores_output(method).key, target) for target in recipe.targets] for method in recipe.methods
     }
     comparison = Comparison(
         costs(spent, records, made),
@@ -118,11 +117,6 @@ def _compared(recipe: Recipe, warehouse: Warehouse) -> tuple[Comparison, dict[st
         reproductions(scores, set(recipe.published) & set(recipe.methods), COMPREHENSIVE_TARGET),
     )
     return comparison, tables.inputs
-
-
-def report_file(warehouse: Warehouse) -> Path:
-    """Where the page lies."""
-    return warehouse.folder / "report" / "index.html"
 
 
 def _read_by_the_page(recipe: Recipe) -> list[str]:
@@ -138,7 +132,7 @@ def _read_by_the_page(recipe: Recipe) -> list[str]:
 
 def _dependencies(recipe: Recipe, names: list[str]) -> list[dg.AssetDep]:
     """Every partition of these, and of all scores and subsets."""
-    scores = [scores_table(method).asset for method in recipe.methods]
-    subsets_of = [subset_asset(method) for method in recipe.methods]
-    keys = [dg.AssetKey(name.split("/")) for name in (*names, *scores, *subsets_of)]
+    scores = [scores_output(method).key for method in recipe.methods]
+    subsets_of = [subset_output(method).key for method in recipe.methods]
+    keys = [lineage.asset_key(name) for name in (*names, *scores, *subsets_of)]
     return [dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in keys]

@@ -17,7 +17,7 @@ from nait_assets.report.activations import MethodInputs, gather
 from nait_assets.report.comparison import Comparison
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.selection.assets import subset_asset
+from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CORPUS_COUNTS,
@@ -137,7 +137,7 @@ def subsets(tables: Snapshot, recipe: Recipe) -> dict[tuple[str, str, str], list
     for method in recipe.methods:
         for target in recipe.targets:
             for ratio in recipe.ratios:
-                tables.note(subset_asset(method), f"{target}|{ratio}")
+                tables.note(subset_output(method).key, f"{target}|{ratio}")
                 rows = tables.connection.execute(query, [method, target, ratio]).fetchall()
                 chosen[method, target, ratio] = [name for (name,) in rows]
     return chosen

@@ -7,12 +7,13 @@ import numpy as np
 import polars as pl
 
 from nait_assets import lineage, plots
-from nait_assets.automation import when_inputs_change
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import COMPREHENSIVE_TARGET, READS, Recipe, fingerprint, is_by_capability, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
+from nait_assets.rooms import asset_arguments, write_table
+from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.inputs import MethodInputs, gathered
 from nait_assets.scoring.method import Method, Scores, ranked
 from nait_assets.scoring.methods import (
@@ -37,9 +38,8 @@ from nait_assets.scoring.methods import (
     selectit,
     sentence_embedding,
 )
-from nait_assets.tables import CANDIDATE_POOL, content_version, scores_table
+from nait_assets.tables import CANDIDATE_POOL
 
-ROOM = "scoring"
 ALGORITHM = "3"
 METHODS: dict[str, Method] = {
     method.name: method
@@ -83,36 +83,31 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
 
 
 def _scores_asset(method: Method, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
-    settings = recipe.settings_of(method.name)
+    settings, output = recipe.settings_of(method.name), scores_output(method.name)
 
     @dg.asset(
-        name=f"{method.name}_scores",
+        **asset_arguments(output, partitions),
         description=f"{method.description}\n\nOne row is one candidate's score for the target; rank 1 is the best.",
         deps=_dependencies(method, recipe, partitions),
-        partitions_def=partitions.target,
         code_version=f"{ALGORITHM}.{method.version}:{fingerprint(recipe.capability_names, settings)}",
-        key_prefix=ROOM,
-        group_name=ROOM,
         kinds={"numpy", "duckdb"},
-        automation_condition=when_inputs_change(),
     )
     def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-        target, table = context.partition_key, scores_table(method.name)
-        started = time.monotonic()
+        target, started = context.partition_key, time.monotonic()
         frame, inputs = _score(method, recipe, warehouse, target)
-        record = lineage.record_of(context, content_version(frame, table.key), inputs)
-        with warehouse.tables.transaction() as transaction:
-            transaction.replace(table, frame, target=target)
+
+        def beside(transaction: Transaction, record: lineage.Record) -> None:
             _create_view(transaction)
-            transaction.put_record(record)
             add_cost(transaction, record.asset, target, Cost(seconds=time.monotonic() - started))
-        return lineage.result(record, {"dagster/table_name": table.name, **_metadata(frame, recipe, warehouse)})
+
+        metadata = _metadata(frame, recipe, warehouse)
+        return write_table(context, warehouse, output, frame, inputs, metadata, beside)
 
     return scores
 
 
 def _dependencies(method: Method, recipe: Recipe, partitions: Partitions) -> list[dg.AssetDep]:
-    keys = {name: dg.AssetKey(name.split("/")) for name in recipe.reads_of(method.name)}
+    keys = {name: lineage.asset_key(name) for name in recipe.reads_of(method.name)}
     return [
         dg.AssetDep(key, partition_mapping=partitions.features_to_scores())
         if is_by_capability(name)
@@ -175,9 +170,7 @@ def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse) -> dict
     )
     quantiles = {f"score_p{int(100 * q):02}": float(scored["score"].quantile(q) or 0) for q in (0.01, 0.5, 0.99)}
     return {
-        "dagster/row_count": len(frame),
         "n_without_score": len(frame) - len(scored),
-        "dagster/column_schema": lineage.column_schema(frame),
         **quantiles,
         **{f"threshold_{ratio}": value for ratio, value in thresholds.items()},
         "score_distribution": plots.histogram(scored, "score", thresholds),

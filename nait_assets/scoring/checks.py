@@ -10,6 +10,7 @@ from nait_assets.extraction import activation_table
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import ACTIVATIONS, POOL, Recipe
 from nait_assets.resources import Warehouse
+from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.method import ranked
 from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, scores_table
 
@@ -31,19 +32,19 @@ CHECKS = [
 ]
 
 
-def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
+def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
     """Checks of every method's scores."""
-    return [_checks_of_method(method, recipe, partitions) for method in recipe.methods]
+    return [_checks_of_method(method, recipe) for method in recipe.methods]
 
 
-def _checks_of_method(method: str, recipe: Recipe, partitions: Partitions) -> AssetChecks:
+def _checks_of_method(method: str, recipe: Recipe) -> AssetChecks:
     reads_activations = ACTIVATIONS in recipe.reads_of(method)
 
     def execute(warehouse: Warehouse, target: str) -> Mapping[str, CheckResult]:
         return check_scores(warehouse, method, target, reads_activations)
 
     checks = [check for check in CHECKS if method not in MEAN_LENGTH or check.name != "length_is_not_the_score"]
-    return AssetChecks(scores_table(method).asset, partitions.target, checks, execute)
+    return AssetChecks(scores_output(method).key, checks, execute)
 
 
 def check_scores(warehouse: Warehouse, method: str, target: str, reads_activations: bool) -> dict[str, CheckResult]:

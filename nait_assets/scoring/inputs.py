@@ -13,7 +13,7 @@ from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.statistics import by_layer
 from nait_assets.lineage import reference
-from nait_assets.measurements.assets import MEASUREMENTS
+from nait_assets.measurements.catalogue import OUTPUTS
 from nait_assets.measurements.engine import Measurement, rejected_of, rows_of
 from nait_assets.recipe import ACTIVATIONS, POOL, STATISTICS, Recipe, is_by_capability
 from nait_assets.resources import Warehouse
@@ -30,9 +30,7 @@ from nait_assets.tables import (
     published_table,
 )
 
-MEASUREMENT_OF: dict[str, Measurement] = {
-    asset: measurement for measurement in MEASUREMENTS for asset in measurement.assets
-}
+MEASUREMENT_OF: dict[str, Measurement] = {asset: output.measurement for asset, output in OUTPUTS.items()}
 """Every measurement by the keys of its assets."""
 _TABLES = {table.asset: table for table in (CANDIDATE_POOL, IN_DOMAIN_SET, NAIT_DIRECTIONS, STANDARDIZED_CENTROIDS)}
 

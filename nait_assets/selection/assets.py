@@ -15,6 +15,7 @@ from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.assets import method_of
 from nait_assets.selection import history
+from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import Choice, chosen_rows, gather, read_beside_pool, sentence
 from nait_assets.selection.comparison import changes, overlaps, stored_subsets
 from nait_assets.selection.exports import Exports
@@ -28,16 +29,6 @@ ALGORITHM = "3"
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """`<method>_subset` of every method in the recipe."""
     return [_subset_asset(name, recipe, partitions) for name in recipe.methods]
-
-
-def subset_asset(method: str) -> str:
-    """Key of a method's subsets as a path."""
-    return f"{ROOM}/{method}_subset"
-
-
-def subset_folder(warehouse: Warehouse, method: str, target: str, ratio: str) -> Path:
-    """Where a subset's files lie."""
-    return warehouse.folder / "subsets" / method / target / ratio
 
 
 def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
@@ -84,7 +75,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
             )
         inputs = {**snapshot.inputs, **(material.inputs or {})}
         record = lineage.record_of(context, content_version(rows, ("rank",)), inputs)
-        folder = subset_folder(warehouse, method, target, ratio)
+        folder = subset_output(method).folder(warehouse, target, ratio)
         manifest = _manifest(record, method, target, ratio, recipe, warehouse)
         exports = Exports.of(rows, f"{method}_{target}_{ratio}", [source.source for source in recipe.candidates])
         card = dataset_card(

@@ -1,7 +1,6 @@
 """Checks of the subsets: the right rows, in whole files, told apart from other targets, and leaking nothing."""
 
 import itertools
-import json
 from collections.abc import Mapping
 
 import dagster as dg
@@ -13,12 +12,10 @@ from nait_assets.lineage import reference
 from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, subset_size
 from nait_assets.resources import Warehouse
-from nait_assets.resources.files import sha256
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.selection.assets import subset_asset, subset_folder
+from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import NOT_CONTAINED, chosen_rows, gather
 from nait_assets.selection.comparison import overlap, stored_subsets
-from nait_assets.selection.subset import SUBSET_FILES
 from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, SUBSETS, scores_table
 
 CONTAINED = Check(
@@ -43,7 +40,7 @@ CHECKS = [
 ]
 
 
-def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
+def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
     """Checks of every method's subsets."""
     drops = recipe.decontamination.action == "drop"
     what = f"equals, or shares {recipe.decontamination.ngram} words in a row with, an in-domain or held-out example"
@@ -51,21 +48,22 @@ def build_checks(recipe: Recipe, partitions: Partitions) -> list[AssetChecks]:
     checks = [*CHECKS, *([decontaminated] if recipe.has_examples else [])]
     same_for_all = [check for check in checks if check.name != "targets_differ"]
     return [
-        _checks_of_method(method, recipe, partitions, checks if recipe.is_targeted(method) else same_for_all)
+        _checks_of_method(method, recipe, checks if recipe.is_targeted(method) else same_for_all)
         for method in recipe.methods
     ]
 
 
-def _checks_of_method(method: str, recipe: Recipe, partitions: Partitions, checks: list[Check]) -> AssetChecks:
+def _checks_of_method(method: str, recipe: Recipe, checks: list[Check]) -> AssetChecks:
     def execute(warehouse: Warehouse, partition: str) -> Mapping[str, CheckResult]:
         return check_subset(warehouse, recipe, method, *cell_of(partition))
 
     contained = [] if recipe.strategy_of(method).strategy in NOT_CONTAINED else [CONTAINED]
-    return AssetChecks(subset_asset(method), partitions.cell, [*checks, *contained], execute)
+    return AssetChecks(subset_output(method).key, [*checks, *contained], execute)
 
 
 def check_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str, ratio: str) -> dict[str, CheckResult]:
     """Check a subset."""
+    output = subset_output(method)
     with warehouse.tables.snapshot() as snapshot:
         rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio).sort("rank")
         scores, pool = snapshot.read(scores_table(method), target=target), snapshot.read(CANDIDATE_POOL)
@@ -73,6 +71,8 @@ def check_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str,
         flagged = snapshot.read(CONTAMINATED_CANDIDATES) if recipe.has_examples else nothing
         stored = stored_subsets(snapshot, method, ratio)
         ratios = _made_alike(snapshot, recipe, method, target, ratio)
+        record = snapshot.note(output.key, f"{target}|{ratio}")
+    faults = output.faults(warehouse, record)
     strategy = recipe.strategy_of(method)
     material = gather(strategy, warehouse, pool, snapshot.inputs[CANDIDATE_POOL.asset])
     dropped = flagged["sample_id"].to_list() if recipe.decontamination.action == "drop" else []
@@ -85,7 +85,9 @@ def check_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str,
             {"n_rows": len(rows)},
         ),
         "smaller_ratios_are_contained": _nested(ratios),
-        "files_match_the_manifest": _files(warehouse, method, target, ratio, rows),
+        "files_match_the_manifest": CheckResult(
+            not faults, "; ".join(faults) or "every file has the hash that the manifest states"
+        ),
         "targets_differ": _agreement(target, stored, subset_size(ratio, len(scores)) / len(scores)),
         "leaks_no_example": _contamination(rows, flagged),
     }
@@ -94,10 +96,10 @@ def check_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str,
 def _made_alike(snapshot: Snapshot, recipe: Recipe, method: str, target: str, ratio: str) -> dict[str, set[str]]:
     """Ids of a target's subsets by ratio, of those that were made as this one was, and from the same inputs."""
     records = snapshot.records()
-    own = records[reference(subset_asset(method), f"{target}|{ratio}")]
+    own = records[reference(subset_output(method).key, f"{target}|{ratio}")]
     found = {}
     for other in recipe.ratios:
-        record = records.get(reference(subset_asset(method), f"{target}|{other}"))
+        record = records.get(reference(subset_output(method).key, f"{target}|{other}"))
         if record is not None and (record.code_version, record.inputs) == (own.code_version, own.inputs):
             rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=other)
             found[other] = set(rows["sample_id"].to_list())
@@ -110,21 +112,6 @@ def _nested(ratios: Mapping[str, set[str]]) -> CheckResult:
         f"{small} in {large}" for small, large in itertools.pairwise(ordered) if not ratios[small] <= ratios[large]
     ]
     return CheckResult(not broken, f"compared {', '.join(ordered)}; not contained: {', '.join(broken) or 'none'}")
-
-
-def _files(warehouse: Warehouse, method: str, target: str, ratio: str, rows: pl.DataFrame) -> CheckResult:
-    folder = subset_folder(warehouse, method, target, ratio)
-    missing = [name for name in SUBSET_FILES if not (folder / name).is_file()]
-    if missing:
-        return CheckResult(False, f"missing in {folder}: {', '.join(missing)}")
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    changed = [name for name, known in manifest["files"].items() if sha256(folder / name) != known["sha256"]]
-    if changed:
-        return CheckResult(False, f"changed in {folder}: {', '.join(changed)}")
-    stored = pl.read_parquet(folder / "train.parquet").select("sample_id", "score", "rank")
-    same = stored.equals(rows.select("sample_id", "score", "rank"))
-    whole, other = "every file has the hash that the manifest states", f"{folder}/train.parquet holds other rows"
-    return CheckResult(same, whole if same else f"{other} than {SUBSETS.name}")
 
 
 def _agreement(target: str, stored: Mapping[str, list[str]], ratio: float) -> CheckResult:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from nait_assets.audit.external import external_versions
+from nait_assets.corpora.catalogue import published_output
 from nait_assets.corpora.checks import check_published
-from nait_assets.corpora.corpus import corpus_name, read_corpus
+from nait_assets.corpora.corpus import read_corpus
 from nait_assets.corpora.published import PublishedList, published_list
 from nait_assets.corpora.sensors import compare, watched_corpora
 from nait_assets.errors import DataError, RecipeError
@@ -93,12 +93,13 @@ def test_edited_file_of_a_list_is_another_input(tmp_path: Path) -> None:
     """Planning, the audit and the sensor all ask what a list's source is now."""
     recipe = recipe_with(tmp_path, rows(1))
     warehouse, model = Warehouse(home=str(tmp_path / "home")), LanguageModel.of(recipe, tmp_path / "home")
-    asset = published_table("best").asset
-    assert corpus_name(asset, None) == "published/best"
-    before = external_versions(recipe, warehouse, model, asset, "")
+    output = published_output("best")
+    asset = output.key
+    assert output.corpus("") == "published/best"
+    before = output.external_versions(recipe, warehouse, model, "")
     assert list(before) == ["source:0:best.jsonl"]
     write_jsonl(tmp_path / "best.jsonl", rows(1, 2))
-    after = external_versions(recipe, warehouse, model, asset, "")
+    after = output.external_versions(recipe, warehouse, model, "")
     assert after != before
     (watched,) = (one for one in watched_corpora(recipe, Partitions.of(recipe)) if one.asset == asset)
     pool = Record(CANDIDATE_POOL.asset, "", "1", "p", {})
@@ -153,7 +154,7 @@ def test_checks_find_strangers_repeats_and_lost_rows(
         tables.replace(CORPUS_COUNTS, counts, corpus="published/best")
         for asset in (CANDIDATE_POOL.asset, table.asset):
             tables.put_record(Record(asset, "", "1", "v", {}))
-    verdicts = check_published(warehouse, table)
+    verdicts = check_published(warehouse, published_output("best"))
     assert [verdicts[name].passed for name in ("rows_are_candidates", "rows_are_accounted_for")] == holds
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from nait_assets.audit.content import content_faults
 from nait_assets.errors import DataError, WarehouseError
 from nait_assets.lineage import Record
+from nait_assets.measurements.catalogue import PRE_EXPERIENCED_MODEL, outputs_of
 from nait_assets.measurements.checks import check_measurement, check_trained
 from nait_assets.measurements.engine import (
     Chunk,
@@ -26,7 +26,6 @@ from nait_assets.models.running import RunOptions
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version
-from nait_assets.scoring import inputs
 from nait_assets.tables import CANDIDATE_POOL, VECTOR
 
 Conversations = dict[str, str]
@@ -72,7 +71,7 @@ def put_pool(context: MeasurementContext, texts: Conversations) -> None:
 def read(context: MeasurementContext, reading: Measurement = MEASUREMENT, **resting: str) -> Update:
     """Bring the reading up to date."""
     return bring_up_to_date(
-        reading, context, resting, lambda version: Record("extraction/candidate_characters", "", "1", version)
+        reading, context, resting, lambda version: Record("measurements/candidate_characters", "", "1", version)
     )
 
 
@@ -165,32 +164,30 @@ def test_the_version_is_one_of_the_content(context: MeasurementContext) -> None:
     """A judge that answers otherwise is another input; the same answers in another order are not."""
     put_pool(context, {"a": "1", "b": "22"})
     read(context)
-    version = context.warehouse.records()["extraction/candidate_characters"].data_version
+    version = context.warehouse.records()["measurements/candidate_characters"].data_version
     read(context, replace(MEASUREMENT, version="2"))
-    assert context.warehouse.records()["extraction/candidate_characters"].data_version == version
+    assert context.warehouse.records()["measurements/candidate_characters"].data_version == version
     put_pool(context, {"a": "1", "b": "222"})
     read(context, replace(MEASUREMENT, version="3"))
-    assert context.warehouse.records()["extraction/candidate_characters"].data_version != version
+    assert context.warehouse.records()["measurements/candidate_characters"].data_version != version
 
 
-def test_the_audit_and_the_checks_find_what_was_changed_behind_them(
-    context: MeasurementContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_audit_and_the_checks_find_what_was_changed_behind_them(context: MeasurementContext) -> None:
     """A number that somebody edited, NaN, a row that is gone."""
-    monkeypatch.setitem(inputs.MEASUREMENT_OF, "extraction/candidate_characters", MEASUREMENT)
+    output, _ = outputs_of(MEASUREMENT)
     put_pool(context, {"a": "1", "b": "22", "c": ""})
     read(context)
-    record = context.warehouse.records()["extraction/candidate_characters"]
-    assert content_faults(context.warehouse, record) == []
+    record = context.warehouse.records()["measurements/candidate_characters"]
+    assert output.faults(context.warehouse, record) == []
     assert all(verdict.passed for verdict in check_measurement(context.warehouse, MEASUREMENT, POOL).values())
     with context.warehouse.measurement("characters", POOL).transaction() as transaction:
         transaction.connection.execute(
-            "UPDATE extraction.candidate_characters SET vector = [1, 'nan'::FLOAT] WHERE sample_id = 'a'"
+            "UPDATE measurements.candidate_characters SET vector = [1, 'nan'::FLOAT] WHERE sample_id = 'a'"
         )
-    assert content_faults(context.warehouse, record)
+    assert output.faults(context.warehouse, record)
     assert not check_measurement(context.warehouse, MEASUREMENT, POOL)["numbers_are_finite"].passed
     with context.warehouse.measurement("characters", POOL).transaction() as transaction:
-        transaction.connection.execute("DELETE FROM extraction.candidate_characters WHERE sample_id = 'a'")
+        transaction.connection.execute("DELETE FROM measurements.candidate_characters WHERE sample_id = 'a'")
     verdict = check_measurement(context.warehouse, MEASUREMENT, POOL)["samples_are_accounted_for"]
     assert not verdict.passed
     assert "such as a" in verdict.description
@@ -205,25 +202,25 @@ def test_a_reading_that_says_nothing_of_a_sample_is_a_mistake_of_ours(context: M
 
 def test_what_was_not_made_is_an_error(context: MeasurementContext) -> None:
     """With the words of all other tables."""
-    with pytest.raises(WarehouseError, match="has been materialized"):
+    with pytest.raises(WarehouseError, match="nothing in it has been made yet"):
         rows_of(context.warehouse, MEASUREMENT, POOL)
 
 
 def test_a_trained_folder_that_somebody_changed_is_found(context: MeasurementContext) -> None:
     """Weights that were swapped would judge every candidate otherwise, under the old version."""
-    asset = "measurements/pre_experienced_model"
-    folder = context.warehouse.trained(asset)
+    output = PRE_EXPERIENCED_MODEL
+    folder = output.folder(context.warehouse)
     folder.mkdir(parents=True)
     (folder / "weights").write_bytes(b"trained")
-    record = Record(asset, "", "1", folder_version(folder))
+    record = Record(output.key, "", "1", folder_version(folder))
     with context.warehouse.tables.transaction() as tables:
         tables.put_record(record)
-    assert check_trained(context.warehouse, asset)["files_are_as_written"].passed
-    assert content_faults(context.warehouse, record) == []
+    assert check_trained(context.warehouse, output)["files_are_as_written"].passed
+    assert output.faults(context.warehouse, record) == []
     (folder / "weights").write_bytes(b"swapped")
-    assert not check_trained(context.warehouse, asset)["files_are_as_written"].passed
-    assert content_faults(context.warehouse, record) == [f"the files in {folder} are not those that were written"]
+    assert not check_trained(context.warehouse, output)["files_are_as_written"].passed
+    assert output.faults(context.warehouse, record) == [f"the files in {folder} are not those that were written"]
     (folder / "weights").unlink()
     folder.rmdir()
-    assert not check_trained(context.warehouse, asset)["files_are_as_written"].passed
-    assert content_faults(context.warehouse, record) == [f"{folder} is gone"]
+    assert not check_trained(context.warehouse, output)["files_are_as_written"].passed
+    assert output.faults(context.warehouse, record) == [f"{folder} is gone"]

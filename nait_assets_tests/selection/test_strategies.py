@@ -96,7 +96,7 @@ def test_a_reading_s_vectors_say_who_is_alike(make_recipe: MakeRecipe, causal_fo
     model = {"source": str(causal_folder), "dtype": "float32"}
     recipe, home = make_recipe(model=model, methods=["random"], ratios=[0.3], selection=selection), tmp_path / "home"
     made = run(recipe, quick_home(home))
-    assert {name for name in made if name.startswith("extraction/")} == {"measurements/candidate_outputs"}
+    assert {name for name in made if name.startswith("measurements/")} == {"measurements/candidate_outputs"}
     assert "measurements/candidate_outputs" in manifest(home, "random/math/0.30")["inputs"]
     assert run(recipe, home) == set()
     audit = nait("audit", "random/math", "--recipe", recipe.path, "--home", home)
@@ -109,7 +109,7 @@ def test_an_unknown_reading_stops_before_anything_is_made(make_recipe: MakeRecip
     recipe = make_recipe(selection={"strategy": "diverse", "by": "embedings"})
     answer = nait("run", "--recipe", recipe.path, "--home", tmp_path / "home")
     assert answer.code != 0
-    assert "'embedings' names no reading with vectors; there are text" in answer.err
+    assert "'embedings' names no measurement with vectors; there are text" in answer.err
     assert "Traceback" not in answer.err
     assert not (tmp_path / "home" / "warehouse.duckdb").exists()
 
@@ -118,7 +118,7 @@ def test_containment_is_claimed_where_it_holds(make_recipe: MakeRecipe) -> None:
     """A blocking check of what a strategy does not promise would stop runs that are right."""
     recipe = make_recipe(methods=METHODS, selection={"by_method": {"random": {"strategy": "facility_location"}}})
     claims = {
-        checks.asset: {claim.name for claim in checks.claims} for checks in build_checks(recipe, Partitions.of(recipe))
+        checks.asset: {check.name for check in checks.checks} for checks in build_checks(recipe, Partitions.of(recipe))
     }
     assert "smaller_ratios_are_contained" in claims["selection/bm25_subset"]
     assert "smaller_ratios_are_contained" not in claims["selection/random_subset"]

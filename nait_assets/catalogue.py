@@ -1,0 +1,173 @@
+"""The catalogue: what the rooms make, one object an output, which everything else asks instead of its name.
+
+Belongs here: what every output has to say of itself, and the two kinds that several rooms have, a table of the
+warehouse and a folder of files. Does not belong here: the outputs, which are in each room's `catalogue.py`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from nait_assets.lineage import Record, reference
+from nait_assets.recipe import Recipe
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.files import folder_version
+from nait_assets.resources.warehouse import Snapshot, Store
+from nait_assets.tables import Table, content_version
+
+PartitionedBy = Literal["capability", "with_examples", "evaluation", "target", "cell"]
+"""How an output is partitioned, by the name that `Partitions` has for it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """One output: by default a table of the warehouse that reads nothing from outside; rooms override what differs.
+
+    Attributes:
+        key: asset key as a path, `features/nait_directions`.
+        partitions: field of `Partitions`; None for an output without partitions.
+        table: where its rows lie; None if they are no table of the warehouse's own.
+        on_demand: whether it is made only where another output of the recipe rests on it.
+        takes_run_options: whether its asset takes the options of a run, such as the size of a batch.
+    """
+
+    key: str
+    partitions: PartitionedBy | None = None
+    table: Table | None = None
+    on_demand: bool = False
+    takes_run_options: bool = False
+
+    @property
+    def room(self) -> str:
+        """The room that makes it: the first word of its key."""
+        return self.key.split("/")[0]
+
+    @property
+    def by_capability(self) -> bool:
+        """Whether it has one partition for each capability, or for each that has examples."""
+        return self.partitions in ("capability", "with_examples")
+
+    def store(self, warehouse: Warehouse, partition: str) -> Store:  # noqa: ARG002  others have a file a partition
+        """The DuckDB file that holds a partition ("" for an output without partitions) and its version record."""
+        return warehouse.tables
+
+    def external_versions(
+        self,
+        recipe: Recipe,  # noqa: ARG002
+        warehouse: Warehouse,  # noqa: ARG002
+        model: LanguageModel,  # noqa: ARG002
+        partition: str,  # noqa: ARG002
+    ) -> dict[str, str]:
+        """Present versions of what a partition reads from outside, by the name that its record gives them.
+
+        Raises:
+            UserError: A source, the model or a file cannot be found or reached.
+        """
+        return {}
+
+    def preflight(self, recipe: Recipe, model: LanguageModel, partitions: Sequence[str]) -> None:
+        """Find what a user got wrong before anything is made.
+
+        Args:
+            recipe: recipe that names what is read.
+            model: model of the recipe.
+            partitions: partitions that are about to be made.
+
+        Raises:
+            UserError: Something that the recipe names is not there, or does not fit.
+        """
+
+    def files(self, recipe: Recipe, warehouse: Warehouse, partition: str) -> list[Path]:  # noqa: ARG002
+        """Files and folders that a partition consists of beside its table."""
+        return []
+
+    def faults(self, warehouse: Warehouse, record: Record) -> list[str]:
+        """What of a stored partition is not as its record says, a sentence each; nothing if all is.
+
+        Raises:
+            WarehouseError: A table is not there.
+        """
+        assert self.table is not None, f"{self.key} has no table, and does not say how it is verified"
+        with self.store(warehouse, record.partition).snapshot() as snapshot:
+            rows = snapshot.rows(self.table, **self.table.slice_of(record.partition))
+        found = content_version(rows.select(list(self.table.written_columns)), self.table.key)
+        if found == record.data_version:
+            return []
+        return [f"the {len(rows)} rows in {self.table.name} have the hash {found}, not {record.data_version}"]
+
+    def read(self, warehouse: Warehouse, tables: Snapshot, partition: str) -> tuple[pl.DataFrame, dict[str, str]]:  # noqa: ARG002
+        """A partition's rows, and the version of what was read, by reference.
+
+        Args:
+            warehouse: warehouse of the home.
+            tables: snapshot of the warehouse's own tables.
+            partition: partition key, or "".
+
+        Raises:
+            WarehouseError: It has not been made.
+        """
+        assert self.table is not None, f"{self.key} has no table, and does not say how it is read"
+        frame, name = tables.read_partition(self.table, partition), reference(self.key, partition)
+        return frame, {name: tables.inputs[name]}
+
+    def exists(self, warehouse: Warehouse, tables: Snapshot, partition: str) -> bool:
+        """Whether a partition has been made; arguments as for `read`."""
+        store = self.store(warehouse, partition)
+        records = tables.records() if store.path == tables.path else store.records()
+        return reference(self.key, partition) in records
+
+    def refused(self, warehouse: Warehouse, partition: str) -> dict[str, str]:  # noqa: ARG002
+        """Samples that a partition has no row of, and the reason of each."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class FolderOutput(Output):
+    """An output that is a folder of files, such as a trained model; its data version is the hash of all files.
+
+    Attributes:
+        place: the folder, relative to the home.
+    """
+
+    place: str = ""
+
+    def folder(self, warehouse: Warehouse) -> Path:
+        """The folder."""
+        return warehouse.folder / self.place
+
+    def files(self, recipe: Recipe, warehouse: Warehouse, partition: str) -> list[Path]:  # noqa: ARG002, D102
+        return [self.folder(warehouse)]
+
+    def faults(self, warehouse: Warehouse, record: Record) -> list[str]:  # noqa: D102
+        folder = self.folder(warehouse)
+        if not folder.is_dir():
+            return [f"{folder} is gone"]
+        same = folder_version(folder) == record.data_version
+        return [] if same else [f"the files in {folder} are not those that were written"]
+
+
+class Catalogue(Mapping[str, Output]):
+    """The outputs of a recipe by key, in the order of the rooms."""
+
+    def __init__(self, outputs: Iterable[Output]):
+        self._outputs: dict[str, Output] = {}
+        for output in outputs:
+            assert output.key not in self._outputs, f"two outputs have the key {output.key}"
+            self._outputs[output.key] = output
+
+    def __getitem__(self, key: str) -> Output:
+        return self._outputs[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._outputs)
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    @property
+    def rooms(self) -> list[str]:
+        """Rooms that have an output, in order."""
+        return list(dict.fromkeys(output.room for output in self._outputs.values()))

@@ -1,0 +1,85 @@
+"""Outputs of the corpora."""
+
+from dataclasses import dataclass
+
+from nait_assets.catalogue import Output
+from nait_assets.corpora.corpus import source_inputs
+from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, Recipe
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.tables import (
+    CANDIDATE_POOL,
+    CONTAMINATED_CANDIDATES,
+    EVALUATION_SET,
+    IN_DOMAIN_SET,
+    published_table,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusOutput(Output):
+    """An output that is read from sources.
+
+    Attributes:
+        description: what its rows are for, in a sentence.
+        prefix: what stands in front of the partition where the recipe and the column `corpus` name a corpus.
+    """
+
+    description: str = ""
+    prefix: str = ""
+
+    def corpus(self, partition: str) -> str:
+        """The name that a partition has in `Recipe.corpus_sources` and in the column `corpus` of tables."""
+        return f"{self.prefix}{partition}"
+
+    def external_versions(  # noqa: D102
+        self,
+        recipe: Recipe,
+        warehouse: Warehouse,
+        model: LanguageModel,  # noqa: ARG002
+        partition: str,
+    ) -> dict[str, str]:
+        return source_inputs(recipe, self.corpus(partition), warehouse.hashes)
+
+
+POOL_OUTPUT = CorpusOutput(
+    CANDIDATE_POOL.asset, None, CANDIDATE_POOL, description="The examples that we choose from.", prefix=POOL
+)
+EXAMPLES_OUTPUT = CorpusOutput(
+    IN_DOMAIN_SET.asset,
+    "with_examples",
+    IN_DOMAIN_SET,
+    description="Examples of a capability that the model should gain.",
+)
+EVALUATION_OUTPUT = CorpusOutput(
+    EVALUATION_SET.asset,
+    "evaluation",
+    EVALUATION_SET,
+    description="Held-out examples for a later evaluation; no score reads them.",
+    prefix=EVALUATION,
+)
+CONTAMINATION_OUTPUT = Output(CONTAMINATED_CANDIDATES.asset, None, CONTAMINATED_CANDIDATES)
+
+
+def published_output(name: str) -> CorpusOutput:
+    """The output of a published list."""
+    table = published_table(name)
+    return CorpusOutput(table.asset, None, table, prefix=f"{PUBLISHED}{name}")
+
+
+def conversations(recipe: Recipe) -> list[CorpusOutput]:
+    """Corpora of a recipe whose rows are conversations: the pool, in-domain sets and held-out sets."""
+    return [
+        POOL_OUTPUT,
+        *([EXAMPLES_OUTPUT] if recipe.capabilities_with_examples else []),
+        *([EVALUATION_OUTPUT] if recipe.evaluation else []),
+    ]
+
+
+def corpora(recipe: Recipe) -> list[CorpusOutput]:
+    """Outputs of a recipe that are read from sources: conversations, and published lists."""
+    return [*conversations(recipe), *(published_output(name) for name in recipe.published_lists)]
+
+
+def outputs(recipe: Recipe) -> list[Output]:
+    """Outputs of the corpora of a recipe."""
+    return [*corpora(recipe), *([CONTAMINATION_OUTPUT] if recipe.has_examples else [])]

@@ -1,0 +1,104 @@
+"""Outputs of the extraction: where activations lie, what they read from outside, and how they are verified."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from nait_assets.catalogue import Output
+from nait_assets.extraction import activation_table
+from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.lineage import Record
+from nait_assets.models.running import model_inputs
+from nait_assets.models.sites import resolve_site
+from nait_assets.recipe import POOL, Recipe, fingerprint
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.warehouse import Snapshot, Store
+from nait_assets.tables import CALIBRATION_STATISTICS, REJECTED_SAMPLES
+
+
+@dataclass(frozen=True, eq=False)
+class ExtractedOutput(Output):
+    """An output that the recipe's model is run for."""
+
+    on_demand: bool = True
+    takes_run_options: bool = True
+
+    def external_versions(  # noqa: D102
+        self,
+        recipe: Recipe,
+        warehouse: Warehouse,  # noqa: ARG002
+        model: LanguageModel,
+        partition: str,  # noqa: ARG002
+    ) -> dict[str, str]:
+        return model_inputs(model, recipe.model.source)
+
+    def preflight(self, recipe: Recipe, model: LanguageModel, partitions: Sequence[str]) -> None:  # noqa: ARG002
+        """Raise a UserError where the model lacks the site or a layer."""
+        resolve_site(model.skeleton(), recipe.extraction.site, recipe.extraction.layers)
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationsOutput(ExtractedOutput):
+    """The activations of a corpus, in a file of their own: of the pool, or of each capability's examples."""
+
+    def store(self, warehouse: Warehouse, partition: str) -> Store:  # noqa: D102
+        return warehouse.activations(partition or POOL)
+
+    def faults(self, warehouse: Warehouse, record: Record) -> list[str]:
+        """Whether every row has its digest, every sample its layers, and the table the samples of the record."""
+        with self.store(warehouse, record.partition).snapshot() as snapshot:
+            held = activation_table.contents(snapshot)
+            faults = [fault for found in stored_faults(snapshot).values() for fault in found]
+            content = activation_table.content_of(snapshot)
+        if fingerprint(held.extraction_id, tuple(sorted(held.sample_ids))) != record.data_version:
+            faults.insert(0, f"{snapshot.path} holds other samples, or another extraction's, than its record states")
+        if not faults and content != record.content:
+            faults.append(f"the rows of {snapshot.path} were replaced: their digests differ from those in its record")
+        return faults
+
+    def read(self, warehouse: Warehouse, tables: Snapshot, partition: str) -> tuple[pl.DataFrame, dict[str, str]]:  # noqa: ARG002
+        """All rows in memory, `sample_id`, `layer`, `activation`: for the few samples of a capability."""
+        with self.store(warehouse, partition).snapshot() as snapshot:
+            snapshot.note(self.key, partition)
+            return activation_table.rows(snapshot), snapshot.inputs
+
+    def refused(self, warehouse: Warehouse, partition: str) -> dict[str, str]:  # noqa: D102
+        with self.store(warehouse, partition).snapshot() as snapshot:
+            rows = snapshot.rows(REJECTED_SAMPLES, corpus=partition or POOL)
+        return dict(zip(rows["sample_id"].to_list(), rows["reason"].to_list(), strict=True))
+
+
+CANDIDATES_OUTPUT = ActivationsOutput(CANDIDATE_ACTIVATIONS)
+EXAMPLES_OUTPUT = ActivationsOutput(IN_DOMAIN_ACTIVATIONS, "with_examples")
+CALIBRATION_OUTPUT = ExtractedOutput(CALIBRATION_STATISTICS.asset, None, CALIBRATION_STATISTICS)
+
+
+def stored_faults(snapshot: Snapshot) -> dict[str, list[str]]:
+    """What is wrong with an activation table by itself, by the check that says so; the whole table is read once."""
+    altered, broken = activation_table.altered_rows(snapshot)
+    incomplete = activation_table.incomplete_samples(snapshot)
+    return {
+        "activations_are_as_written": _of_rows(altered, snapshot.path, "have changed since they were written"),
+        "activations_are_finite": _of_rows(broken, snapshot.path, "hold NaN or infinity"),
+        "every_layer_is_there": (
+            [f"{len(incomplete)} samples of {snapshot.path} lack a row of a layer, such as {incomplete[0]}"]
+            if incomplete
+            else []
+        ),
+    }
+
+
+def _of_rows(rows: Sequence[tuple[str, int]], path: Path, what: str) -> list[str]:
+    """A sentence about rows of a table, each a sample and a layer; none where there are none."""
+    return [f"{len(rows)} rows of {path} {what}, such as sample {rows[0][0]}, layer {rows[0][1]}"] if rows else []
+
+
+def outputs(recipe: Recipe) -> list[Output]:
+    """Outputs of the extraction of a recipe."""
+    return [
+        *([CALIBRATION_OUTPUT] if recipe.extraction.projection else []),
+        CANDIDATES_OUTPUT,
+        *([EXAMPLES_OUTPUT] if recipe.capabilities_with_examples else []),
+    ]

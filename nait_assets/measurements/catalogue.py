@@ -1,0 +1,131 @@
+"""Outputs of the measurements: two tables of each measurement, and the folders of what is trained for them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from nait_assets.catalogue import FolderOutput, Output
+from nait_assets.lineage import Record
+from nait_assets.measurements import (
+    autoencoder,
+    codes,
+    embeddings,
+    gates,
+    gradients,
+    judgements,
+    less_checkpoints,
+    ratings,
+    rewards,
+)
+from nait_assets.measurements import outputs as losses
+from nait_assets.measurements.engine import Measurement, of_the_model, rejected_of, rows_of
+from nait_assets.recipe import POOL, Recipe
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.warehouse import Snapshot, Store
+from nait_assets.tables import content_version
+
+MEASUREMENTS: tuple[Measurement, ...] = (
+    embeddings.MEASUREMENT,
+    gates.MEASUREMENT,
+    judgements.MEASUREMENT,
+    gradients.MEASUREMENT,
+    codes.MEASUREMENT,
+    *losses.MEASUREMENTS,
+    ratings.MEASUREMENT,
+    rewards.MEASUREMENT,
+)
+"""What is found out about samples beside their activations."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeasurementOutput(Output):
+    """A measurement of the candidates or of each capability's examples, in a file of its own.
+
+    Attributes:
+        measurement: what is found out about each sample.
+    """
+
+    measurement: Measurement = MEASUREMENTS[0]
+    on_demand: bool = True
+    takes_run_options: bool = True
+
+    def store(self, warehouse: Warehouse, partition: str) -> Store:  # noqa: D102
+        return warehouse.measurement(self.measurement.name, partition or POOL)
+
+    def external_versions(  # noqa: D102
+        self,
+        recipe: Recipe,
+        warehouse: Warehouse,  # noqa: ARG002
+        model: LanguageModel,
+        partition: str,  # noqa: ARG002
+    ) -> dict[str, str]:
+        return self.measurement.outside(recipe, model)
+
+    def preflight(self, recipe: Recipe, model: LanguageModel, partitions: Sequence[str]) -> None:  # noqa: ARG002, D102
+        self.measurement.check(recipe, model)
+
+    def faults(self, warehouse: Warehouse, record: Record) -> list[str]:  # noqa: D102
+        rows, _ = rows_of(warehouse, self.measurement, record.partition or POOL)
+        found = content_version(rows, self.measurement.table_of(record.partition or POOL).key)
+        if found == record.data_version:
+            return []
+        return [f"the {len(rows)} rows of {record.reference} have the hash {found}, not the recorded one"]
+
+    def read(  # noqa: D102
+        self,
+        warehouse: Warehouse,
+        tables: Snapshot,  # noqa: ARG002
+        partition: str,
+    ) -> tuple[pl.DataFrame, dict[str, str]]:
+        return rows_of(warehouse, self.measurement, partition or POOL)
+
+    def refused(self, warehouse: Warehouse, partition: str) -> dict[str, str]:  # noqa: D102
+        return rejected_of(warehouse, self.measurement, partition or POOL)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedOutput(FolderOutput):
+    """A folder of what was trained for a measurement.
+
+    Attributes:
+        versions: function from a recipe and its model to the versions of what the training reads from outside.
+    """
+
+    versions: Callable[[Recipe, LanguageModel], dict[str, str]] = of_the_model
+    on_demand: bool = True
+    takes_run_options: bool = True
+
+    def external_versions(  # noqa: D102
+        self,
+        recipe: Recipe,
+        warehouse: Warehouse,  # noqa: ARG002
+        model: LanguageModel,
+        partition: str,  # noqa: ARG002
+    ) -> dict[str, str]:
+        return self.versions(recipe, model)
+
+
+LESS_CHECKPOINTS = TrainedOutput(less_checkpoints.ASSET, place="trained/less_checkpoints")
+PRE_EXPERIENCED_MODEL = TrainedOutput(losses.PRE_EXPERIENCED_MODEL, place="trained/pre_experienced_model")
+SPARSE_AUTOENCODER = TrainedOutput(autoencoder.ASSET, place="trained/sparse_autoencoder", versions=autoencoder.outside)
+TRAINED = (LESS_CHECKPOINTS, PRE_EXPERIENCED_MODEL, SPARSE_AUTOENCODER)
+
+
+def outputs_of(measurement: Measurement) -> tuple[MeasurementOutput, MeasurementOutput]:
+    """Outputs of a measurement: of the candidates, and of the in-domain examples."""
+    candidates, examples = measurement.assets
+    return (
+        MeasurementOutput(candidates, measurement=measurement),
+        MeasurementOutput(examples, "with_examples", measurement=measurement),
+    )
+
+
+OUTPUTS = {output.key: output for measurement in MEASUREMENTS for output in outputs_of(measurement)}
+"""Outputs of every measurement by key."""
+
+
+def outputs(recipe: Recipe) -> list[Output]:
+    """Outputs of the measurements of a recipe."""
+    made = [one for one in OUTPUTS.values() if recipe.capabilities_with_examples or one.partitions is None]
+    return [*TRAINED, *made]

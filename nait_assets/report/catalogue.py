@@ -1,0 +1,48 @@
+"""Outputs of the report: the comparison of the methods, and the page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nait_assets.catalogue import Output
+from nait_assets.lineage import Record
+from nait_assets.recipe import Recipe
+from nait_assets.report.comparison import Comparison
+from nait_assets.resources import Warehouse
+from nait_assets.resources.files import sha256
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonOutput(Output):
+    """The tables of the comparison, under one version."""
+
+    def faults(self, warehouse: Warehouse, record: Record) -> list[str]:  # noqa: D102
+        with warehouse.tables.snapshot() as snapshot:
+            same = Comparison.stored(snapshot).data_version == record.data_version
+        return [] if same else ["the tables of the comparison hold other rows than their record says"]
+
+
+@dataclass(frozen=True, eq=False)
+class PageOutput(Output):
+    """One page, a file."""
+
+    def file(self, warehouse: Warehouse) -> Path:
+        """Where the page lies."""
+        return warehouse.folder / "report" / "index.html"
+
+    def files(self, recipe: Recipe, warehouse: Warehouse, partition: str) -> list[Path]:  # noqa: ARG002, D102
+        return [self.file(warehouse)]
+
+    def faults(self, warehouse: Warehouse, record: Record) -> list[str]:  # noqa: D102
+        file = self.file(warehouse)
+        if not file.exists():
+            return [f"{file} is gone"]
+        return [] if sha256(file)[:16] == record.data_version else [f"{file} is not as it was written"]
+
+
+COMPARISON_OUTPUT = ComparisonOutput("report/method_comparison")
+PAGE_OUTPUT = PageOutput("report/selection_report")
+
+
+def outputs(_: Recipe) -> list[Output]:
+    """Outputs of the report of a recipe."""
+    return [COMPARISON_OUTPUT, PAGE_OUTPUT]

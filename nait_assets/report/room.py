@@ -1,0 +1,7 @@
+"""The room of the report."""
+
+from nait_assets.report.assets import build_assets
+from nait_assets.report.catalogue import outputs
+from nait_assets.rooms import Room
+
+ROOM = Room(outputs, build_assets)

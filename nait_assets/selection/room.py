@@ -1,0 +1,8 @@
+"""The room of the selection."""
+
+from nait_assets.rooms import Room
+from nait_assets.selection.assets import build_assets
+from nait_assets.selection.catalogue import outputs
+from nait_assets.selection.checks import build_checks
+
+ROOM = Room(outputs, build_assets, build_checks)
