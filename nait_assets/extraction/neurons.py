@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Enough(Exception):
-    """Raised by the last layer's hook: nothing behind it is needed."""
+    """Raised by the last layer's hook: nothing after it is needed."""
 
 
 class Reader(BatchReader):

@@ -60,7 +60,7 @@ class Adapter:
         return torch.nn.functional.cross_entropy(logits.float(), tokens[1:][wanted])
 
     def gradient(self, sample: AnsweredSample) -> "torch.Tensor":
-        """`(n_weights,)` float32: gradient of one sample's loss, the weights one behind the other."""
+        """`(n_weights,)` float32: gradient of one sample's loss, the weights one after the other."""
         import torch
 
         weights = list(self.weights.values())  # of experts, a sample may use none

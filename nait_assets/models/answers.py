@@ -27,7 +27,7 @@ class AnsweredSample(EncodedSample):
     unanswered: str = ""
 
     def alone(self) -> "AnsweredSample":
-        """The response tokens behind the token that begins a sequence, without anything that was asked."""
+        """The response tokens after the token that begins a sequence, without anything that was asked."""
         ids = np.concatenate([self.token_ids[:1], self.token_ids[self.answers]])
         return AnsweredSample(self.sample_id, ids, self.truncated, np.arange(len(ids)) > 0)
 
@@ -60,7 +60,7 @@ def encode_with_answers(
         conversations: Pairs of `sample_id` and messages.
         tokenizer: Tokenizer of the model.
         template: As for `encode`.
-        max_tokens: As for `encode`; response tokens behind them are not there.
+        max_tokens: As for `encode`; response tokens beyond them are cut off.
 
     Returns:
         As `encode`. A conversation whose responses cannot be told, or are cut off, is among the samples.
@@ -111,7 +111,7 @@ def _with(sample: EncodedSample, answers: np.ndarray, reason: str) -> AnsweredSa
 def response_spans(
     messages: Sequence[dict[str, str]], tokenizer: Any, template: Literal["chat", "plain"], text: str
 ) -> list[tuple[int, int]] | None:
-    """First character of each response in the rendered conversation, and the one behind its last.
+    """First character of each response in the rendered conversation, and the one after its last.
 
     None where the template does something else with a response than to write it, such as leaving out earlier thoughts.
 

@@ -1,4 +1,4 @@
-"""Attention over a packed batch: samples lie one behind the other, without padding, and none sees its neighbours.
+"""Attention over a packed batch: samples lie one after the other, without padding, and none sees its neighbours.
 
 The model hands its queries, keys and values to `packed_attention` through transformers' attention interface. On a GPU
 torch's variable-length FlashAttention reads all samples in one kernel; elsewhere each sample is attended to by itself.
@@ -31,7 +31,7 @@ class Packing:
 
     @cached_property
     def bounds(self) -> list[tuple[int, int]]:
-        """First token of each sample, and the one behind its last."""
+        """First token of each sample, and the one after its last."""
         ends = itertools.accumulate(self.lengths)
         return [(end - length, end) for end, length in zip(ends, self.lengths, strict=True)]
 

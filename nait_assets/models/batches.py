@@ -1,6 +1,6 @@
 """The forward pass: activations reduced inside the hooks, so that [tokens, neurons] of all layers is never kept.
 
-The samples of a batch lie one behind the other without padding (`attention`). A model whose tokens see each other in
+The samples of a batch lie one after the other without padding (`attention`). A model whose tokens see each other in
 another way than by that attention is read one sample at a time, through its own.
 """
 

@@ -8,13 +8,14 @@ import numpy as np
 
 
 def length_matched(lengths: np.ndarray, n_bins: int, size: int) -> np.ndarray:
-    """`(size,)` places: of every bin of lengths the best, in proportion to the bin's share of the pool.
+    """`(size,)` indices: the best candidates of every bin of lengths, in proportion to the bin's share of the pool.
 
-    Bins end at quantiles of the lengths; equal lengths share a bin, so there can be fewer. After every row, bin b with
-    share w_b holds less than one row more or fewer than w_b times the rows so far: each of its rows has a first and a
-    last turn, and of those whose first turn has come the one with the earliest last turn is taken (Baruah and others,
-    Algorithmica 15, 1996; one processor). Larger sizes continue smaller ones. Rounding each size by itself does not:
-    with largest remainders a bin can lose a row as the subset grows.
+    Bins end at quantiles of the lengths; equal lengths share a bin, so there can be fewer than `n_bins`. Rows are taken
+    earliest deadline first, as in Pfair scheduling (Baruah and others, Algorithmica 15, 1996; one processor): row i of
+    bin b, whose share of the pool is w_b, is released at step floor(i / w_b) and due at step ceil((i + 1) / w_b). So
+    after every step bin b has less than one row more or fewer than w_b times the rows so far, and larger subsets
+    continue smaller ones. Rounding each size by itself does not: with largest remainders a bin can lose a row as the
+    subset grows.
 
     Cost: size x n_bins.
 
@@ -27,20 +28,20 @@ def length_matched(lengths: np.ndarray, n_bins: int, size: int) -> np.ndarray:
     bins = _bins(lengths, n_bins)
     queues = [np.flatnonzero(bins == each) for each in np.unique(bins)]
     taken = [0] * len(queues)
-    places = np.empty(size, dtype=np.int64)
-    for turn in range(size):
-        ready = [
-            (-(-(taken[b] + 1) * n // len(queue)), b)  # the last turn, and the bin
+    indices = np.empty(size, dtype=np.int64)
+    for step in range(size):
+        released = [
+            (-(-(taken[b] + 1) * n // len(queue)), b)  # when it is due, and the bin
             for b, queue in enumerate(queues)
-            if taken[b] < len(queue) and taken[b] * n // len(queue) <= turn
+            if taken[b] < len(queue) and taken[b] * n // len(queue) <= step
         ]
-        _, b = min(ready)
-        places[turn] = queues[b][taken[b]]
+        _, b = min(released)
+        indices[step] = queues[b][taken[b]]
         taken[b] += 1
-    return places
+    return indices
 
 
 def _bins(lengths: np.ndarray, n_bins: int) -> np.ndarray:
-    """`(n,)` numbers of the bins, which end at the quantiles, each with its end."""
+    """`(n,)` number of the bin of each length; a bin includes the quantile that it ends at."""
     ends = np.quantile(lengths, np.arange(1, n_bins) / n_bins, method="inverted_cdf")
     return np.searchsorted(np.unique(ends), lengths, side="left")

@@ -1,8 +1,8 @@
-"""Strategies that are an order of the candidates: a subset is its beginning, so smaller subsets lie in larger ones.
+"""Strategies that order the candidates: a subset is the beginning of the order, so smaller ones lie in larger ones.
 
-All take a ranking (columns `score`, `rank`, `turn`, `target_turn`, `best_rank`, best rank first) and give `(n,)` places
-in it. Cost: one sort. A candidate that may not be taken, as it leaks an example, is left out of the order, and its
-turn is lost.
+All take a ranking (columns `score`, `rank`, `turn`, `target_turn`, `best_rank`, best rank first) and return `(n,)`
+indices into it. Cost: one sort. A candidate that may not be chosen, because it leaks an example, is left out of the
+order, and its turn in a round robin is lost.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def top(ranking: pl.DataFrame) -> np.ndarray:
 def round_robin_examples(ranking: pl.DataFrame) -> np.ndarray:
     """`(n,)`: the target's in-domain examples take turns, each its best not yet taken (RDS+, arXiv 2503.01807).
 
-    The maximum or the mean over examples lets few of them decide. Of a method that has no scores by example, the target
+    With the maximum or the mean over examples a few of them decide. For a method without scores by example the target
     is one query, and the order is that of the ranks.
     """
     return _by("turn", ranking)
@@ -26,7 +26,7 @@ def round_robin_examples(ranking: pl.DataFrame) -> np.ndarray:
 def round_robin_targets(ranking: pl.DataFrame) -> np.ndarray:
     """`(n,)`: for `all`, the capabilities take turns, each its best not yet taken; of one capability, the ranks.
 
-    As many rows speak for each capability, whatever the scale of its scores.
+    Each capability gets as many rows as the others, whatever the scale of its scores.
     """
     return _by("target_turn", ranking)
 
@@ -34,8 +34,8 @@ def round_robin_targets(ranking: pl.DataFrame) -> np.ndarray:
 def union(ranking: pl.DataFrame) -> np.ndarray:
     """`(n,)`: for `all`, by the best rank over the capabilities, ties by the rank in `all`; of one, the ranks.
 
-    k rows are the union of the capabilities' d best, for the smallest d that has k; of the d-th ones, those that `all`
-    ranks best. A row that several capabilities want is one row, and leaves its place to others.
+    Takes each capability's top d, with the smallest d that yields k rows; among the d-th ones, those that `all` ranks
+    best. A row that is in the top d of several capabilities counts once.
     """
     return _by("best_rank", ranking)
 
@@ -43,13 +43,13 @@ def union(ranking: pl.DataFrame) -> np.ndarray:
 def median(ranking: pl.DataFrame) -> np.ndarray:
     """`(n,)`: nearest to the median score first, ties by rank (NGFT, arXiv 2609.05913, takes the slice at the median).
 
-    For methods whose highest scores are odd rows rather than good ones.
+    For methods whose highest scores are unusual rows rather than good ones.
     """
     scores = ranking["score"].to_numpy()
     return np.argsort(np.abs(scores - np.median(scores)), kind="stable")
 
 
 def _by(column: str, ranking: pl.DataFrame) -> np.ndarray:
-    """Places in the order of a column, then of the rank; nulls last, and so the rank where all are null."""
+    """Indices in the order of a column, then of the rank; nulls last, so that all nulls give the order of ranks."""
     values = ranking[column].fill_null(np.iinfo(np.int64).max).to_numpy()
     return np.argsort(values, kind="stable")
