@@ -134,7 +134,7 @@ def retrievals(
 ) -> pl.DataFrame:
     """Whether each method puts the candidates of a capability's own topic first, columns of `METHOD_RETRIEVALS`.
 
-    A candidate without a score counts as ranked after all others. Topics are labels that no method reads but the control
+    A candidate without a score counts as ranked last. Topics are labels that no method reads but the control
     `balanced_random`.
 
     Args:

@@ -337,7 +337,7 @@ def test_a_contradiction_is_refused_when_the_recipe_is_loaded(
 
 def test_an_unknown_reading_is_refused_with_those_that_there_are() -> None:
     """Before anything is made: the definitions cannot be built."""
-    with pytest.raises(RecipeError, match=r"by: 'nowhere' names no reading with vectors; there are text"):
+    with pytest.raises(RecipeError, match=r"by: 'nowhere' names no measurement with vectors; there are text"):
         measurement_of("nowhere")
 
 
