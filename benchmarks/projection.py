@@ -25,8 +25,9 @@ from nait_assets.extraction.statistics import by_layer, neuron_statistics, of_pr
 from nait_assets.features.centroids import standardized_centroid
 from nait_assets.recipe import POOL, Projection, Recipe, load_recipe
 from nait_assets.resources import Warehouse, home_of
-from nait_assets.scoring.method import ScoringInputs, ranked
-from nait_assets.scoring.methods.nait_standardized import METHOD
+from nait_assets.scoring.method import ScoringInputs
+from nait_assets.scoring.methods.nait_standardized import CENTROIDS, METHOD
+from nait_assets.scoring.ranking import ranked
 from nait_assets.tables import CANDIDATE_POOL, STANDARDIZED_CENTROIDS, scores_table
 
 DIMENSIONS, SEEDS = (512, 1024, 2048), (0, 1, 2)
@@ -61,12 +62,12 @@ def projected_scores(
         row = {"layer": NETWORK, "centroid": standardized_centroid(mean, statistics[NETWORK]), "n_samples": 1}
         schema = {name: STANDARDIZED_CENTROIDS.columns[name] for name in row}
         centroids[capability] = pl.DataFrame([row], schema=schema)
-    features = {
-        target: {capability: centroids[capability] for capability in recipe.capabilities_of(target)}
-        for target in recipe.targets
-    }
-    scores = METHOD.score(ScoringInputs(names, [block], features, statistics, recipe.seed))
-    frames = [ranked(names, scores[:, place]).with_columns(target=pl.lit(name)) for place, name in enumerate(features)]
+    targets = {target: recipe.capabilities_of(target) for target in recipe.targets}
+    inputs = ScoringInputs(
+        names, targets, by_capability={CENTROIDS: centroids}, blocks=[block], statistics=statistics, seed=recipe.seed
+    )
+    scores = METHOD.scores(inputs).values
+    frames = [ranked(names, scores[:, place]).with_columns(target=pl.lit(name)) for place, name in enumerate(targets)]
     return pl.concat(frames)
 
 

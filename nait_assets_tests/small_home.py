@@ -14,8 +14,9 @@ from nait_assets.lineage import Record
 from nait_assets.recipe import Recipe, load_recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Store, Transaction
-from nait_assets.scoring.assets import METHODS, _create_view
-from nait_assets.scoring.method import ScoringInputs, ranked
+from nait_assets.scoring.assets import _create_view
+from nait_assets.scoring.methods import method_named
+from nait_assets.scoring.ranking import ranked
 from nait_assets.tables import (
     CANDIDATE_POOL,
     NEURON_STATISTICS,
@@ -25,6 +26,7 @@ from nait_assets.tables import (
     Table,
     scores_table,
 )
+from nait_assets_tests.scoring.given import for_capabilities
 
 LAYERS, WIDTH, N_TOKENS = (0, 5), 3, 10
 METHODS_SCORED = ("nait_standardized", "random")
@@ -115,10 +117,12 @@ def build_home(recipe: Recipe, folder: Path) -> Warehouse:
             target: {capability: features[capability] for capability in recipe.capabilities_of(target)}
             for target in recipe.targets
         }
-        inputs = ScoringInputs(ids, blocks, wanted, statistics, recipe.seed)
+        inputs = for_capabilities(
+            ids, STANDARDIZED_CENTROIDS.asset, wanted, blocks=blocks, statistics=statistics, seed=recipe.seed
+        )
         for method in METHODS_SCORED:
-            for target, scores in zip(wanted, METHODS[method].score(inputs).T, strict=True):
-                _put(tables, scores_table(method), ranked(ids, scores), target=target)
+            for target, scores in zip(wanted, method_named(method).scores(inputs).values.T, strict=True):
+                _put(tables, scores_table(method), ranked(ids, scores, {UNREAD: "no token"}), target=target)
         _create_view(tables)
     return warehouse
 

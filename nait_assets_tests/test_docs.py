@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nait_assets.definitions import build_definitions
-from nait_assets.recipe import PROJECT_ROOT, READS, Recipe, load_recipe
+from nait_assets.recipe import PROJECT_ROOT, Recipe, declared_methods, load_recipe
 
 MakeRecipe = Callable[..., Recipe]
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,7 +28,7 @@ def table_under(header: str) -> list[list[str]]:
 
 def everything(make_recipe: MakeRecipe) -> list[Recipe]:
     """Recipes that have, together, every asset that there is."""
-    methods = [*READS, "cherry"]
+    methods = [*declared_methods(), "cherry"]
     options = {
         "alpagasus": {"endpoint": "http://localhost:1/v1", "model": "judge"},
         "instruction_mining": {"reward_model": {"source": "a-folder"}},
@@ -59,7 +59,7 @@ def test_the_room_table_names_every_asset(make_recipe: MakeRecipe, tmp_path: Pat
 def test_the_method_table_names_every_method() -> None:
     """A method that is not in the table is not found by those who choose one."""
     named = {name for cells in table_under("| method | a candidate") for name in re.findall(r"`(\w+)`", cells[0])}
-    assert named - {"published"} == set(READS)
+    assert named - {"published"} == set(declared_methods())
 
 
 def test_the_recipe_of_the_readme_loads(tmp_path: Path) -> None:

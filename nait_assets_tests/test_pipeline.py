@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -378,12 +379,12 @@ def test_explain_shows_scores_ranks_neurons_and_text(recipe: Recipe, home: Path)
     with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         query = "SELECT method, sample_id, score FROM scoring.scores WHERE target = 'math' AND rank = 1 ORDER BY method"
         (_, best, score), (_, best_standardized, score_standardized) = snapshot.connection.execute(query).fetchall()
-    arguments = ("--target", "math", "--neurons", "3", "--recipe", recipe.path, "--home", home)
+    arguments = ("--target", "math", "--reasons", "3", "--recipe", recipe.path, "--home", home)
     answer = nait("explain", best_standardized, *arguments)
     assert answer.code == 0, answer.err
     lines = [" ".join(line.split()) for line in answer.out.splitlines()]
     assert f"nait_standardized score {score_standardized:.5f} rank 1 of 20" in lines
-    assert sum(line.startswith("layer ") for line in lines) == 3
+    assert sum(re.match(r"\d+:\d+ ", line) is not None for line in lines) == 3
     assert any(line.startswith("[user] math question") for line in lines)
     assert f"nait score {score:.5f} rank 1 of 20" in " ".join(nait("explain", best[:12], *arguments).out.split())
 

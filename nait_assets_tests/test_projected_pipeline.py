@@ -1,5 +1,6 @@
 """All rooms together with a projection: what is kept of each example, and what a change reads again."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -330,10 +331,10 @@ def test_explain_shows_the_strongest_neurons_and_in_how_many_examples_they_are_s
 ) -> None:
     """A projection has no neurons to add up to the score; these are still the sample's own, by layer and number."""
     name, recipe = best(home, target), make()
-    answer = nait("explain", name, "--target", target, "--neurons", "3", "--recipe", recipe.path, "--home", home)
+    answer = nait("explain", name, "--target", target, "--reasons", "3", "--recipe", recipe.path, "--home", home)
     assert answer.code == 0, answer.err
     assert "rank      1 of 20" in answer.out
-    lines = [line.split() for line in answer.out.splitlines() if line.startswith("  layer ")]
+    lines = [line.split() for line in answer.out.splitlines() if re.match(r"  \d+:\d+ ", line)]
     assert len(lines) == 3
     warehouse = Warehouse(home=str(home))
     with warehouse.activations("candidates").snapshot() as snapshot:
@@ -343,8 +344,9 @@ def test_explain_shows_the_strongest_neurons_and_in_how_many_examples_they_are_s
         with warehouse.activations(capability).snapshot() as snapshot:
             others += [row[1:3] for row in activation_table.strongest_neurons(snapshot).rows()]
     for line in lines:
-        neuron = int(line[1]), int(line[3])
-        assert float(line[5]) == pytest.approx(own[neuron], abs=5e-3)
+        layer, number = line[0].split(":")
+        neuron = int(layer), int(number)
+        assert float(line[1]) == pytest.approx(own[neuron], abs=5e-3)
         n_examples = 4 * len(recipe.capabilities_of(target))
         assert f"strongest of {others.count(neuron)} of {n_examples} examples" in " ".join(line)
 

@@ -54,7 +54,7 @@ def _subset_lines(snapshot: Snapshot, recipe: Recipe, method: str, target: str, 
     scores = snapshot.rows(table, target=target)
     own = scores.filter(pl.col("sample_id") == sample_id)
     if own.is_empty():
-        return [f"  {method}/{target}: no score; the model could not read it, or it came later"]
+        return [f"  {method}/{target}: no score: it came into the pool after these were made"]
     rank, score, reason = own.select("rank", "score", "reason").row(0)
     if reason is not None:
         return [f"  {method}/{target}: no score: {reason}"]

@@ -11,10 +11,13 @@ from nait_assets.cli.options import home_option, recipe_option
 @click.command("explain")
 @click.argument("sample_id")
 @click.option("--target", required=True, help="A capability, or 'all'.")
-@click.option("--neurons", default=10, show_default=True, help="How many neurons to show.")
+@click.option("--method", help="Whose score to explain; by default the recipe's recommended method.")
+@click.option("--reasons", default=10, show_default=True, help="How many neurons, examples or numbers to show.")
 @recipe_option
 @home_option
-def command(sample_id: str, target: str, neurons: int, recipe_path: Path | None, home: Path | None) -> None:
+def command(
+    sample_id: str, target: str, method: str | None, reasons: int, recipe_path: Path | None, home: Path | None
+) -> None:
     """Show a candidate's scores and ranks, what contributes most to its score, and its text.
 
     A unique beginning of the id will do.
@@ -22,4 +25,4 @@ def command(sample_id: str, target: str, neurons: int, recipe_path: Path | None,
     from nait_assets.scoring.explanation import explain as explained
 
     with opened(recipe_path, home) as workplace:
-        click.echo(explained(workplace.recipe, workplace.warehouse, sample_id, target, neurons))
+        click.echo(explained(workplace.recipe, workplace.warehouse, sample_id, target, reasons, method))

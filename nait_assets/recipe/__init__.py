@@ -5,21 +5,15 @@ from nait_assets.recipe.fingerprints import fingerprint, seeded_order
 from nait_assets.recipe.load import load_recipe
 from nait_assets.recipe.method_options import (
     AlpagasusOptions,
-    Bm25Options,
-    DsirOptions,
-    IfdOptions,
     IfdPreExperiencedOptions,
-    LengthLongOptions,
-    LengthShortOptions,
+    IfdRatio,
+    InstructionMiningOptions,
     LessOptions,
     MonaOptions,
-    NaitNeighboursOptions,
-    NeuronDiversityOptions,
     SelectitOptions,
     SentenceEmbeddingOptions,
-    StopWords,
-    TextPart,
 )
+from nait_assets.recipe.methods import declared_methods
 from nait_assets.recipe.paths import DEFAULT_RECIPE, PROJECT_ROOT
 from nait_assets.recipe.ratios import ratio_key, subset_size
 from nait_assets.recipe.schema import (
@@ -30,7 +24,6 @@ from nait_assets.recipe.schema import (
     EXAMPLES,
     POOL,
     PUBLISHED,
-    READS,
     STATISTICS,
     TRAINED,
     FeatureName,

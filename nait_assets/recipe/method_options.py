@@ -1,4 +1,4 @@
-"""Sections of single methods: what a user may set of each, read by that method's outputs alone."""
+"""Sections of single methods that also configure a measurement, which may not import the method's file."""
 
 import re
 from typing import Literal
@@ -8,34 +8,6 @@ from pydantic import Field, field_validator, model_validator
 
 from nait_assets.recipe.section import Section
 from nait_assets.recipe.sections import ModelSpec
-
-
-class NaitNeighboursOptions(Section):
-    """Of `nait_neighbours`."""
-
-    best: int = Field(2, ge=1, description="Nearest in-domain examples whose mean cosine counts.")
-    hubness: float = Field(0.5, ge=0, le=1, description="Weight of the mean cosine to the nearest rows of the pool.")
-    neighbours: int = Field(10, ge=1, description="How many nearest rows of the pool.")
-    reference: int = Field(
-        2048, ge=2, description="Rows of the pool, chosen by hash, among which neighbours are sought; memory grows."
-    )
-
-    @model_validator(mode="after")
-    def _neighbours_are_in_the_reference(self) -> "NaitNeighboursOptions":
-        if self.neighbours >= self.reference:
-            raise ValueError(
-                f"neighbours {self.neighbours} must be fewer than the {self.reference} rows of `reference` "
-                "that they are sought among"
-            )
-        return self
-
-
-class NeuronDiversityOptions(Section):
-    """Of `neuron_diversity`."""
-
-    threshold: float = Field(
-        1.25, gt=0, description="From where on a neuron counts, in root mean squares of the sample's own in the layer."
-    )
 
 
 class AlpagasusOptions(Section):
@@ -208,70 +180,14 @@ class LessOptions(Section):
         return names
 
 
-TextPart = Literal["conversation", "instruction", "answer"]
-"""conversation: all that is said; instruction: by users; answer: by assistants. Never the system message."""
-
-StopWords = Literal[
-    "danish",
-    "dutch",
-    "english",
-    "french",
-    "german",
-    "italian",
-    "korean",
-    "norwegian",
-    "portuguese",
-    "russian",
-    "spanish",
-    "swedish",
-    "turkish",
-]
-
-
-class Bm25Options(Section):
-    """Of `bm25`."""
-
-    text: TextPart = Field("conversation", description="Of candidates and in-domain examples.")
-    over: Literal["mean", "max"] = Field("mean", description="From the scores for each example to the score.")
-    stop_words: StopWords | None = Field(None, description="Language whose commonest words are left out.")
-    k1: float = Field(1.5, ge=0, description="How soon a word that is repeated counts no more.")
-    b: float = Field(0.75, ge=0, le=1, description="How much a long candidate is marked down.")
-
-
-class DsirOptions(Section):
-    """Of `dsir`."""
-
-    text: TextPart = Field("conversation", description="Of candidates and in-domain examples.")
-    noise_seed: int | None = Field(None, description="Seed of Gumbel noise, which samples by weight; none by default.")
-    per_ngram: bool = Field(False, description="Divide a log weight by the candidate's number of n-grams.")
-
-
-class LengthLongOptions(Section):
-    """Of `length_long`."""
-
-    text: TextPart = Field("answer", description="Whose characters are counted.")
-
-
-class LengthShortOptions(Section):
-    """Of `length_short`."""
-
-    text: TextPart = Field("answer", description="Whose characters are counted.")
-
-
-Ratio = Literal["losses", "perplexities"]
+IfdRatio = Literal["losses", "perplexities"]
 """losses: of the mean losses, as Cherry's code does; perplexities: of their exponentials, as Superfiltering does."""
-
-
-class IfdOptions(Section):
-    """Of `ifd`."""
-
-    ratio: Ratio = Field("losses", description="Of what with and without the instruction: losses or perplexities.")
 
 
 class IfdPreExperiencedOptions(Section):
     """Of `ifd_pre_experienced`: the ratio, and the brief training of the model that judges."""
 
-    ratio: Ratio = Field("losses", description="Of what with and without the instruction: losses or perplexities.")
+    ratio: IfdRatio = Field("losses", description="Of what with and without the instruction: losses or perplexities.")
     clusters: int = Field(100, ge=1, description="Groups of instructions, by k-means; fewer for a small pool.")
     per_cluster: int = Field(10, ge=1, description="Rows of each group that are learnt from; fewer for a small pool.")
     epochs: int = Field(1, ge=1, description="Times that each of them is learnt from.")
@@ -298,22 +214,3 @@ class SentenceEmbeddingOptions(Section):
                 "so that the result can be repeated"
             )
         return self
-
-
-class MethodOptions(Section):
-    """What can be set of single methods: one section each, under the method's name."""
-
-    mona: MonaOptions = MonaOptions()
-    nait_neighbours: NaitNeighboursOptions = NaitNeighboursOptions()
-    neuron_diversity: NeuronDiversityOptions = NeuronDiversityOptions()
-    sentence_embedding: SentenceEmbeddingOptions = SentenceEmbeddingOptions()
-    alpagasus: AlpagasusOptions | None = None
-    selectit: SelectitOptions = SelectitOptions()
-    instruction_mining: InstructionMiningOptions | None = None
-    bm25: Bm25Options = Bm25Options()
-    dsir: DsirOptions = DsirOptions()
-    length_long: LengthLongOptions = LengthLongOptions()
-    length_short: LengthShortOptions = LengthShortOptions()
-    less: LessOptions = LessOptions()
-    ifd: IfdOptions = IfdOptions()
-    ifd_pre_experienced: IfdPreExperiencedOptions = IfdPreExperiencedOptions()

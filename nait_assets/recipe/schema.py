@@ -12,7 +12,13 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from nait_assets.recipe.method_options import MethodOptions
+from nait_assets.recipe.methods import (
+    OptionsOfMethods,
+    declared_methods,
+    method_named,
+    options_are_required,
+    options_model,
+)
 from nait_assets.recipe.paths import resolve
 from nait_assets.recipe.ratios import ratio_key
 from nait_assets.recipe.section import Section
@@ -36,39 +42,10 @@ FeatureName = Literal["nait_directions", "standardized_centroids"]
 
 CANDIDATES, EXAMPLES = "corpora/candidate_pool", "corpora/in_domain_set"
 ACTIVATIONS, STATISTICS = "extraction/candidate_activations", "features/neuron_statistics"
-READS: dict[str, tuple[str, ...]] = {
-    "nait": (ACTIVATIONS, "features/nait_directions"),
-    "nait_standardized": (ACTIVATIONS, STATISTICS, "features/standardized_centroids"),
-    "nait_neighbours": (ACTIVATIONS, STATISTICS, "extraction/in_domain_activations"),
-    "neuron_diversity": (ACTIVATIONS, STATISTICS),
-    "mona": ("measurements/candidate_codes", "measurements/in_domain_codes"),
-    "gate_overlap": ("measurements/candidate_gates", "measurements/in_domain_gates"),
-    "rds_plus": ("measurements/candidate_outputs", "measurements/in_domain_outputs"),
-    "sentence_embedding": ("measurements/candidate_embeddings", "measurements/in_domain_embeddings"),
-    "perplexity_low": ("measurements/candidate_outputs",),
-    "perplexity_high": ("measurements/candidate_outputs",),
-    "ifd": ("measurements/candidate_outputs", "measurements/candidate_answers"),
-    "ifd_pre_experienced": ("measurements/candidate_experienced_outputs", "measurements/candidate_experienced_answers"),
-    "selectit": ("measurements/candidate_ratings",),
-    "instruction_mining": ("measurements/candidate_embeddings", "measurements/candidate_rewards"),
-    "alpagasus": ("measurements/candidate_judgements",),
-    "less": ("measurements/candidate_gradients", "measurements/in_domain_gradients"),
-    "bm25": (CANDIDATES, EXAMPLES),
-    "dsir": (CANDIDATES, EXAMPLES),
-    "length_long": (CANDIDATES,),
-    "length_short": (CANDIDATES,),
-    "random": (CANDIDATES,),
-    "balanced_random": (CANDIDATES,),
-}
-"""What each method's scores rest on, by asset key; what no method of a recipe reads is not made."""
 BY_CAPABILITY = ("features/nait_directions", "features/standardized_centroids", EXAMPLES)
 """Outputs that have one partition a capability, beside all those called `in_domain_`."""
 TRAINED = ("measurements/pre_experienced_model", "measurements/less_checkpoints", "measurements/sparse_autoencoder")
 """Outputs that are folders of files rather than tables."""
-NEED_NEURONS = {"nait", "neuron_diversity"}
-"""Methods that cannot work on a projection."""
-SEEDED = {"random", "balanced_random"}
-"""Methods that draw by the recipe's seed."""
 
 
 def is_by_capability(asset: str) -> bool:
@@ -79,8 +56,11 @@ def is_by_capability(asset: str) -> bool:
 Sources = Annotated[tuple[Source, ...], BeforeValidator(one_or_many), Field(min_length=1)]
 
 
-class Recipe(Section):
-    """A selection: a model, a pool, the capabilities to select for, the methods and the ratios."""
+class Recipe(Section, defer_build=True):
+    """A selection: a model, a pool, the capabilities to select for, the methods and the ratios.
+
+    It is built when it is first used (`defer_build`): the methods' sections are in modules that import this one.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="Names the default home folder.")
     model: ModelSpec
@@ -94,7 +74,9 @@ class Recipe(Section):
     methods: tuple[str, ...] = Field(
         ("nait", "nait_standardized", "random"), min_length=1, description="Methods to run, each on its own."
     )
-    options: MethodOptions = MethodOptions()
+    options: Annotated[Any, OptionsOfMethods()] = Field(
+        default_factory=lambda: options_model()(), description="Sections of single methods, under their names."
+    )
     ratios: tuple[str, ...] = Field(min_length=1, description="Shares of the pool to keep, in (0, 1].")
     selection: Selection = Selection()
     seed: int = Field(0, description="Seed of the random control.")
@@ -128,8 +110,8 @@ class Recipe(Section):
         for name in published:
             if not re.fullmatch(r"[a-z0-9_]+", name):
                 raise ValueError(f"name {name!r} of a published list must match [a-z0-9_]+")
-            if name in READS or hasattr(MethodOptions, name):
-                raise ValueError(f"name {name!r} of a published list is taken: it is a method, or a Python keyword")
+            if name in declared_methods():
+                raise ValueError(f"name {name!r} of a published list is taken: it is a method")
         return published
 
     @field_validator("methods")
@@ -137,7 +119,7 @@ class Recipe(Section):
     def _methods_are_known_and_distinct(cls, methods: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if len(set(methods)) != len(methods):
             raise ValueError(f"methods {list(methods)} must be distinct")
-        known = [*READS, *info.data.get("published", {})]
+        known = [*declared_methods(), *info.data.get("published", {})]
         for method in methods:
             if method not in known:
                 close = difflib.get_close_matches(method, known, n=1)
@@ -160,7 +142,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _methods_have_their_options(self) -> "Recipe":
         for method in self.methods:
-            if method in MethodOptions.model_fields and getattr(self.options, method) is None:
+            if options_are_required(method_named(method)) and getattr(self.options, method) is None:
                 raise ValueError(
                     f"method {method!r} needs the section `options.{method}`, which recipes/README.md describes; "
                     f"add it, or take {method!r} out of `methods`"
@@ -169,7 +151,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _methods_have_their_neurons(self) -> "Recipe":
-        needy = [method for method in self.methods if method in NEED_NEURONS]
+        needy = [method for method in self.methods if method_named(method).needs_neurons]
         if self.extraction.projection and needy:
             raise ValueError(
                 f"method {needy[0]!r} needs every neuron, which `extraction.projection` does not keep; "
@@ -240,16 +222,25 @@ class Recipe(Section):
 
     def reads_of(self, method: str) -> tuple[str, ...]:
         """Keys of the assets that a method's scores rest on."""
-        return READS.get(method, (CANDIDATES, f"corpora/published_{method}"))
+        return method_named(method).reads
 
     def is_targeted(self, method: str) -> bool:
         """Whether a method orders candidates in another way for each target."""
-        return method in SEEDED or any(is_by_capability(asset) for asset in self.reads_of(method))
+        return method_named(method).by_target
 
     def settings_of(self, method: str) -> list[Any]:
         """Fields of the recipe that a method's scores read by themselves."""
-        section = getattr(self.options, method, None)
-        return [*([self.seed] if method in SEEDED else []), *([section] if section is not None else [])]
+        section = self.options_of(method)
+        return [*([self.seed] if method_named(method).seeded else []), *([section] if section is not None else [])]
+
+    def options_of(self, method: str) -> Any:
+        """A method's section, or None for a method that has none."""
+        return getattr(self.options, method) if method_named(method).options else None
+
+    @property
+    def leading_method(self) -> str:
+        """The method whose rows are shown to people rather than others': the first recommended one, or the first."""
+        return next((name for name in self.methods if method_named(name).recommended), self.methods[0])
 
     def strategy_of(self, method: str) -> Strategy:
         """How a method's subsets are taken from its ranking."""

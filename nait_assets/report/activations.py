@@ -1,4 +1,4 @@
-"""Activations of a few samples: those that the map shows, and those whose neurons the table names.
+"""Activations of a few samples: those that the map shows.
 
 They are read in one pass over the table into a file without a name, so that memory does not grow with the model.
 """

@@ -16,8 +16,10 @@ from nait_assets.report.page_data import read, subsets
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
 from nait_assets.scoring.catalogue import scores_output
+from nait_assets.scoring.explanation import explains
+from nait_assets.scoring.methods import method_named
 from nait_assets.selection.catalogue import subset_output
-from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, NEURON_STATISTICS, STANDARDIZED_CENTROIDS, scores_table
+from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, STANDARDIZED_CENTROIDS, scores_table
 
 ROOM = "report"
 ALGORITHM = "1"
@@ -125,9 +127,10 @@ def _read_by_the_page(recipe: Recipe) -> list[str]:
     if recipe.reads_activations:
         names.append(CANDIDATE_ACTIVATIONS)
         names += [IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else []
-    if "nait_standardized" in recipe.methods:
-        names += [NEURON_STATISTICS.asset, STANDARDIZED_CENTROIDS.asset]
-    return names
+    if STANDARDIZED_CENTROIDS.asset in recipe.outputs_read:
+        names.append(STANDARDIZED_CENTROIDS.asset)
+    leading = method_named(recipe.leading_method)
+    return list(dict.fromkeys([*names, *(leading.reads if explains(recipe, leading) else ())]))
 
 
 def _dependencies(recipe: Recipe, names: list[str]) -> list[dg.AssetDep]:

@@ -15,7 +15,7 @@ from nait_assets.lineage import Record
 from nait_assets.models.cost import Cost
 from nait_assets.recipe import fingerprint
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.scoring.checks import rank_correlation
+from nait_assets.scoring.correlation import rank_correlation
 from nait_assets.selection.comparison import overlap
 from nait_assets.tables import (
     METHOD_COSTS,

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from nait_assets.report.neurons import contributing_neurons
 from nait_assets.report.page import render
-from nait_assets.report.page_data import MOST_NEURON_ROWS, PageData
+from nait_assets.report.page_data import MOST_EXPLAINED, PageData
 from nait_assets.report.rows import MOST_CHARACTERS, Rows, table_rows
 from nait_assets.report.sections import Charts, all_sections
 
@@ -24,8 +23,7 @@ def build_page(reading: PageData) -> Page:
     """The page of a recipe."""
     drawn = Charts()
     sections = all_sections(reading, drawn)
-    neurons = contributing_neurons(reading)
-    rows = table_rows(reading, neurons)
+    rows = table_rows(reading)
     context = {
         "recipe": reading.recipe,
         "n_pool": len(reading.pool),
@@ -35,8 +33,8 @@ def build_page(reading: PageData) -> Page:
         "ratio_shown": "0.10" if "0.10" in reading.recipe.ratios else reading.recipe.ratios[0],
         "table": {
             "method": reading.recommended,
-            "has_neurons": bool(neurons),
-            "notes": _table_notes(reading, rows, bool(neurons)),
+            "reasons": reading.what_reasons_are,
+            "notes": _table_notes(reading, rows),
         },
     }
     html = render(context, {"charts": drawn.specs, "table": rows.data})
@@ -63,7 +61,7 @@ def _facts(reading: PageData) -> list[tuple[str, str]]:
     ]
 
 
-def _table_notes(reading: PageData, rows: Rows, has_neurons: bool) -> list[str]:
+def _table_notes(reading: PageData, rows: Rows) -> list[str]:
     notes = [
         "One row is one candidate that was chosen for one target; click on it for more. "
         f"Texts are cut to {MOST_CHARACTERS} characters of the first question and of the last answer, and only these "
@@ -74,11 +72,11 @@ def _table_notes(reading: PageData, rows: Rows, has_neurons: bool) -> list[str]:
             f"{rows.n_chosen - rows.n_kept:,} of the {rows.n_chosen:,} chosen candidates, those of the worst ranks, "
             "are left out to keep the page small; the subsets contain them."
         )
-    if has_neurons:
+    if reading.reasons:
         notes.append(
-            f"The neurons that contribute most are named for the {MOST_NEURON_ROWS} best rows of each target; "
-            "`nait explain` names those of any row."
+            f"What contributes most to the score is named for the {MOST_EXPLAINED} best rows of each target; "
+            "`nait explain` names it for any row."
         )
-    elif reading.recipe.reads_activations:
-        notes.append(f"`{reading.recommended}` does not say which neurons contribute to a row's score.")
+    else:
+        notes.append(f"`{reading.recommended}` does not say what contributes to a row's score.")
     return notes

@@ -107,13 +107,13 @@ class Table {
     const text = node("td");
     text.append(node("div", candidate[4], "short"));
     row.append(text);
-    const neurons = this.neurons[`${place}:${number}`] || [];
-    if (this.columns > 6) row.append(node("td", neurons.map(([layer, name]) => label(layer, name)).join(", ")));
-    row.addEventListener("click", () => this.toggle(row, candidate, neurons));
+    const reasons = this.reasons[`${place}:${number}`] || [];
+    if (this.columns > 6) row.append(node("td", reasons.map(([label]) => label).join(", ")));
+    row.addEventListener("click", () => this.toggle(row, candidate, reasons));
     return row;
   }
 
-  toggle(row, candidate, neurons) {
+  toggle(row, candidate, reasons) {
     if (row.nextSibling && row.nextSibling.className === "detail") return row.nextSibling.remove();
     const cell = node("td");
     cell.colSpan = this.columns;
@@ -125,15 +125,11 @@ class Table {
     entry("question", candidate[4]);
     entry("answer", candidate[5]);
     entry("from", `${this.sources[candidate[2]]}, row ${candidate[3] ?? "unknown"}, id ${candidate[0]}`);
-    for (const [layer, name, what] of neurons) entry(`neuron ${label(layer, name)}`, what);
+    for (const [label, detail] of reasons) entry(label, detail);
     const detail = node("tr", undefined, "detail");
     detail.append(cell);
     row.after(detail);
   }
-}
-
-function label(layer, neuron) {
-  return `${layer}:${neuron}`;
 }
 
 function connect(table) {

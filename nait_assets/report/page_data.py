@@ -10,18 +10,19 @@ import polars as pl
 
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.extraction.statistics import NeuronStatistics, by_layer
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.report.activation_map import MOST_CANDIDATES, MOST_EXAMPLES, sampled
 from nait_assets.report.activations import MethodInputs, gather
 from nait_assets.report.comparison import Comparison
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
+from nait_assets.scoring.explanation import explains, explanations
+from nait_assets.scoring.method import Reason
+from nait_assets.scoring.methods import method_named
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CORPUS_COUNTS,
-    NEURON_STATISTICS,
     REJECTED_ROWS,
     REJECTED_SAMPLES,
     STANDARDIZED_CENTROIDS,
@@ -29,10 +30,9 @@ from nait_assets.tables import (
     scores_table,
 )
 
-RECOMMENDED = ("nait_standardized", "nait_neighbours")
-"""Methods whose rows the page shows rather than others', the first of them that the recipe has."""
-MOST_NEURON_ROWS = 40
-"""For how many of a target's best rows the contributing neurons are named."""
+N_REASONS = 5
+MOST_EXPLAINED = 40
+"""For how many of a target's best rows the page says what contributes most to the score."""
 COMPARISON = "report/method_comparison"
 COUNTED = pl.Schema({"corpus": pl.String(), "what": pl.String(), "n_rows": pl.Int64()})
 
@@ -48,13 +48,12 @@ class PageData:
         scores: By method and target, of the candidates that have one.
         subsets: Chosen sample ids, best first, by method, target and ratio.
         samples: Candidates that the model read, with `n_tokens` and `truncated`; None where no method needs the model.
-        centroids: By capability, rows of `standardized_centroids`; empty without that method.
-        statistics: Statistics of the pool's neurons, by layer; empty without that method.
+        centroids: By capability, rows of `standardized_centroids`; empty where no method reads them.
         on_map: Candidates that the map shows, ascending.
-        candidates: Activations of those, and of the rows whose contributing neurons are named; None without a model.
+        candidates: Activations of those; None without a model.
         examples: By capability, activations of those in-domain examples that the map shows.
-        strongest: With a projection, the strongest neurons: by capability those of its examples, by sample id those of
-            a candidate.
+        reasons: By target and `sample_id`, what contributes most to the score of the leading method, of its best rows.
+        what_reasons_are: In words; empty where the method gives none.
         comparison: Comparison of the methods.
         inputs: Versions of all that was read.
     """
@@ -66,33 +65,24 @@ class PageData:
     subsets: Mapping[tuple[str, str, str], list[str]]
     samples: pl.DataFrame | None = None
     centroids: Mapping[str, pl.DataFrame] = field(default_factory=dict)
-    statistics: Mapping[int, NeuronStatistics] = field(default_factory=dict)
     on_map: Sequence[str] = ()
     candidates: MethodInputs | None = None
     examples: Mapping[str, MethodInputs] = field(default_factory=dict)
-    strongest: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    reasons: Mapping[tuple[str, str], Sequence[Reason]] = field(default_factory=dict)
+    what_reasons_are: str = ""
     comparison: Comparison | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
-        """Methods of the recipe, the recommended one first."""
-        recommended = [method for method in RECOMMENDED if method in self.recipe.methods][:1]
-        return [*recommended, *(method for method in self.recipe.methods if method not in recommended)]
+        """Methods of the recipe, the leading one first."""
+        leading = self.recipe.leading_method
+        return [leading, *(method for method in self.recipe.methods if method != leading)]
 
     @property
     def recommended(self) -> str:
         """The method whose rows the page shows."""
         return self.methods[0]
-
-    def neuron_rows(self) -> dict[str, list[str]]:
-        """By target, the best rows of the recommended method, whose contributing neurons are named."""
-        if self.recommended != "nait_standardized":
-            return {}
-        return {
-            target: self.subsets[self.recommended, target, self.recipe.ratios[-1]][:MOST_NEURON_ROWS]
-            for target in self.recipe.targets
-        }
 
 
 def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
@@ -102,7 +92,6 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
         WarehouseError: Something has not been materialized.
     """
     with warehouse.tables.snapshot() as tables:
-        standardized = "nait_standardized" in recipe.methods
         reading = PageData(
             recipe,
             tables.read(CANDIDATE_POOL),
@@ -115,14 +104,30 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
             subsets(tables, recipe),
             centroids=(
                 {name: tables.read(STANDARDIZED_CENTROIDS, capability=name) for name in recipe.capability_names}
-                if standardized
+                if STANDARDIZED_CENTROIDS.asset in recipe.outputs_read
                 else {}
             ),
-            statistics=by_layer(tables.read(NEURON_STATISTICS)) if standardized else {},
             comparison=_comparison(tables),
             inputs=tables.inputs,
         )
+    reading = _with_reasons(reading, warehouse)
     return _with_activations(reading, warehouse) if recipe.reads_activations else reading
+
+
+def _with_reasons(reading: PageData, warehouse: Warehouse) -> PageData:
+    """The same with what contributes most to the scores of the best rows, where the leading method says it."""
+    recipe = reading.recipe
+    if not explains(recipe, method_named(recipe.leading_method)):
+        return reading
+    reasons: dict[tuple[str, str], Sequence[Reason]] = {}
+    inputs, heading = dict(reading.inputs), ""
+    for target in recipe.targets:
+        rows = reading.subsets[recipe.leading_method, target, recipe.ratios[-1]][:MOST_EXPLAINED]
+        found = explanations(recipe, warehouse, recipe.leading_method, target, rows, N_REASONS)
+        inputs |= found.versions
+        for name, explanation in found.explanations.items():
+            reasons[target, name], heading = explanation.reasons, explanation.heading
+    return replace(reading, reasons=reasons, what_reasons_are=heading, inputs=inputs)
 
 
 def _comparison(tables: Snapshot) -> Comparison:
@@ -173,17 +178,13 @@ def _with_activations(reading: PageData, warehouse: Warehouse) -> PageData:
     """The same with what the model's activations say."""
     recipe, folder, counts = reading.recipe, warehouse.folder / "report", [reading.counts]
     examples: dict[str, MethodInputs] = {}
-    strongest: dict[str, pl.DataFrame] = {}
     with warehouse.activations(POOL).snapshot() as snapshot:
         snapshot.note(CANDIDATE_ACTIVATIONS)
         inputs = {**reading.inputs, **snapshot.inputs}
         samples = activation_table.samples(snapshot)
         on_map = sampled(samples["sample_id"].to_list(), MOST_CANDIDATES)
-        speakers = {name for rows in reading.neuron_rows().values() for name in rows}
-        candidates = gather(snapshot, [*on_map, *speakers], folder)
+        candidates = gather(snapshot, on_map, folder)
         counts.append(_rejected_samples(snapshot, POOL))
-        if recipe.extraction.projection:
-            strongest |= {name: activation_table.strongest_neurons(snapshot, name) for name in sorted(speakers)}
     for capability in recipe.capabilities_with_examples if recipe.reads_activations_of_examples else ():
         with warehouse.activations(capability).snapshot() as snapshot:
             snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
@@ -191,8 +192,6 @@ def _with_activations(reading: PageData, warehouse: Warehouse) -> PageData:
             names = activation_table.samples(snapshot)["sample_id"].to_list()
             examples[capability] = gather(snapshot, sampled(names, MOST_EXAMPLES), folder)
             counts.append(_rejected_samples(snapshot, capability))
-            if recipe.extraction.projection:
-                strongest[capability] = activation_table.strongest_neurons(snapshot)
     return replace(
         reading,
         counts=pl.concat(counts),
@@ -200,6 +199,5 @@ def _with_activations(reading: PageData, warehouse: Warehouse) -> PageData:
         on_map=on_map,
         candidates=candidates,
         examples=examples,
-        strongest=strongest,
         inputs=inputs,
     )

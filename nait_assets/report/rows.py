@@ -11,7 +11,6 @@ from typing import Any
 
 import polars as pl
 
-from nait_assets.report.neurons import Neuron
 from nait_assets.report.page_data import PageData
 
 MOST_BYTES = 12_000_000
@@ -25,7 +24,7 @@ class Rows:
     """The table as the page holds it.
 
     Attributes:
-        data: `candidates`, `choices` of them and `neurons`, as `page.js` reads them.
+        data: `candidates`, `choices` of them and `reasons`, as `page.js` reads them.
         n_chosen: Distinct candidates that are chosen for any target.
         n_kept: Number of these on the page.
     """
@@ -35,14 +34,11 @@ class Rows:
     n_kept: int
 
 
-def table_rows(
-    reading: PageData, neurons: Mapping[tuple[str, str], Sequence[Neuron]], most_bytes: int = MOST_BYTES
-) -> Rows:
+def table_rows(reading: PageData, most_bytes: int = MOST_BYTES) -> Rows:
     """The chosen rows of the recommended method, those of the best rank first, as many as there is room for.
 
     Args:
         reading: Data read from the warehouse.
-        neurons: By target and sample id.
         most_bytes: Most bytes that the candidates may take as JSON.
     """
     recipe, method = reading.recipe, reading.recommended
@@ -69,15 +65,16 @@ def table_rows(
             if name in kept:
                 rank, score = scores[name]
                 choices.append([place, kept[name], rank, float(f"{score:.5g}"), rows[name]])
-                if (target, name) in neurons:
-                    notes[f"{place}:{kept[name]}"] = neurons[target, name]
+                reasons = reading.reasons.get((target, name), ())
+                if reasons:
+                    notes[f"{place}:{kept[name]}"] = [(reason.label, reason.detail) for reason in reasons]
     data = {
         "targets": recipe.targets,
         "ratios": recipe.ratios,
         "sources": list(sources),
         "candidates": candidates,
         "choices": choices,
-        "neurons": notes,
+        "reasons": notes,
     }
     return Rows(data, len(best), len(kept))
 

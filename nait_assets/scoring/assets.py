@@ -9,77 +9,25 @@ import polars as pl
 from nait_assets import lineage, plots
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import COMPREHENSIVE_TARGET, READS, Recipe, fingerprint, is_by_capability, subset_size
+from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint, is_by_capability, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
 from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.inputs import MethodInputs, gathered
-from nait_assets.scoring.method import Method, Scores, ranked
-from nait_assets.scoring.methods import (
-    alpagasus,
-    balanced_random,
-    bm25,
-    dsir,
-    gate_overlap,
-    ifd,
-    instruction_mining,
-    length,
-    less,
-    mona,
-    nait,
-    nait_neighbours,
-    nait_standardized,
-    neuron_diversity,
-    perplexity,
-    published,
-    random,
-    rds_plus,
-    selectit,
-    sentence_embedding,
-)
+from nait_assets.scoring.method import Method, Scores
+from nait_assets.scoring.methods import method_named
+from nait_assets.scoring.ranking import ranked
 from nait_assets.tables import CANDIDATE_POOL
 
-ALGORITHM = "3"
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        nait.METHOD,
-        nait_standardized.METHOD,
-        nait_neighbours.METHOD,
-        neuron_diversity.METHOD,
-        mona.METHOD,
-        gate_overlap.METHOD,
-        alpagasus.METHOD,
-        less.METHOD,
-        bm25.METHOD,
-        dsir.METHOD,
-        length.LONG,
-        length.SHORT,
-        rds_plus.METHOD,
-        sentence_embedding.METHOD,
-        perplexity.LOW,
-        perplexity.HIGH,
-        ifd.METHOD,
-        ifd.PRE_EXPERIENCED,
-        selectit.METHOD,
-        instruction_mining.METHOD,
-        random.METHOD,
-        balanced_random.METHOD,
-    )
-}
+ALGORITHM = "4"
 _latest: dict[str, tuple[object, dict[str, pl.DataFrame]]] = {}
 """By method: what its latest pass read, and the ranking of every target. One process reads its inputs once."""
 
 
-def method_of(name: str) -> Method:
-    """A method by its name in a recipe; one that is none of ours is a published list."""
-    return METHODS[name] if name in READS else published.method(name)
-
-
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """`<method>_scores` of every method in the recipe."""
-    return [_scores_asset(method_of(name), recipe, partitions) for name in recipe.methods]
+    return [_scores_asset(method_named(name), recipe, partitions) for name in recipe.methods]
 
 
 def _scores_asset(method: Method, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
@@ -88,7 +36,7 @@ def _scores_asset(method: Method, recipe: Recipe, partitions: Partitions) -> dg.
     @dg.asset(
         **asset_arguments(output, partitions),
         description=f"{method.description}\n\nOne row is one candidate's score for the target; rank 1 is the best.",
-        deps=_dependencies(method, recipe, partitions),
+        deps=_dependencies(method, partitions),
         code_version=f"{ALGORITHM}.{method.version}:{fingerprint(recipe.capability_names, settings)}",
         kinds={"numpy", "duckdb"},
     )
@@ -106,8 +54,8 @@ def _scores_asset(method: Method, recipe: Recipe, partitions: Partitions) -> dg.
     return scores
 
 
-def _dependencies(method: Method, recipe: Recipe, partitions: Partitions) -> list[dg.AssetDep]:
-    keys = {name: lineage.asset_key(name) for name in recipe.reads_of(method.name)}
+def _dependencies(method: Method, partitions: Partitions) -> list[dg.AssetDep]:
+    keys = {name: lineage.asset_key(name) for name in method.reads}
     return [
         dg.AssetDep(key, partition_mapping=partitions.features_to_scores())
         if is_by_capability(name)
@@ -127,7 +75,7 @@ def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) ->
 
 def _ranked(recipe: Recipe, found: MethodInputs, scores: Scores) -> dict[str, pl.DataFrame]:
     """The ranking of every target that was scored. The scores by example, which are large, are not kept."""
-    values = dict(zip(found.inputs.features, scores.values.T, strict=True))
+    values = dict(zip(found.inputs.targets, scores.values.T, strict=True))
     reasons = {**found.refused, **scores.reasons}
     frames = {}
     for target in values:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import polars as pl
 
 from nait_assets.checks import AssetChecks, Check, CheckResult
@@ -11,16 +10,16 @@ from nait_assets.partitions import Partitions
 from nait_assets.recipe import ACTIVATIONS, POOL, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.catalogue import scores_output
-from nait_assets.scoring.method import ranked
+from nait_assets.scoring.correlation import rank_correlation
+from nait_assets.scoring.methods import method_named
+from nait_assets.scoring.ranking import ranked
 from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, scores_table
 
 MOST_CORRELATION = 0.8
-MEAN_LENGTH = {"length_long", "length_short"}
-"""Methods of which nobody need be told that length is the score."""
 CHECKS = [
     Check(
         "ids_are_the_candidates",
-        "Every candidate that the method could read has one score or a reason instead, and nothing else has.",
+        "Every candidate has one score or a reason instead, and nothing else has.",
     ),
     Check("ranks_follow_the_scores", "Scores are finite; rank 1 is the highest, ties go to the smaller sample_id."),
     Check("scores_differ", "Not all candidates have the same score."),
@@ -43,21 +42,29 @@ def _checks_of_method(method: str, recipe: Recipe) -> AssetChecks:
     def execute(warehouse: Warehouse, target: str) -> Mapping[str, CheckResult]:
         return check_scores(warehouse, method, target, reads_activations)
 
-    checks = [check for check in CHECKS if method not in MEAN_LENGTH or check.name != "length_is_not_the_score"]
+    pointless = {"length_is_not_the_score"} if method_named(method).length_is_the_point else set()
+    checks = [check for check in CHECKS if check.name not in pointless]
     return AssetChecks(scores_output(method).key, checks, execute)
 
 
 def check_scores(warehouse: Warehouse, method: str, target: str, reads_activations: bool) -> dict[str, CheckResult]:
-    """Check a method's scores for a target; one that reads activations scores those that have some."""
+    """Check a method's scores for a target.
+
+    Args:
+        warehouse: Where they are.
+        method: The method's name.
+        target: A capability, or `all`.
+        reads_activations: Whether length is the number of tokens that the model read, rather than of characters.
+    """
     with warehouse.tables.snapshot() as snapshot:
         scores = snapshot.read(scores_table(method), target=target)
         lengths = snapshot.read(CANDIDATE_POOL).select("sample_id", length=N_CHARACTERS)
-    unit = "characters"
+    wanted, unit = set(lengths["sample_id"].to_list()), "characters"
     if reads_activations:
         with warehouse.activations(POOL).snapshot() as activations:
             lengths = activation_table.samples(activations).select("sample_id", length="n_tokens")
         unit = "tokens"
-    wanted, scored = set(lengths["sample_id"].to_list()), scores["sample_id"].to_list()
+    scored = scores["sample_id"].to_list()
     n_lost, n_strange, n_twice = len(wanted - set(scored)), len(set(scored) - wanted), len(scored) - len(set(scored))
     with_score = scores.filter(pl.col("reason").is_null())
     columns = ["sample_id", "score", "rank"]
@@ -88,11 +95,3 @@ def check_scores(warehouse: Warehouse, method: str, target: str, reads_activatio
             {"length_correlation": correlation},
         ),
     }
-
-
-def rank_correlation(frame: pl.DataFrame) -> float:
-    """Spearman's correlation of the columns `score` and `length`; 0 where one of them does not vary."""
-    ranks = frame.select(pl.col("score", "length").rank()).to_numpy()
-    if len(ranks) < 2 or np.ptp(ranks, axis=0).min() == 0:
-        return 0.0
-    return float(np.corrcoef(ranks.T)[0, 1])

@@ -1,56 +1,74 @@
-"""Why a candidate scores as it does: its score and rank by each method, and the neurons that matter most."""
+"""Why a candidate scores as it does: its score and rank by each method, and the reasons that one method gives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from nait_assets.errors import NotFoundError, WarehouseError
 from nait_assets.extraction import activation_table
+from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.projection import NETWORK
-from nait_assets.extraction.statistics import NeuronStatistics, by_layer
-from nait_assets.recipe import POOL, Recipe
+from nait_assets.recipe import ACTIVATIONS, POOL, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.scoring.methods.nait_standardized import combined_centroids
-from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, STANDARDIZED_CENTROIDS
+from nait_assets.scoring.inputs import gathered
+from nait_assets.scoring.method import Explanation, Method, Reason
+from nait_assets.scoring.methods import method_named
+from nait_assets.scoring.reasons import explained
+from nait_assets.tables import CANDIDATE_POOL
 
 
-def contributions(
-    activations: Mapping[int, np.ndarray],
-    statistics: Mapping[int, NeuronStatistics],
-    centroids: Mapping[int, np.ndarray],
-    n: int,
-) -> pl.DataFrame:
-    """The neurons that contribute most to a sample's `nait_standardized` score.
+@dataclass(frozen=True)
+class Explained:
+    """Explanations of some candidates.
+
+    Attributes:
+        explanations: By `sample_id`, of those that every output of the method has.
+        versions: Versions of what was read for them.
+    """
+
+    explanations: Mapping[str, Explanation]
+    versions: Mapping[str, str]
+
+
+def explanations(
+    recipe: Recipe, warehouse: Warehouse, method: str, target: str, sample_ids: Sequence[str], n: int
+) -> Explained:
+    """Why candidates score as they do by a method for a target.
+
+    Of a projection, whose numbers mean nothing by themselves, the strongest neurons that were kept beside it are named.
 
     Args:
-        activations: Of the sample, by layer, `(width,)`.
-        statistics: Of the pool, by layer.
-        centroids: Of the target, by layer, `(width,)`.
-        n: How many neurons.
+        recipe: The recipe.
+        warehouse: Where its outputs are.
+        method: The method's name.
+        target: A capability, or `all`.
+        sample_ids: The candidates.
+        n: Most reasons for each.
 
-    Returns:
-        Columns `layer`, `neuron`, `standardized_activation`, `centroid`, `contribution`, the largest first; all
-        contributions of all neurons add up to the score.
+    Raises:
+        WarehouseError: Something has not been made, or with a projection where the recipe has none, or the reverse.
     """
-    layers = sorted(centroids)
-    sample = np.stack([statistics[layer].standardize(activations[layer]) for layer in layers]).astype(np.float64)
-    target = np.stack([centroids[layer] for layer in layers]).astype(np.float64)
-    norm = np.linalg.norm(sample) * np.linalg.norm(target)
-    shares = sample * target / norm if norm else np.zeros_like(sample)
-    places = np.argsort(-shares, axis=None, kind="stable")[:n]
-    rows, neurons = np.unravel_index(places, shares.shape)
-    return pl.DataFrame(
-        {
-            "layer": np.asarray(layers)[rows],
-            "neuron": neurons,
-            "standardized_activation": sample[rows, neurons],
-            "centroid": target[rows, neurons],
-            "contribution": shares[rows, neurons],
-        }
-    )
+    declared = method_named(method)
+    if ACTIVATIONS in declared.reads:
+        with warehouse.activations(POOL).snapshot() as snapshot:
+            _require(snapshot, projected=recipe.extraction.projection is not None)
+        if recipe.extraction.projection:
+            return _strongest(recipe, warehouse, target, sample_ids, n)
+    with gathered(recipe, warehouse, method, target, stream_only=sample_ids) as found:
+        inputs = replace(found.inputs, blocks=list(found.inputs.blocks))
+        known = set(inputs.sample_ids)
+        return Explained(
+            {name: explained(declared, inputs, name, target, n) for name in sample_ids if name in known},
+            dict(found.versions),
+        )
+
+
+def explains(recipe: Recipe, method: Method) -> bool:
+    """Whether a method says more of a candidate than the numbers that were read of it."""
+    return method.explain is not None or (ACTIVATIONS in method.reads and recipe.extraction.projection is not None)
 
 
 def find_candidate(snapshot: Snapshot, sample_id: str) -> dict[str, Any]:
@@ -70,78 +88,66 @@ def find_candidate(snapshot: Snapshot, sample_id: str) -> dict[str, Any]:
     return pool.row(0, named=True)
 
 
-def explain(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n_neurons: int) -> str:
+def explain(
+    recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n: int, method: str | None = None
+) -> str:
     """The text that `nait explain` prints.
 
+    Args:
+        recipe: The recipe.
+        warehouse: Where its outputs are.
+        sample_id: A candidate's id, or the beginning of one.
+        target: A capability, or `all`.
+        n: Most reasons.
+        method: Whose score is explained; by default the recipe's recommended one.
+
     Raises:
-        NotFoundError: There is no such target or sample, or several samples begin so.
+        NotFoundError: There is no such target, method or sample, or several samples begin so.
         WarehouseError: Nothing has been materialized, or with a projection where the recipe has none, or the reverse.
     """
     if target not in recipe.targets:
         raise NotFoundError(f"{recipe.path} has no target {target!r}; its targets are {', '.join(recipe.targets)}.")
+    if method is not None and method not in recipe.methods:
+        raise NotFoundError(f"{recipe.path} has no method {method!r}; its methods are {', '.join(recipe.methods)}.")
+    method = method or recipe.leading_method
     with warehouse.tables.snapshot() as snapshot:
         sample = find_candidate(snapshot, sample_id)
-        query = """
-            SELECT method, score, rank, n_candidates, reason FROM (
-                SELECT *, count(*) OVER (PARTITION BY method) AS n_candidates FROM scoring.scores WHERE target = ?
-            ) WHERE sample_id = ? ORDER BY method
-        """
-        scores = (
-            snapshot.connection.execute(query, [target, sample["sample_id"]]).fetchall()
-            if snapshot.has_table("scoring.scores")
-            else []
-        )
-        centroids, statistics = {}, {}
-        if "nait_standardized" in recipe.methods and not recipe.extraction.projection:
-            features = {
-                capability: snapshot.read(STANDARDIZED_CENTROIDS, capability=capability)
-                for capability in recipe.capabilities_of(target)
-            }
-            centroids, statistics = combined_centroids(features), by_layer(snapshot.read(NEURON_STATISTICS))
+        scores = _scores_of(snapshot, sample["sample_id"], target)
     lines = [
         f"sample {sample['sample_id']}, row {sample['source_row']} of {sample['source']}, topic {sample['topic']}",
         "",
         f"target {target}",
     ]
     lines += [
-        f"  {method:<20} score {score:>12.5f}   rank {rank:>6,} of {n_candidates:,}"
+        f"  {name:<20} score {score:>12.5f}   rank {rank:>6,} of {n_candidates:,}"
         if reason is None
-        else f"  {method:<20} no score: {reason}"
-        for method, score, rank, n_candidates, reason in scores
-        if method in recipe.methods
+        else f"  {name:<20} no score: {reason}"
+        for name, score, rank, n_candidates, reason in scores
+        if name in recipe.methods
     ]
-    if recipe.extraction.projection:
-        lines += [
-            "",
-            "its strongest neurons (standardised against the calibration sample)",
-            *_strongest_lines(recipe, warehouse, sample["sample_id"], target, n_neurons),
-        ]
-    elif centroids:
-        lines += [
-            "",
-            "neurons that contribute most (standardised against the pool)",
-            *_neuron_lines(warehouse, sample["sample_id"], centroids, statistics, n_neurons),
-        ]
+    found = explanations(recipe, warehouse, method, target, [sample["sample_id"]], n).explanations
+    lines += ["", *_lines(method, found.get(sample["sample_id"]))]
     return "\n".join([*lines, "", *(f"[{message['role']}] {message['content']}" for message in sample["messages"])])
 
 
-def _neuron_lines(
-    warehouse: Warehouse,
-    sample_id: str,
-    centroids: Mapping[int, np.ndarray],
-    statistics: Mapping[int, NeuronStatistics],
-    n_neurons: int,
-) -> list[str]:
-    with warehouse.activations(POOL).snapshot() as snapshot:
-        _require(snapshot, projected=False)
-        activations = activation_table.of_sample(snapshot, sample_id)
-    if not activations:
-        return ["  none: the sample was rejected when it was read"]
-    frame = contributions(activations, statistics, centroids, n_neurons)
+def _scores_of(snapshot: Snapshot, sample_id: str, target: str) -> list[tuple[Any, ...]]:
+    query = """
+        SELECT method, score, rank, n_candidates, reason FROM (
+            SELECT *, count(*) OVER (PARTITION BY method) AS n_candidates FROM scoring.scores WHERE target = ?
+        ) WHERE sample_id = ? ORDER BY method
+    """
+    if not snapshot.has_table("scoring.scores"):
+        return []
+    return snapshot.connection.execute(query, [target, sample_id]).fetchall()
+
+
+def _lines(method: str, explanation: Explanation | None) -> list[str]:
+    if explanation is None:
+        return [f"{method}: nothing was read of it"]
+    width = max((len(reason.label) for reason in explanation.reasons), default=0)
     return [
-        f"  layer {row['layer']:>3}  neuron {row['neuron']:>6}  sample {row['standardized_activation']:+7.2f} sd"
-        f"  target {row['centroid']:+6.2f}  share {row['contribution']:+.5f}"
-        for row in frame.iter_rows(named=True)
+        f"{method}: {explanation.heading}",
+        *(f"  {reason.label:<{width}}  {reason.detail}" for reason in explanation.reasons),
     ]
 
 
@@ -178,21 +184,38 @@ def shared_strength(sample: pl.DataFrame, examples: pl.DataFrame, n: int) -> pl.
     return ordered.select("layer", "neuron", "value", "n_examples", "mean_value").head(n)
 
 
-def _strongest_lines(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n_neurons: int) -> list[str]:
-    with warehouse.activations(POOL).snapshot() as snapshot:
-        _require(snapshot, projected=True)
-        sample = activation_table.strongest_neurons(snapshot, sample_id)
-    if sample.is_empty():
-        return ["  none: the sample was rejected when it was read"]
-    examples = sample.clear()
+def _strongest(recipe: Recipe, warehouse: Warehouse, target: str, sample_ids: Sequence[str], n: int) -> Explained:
+    """The strongest neurons of candidates, those first that the target's examples share."""
+    parts: list[pl.DataFrame] = []
+    versions: dict[str, str] = {}
     for capability in recipe.capabilities_of(target):
         if recipe.capabilities[capability].examples:  # a feature file has no examples
             with warehouse.activations(capability).snapshot() as snapshot:
                 _require(snapshot, projected=True)
-                examples = pl.concat([examples, activation_table.strongest_neurons(snapshot)])
+                snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
+                parts.append(activation_table.strongest_neurons(snapshot))
+                versions |= snapshot.inputs
+    with warehouse.activations(POOL).snapshot() as snapshot:
+        snapshot.note(ACTIVATIONS)
+        versions |= snapshot.inputs
+        samples = {name: activation_table.strongest_neurons(snapshot, name) for name in sample_ids}
+    found = {
+        name: _strongest_reasons(sample, pl.concat([sample.clear(), *parts]), n)
+        for name, sample in samples.items()
+        if not sample.is_empty()
+    }
+    return Explained(found, versions)
+
+
+def _strongest_reasons(sample: pl.DataFrame, examples: pl.DataFrame, n: int) -> Explanation:
     n_examples = examples["sample_id"].n_unique()
-    return [
-        f"  layer {row['layer']:>3}  neuron {row['neuron']:>6}  sample {row['value']:+7.2f} sd"
-        f"  among the strongest of {row['n_examples']:>3} of {n_examples} examples, there {row['mean_value']:+6.2f} sd"
-        for row in shared_strength(sample, examples, n_neurons).iter_rows(named=True)
+    among = f"{n_examples} examples" if n_examples else "no examples: the target comes from a feature file"
+    reasons = [
+        Reason(
+            f"{row['layer']}:{row['neuron']}",
+            f"{row['value']:+.2f} sd here, among the strongest of {row['n_examples']} of {among}"
+            + (f", {row['mean_value']:+.2f} sd there" if row["n_examples"] else ""),
+        )
+        for row in shared_strength(sample, examples, n).iter_rows(named=True)
     ]
+    return Explanation("its strongest neurons (layer:neuron, against the calibration sample)", reasons)

@@ -1,17 +1,18 @@
-"""From the warehouse to what a method may read: every output that `recipe.READS` names for it, by `sample_id`.
+"""From the warehouse to what a method may read: every output that it declares, by `sample_id`.
 
 Belongs here: where each of them lies, and which versions were read. Does not belong here: what is made of them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
-from nait_assets.extraction.statistics import by_layer
+from nait_assets.extraction.statistics import NeuronStatistics, by_layer
 from nait_assets.lineage import reference
 from nait_assets.measurements.catalogue import OUTPUTS
 from nait_assets.measurements.engine import Measurement, rejected_of, rows_of
@@ -24,6 +25,7 @@ from nait_assets.tables import (
     IN_DOMAIN_SET,
     NAIT_DIRECTIONS,
     NEURON_STATISTICS,
+    REJECTED_SAMPLES,
     STANDARDIZED_CENTROIDS,
     VECTOR,
     Table,
@@ -40,8 +42,8 @@ class MethodInputs:
     """What a method reads for a target, and on the way for the others.
 
     Attributes:
-        inputs: What the method gets. Its targets are all those whose features are there, so that one pass will do.
-        refused: Candidates that a measurement could not read, and why.
+        inputs: What the method gets. Its targets are all those whose outputs are there, so that one pass will do.
+        refused: Candidates that some output could not be made of, and why.
         versions: Of what the target's scores rest on.
         everything: Of all that was read.
     """
@@ -53,58 +55,137 @@ class MethodInputs:
 
 
 @contextmanager
-def gathered(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -> Iterator[MethodInputs]:
+def gathered(
+    recipe: Recipe, warehouse: Warehouse, method: str, target: str, stream_only: Sequence[str] | None = None
+) -> Iterator[MethodInputs]:
     """What a method reads for a target; the activations can be streamed within the block.
+
+    Args:
+        recipe: The recipe.
+        warehouse: Where its outputs are.
+        method: The method's name.
+        target: A capability, or `all`.
+        stream_only: Candidates whose activations are wanted; by default those of all. Their other rows are all there.
 
     Raises:
         WarehouseError: Something has not been made.
     """
-    reads = recipe.reads_of(method)
-    by_capability = [asset for asset in reads if is_by_capability(asset)]
-    assert len(by_capability) <= 1, f"{method} reads several outputs of each capability"
-    frames: dict[str, pl.DataFrame] = {}
-    refused: dict[str, str] = {}
-    features: dict[str, dict[str, pl.DataFrame]] = {name: {} for name in recipe.targets}
-    with warehouse.tables.snapshot() as tables:
-        statistics = by_layer(tables.read(NEURON_STATISTICS)) if STATISTICS in reads else {}
-        versions = dict(tables.inputs)
-        for asset in sorted({*reads} - {ACTIVATIONS, STATISTICS, *by_capability}):
-            frames[asset], found = _read(warehouse, tables, asset, "")
-            versions |= found
-            refused |= rejected_of(warehouse, MEASUREMENT_OF[asset], POOL) if asset in MEASUREMENT_OF else {}
-        everything = dict(versions)
-        if by_capability:
-            features, own, of_all = _features(recipe, warehouse, tables, by_capability[0], target)
-            versions, everything = {**versions, **own}, {**everything, **of_all}
-    options = getattr(recipe.options, method, None)
-    if ACTIVATIONS not in reads:
-        sample_ids = _samples(frames)
-        aligned = {asset: _aligned(frame, sample_ids) for asset, frame in frames.items()}
-        inputs = ScoringInputs(sample_ids, (), features, statistics, recipe.seed, aligned, options)
-        yield MethodInputs(inputs, refused, versions, everything)
+    found = _tables_of(recipe, warehouse, method, target)
+    if ACTIVATIONS not in recipe.reads_of(method):
+        yield found.for_method(recipe, method)
         return
-    assert not frames, f"{method} reads activations and other outputs of candidates"
-    with warehouse.activations(POOL).snapshot() as activations:
+    with warehouse.activations(POOL).snapshot() as activations:  # the other files are free while these are streamed
         activations.note(ACTIVATIONS)
-        names = activation_table.samples(activations)["sample_id"].to_list()
-        inputs = ScoringInputs(names, _Blocks(activations), features, statistics, recipe.seed, {}, options)
-        yield MethodInputs(inputs, {}, {**versions, **activations.inputs}, {**everything, **activations.inputs})
+        found.versions |= activations.inputs
+        found.refused |= _refused_by_the_model(activations)
+        stored = activation_table.samples(activations)["sample_id"].to_list()
+        found.held.append(stored)
+        blocks = _Blocks(activations, len(stored), found.sample_ids, stream_only)
+        yield found.for_method(recipe, method, blocks)
+
+
+@dataclass
+class _Found:
+    """What was read so far.
+
+    Attributes:
+        held: Candidates that each output has.
+        neighbours: Versions of what only other targets rest on.
+    """
+
+    statistics: dict[int, NeuronStatistics] = field(default_factory=dict)
+    frames: dict[str, pl.DataFrame] = field(default_factory=dict)
+    by_capability: dict[str, dict[str, pl.DataFrame]] = field(default_factory=dict)
+    held: list[list[str]] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    neighbours: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """Candidates that every output has, in ascending order."""
+        return sorted(set.intersection(*map(set, self.held)))
+
+    def for_method(self, recipe: Recipe, method: str, blocks: Iterable[Block] = ()) -> MethodInputs:
+        """As the method gets it."""
+        sample_ids = self.sample_ids
+        known = [set(frames) for frames in self.by_capability.values()]
+        targets = {name: recipe.capabilities_of(name) for name in recipe.targets}
+        inputs = ScoringInputs(
+            sample_ids=sample_ids,
+            targets={name: those for name, those in targets.items() if all(one.issuperset(those) for one in known)},
+            frames={
+                asset: _aligned(frame, sample_ids) if _has_a_row_each(asset) else frame
+                for asset, frame in self.frames.items()
+            },
+            by_capability=self.by_capability,
+            blocks=blocks,
+            statistics=self.statistics,
+            seed=recipe.seed,
+            options=recipe.options_of(method),
+        )
+        return MethodInputs(inputs, self.refused, self.versions, {**self.neighbours, **self.versions})
+
+
+def _tables_of(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -> _Found:
+    """Everything that a method reads but the activations."""
+    reads, found = recipe.reads_of(method), _Found()
+    with warehouse.tables.snapshot() as tables:
+        if STATISTICS in reads:
+            found.statistics = by_layer(tables.read(NEURON_STATISTICS))
+            found.versions |= tables.inputs
+        for asset in sorted({*reads} - {ACTIVATIONS, STATISTICS}):
+            if is_by_capability(asset):
+                frames, own, of_all = _of_capabilities(recipe, warehouse, tables, asset, target)
+                found.by_capability[asset] = frames
+                found.versions |= own
+                found.neighbours |= of_all
+                continue
+            found.frames[asset], versions = _read(warehouse, tables, asset, "")
+            found.versions |= versions
+            if asset in MEASUREMENT_OF:
+                found.refused |= rejected_of(warehouse, MEASUREMENT_OF[asset], POOL)
+            if _has_a_row_each(asset):
+                found.held.append(found.frames[asset]["sample_id"].to_list())
+    return found
+
+
+def _refused_by_the_model(activations: Snapshot) -> dict[str, str]:
+    rows = activations.rows(REJECTED_SAMPLES, corpus=POOL)
+    return dict(zip(rows["sample_id"].to_list(), rows["reason"].to_list(), strict=True))
 
 
 @dataclass(frozen=True)
 class _Blocks:
-    """As `scan`, which begins to read when the first block is asked for, and again for each one who asks."""
+    """As `scan` of some samples, which begins to read when the first block is asked for, and again for each who asks.
+
+    Attributes:
+        activations: Of the pool.
+        n_stored: Samples that the table has.
+        sample_ids: Those of them along which indices count.
+        only: Those of these that are read; all by default.
+    """
 
     activations: Snapshot
+    n_stored: int
+    sample_ids: list[str]
+    only: Sequence[str] | None
 
     def __iter__(self) -> Iterator[Block]:
-        yield from activation_table.scan(self.activations)
+        if self.only is None:
+            everything = len(self.sample_ids) == self.n_stored
+            yield from activation_table.scan(self.activations, sample_ids=None if everything else self.sample_ids)
+            return
+        wanted = sorted(set(self.only) & set(self.sample_ids))
+        indices = np.searchsorted(np.asarray(self.sample_ids), np.asarray(wanted))
+        for layer, places, activations in activation_table.scan(self.activations, sample_ids=wanted):
+            yield layer, indices[places], activations
 
 
-def _features(
+def _of_capabilities(
     recipe: Recipe, warehouse: Warehouse, tables: Snapshot, asset: str, target: str
-) -> tuple[dict[str, dict[str, pl.DataFrame]], dict[str, str], dict[str, str]]:
-    """Of what lies by capability: the rows of every target that can be had, the target's versions, and all versions."""
+) -> tuple[dict[str, pl.DataFrame], dict[str, str], dict[str, str]]:
+    """By capability the rows that can be had, the versions of those of the target, and the versions of all."""
     frames: dict[str, pl.DataFrame] = {}
     own: dict[str, str] = {}
     for name in recipe.capabilities_of(target):
@@ -117,18 +198,7 @@ def _features(
             if _shape(neighbour) == wanted:  # else it is of an earlier extraction, and will be made again
                 frames[name] = neighbour
                 everything |= found
-    features = {
-        name: {one: frames[one] for one in recipe.capabilities_of(name)}
-        for name in recipe.targets
-        if set(recipe.capabilities_of(name)) <= set(frames)
-    }
-    return features, own, everything
-
-
-def _samples(frames: Mapping[str, pl.DataFrame]) -> list[str]:
-    """Candidates that every output has a row of, in ascending order."""
-    held = [set(frame["sample_id"].to_list()) for frame in frames.values() if "place" not in frame.columns]
-    return sorted(set.intersection(*held))
+    return frames, own, everything
 
 
 def _read(warehouse: Warehouse, tables: Snapshot, asset: str, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -157,10 +227,13 @@ def _table_of(asset: str) -> Table:
     return _TABLES[asset] if asset in _TABLES else published_table(asset.removeprefix("corpora/published_"))
 
 
+def _has_a_row_each(asset: str) -> bool:
+    """Whether an output about candidates has one row for each of them; a published list has places of its own."""
+    return asset == CANDIDATE_POOL.asset or asset in MEASUREMENT_OF
+
+
 def _aligned(frame: pl.DataFrame, sample_ids: list[str]) -> pl.DataFrame:
-    """The rows of these samples, in their order; a published list has places of its own, and stays as it is."""
-    if "place" in frame.columns:
-        return frame
+    """The rows of these samples, in their order."""
     return pl.DataFrame({"sample_id": sample_ids}).join(frame, on="sample_id", how="left", maintain_order="left")
 
 

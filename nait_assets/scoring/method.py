@@ -1,43 +1,89 @@
 """What a method is, and how its scores become ranks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from nait_assets.extraction.statistics import NeuronStatistics
+from nait_assets.recipe import Section
 
 Block = tuple[int, np.ndarray, np.ndarray]
-"""Layer, places of samples `(n,)`, their activations `(n, width)`."""
+"""Layer, indices of samples `(n,)`, their activations `(n, width)`."""
 
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """What a method may read: what `recipe.READS` names for it.
+    """What a method may read: the outputs that it declares under `reads`, in any combination.
 
     Attributes:
-        sample_ids: Candidates, in ascending order; a block's places count along this list.
-        blocks: The candidates' activations; each reading streams the table anew. Empty for a method that does not read
-            them.
-        features: By target, and by capability of the target: the rows of what the method reads of a capability, such as
-            a feature with one row a layer, or a reading with one row an example; for a method that reads nothing of
-            capabilities, none.
+        sample_ids: Candidates that every one of these outputs has, in ascending order.
+        targets: Capabilities that each target combines: one, or for `all` every one.
+        frames: Rows about candidates, by output key: one for each of `sample_ids`, in their order; or, of an output
+            with other rows (a published list), as it is.
+        by_capability: Rows about capabilities, by output key and capability: a feature with one row a layer, or a
+            measurement with one row an in-domain example. It holds every capability of `targets`.
+        blocks: Activations of the candidates, indices counted along `sample_ids`; each iteration streams the table
+            anew. Empty for a method that does not read them.
         statistics: Of the neurons by layer, over the pool; empty for a method that does not read them.
-        seed: The recipe's.
-        candidates: By asset key, the rows of what the method reads of candidates, one for each of `sample_ids`, in
-            their order; or of a table that has other rows, as it is.
-        options: The method's section of the recipe, if there is one.
+        seed: The recipe's `seed`.
+        options: The method's section of the recipe, if it has one.
     """
 
     sample_ids: list[str]
-    blocks: Iterable[Block]
-    features: dict[str, dict[str, pl.DataFrame]]
-    statistics: dict[int, NeuronStatistics]
-    seed: int
-    candidates: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    targets: Mapping[str, Sequence[str]]
+    frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    by_capability: Mapping[str, Mapping[str, pl.DataFrame]] = field(default_factory=dict)
+    blocks: Iterable[Block] = ()
+    statistics: Mapping[int, NeuronStatistics] = field(default_factory=dict)
+    seed: int = 0
     options: Any = None
+
+    def of(self, key: str) -> pl.DataFrame:
+        """Rows of an output about candidates.
+
+        Raises:
+            KeyError: The method does not declare it; the message lists what it may read.
+        """
+        return _declared(self.frames, key)
+
+    def of_capabilities(self, key: str) -> Mapping[str, pl.DataFrame]:
+        """Rows of an output about capabilities, by capability.
+
+        Raises:
+            KeyError: The method does not declare it; the message lists what it may read.
+        """
+        return _declared(self.by_capability, key)
+
+    def same_for_all_targets(self, values: np.ndarray) -> np.ndarray:
+        """`(n_candidates, n_targets)` of `(n_candidates,)`: scores of a method that does not look at the target."""
+        return np.repeat(np.asarray(values, dtype=np.float64)[:, None], len(self.targets), axis=1)
+
+    def for_each_target(self, of_capability: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """By target, what belongs to its capabilities."""
+        return {target: [of_capability[name] for name in names] for target, names in self.targets.items()}
+
+    def only(self, sample_id: str) -> "ScoringInputs":
+        """The same of one candidate, without activations."""
+        frames = {key: frame.filter(pl.col("sample_id") == sample_id) for key, frame in self.frames.items()}
+        return replace(self, sample_ids=[sample_id], frames=frames, blocks=())
+
+    def activations_of(self, sample_id: str) -> dict[int, np.ndarray]:
+        """One candidate's activations by layer, each `(width,)`; it reads all blocks."""
+        index = self.sample_ids.index(sample_id)
+        return {
+            layer: activations[indices == index][0]
+            for layer, indices, activations in self.blocks
+            if (indices == index).any()
+        }
+
+
+def _declared(outputs: Mapping[str, Any], key: str) -> Any:
+    if key not in outputs:
+        raise KeyError(f"{key!r} is not among what the method declares to read: {', '.join(outputs) or 'nothing'}")
+    return outputs[key]
 
 
 @dataclass(frozen=True)
@@ -45,8 +91,8 @@ class Scores:
     """What a method says of the candidates.
 
     Attributes:
-        values: `(n_candidates, n_targets)` float64, higher is better, targets as the inputs' features have them; NaN
-            for a candidate without a score.
+        values: `(n_candidates, n_targets)` float64, higher is better, targets in the order of the inputs' `targets`;
+            NaN for a candidate without a score.
         reasons: Why a candidate has no score, by its `sample_id`; the same for all targets.
         by_example: By target, `(n_candidates, n_examples)` scores for each of the target's examples, of a method that
             has them; from them comes the round robin over examples.
@@ -58,128 +104,69 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Method:
-    """A way to score candidates. What it reads is in `recipe.READS`, under its name.
+class Reason:
+    """One of the things that explain a candidate's score.
 
     Attributes:
-        name: In recipes, asset keys and tables.
-        description: Shown in Dagster.
+        label: What it is, short enough for a table's cell: `12:345` for neuron 345 of layer 12.
+        detail: Its numbers.
+    """
+
+    label: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a candidate scores as it does for a target.
+
+    Attributes:
+        heading: What the reasons are.
+        reasons: The most important one first.
+    """
+
+    heading: str
+    reasons: Sequence[Reason]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to score candidates, and all that the rest of the project has to know of it.
+
+    The docstring of the module that declares it has its formula, departures from its source, limits and cost, under
+    these four headings.
+
+    Attributes:
+        name: In recipes, asset keys and tables; matches [a-z0-9_]+.
+        description: What puts a candidate first, in a sentence; shown in Dagster.
+        reads: Keys of the outputs that the scores rest on; what no method of a recipe reads is not made.
         score: From inputs to scores; an array stands for scores of every candidate. A target's scores do not depend on
             the other targets.
-        version: Of its algorithm.
+        options: Section of the recipe under `options.<name>`; one with a field that has no default must be given.
+        by_target: Whether candidates are ordered in another way for each target.
+        needs_neurons: Whether it cannot work on a projection.
+        seeded: Whether it draws by the recipe's `seed`.
+        recommended: Whether `nait summary` and the report show its rows rather than those of other methods.
+        length_is_the_point: Whether nobody need be warned that its scores follow the length of a candidate.
+        version: Of the algorithm; another one makes the scores stale.
+        explain: Why a candidate scores as it does: from inputs that hold it, its `sample_id`, the target and the number
+            of reasons wanted. By default the numbers that were read of it, and their percentiles in the pool.
     """
 
     name: str
     description: str
+    reads: tuple[str, ...]
     score: Callable[[ScoringInputs], np.ndarray | Scores]
+    options: type[Section] | None = None
+    by_target: bool = False
+    needs_neurons: bool = False
+    seeded: bool = False
+    recommended: bool = False
+    length_is_the_point: bool = False
     version: str = "1"
+    explain: Callable[[ScoringInputs, str, str, int], Explanation] | None = None
 
     def scores(self, inputs: ScoringInputs) -> Scores:
         """The scores of the inputs' candidates for the inputs' targets."""
         found = self.score(inputs)
         return found if isinstance(found, Scores) else Scores(found)
-
-
-def stacked(vectors: Sequence[Mapping[int, np.ndarray]]) -> dict[int, np.ndarray]:
-    """Vectors of several targets, by layer `(width,)`, as one matrix for each layer, `(n_targets, width)`."""
-    return {layer: np.stack([by_layer[layer] for by_layer in vectors]) for layer in vectors[0]}
-
-
-def ranked(
-    sample_ids: list[str],
-    scores: np.ndarray,
-    reasons: Mapping[str, str] | None = None,
-    by_example: np.ndarray | None = None,
-    by_capability: np.ndarray | None = None,
-) -> pl.DataFrame:
-    """Scores with their ranks: 1 is the best, ties go to the smaller `sample_id`.
-
-    Args:
-        sample_ids: Distinct.
-        scores: `(n_candidates,)`, in their order; NaN for those that have a reason.
-        reasons: Why some candidates have no score; those that are not among `sample_ids` are added.
-        by_example: `(n_candidates, n_examples)`, from which the turns come.
-        by_capability: `(n_candidates, n_capabilities)`, of the comprehensive target: the capabilities' own scores.
-
-    Returns:
-        Columns `sample_id`, `score`, `rank`, `turn`, `target_turn`, `best_rank`, `reason`, best first, and at the end
-        those without a score.
-
-    Raises:
-        ValueError: A score is NaN or infinite, without a reason.
-    """
-    reasons = reasons or {}
-    scores = np.asarray(scores, dtype=np.float64)
-    scored = np.asarray([name not in reasons for name in sample_ids], dtype=bool)
-    broken = [sample_ids[place] for place in np.flatnonzero(~np.isfinite(scores) & scored)[:10]]
-    if broken:
-        raise ValueError(f"scores are NaN or infinite for sample(s) {', '.join(broken)}")
-    names = [sample_ids[place] for place in np.flatnonzero(scored)]
-    orders = {
-        "turn": None if by_example is None else round_robin(names, by_example[scored]),
-        "target_turn": None if by_capability is None else round_robin(names, by_capability[scored]),
-        "best_rank": None if by_capability is None else best_ranks(names, by_capability[scored]),
-    }
-    frame = pl.DataFrame(
-        {"sample_id": names, "score": scores[scored], **orders},
-        schema={"sample_id": pl.String, "score": pl.Float64, **dict.fromkeys(orders, pl.Int64)},
-    )
-    frame = frame.sort(["score", "sample_id"], descending=[True, False]).select(
-        "sample_id",
-        "score",
-        pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("rank"),
-        *orders,
-        pl.lit(None, pl.String).alias("reason"),
-    )
-    without = pl.DataFrame(sorted(reasons.items()), {"sample_id": pl.String, "reason": pl.String}, orient="row")
-    return pl.concat([frame, without], how="diagonal")
-
-
-def round_robin(sample_ids: Sequence[str], by_example: np.ndarray) -> np.ndarray:
-    """`(n_candidates,)` turns from 1: the examples, one after the other, each take the best candidate still there.
-
-    The order in which RDS+ chooses (arXiv 2503.01807, section 3); ties go to the smaller `sample_id`.
-
-    Args:
-        sample_ids: Of the candidates.
-        by_example: `(n_candidates, n_examples)` scores, finite.
-    """
-    order = _best_first(sample_ids, by_example)
-    turns = np.zeros(len(sample_ids), dtype=np.int64)
-    next_place = np.zeros(by_example.shape[1], dtype=np.int64)
-    for turn in range(1, len(sample_ids) + 1):
-        example = (turn - 1) % by_example.shape[1]
-        while turns[order[next_place[example], example]]:
-            next_place[example] += 1
-        turns[order[next_place[example], example]] = turn
-    return turns
-
-
-def by_turns(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """`(n_candidates, n_examples)` of several capabilities: the first example of each, then the second of each.
-
-    A small round robin of the comprehensive target then has a part of every capability.
-
-    Args:
-        parts: `(n_candidates, n_examples)` of each capability, its examples in the order of their `sample_id`.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    order = np.argsort(np.concatenate([np.arange(part.shape[1]) for part in parts]), kind="stable")
-    return np.concatenate(parts, axis=1)[:, order]
-
-
-def best_ranks(sample_ids: Sequence[str], by_capability: np.ndarray) -> np.ndarray:
-    """`(n_candidates,)`: the best of a candidate's ranks, from 1, in the columns; ties go to the smaller `sample_id`.
-
-    Args:
-        sample_ids: Of the candidates.
-        by_capability: `(n_candidates, n_capabilities)` scores, finite.
-    """
-    return 1 + np.argsort(_best_first(sample_ids, by_capability), axis=0).min(axis=1)
-
-
-def _best_first(sample_ids: Sequence[str], scores: np.ndarray) -> np.ndarray:
-    """Places of the candidates by column, `(n_candidates, n_columns)`, best first."""
-    by_name = np.argsort(np.asarray(sample_ids))
-    return by_name[np.argsort(-scores[by_name], axis=0, kind="stable")]

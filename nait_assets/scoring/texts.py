@@ -4,10 +4,12 @@ Belongs here: which messages count. Does not belong here: how a text is cut into
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import polars as pl
 
-from nait_assets.recipe import TextPart
+TextPart = Literal["conversation", "instruction", "answer"]
+"""conversation: all that is said; instruction: by users; answer: by assistants. Never the system message."""
 
 ROLES: dict[TextPart, tuple[str, ...]] = {
     "conversation": ("user", "assistant", "tool"),

@@ -13,7 +13,7 @@ from nait_assets.errors import WarehouseError
 from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
-from nait_assets.scoring.assets import method_of
+from nait_assets.scoring.methods import method_named
 from nait_assets.selection import history
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import Choice, chosen_rows, gather, read_beside_pool, sentence
@@ -80,7 +80,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions) -> dg.Ass
         exports = Exports.of(rows, f"{method}_{target}_{ratio}", [source.source for source in recipe.candidates])
         card = dataset_card(
             method,
-            method_of(method).description,
+            method_named(method).description,
             target,
             sentence(strategy, ratio, choice),
             len(rows),

@@ -59,13 +59,11 @@ def summarize(
     rows_read = f" {n_rows_read:,} rows read from all sources." if n_rows_read is not None else ""
     lines = [f"Pool: {len(pool):,} candidates.{rows_read} Rejected rows: {refused}."]
     lines += _reading_lines(recipe, warehouse, tokens_per_second)
-    if "nait_standardized" in recipe.methods:
+    leading = recipe.leading_method
+    if recipe.is_targeted(leading):
         for capability in recipe.capability_names:
-            lines += [
-                "",
-                f"Best for {capability} (nait_standardized):",
-                *_best_lines(scores["nait_standardized", capability], pool),
-            ]
+            best = _best_lines(scores[leading, capability], pool)
+            lines += ["", f"Best for {capability} ({leading}):", *best]
     topics = set(pool["topic"].to_list())
     judged = [capability for capability in recipe.capability_names if capability in topics]
     if judged:

@@ -39,7 +39,8 @@ def home_with_subsets(recipe: Recipe, folder: Path, text: str = "", topic: str =
         tables.replace(CANDIDATE_POOL, pool)
         for (method, target), frame in scores.items():
             for ratio in recipe.ratios:
-                chosen = frame.sort("rank").head(subset_size(ratio, len(frame))).drop("target", "turn", "reason")
+                best = frame.sort("rank", nulls_last=True).head(subset_size(ratio, len(frame)))
+                chosen = best.drop("target", "turn", "reason")
                 tables.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
                 tables.put_record(Record(f"selection/{method}_subset", f"{target}|{ratio}", "1", "version"))
     comparison, _ = _compared(recipe, warehouse)

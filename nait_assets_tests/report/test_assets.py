@@ -24,10 +24,10 @@ def page_of(home: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("fields", "sections", "names_neurons"),
+    ("fields", "sections", "gives_reasons"),
     [
         ({"methods": ["random"]}, {"read", "scores", "targets", "core", "comparison", "extremes"}, False),
-        ({"methods": ["nait"]}, {"read", "scores", "targets", "core", "comparison", "map", "extremes"}, False),
+        ({"methods": ["nait"]}, {"read", "scores", "targets", "core", "comparison", "map", "extremes"}, True),
         (
             {"capabilities": {"math": {"source": "math.jsonl"}}},
             {"read", "scores", "targets", "core", "comparison", "map", "extremes"},
@@ -42,14 +42,14 @@ def page_of(home: Path) -> str:
     ids=["without a model", "without neurons' statistics", "one capability", "projection"],
 )
 def test_every_recipe_has_a_page_of_what_it_made(
-    make_recipe: MakeRecipe, tmp_path: Path, fields: dict[str, Any], sections: set[str], names_neurons: bool
+    make_recipe: MakeRecipe, tmp_path: Path, fields: dict[str, Any], sections: set[str], gives_reasons: bool
 ) -> None:
     """The page reads tables that some recipes do not have; what is not there is left out, and nothing is invented."""
     recipe, home = make_recipe(**{**STANDARDIZED, **fields}), quick_home(tmp_path / "home")
     assert REPORT in run(recipe, home)
     html = page_of(home)
     assert set(re.findall(r'<section id="(\w+)">', html)) == {*sections, "table"}
-    assert bool(data_of(html)["table"]["neurons"]) == names_neurons
+    assert bool(data_of(html)["table"]["reasons"]) == gives_reasons
     status = nait("status", "--recipe", recipe.path, "--home", home)
     assert status.code == 0, status.out
     assert run(recipe, home) == set()

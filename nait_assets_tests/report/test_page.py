@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from nait_assets.report.contents import Page, build_page
-from nait_assets.report.neurons import contributing_neurons
 from nait_assets.report.page import embedded_json
 from nait_assets.report.page_data import read
 from nait_assets.report.rows import excerpts, table_rows
@@ -90,7 +89,7 @@ def test_the_table_holds_each_choice_with_its_rank_and_score(tmp_path: Path) -> 
     """What the page shows is what the subsets hold: three rows of ten at 0.30, one at 0.10, for each target."""
     recipe = small_recipe(tmp_path)
     reading = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
-    data = table_rows(reading, {}).data
+    data = table_rows(reading).data
     shown = {
         (data["targets"][place], data["candidates"][number][0]): (rank, score)
         for place, number, rank, score, _ in data["choices"]
@@ -109,7 +108,7 @@ def test_the_table_knows_each_ratio_s_rows_where_they_are_no_beginning_of_the_la
     reading = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
     order = reading.scores["nait_standardized", "math"].sort("rank")["sample_id"].to_list()
     subsets = {("nait_standardized", "math", "0.10"): [order[4]], ("nait_standardized", "math", "0.30"): order[1:4]}
-    data = table_rows(replace(reading, subsets={**reading.subsets, **subsets}), {}).data
+    data = table_rows(replace(reading, subsets={**reading.subsets, **subsets})).data
     place = data["targets"].index("math")
     assert {choice[2]: choice[4] for choice in data["choices"] if choice[0] == place} == {2: 2, 3: 2, 4: 2, 5: 1}
 
@@ -118,9 +117,9 @@ def test_a_table_without_room_keeps_the_best_ranks_and_says_what_it_cut(tmp_path
     """Alpaca at 0.30 has 15,600 rows for each target; a page that no browser opens shows none of them."""
     recipe = small_recipe(tmp_path)
     reading = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
-    whole = table_rows(reading, {})
+    whole = table_rows(reading)
     size = sum(len(json.dumps(row, ensure_ascii=False).encode()) + 1 for row in whole.data["candidates"][:2])
-    cut = table_rows(reading, {}, most_bytes=size)
+    cut = table_rows(reading, most_bytes=size)
     assert (whole.n_kept, cut.n_kept, cut.n_chosen) == (whole.n_chosen, 2, whole.n_chosen)
     assert cut.data["candidates"] == whole.data["candidates"][:2]
     assert {rank for _, number, rank, *_ in whole.data["choices"] if number < 2} >= {1}
@@ -131,15 +130,13 @@ def test_neurons_are_those_of_the_explanation_and_only_of_the_recommended_method
     """The page and `nait explain` must not give two reasons for one row, nor a reason where there is none."""
     recipe = small_recipe(tmp_path)
     reading = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
-    neurons = contributing_neurons(reading)
-    assert set(neurons) == {
+    assert set(reading.reasons) == {
         (target, name) for target in recipe.targets for name in reading.subsets["nait_standardized", target, "0.30"]
     }
-    (target, name), ((layer, neuron, _), *_) = next(iter(neurons.items()))
+    (target, name), (reason, *_) = next(iter(reading.reasons.items()))
     home = home_with_subsets(recipe, tmp_path / "again")
-    first = explain(recipe, home, name, target, 1).split("neurons that contribute")[1].splitlines()[1]
-    assert re.findall(r"layer +(\d+) +neuron +(\d+)", first) == [(str(layer), str(neuron))]
-    assert contributing_neurons(replace(reading, recipe=recipe.model_copy(update={"methods": ("random",)}))) == {}
+    assert f"  {reason.label}  {reason.detail}" in explain(recipe, home, name, target, 1).splitlines()
+    assert read(recipe.model_copy(update={"methods": ("random",)}), home).reasons == {}
 
 
 def test_a_recipe_without_a_model_has_a_page_without_what_only_a_model_says(tmp_path: Path) -> None:
@@ -151,7 +148,7 @@ def test_a_recipe_without_a_model_has_a_page_without_what_only_a_model_says(tmp_
     assert 'id="map"' not in page.html
     assert 'id="methods"' not in page.html
     assert page.n_on_map == 0
-    assert data_of(page.html)["table"]["neurons"] == {}
+    assert data_of(page.html)["table"]["reasons"] == {}
 
 
 @pytest.mark.parametrize(

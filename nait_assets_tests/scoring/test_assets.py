@@ -14,11 +14,11 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring import assets
-from nait_assets.scoring.assets import METHODS
+from nait_assets.scoring.methods import method_named
 from nait_assets.tables import STANDARDIZED_CENTROIDS, scores_table
 from nait_assets_tests.small_home import LAYERS, WIDTH, build_home, small_recipe
 
-METHOD = METHODS["nait_standardized"]
+METHOD = method_named("nait_standardized")
 CENTROID = {"code": "features/standardized_centroids[code]", "math": "features/standardized_centroids[math]"}
 
 
@@ -46,9 +46,9 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     read: list[Path] = []
     scan = activation_table.scan
 
-    def counted(snapshot: Any, *arguments: Any) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    def counted(snapshot: Any, **arguments: Any) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         read.append(snapshot.path)
-        return scan(snapshot, *arguments)
+        return scan(snapshot, **arguments)
 
     monkeypatch.setattr(activation_table, "scan", counted)
     return read

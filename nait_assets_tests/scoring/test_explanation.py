@@ -1,5 +1,6 @@
 """Explanations: the parts add up to the score, and the text says what was asked for."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from nait_assets.errors import NotFoundError, WarehouseError
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.scoring.explanation import contributions, explain, shared_strength
-from nait_assets.scoring.methods.nait_standardized import cosines
+from nait_assets.scoring.explanation import explain, shared_strength
+from nait_assets.scoring.methods.nait_standardized import contributions, cosines
 from nait_assets_tests.small_home import UNREAD, build_home, small_recipe
 
 LAYERS, WIDTH = (2, 7), 5
@@ -72,32 +73,32 @@ def test_a_sample_at_the_pools_mean_has_no_contributions() -> None:
 @pytest.mark.parametrize("target", ["math", "all"])
 def test_explanation_has_scores_ranks_neurons_and_text(recipe: Recipe, warehouse: Warehouse, target: str) -> None:
     """What the command promises, with the very numbers of the tables."""
-    text = explain(recipe, warehouse, "c4", target, n_neurons=2)
+    text = explain(recipe, warehouse, "c4", target, n=2)
     with warehouse.tables.snapshot() as snapshot:
         query = "SELECT method, score, rank FROM scoring.scores WHERE sample_id = 'c4' AND target = ?"
         rows = snapshot.connection.execute(query, [target]).fetchall()
     assert len(rows) == 2
     for method, score, rank in rows:
-        assert f"  {method:<20} score {score:>12.5f}   rank {rank:>6,} of 9" in text.splitlines()
-    assert text.count("neuron ") == 2
+        assert f"  {method:<20} score {score:>12.5f}   rank {rank:>6,} of 10" in text.splitlines()
+    assert len(re.findall(r"^  \d+:\d+ ", text, flags=re.MULTILINE)) == 2
     assert "sample c4, row 4 of pool.jsonl, topic code" in text
     assert text.endswith("[user] question 4\n[assistant] answer")
 
 
 def test_explained_neurons_add_up_to_the_score_in_the_table(recipe: Recipe, warehouse: Warehouse) -> None:
     """From the tables to the text, nothing is lost: two layers of three neurons."""
-    text = explain(recipe, warehouse, "c4", "all", n_neurons=6)
+    text = explain(recipe, warehouse, "c4", "all", n=6)
     shares = [float(line.rpartition("share")[2]) for line in text.splitlines() if "share" in line]
-    (score_line,) = [line for line in text.splitlines() if "nait_standardized" in line]
+    (score_line,) = [line for line in text.splitlines() if "nait_standardized  " in line]
     assert len(shares) == 6
     assert sum(shares) == pytest.approx(float(score_line.split()[2]), abs=6e-5)
 
 
 def test_a_sample_that_was_not_read_is_said_to_have_no_neurons(recipe: Recipe, warehouse: Warehouse) -> None:
     """It is in the pool and has no score: the reader should learn why."""
-    text = explain(recipe, warehouse, UNREAD, "math", n_neurons=2)
-    assert "none: the sample was rejected when it was read" in text
-    assert "score" not in text
+    text = explain(recipe, warehouse, UNREAD, "math", n=2)
+    assert "nait_standardized: nothing was read of it" in text
+    assert "no score: no token" in text
 
 
 @pytest.mark.parametrize(
@@ -108,20 +109,20 @@ def test_a_sample_that_was_not_read_is_said_to_have_no_neurons(recipe: Recipe, w
 def test_a_sample_id_must_name_one_candidate(recipe: Recipe, warehouse: Warehouse, sample_id: str, found: str) -> None:
     """A beginning of the id will do if it is unique; the message says where ids are to be found."""
     with pytest.raises(NotFoundError, match=found + r" in .*warehouse\.duckdb\. Ids are in scoring\.scores"):
-        explain(recipe, warehouse, sample_id, "math", n_neurons=2)
+        explain(recipe, warehouse, sample_id, "math", n=2)
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(recipe: Recipe, warehouse: Warehouse) -> None:
     """A misspelt capability, with the recipe's path and its targets."""
     with pytest.raises(NotFoundError, match=r"no target 'maths'; its targets are code, math, all") as error:
-        explain(recipe, warehouse, "c4", "maths", n_neurons=2)
+        explain(recipe, warehouse, "c4", "maths", n=2)
     assert str(recipe.path) in str(error.value)
 
 
 def test_a_home_without_a_run_is_said_to_be_empty(recipe: Recipe, tmp_path: Path) -> None:
     """The first thing a new user may try."""
     with pytest.raises(WarehouseError, match=r"does not exist.*`nait run`"):
-        explain(recipe, Warehouse(home=str(tmp_path / "nothing")), "c4", "math", n_neurons=2)
+        explain(recipe, Warehouse(home=str(tmp_path / "nothing")), "c4", "math", n=2)
 
 
 def test_neurons_shared_with_the_examples_come_first_and_opposed_ones_last() -> None:

@@ -1,13 +1,17 @@
 """Ranks, and the agreement between recipes and methods."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import READS
-from nait_assets.scoring.assets import METHODS
-from nait_assets.scoring.method import ScoringInputs, by_turns, ranked, round_robin
+from nait_assets.scoring.method import ScoringInputs
+from nait_assets.scoring.methods import declared
+from nait_assets.scoring.methods.nait_standardized import CENTROIDS
+from nait_assets.scoring.ranking import by_turns, ranked, round_robin
+from nait_assets_tests.scoring.given import for_capabilities
 
 
 def test_rank_1_has_the_highest_score() -> None:
@@ -79,11 +83,6 @@ def test_scores_that_are_not_finite_are_refused_by_name(broken: float) -> None:
         ranked(["a", "b"], np.array([1.0, broken]))
 
 
-def test_every_method_of_a_recipe_exists() -> None:
-    """`recipe.py` may not import `scoring`, so the two lists are kept by hand."""
-    assert set(METHODS) == set(READS)
-
-
 def inputs_for(targets: dict[str, list[str]], width: int) -> ScoringInputs:
     """Twelve candidates in two layers, and for each target the features of its capabilities."""
     random = np.random.default_rng(width)
@@ -96,7 +95,8 @@ def inputs_for(targets: dict[str, list[str]], width: int) -> ScoringInputs:
         frames[name] = pl.DataFrame({"layer": layers, "direction": vectors, "centroid": vectors})
     statistics = {layer: NeuronStatistics(pool[layer].mean(axis=0), pool[layer].std(axis=0)) for layer in layers}
     features = {target: {name: frames[name] for name in names} for target, names in targets.items()}
-    return ScoringInputs(ids, blocks, features, statistics, 0)
+    given = for_capabilities(ids, "features/nait_directions", features, blocks=blocks, statistics=statistics)
+    return replace(given, by_capability=dict.fromkeys(("features/nait_directions", CENTROIDS), frames))
 
 
 @pytest.mark.parametrize("width", [7, 48, 1536])
@@ -104,9 +104,9 @@ def inputs_for(targets: dict[str, list[str]], width: int) -> ScoringInputs:
 def test_scores_of_a_target_do_not_depend_on_which_others_are_scored_with_it(name: str, width: int) -> None:
     """To the last bit: a run that makes one target again must not move ranks, and find a change where there is none."""
     targets = {**{name: [name] for name in "abcde"}, "all": list("abcde")}
-    together = METHODS[name].score(inputs_for(targets, width))
+    together = declared()[name].score(inputs_for(targets, width))
     assert together.shape == (12, 6)
     assert together.dtype == np.float64
     for column, (target, names) in zip(together.T, targets.items(), strict=True):
-        alone = METHODS[name].score(inputs_for({target: names}, width))
+        alone = declared()[name].score(inputs_for({target: names}, width))
         np.testing.assert_array_equal(alone, column[:, None])

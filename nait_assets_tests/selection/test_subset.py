@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.scoring.method import ranked
+from nait_assets.scoring.ranking import ranked
 from nait_assets.selection.choice import chosen_rows
 from nait_assets.selection.exports import Exports
 from nait_assets.selection.subset import dataset_card, write_folder

@@ -1,13 +1,21 @@
 """Random, balanced: every group of the pool in equal numbers, by chance within a group (RDS+, arXiv 2503.01807).
 
-s(y) = u(y) - (how many of y's group have a larger u), where u is a hash of seed, target and `sample_id`, uniform in
-[0, 1). So the groups take turns, in an order that chance gives anew each time; a group that has no more candidates is
-passed over. A row more in the pool moves only rows of its own group, and those by one turn.
+Formula:
+s(y) = u(y) - (how many of y's group have a larger u)
 
-A group is what has the same `topic`, and of rows without one, what has the same source. This is the one method that
-reads the topic. RDS+ balances over sources, which are the topics of a pool that was put together from several.
+u is a hash of seed, target and `sample_id`, uniform in [0, 1). So the groups take turns, in an order that chance gives
+anew each time; a group that has no more candidates is passed over. A row more in the pool moves only rows of its own
+group, and those by one turn. A group is what has the same `topic`, and of rows without one, what has the same source.
 
-Cost: none.
+Departures:
+RDS+ balances over sources, which are the topics of a pool that was put together from several. This is the one method
+that reads the topic.
+
+Limits:
+It is one draw; another `seed` is another. Groups of one row are all taken first.
+
+Cost:
+None.
 """
 
 from collections import defaultdict
@@ -38,17 +46,21 @@ def turns(groups: Sequence[Hashable], numbers: np.ndarray, sample_ids: Sequence[
 
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)`: the number before the point is the turn, less than 1 and falling."""
-    labels = inputs.candidates[CANDIDATES].select("topic", "source").rows()
+    labels = inputs.of(CANDIDATES).select("topic", "source").rows()
     groups = [("topic", topic) if topic is not None else ("source", source) for topic, source in labels]
     columns = []
-    for target in inputs.features:
+    for target in inputs.targets:
         numbers = uniform(inputs.sample_ids, f"balanced:{inputs.seed}:{target}")  # not those of `random`
         columns.append(numbers - turns(groups, numbers, inputs.sample_ids))
     return np.stack(columns, axis=1)
 
 
 METHOD = Method(
-    "balanced_random",
-    "A control: a seeded random order in which the topics, or the sources where there are none, take turns.",
-    score,
+    name="balanced_random",
+    description="A control: a seeded random order in which the topics, or the sources where there are none, take "
+    "turns.",
+    reads=(CANDIDATES,),
+    score=score,
+    by_target=True,
+    seeded=True,
 )

@@ -1,38 +1,73 @@
 """BM25: in-domain examples as queries over the pool (package `bm25s`, variant "lucene").
 
+Formula:
 b(q, y) = sum over the words w of q, as often as they stand there, of
-log(1 + (N - n_w + 0.5) / (n_w + 0.5)) * f_w(y) / (f_w(y) + k1 (1 - b + b |y| / mean |y|)):
-N candidates, of which n_w have w; f_w(y) how often w stands in y, |y| the words of y. s(y) is the mean of b(q, y) over
-a capability's examples, then over the target's capabilities, which so have an equal say whatever their numbers.
+          log(1 + (N - n_w + 0.5) / (n_w + 0.5)) * f_w(y) / (f_w(y) + k1 (1 - b + b |y| / mean |y|))
 
+There are N candidates, of which n_w have w; f_w(y) is how often w stands in y, and |y| the words of y. s(y) is the mean
+of b(q, y) over a capability's examples, then over the target's capabilities, which so have an equal say whatever their
+numbers. `over: max` takes the best query in place of the mean.
+
+Departures:
 MoNA's baseline (`bm25s`) does not say which text, which words or how queries are put together. We read the whole
 conversation on both sides; a word is a run of letters and digits without case, in scripts without spaces a single
-character (`corpora/contamination.py`), and none is a stop word, so that all languages are treated alike. `over: max`
-takes the best query in place of the mean.
+character (`corpora/contamination.py`), and none is a stop word, so that all languages are treated alike.
 
-Known defects: long queries have larger scores and weigh more in the mean; words that all texts share count, if little;
-n_w is of the pool, so that a score changes with it.
+Limits:
+Long queries have larger scores and weigh more in the mean; words that all texts share count, if little; n_w is of the
+pool, so that a score changes with it.
 
-Cost: no model; 2 ms a query for 52,000 candidates. The scores by example, from which the round robin comes, take 8
-bytes for each candidate and example; a target for which they exceed 1 GiB has none, and no turns.
+Cost:
+No model; 2 ms a query for 52,000 candidates. The scores by example, from which the round robin comes, take 8 bytes for
+each candidate and example; a target for which they exceed 1 GiB has none, and no turns.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from nait_assets.corpora.contamination import words_of
-from nait_assets.recipe import CANDIDATES, Bm25Options, StopWords
-from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
-from nait_assets.scoring.texts import texts_of
+from nait_assets.recipe import CANDIDATES, EXAMPLES, Section
+from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.ranking import by_turns
+from nait_assets.scoring.texts import TextPart, texts_of
 
 log = logging.getLogger(__name__)
 MOST_BY_EXAMPLE = 2**27
 """Scores by example that are kept of a target, one for each candidate and example."""
 
 Query = Callable[[list[str]], np.ndarray]
+
+
+StopWords = Literal[
+    "danish",
+    "dutch",
+    "english",
+    "french",
+    "german",
+    "italian",
+    "korean",
+    "norwegian",
+    "portuguese",
+    "russian",
+    "spanish",
+    "swedish",
+    "turkish",
+]
+
+
+class Bm25Options(Section):
+    """Options of `bm25`."""
+
+    text: TextPart = Field("conversation", description="Of candidates and in-domain examples.")
+    over: Literal["mean", "max"] = Field("mean", description="From the scores for each example to the score.")
+    stop_words: StopWords | None = Field(None, description="Language whose commonest words are left out.")
+    k1: float = Field(1.5, ge=0, description="How soon a word that is repeated counts no more.")
+    b: float = Field(0.75, ge=0, le=1, description="How much a long candidate is marked down.")
 
 
 def stop_words(language: StopWords | None) -> frozenset[str]:
@@ -71,29 +106,23 @@ def score(inputs: ScoringInputs) -> Scores:
     def words(frame: pl.DataFrame) -> list[list[str]]:
         return [[w for w in words_of(text) if w not in left_out] for text in texts_of(frame, options.text)]
 
-    search = index(words(inputs.candidates[CANDIDATES]), options.k1, options.b)
-    frames = {name: frame for found in inputs.features.values() for name, frame in found.items()}
-    kept = {target: _fits(target, found, n_candidates) for target, found in inputs.features.items()}
+    search = index(words(inputs.of(CANDIDATES)), options.k1, options.b)
+    frames = inputs.of_capabilities(EXAMPLES)
+    kept = {target: _fits(target, found, n_candidates) for target, found in inputs.for_each_target(frames).items()}
     columns, by_example = {}, {}
     for name, frame in frames.items():
-        keep = any(kept[target] for target, found in inputs.features.items() if name in found)
+        keep = any(kept[target] for target, names in inputs.targets.items() if name in names)
         # sorted, since a table's version does not depend on the order of its rows, and turns do on that of examples
         columns[name], by_example[name] = _of_capability(
             search, words(frame.sort("sample_id")), n_candidates, options.over, keep
         )
-    values = [np.mean([columns[name] for name in found], axis=0) for found in inputs.features.values()]
-    return Scores(
-        np.stack(values, axis=1),
-        by_example={
-            target: by_turns([by_example[name] for name in found])
-            for target, found in inputs.features.items()
-            if kept[target]
-        },
-    )
+    values = [np.mean(found, axis=0) for found in inputs.for_each_target(columns).values()]
+    turns = {target: by_turns(parts) for target, parts in inputs.for_each_target(by_example).items() if kept[target]}
+    return Scores(np.stack(values, axis=1), by_example=turns)
 
 
-def _fits(target: str, capabilities: Mapping[str, pl.DataFrame], n_candidates: int) -> bool:
-    n_examples = sum(map(len, capabilities.values()))
+def _fits(target: str, examples: Sequence[pl.DataFrame], n_candidates: int) -> bool:
+    n_examples = sum(map(len, examples))
     if n_examples * n_candidates <= MOST_BY_EXAMPLE:
         return True
     log.warning(
@@ -117,7 +146,10 @@ def _of_capability(
 
 
 METHOD = Method(
-    "bm25",
-    "A control without a model: words shared with the in-domain examples, weighted by BM25.",
-    score,
+    name="bm25",
+    description="A control without a model: words shared with the in-domain examples, weighted by BM25.",
+    reads=(CANDIDATES, EXAMPLES),
+    score=score,
+    options=Bm25Options,
+    by_target=True,
 )

@@ -1,22 +1,27 @@
 """DSIR: importance weights of hashed n-grams (Xie et al., arXiv 2302.03169, section 4; package `data-selection`).
 
-s(y) = sum over buckets b of c_b(y) log((p_target(b) + 1e-8) / (p_raw(b) + 1e-8)): c_b(y) counts y's words and pairs of
-words that a SHA-256 puts into bucket b of 10,000, p_target and p_raw are the buckets' shares in the target's examples
-and in the pool. A word is a run of letters, digits and underscores, or of other signs, in lower case. With
-`noise_seed`, Gumbel noise is added, which makes the best k a sample of k without replacement, each drawn by its weight.
+Formula:
+s(y) = sum over buckets b of c_b(y) log((p_target(b) + 1e-8) / (p_raw(b) + 1e-8))
 
-Known defects: a log weight is a sum over n-grams, and grows in size with the text. Where most candidates are unlike the
-target, short ones come first: in a pool of 2,200 rows with 64 examples a target, the rank correlation with length was
--0.9. `per_ngram` divides by the number of n-grams, which left -0.3 to 0.1 of it and found many more of the planted
-rows; the published method does not divide. Of few examples, p_target is 0 in most buckets, each of which costs up to
-log 1e8.
+c_b(y) counts y's words and pairs of words that a SHA-256 puts into bucket b of 10,000; p_target and p_raw are the
+buckets' shares in the target's examples and in the pool. A word is a run of letters, digits and underscores, or of
+other signs, in lower case. With `noise_seed`, Gumbel noise is added, which makes the best k a sample of k without
+replacement, each drawn by its weight. As in the package, a target of several capabilities has the n-grams of all their
+examples together: those with long examples decide.
 
-As the package, a target of several capabilities has the n-grams of all their examples together: those with long
-examples decide. Departures: all rows have a score, where the package drops those below 100 words (`min_example_length`)
-without a word, which are most instructions; p_raw is of the whole pool (the package stops at 1e9 n-grams). A draw's
-noise is of seed, target and row, not of the order of rows.
+Departures:
+All rows have a score, where the package drops those below 100 words (`min_example_length`) without a word, which are
+most instructions; p_raw is of the whole pool (the package stops at 1e9 n-grams). A draw's noise is of seed, target and
+row, not of the order of rows.
 
-Cost: no model; 15 s of one core for 52,000 Alpaca rows.
+Limits:
+A log weight is a sum over n-grams, and grows in size with the text. Where most candidates are unlike the target, short
+ones come first: in a pool of 2,200 rows with 64 examples a target, the rank correlation with length was -0.9.
+`per_ngram` divides by the number of n-grams, which left -0.3 to 0.1 of it and found many more of the planted rows; the
+published method does not divide. Of few examples, p_target is 0 in most buckets, each of which costs up to log 1e8.
+
+Cost:
+No model; 15 s of one core for 52,000 Alpaca rows.
 """
 
 import hashlib
@@ -27,16 +32,25 @@ from typing import Any
 
 import numpy as np
 import regex  # type: ignore[import-untyped]
+from pydantic import Field
 
-from nait_assets.recipe import CANDIDATES
+from nait_assets.recipe import CANDIDATES, EXAMPLES, Section
 from nait_assets.scoring.method import Method, ScoringInputs
 from nait_assets.scoring.methods.random import uniform
-from nait_assets.scoring.texts import texts_of
+from nait_assets.scoring.texts import TextPart, texts_of
 
 N_BUCKETS = 10_000
 SMOOTHING = 1e-8
 TOKEN = regex.compile(r"\w+|[^\w\s]+")
 """As NLTK has it since it left `re`, which cuts words at the vowel signs of Bengali, Telugu and Thai."""
+
+
+class DsirOptions(Section):
+    """Options of `dsir`."""
+
+    text: TextPart = Field("conversation", description="Of candidates and in-domain examples.")
+    noise_seed: int | None = Field(None, description="Seed of Gumbel noise, which samples by weight; none by default.")
+    per_ngram: bool = Field(False, description="Divide a log weight by the candidate's number of n-grams.")
 
 
 @lru_cache(maxsize=2**20)
@@ -83,11 +97,11 @@ def gumbel(sample_ids: list[str], prefix: str) -> np.ndarray:
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` log importance weights."""
     options = inputs.options
-    pool = counts_of(texts_of(inputs.candidates[CANDIDATES], options.text))
+    pool = counts_of(texts_of(inputs.of(CANDIDATES), options.text))
     raw, n_ngrams = pool.sum(axis=0), pool.sum(axis=1)
     columns = []
-    for target, capabilities in inputs.features.items():
-        examples = sum(counts_of(texts_of(frame, options.text)).sum(axis=0) for frame in capabilities.values())
+    for target, frames in inputs.for_each_target(inputs.of_capabilities(EXAMPLES)).items():
+        examples = sum(counts_of(texts_of(frame, options.text)).sum(axis=0) for frame in frames)
         weights = pool @ log_ratio(np.asarray(examples), raw)
         weights = weights / n_ngrams if options.per_ngram else weights
         if options.noise_seed is not None:
@@ -97,7 +111,10 @@ def score(inputs: ScoringInputs) -> np.ndarray:
 
 
 METHOD = Method(
-    "dsir",
-    "A control without a model: importance weights of hashed words and pairs of words, target over pool.",
-    score,
+    name="dsir",
+    description="A control without a model: importance weights of hashed words and pairs of words, target over pool.",
+    reads=(CANDIDATES, EXAMPLES),
+    score=score,
+    options=DsirOptions,
+    by_target=True,
 )

@@ -1,31 +1,53 @@
 """IFD, instruction-following difficulty: how little an instruction helps the model to say the response.
 
-IFD(Q, A) = CE(A | Q) / CE(A), where CE is the mean cross-entropy over the response's tokens, given the conversation
-before them, and alone. Highest first; above 1 the instruction misleads, and the row is dropped with a reason. Source:
-Cherry, arXiv 2308.12032, section 2.2. Its first name is Q2Q (from quantity to quality), under which NAIT compares with
-it: the same method. The published code takes the ratio of mean losses. Superfiltering (arXiv 2402.00530) takes that of
-perplexities, exp(CE(A | Q) - CE(A)): `ratio: perplexities`. Both are 1 where the losses are equal, so the same rows
-are dropped; the order differs.
+Formula:
+IFD(Q, A) = CE(A | Q) / CE(A)
 
-`ifd_pre_experienced` is the same with a model that was first trained for a moment on a few varied candidates, as the
-paper has it (`measurements/pre_experienced_model`); `ifd` leaves that out, as Superfiltering does.
+CE is the mean cross-entropy over the response's tokens, given the conversation before them, and alone. Highest first;
+above 1 the instruction misleads, and the row is dropped with a reason. Source: Cherry, arXiv 2308.12032, section 2.2.
+Its first name is Q2Q (from quantity to quality), under which NAIT compares with it: the same method.
 
-Defects: short responses have a high CE(A), so a low IFD with any instruction. The published code leaves the heading
-"### Response:" in front of the response that should be alone, and knows one tokenizer; here, as in the formula, the
-response stands alone, behind the token that begins every sequence, and both losses are over the very same tokens. The
-score does not look at the target: it is the same for all.
-Cost: two forward passes over each candidate, the second over its response alone; the first is shared with `perplexity`
-and `rds_plus`.
+The published code takes the ratio of mean losses. Superfiltering (arXiv 2402.00530) takes that of perplexities,
+exp(CE(A | Q) - CE(A)): `ratio: perplexities`. Both are 1 where the losses are equal, so the same rows are dropped; the
+order differs.
+
+`ifd_pre_experienced` is the same with a model that was first trained briefly on a few varied candidates, as the paper
+has it (`measurements/pre_experienced_model`); `ifd` leaves that out, as Superfiltering does.
+
+Departures:
+The published code leaves the heading "### Response:" in front of the response that should be alone, and knows one
+tokenizer; here, as in the formula, the response stands alone, behind the token that begins every sequence, and both
+losses are over the very same tokens.
+
+Limits:
+Short responses have a high CE(A), so a low IFD with any instruction. The score does not look at the target: it is the
+same for all.
+
+Cost:
+Two forward passes over each candidate, the second over its response alone; the first is shared with `perplexity` and
+`rds_plus`.
 """
 
-from typing import Literal
+from functools import partial
 
 import numpy as np
+from pydantic import Field
 
+from nait_assets.recipe import IfdPreExperiencedOptions, IfdRatio, Section
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 
+OUTPUTS, ANSWERS = "measurements/candidate_outputs", "measurements/candidate_answers"
+EXPERIENCED_OUTPUTS = "measurements/candidate_experienced_outputs"
+EXPERIENCED_ANSWERS = "measurements/candidate_experienced_answers"
 
-def difficulty(given: np.ndarray, alone: np.ndarray, ratio: Literal["losses", "perplexities"]) -> np.ndarray:
+
+class IfdOptions(Section):
+    """Options of `ifd`."""
+
+    ratio: IfdRatio = Field("losses", description="Of what with and without the instruction: losses or perplexities.")
+
+
+def difficulty(given: np.ndarray, alone: np.ndarray, ratio: IfdRatio) -> np.ndarray:
     """`(n_candidates,)` IFD from mean losses in nats; NaN where a response alone has no loss at all.
 
     Args:
@@ -38,21 +60,25 @@ def difficulty(given: np.ndarray, alone: np.ndarray, ratio: Literal["losses", "p
     return np.divide(given, alone, out=np.full(len(given), np.nan), where=alone > 0)
 
 
-def score(inputs: ScoringInputs) -> Scores:
-    """`(n_candidates, n_targets)` difficulties in [0, 1]; above, a reason."""
-    losses = {
-        column: frame[column].to_numpy().astype(np.float64)
-        for frame in inputs.candidates.values()
-        for column in ("answer_loss", "answer_loss_alone")
-        if column in frame.columns
-    }
-    values = difficulty(losses["answer_loss"], losses["answer_loss_alone"], inputs.options.ratio)
+def score(inputs: ScoringInputs, given: str, alone: str) -> Scores:
+    """`(n_candidates, n_targets)` difficulties in [0, 1]; above, a reason.
+
+    Args:
+        inputs: Those of the method.
+        given: Key of the output with `answer_loss`.
+        alone: Key of the output with `answer_loss_alone`.
+    """
+    values = difficulty(
+        inputs.of(given)["answer_loss"].to_numpy().astype(np.float64),
+        inputs.of(alone)["answer_loss_alone"].to_numpy().astype(np.float64),
+        inputs.options.ratio,
+    )
     reasons = {
         name: _reason(value)
         for name, value in zip(inputs.sample_ids, values.tolist(), strict=True)
         if not value <= 1  # NaN too
     }
-    return Scores(np.repeat(values[:, None], len(inputs.features), axis=1), reasons)
+    return Scores(inputs.same_for_all_targets(values), reasons)
 
 
 def _reason(value: float) -> str:
@@ -62,12 +88,17 @@ def _reason(value: float) -> str:
 
 
 METHOD = Method(
-    "ifd",
-    "Instruction-following difficulty: the loss of the response given the instruction, over its loss alone.",
-    score,
+    name="ifd",
+    description="Instruction-following difficulty: the loss of the response given the instruction, over its loss "
+    "alone.",
+    reads=(OUTPUTS, ANSWERS),
+    score=partial(score, given=OUTPUTS, alone=ANSWERS),
+    options=IfdOptions,
 )
 PRE_EXPERIENCED = Method(
-    "ifd_pre_experienced",
-    "Instruction-following difficulty under a model that was briefly trained on a few candidates.",
-    score,
+    name="ifd_pre_experienced",
+    description="Instruction-following difficulty under a model that was briefly trained on a few candidates.",
+    reads=(EXPERIENCED_OUTPUTS, EXPERIENCED_ANSWERS),
+    score=partial(score, given=EXPERIENCED_OUTPUTS, alone=EXPERIENCED_ANSWERS),
+    options=IfdPreExperiencedOptions,
 )

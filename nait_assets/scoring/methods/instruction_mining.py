@@ -1,20 +1,26 @@
-"""Instruction Mining: the loss that a linear rule of reward, length and rarity expects after training on the example.
+"""Instruction Mining: the loss that a linear rule of reward, length and rarity expects (arXiv 2307.06290).
 
-arXiv 2307.06290, version 1: log L = 1.0694 - 0.1498 Rew + 8.257e-5 Len - 0.9350 Knn6, fitted on the held-out loss of
-models fine-tuned on many small data sets. A lower loss is better, so s(y) = -log L. Rew is the score of a reward model
-and Len the number of the answer's tokens, by the reward model's tokenizer (`measurements/rewards.py`). Knn6 is
-the distance to the sixth nearest other candidate: here the Euclidean distance of sentence embeddings of unit norm
-(`measurements/embeddings.py`, set by `options.sentence_embedding`), in [0, 2], over all candidates that have
-both a reward and an embedding. The paper says neither which distance nor of which text. The same for every target.
+Formula:
+s(y) = -log L,  log L = 1.0694 - 0.1498 Rew + 8.257e-5 Len - 0.9350 Knn6
 
-Known defects: the coefficients were fitted on one model, one tokenizer, one reward model and one sentence encoder, over
-the means of data sets, and are used for single examples. The scale of the reward model matters (its zero does not): one
-whose rewards are ten times as large decides alone. Length hardly counts: a thousand tokens are 0.08. A row that is far
-from all others may be rare or broken. Scores depend on the whole pool: a candidate more can change its neighbours'. The
-paper's second version drops Len and Knn6 for other indicators (naturalness, coherence,
-understandability), and finds the best size of the subset by search; that is not done here.
+The rule is that of version 1, fitted on the held-out loss of models fine-tuned on many small data sets; a lower loss is
+better. Rew is the score of a reward model and Len the number of the answer's tokens, by the reward model's tokenizer
+(`measurements/rewards.py`). Knn6 is the distance to the sixth nearest other candidate: here the Euclidean distance of
+sentence embeddings of unit norm (`measurements/embeddings.py`), in [0, 2], over all candidates that have both a reward
+and an embedding. The same for every target.
 
-Cost: one pass of a reward model and one of a sentence encoder over each candidate, then `n_candidates^2 x dimensions`
+Departures:
+The paper says neither which distance nor of which text. Its second version drops Len and Knn6 for other indicators
+(naturalness, coherence, understandability), and finds the best size of the subset by search; that is not done here.
+
+Limits:
+The coefficients were fitted on one model, one tokenizer, one reward model and one sentence encoder, over the means of
+data sets, and are used for single examples. The scale of the reward model matters (its zero does not): one whose
+rewards are ten times as large decides alone. Length hardly counts: a thousand tokens are 0.08. A row that is far from
+all others may be rare or broken. Scores depend on the whole pool: a candidate more can change its neighbours'.
+
+Cost:
+One pass of a reward model and one of a sentence encoder over each candidate, then `n_candidates^2 x dimensions`
 multiplications, in blocks of bounded memory: 6.4 seconds for 12,000 candidates of 384 dimensions on two busy cores, so
 about two minutes for 52,000, and for a million half a day.
 """
@@ -22,12 +28,12 @@ about two minutes for 52,000, and for a million half a day.
 import numpy as np
 
 from nait_assets.errors import DataError
-from nait_assets.recipe import READS
+from nait_assets.recipe import InstructionMiningOptions
 from nait_assets.scoring.method import Method, ScoringInputs
 from nait_assets.scoring.methods.sentence_embedding import matrix
 
 NAME = "instruction_mining"
-EMBEDDINGS, REWARDS = READS[NAME]
+EMBEDDINGS, REWARDS = "measurements/candidate_embeddings", "measurements/candidate_rewards"
 INTERCEPT, OF_REWARD, OF_LENGTH, OF_DISTANCE = 1.0694, -0.1498, 8.257e-5, -0.9350
 NEIGHBOUR = 6
 BLOCK = 2**24
@@ -70,15 +76,17 @@ def score(inputs: ScoringInputs) -> np.ndarray:
             f"method {NAME!r} measures the distance to the {NEIGHBOUR}th nearest candidate, and {n} have a reward and "
             f"an embedding: it needs at least {NEIGHBOUR + 1}. Give a larger pool, or take {NAME!r} out of `methods`."
         )
-    rows = inputs.candidates[REWARDS]
+    rows = inputs.of(REWARDS)
     rewards, lengths = (rows[name].to_numpy().astype(np.float64) for name in ("reward", "n_response_tokens"))
-    distances = neighbour_distances(matrix(inputs.candidates[EMBEDDINGS]))
-    found = -expected_log_loss(rewards, lengths, distances)
-    return np.repeat(found[:, None], len(inputs.features), axis=1)
+    distances = neighbour_distances(matrix(inputs.of(EMBEDDINGS)))
+    return inputs.same_for_all_targets(-expected_log_loss(rewards, lengths, distances))
 
 
 METHOD = Method(
-    NAME,
-    "Instruction Mining: a linear rule of a reward model's score, the answer's length and the distance to the pool.",
-    score,
+    name=NAME,
+    description="Instruction Mining: a linear rule of a reward model's score, the answer's length and the distance to "
+    "the pool.",
+    reads=(EMBEDDINGS, REWARDS),
+    score=score,
+    options=InstructionMiningOptions,
 )

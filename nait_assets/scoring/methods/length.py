@@ -1,31 +1,68 @@
 """Length: the longest answers first, or the shortest; a strong control (arXiv 2402.04833, arXiv 2503.01807, table 1).
 
-s(y) = characters of the assistant's messages, with a minus for the shortest. In the second paper the longest rows beat
-perplexity and IFD. Papers count the tokens of some model; characters need none, and order nearly alike within a
-language, not across scripts.
+Formula:
+s(y) = characters of the assistant's messages, with a minus for the shortest
 
-It reads nothing of a target: all targets have the same scores. Cost: none.
+It reads nothing of a target: all targets have the same scores. In the second paper the longest rows beat perplexity and
+IFD.
+
+Departures:
+Papers count the tokens of some model; characters need none, and order nearly alike within a language, not across
+scripts.
+
+Limits:
+It knows nothing of what the text says.
+
+Cost:
+None.
 """
 
 import numpy as np
+from pydantic import Field
 
-from nait_assets.recipe import CANDIDATES
+from nait_assets.recipe import CANDIDATES, Section
 from nait_assets.scoring.method import Method, ScoringInputs
-from nait_assets.scoring.texts import texts_of
+from nait_assets.scoring.texts import TextPart, texts_of
+
+
+class LengthLongOptions(Section):
+    """Options of `length_long`."""
+
+    text: TextPart = Field("answer", description="Whose characters are counted.")
+
+
+class LengthShortOptions(Section):
+    """Options of `length_short`."""
+
+    text: TextPart = Field("answer", description="Whose characters are counted.")
 
 
 def characters(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates,)` characters of the candidates' texts."""
-    return np.asarray([len(text) for text in texts_of(inputs.candidates[CANDIDATES], inputs.options.text)], float)
+    return np.asarray([len(text) for text in texts_of(inputs.of(CANDIDATES), inputs.options.text)], float)
 
 
 def _score_long(inputs: ScoringInputs) -> np.ndarray:
-    return np.stack([characters(inputs)] * len(inputs.features), axis=1)
+    return inputs.same_for_all_targets(characters(inputs))
 
 
 def _score_short(inputs: ScoringInputs) -> np.ndarray:
     return -_score_long(inputs)
 
 
-LONG = Method("length_long", "A control: the candidates with the longest answers.", _score_long)
-SHORT = Method("length_short", "A control: the candidates with the shortest answers.", _score_short)
+LONG = Method(
+    name="length_long",
+    description="A control: the candidates with the longest answers.",
+    reads=(CANDIDATES,),
+    score=_score_long,
+    options=LengthLongOptions,
+    length_is_the_point=True,
+)
+SHORT = Method(
+    name="length_short",
+    description="A control: the candidates with the shortest answers.",
+    reads=(CANDIDATES,),
+    score=_score_short,
+    options=LengthShortOptions,
+    length_is_the_point=True,
+)

@@ -1,29 +1,40 @@
-"""LESS: how much a step on a candidate would lower the loss of a capability's examples, to first order.
+"""LESS: how much a step on a candidate would lower the loss of a capability's examples (arXiv 2402.04333).
 
-s(y) = the mean over a capability's examples x of  sum_c w_c cos(Gamma_c(y), g_c(x)),  by Xia et al. 2024 (arXiv
-2402.04333, definition 3.1): at each checkpoint c of a LoRA warm-up with mean learning rate w_c, the cosine between
-the direction in which Adam would step on the candidate, and the example's gradient. The vectors come projected, scaled
-and weighted (`measurements/gradients.py`), so that the sum is their inner product. The published code gives the w_c the
-sum 1, which changes no rank, and keeps scores in [-1, 1].
+Formula:
+s(y) = mean over a capability's examples x of  sum_c w_c cos(Gamma_c(y), g_c(x))                   (definition 3.1)
+
+At each checkpoint c of a LoRA warm-up with mean learning rate w_c, this is the cosine between the direction in which
+Adam would step on the candidate, and the example's gradient: to first order, how much the step lowers the loss. The
+vectors come projected, scaled and weighted (`measurements/gradients.py`), so that the sum is their inner product. The
+published code gives the w_c the sum 1, which changes no rank, and keeps scores in [-1, 1].
 
 Examples are averaged within a subtask, and the largest subtask counts (`less/data_selection/matching.py`). Here a
-capability is a subtask: its score is the mean over its examples, or with `over: max` the largest, and the comprehensive
-target's is the largest of its capabilities'. (The published subtasks, such as the 57 of MMLU, are topics of examples,
-which no method reads here; a capability for each gives the same with the target `all`.)
+capability is a subtask: its score is the mean over its examples, or with `over: max` the largest, and that of the
+target `all` is the largest of its capabilities'.
 
-Known defects, of the method: Gamma holds 90% of the warm-up's momentum, which all candidates share; and cosines of
-short answers' gradients are the larger ones. Cost: a matrix product over vectors that are all in memory; the gradients
-cost (`measurements/gradients.py`).
+Departures:
+The published subtasks, such as the 57 of MMLU, are topics of examples, which no method reads here; a capability for
+each gives the same with the target `all`.
+
+Limits:
+Gamma holds 90% of the warm-up's momentum, which all candidates share; and cosines of short answers' gradients are the
+larger ones. Both are the method's own.
+
+Cost:
+A matrix product over vectors that are all in memory; the gradients cost (`measurements/gradients.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
 
-from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
+from nait_assets.recipe import LessOptions
+from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.ranking import by_turns
+from nait_assets.scoring.reasons import nearest_examples
 
-GRADIENTS = "measurements/candidate_gradients"
+GRADIENTS, EXAMPLES = "measurements/candidate_gradients", "measurements/in_domain_gradients"
 
 
 def matrix(frame: pl.DataFrame) -> np.ndarray:
@@ -33,20 +44,24 @@ def matrix(frame: pl.DataFrame) -> np.ndarray:
 
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` scores in [-1, 1], and those of each example."""
-    candidates = matrix(inputs.candidates[GRADIENTS])
-    frames: Mapping[str, pl.DataFrame] = {name: one for each in inputs.features.values() for name, one in each.items()}
+    candidates = matrix(inputs.of(GRADIENTS))
+    frames = inputs.of_capabilities(EXAMPLES)
     # each capability by itself: in a joint product its rounding would depend on the others
     products = {name: (candidates @ matrix(frame).T).astype(np.float64) for name, frame in frames.items()}
     over: Callable[..., np.ndarray] = np.max if inputs.options.over == "max" else np.mean
     of_capability = {name: over(product, axis=1) for name, product in products.items()}
-    values = [np.max([of_capability[name] for name in each], axis=0) for each in inputs.features.values()]
-    by_example = {target: by_turns([products[name] for name in each]) for target, each in inputs.features.items()}
+    values = [np.max(found, axis=0) for found in inputs.for_each_target(of_capability).values()]
+    by_example = {target: by_turns(parts) for target, parts in inputs.for_each_target(products).items()}
     return Scores(np.stack(values, axis=1), by_example=by_example)
 
 
 METHOD = Method(
-    "less",
-    "LESS: cosine between the step that Adam would take on a candidate and the gradients of a capability's examples, "
-    "over the checkpoints of a LoRA warm-up.",
-    score,
+    name="less",
+    description="LESS: cosine between the step that Adam would take on a candidate and the gradients of a "
+    "capability's examples, over the checkpoints of a LoRA warm-up.",
+    reads=(GRADIENTS, EXAMPLES),
+    score=score,
+    options=LessOptions,
+    by_target=True,
+    explain=nearest_examples(score, EXAMPLES),
 )

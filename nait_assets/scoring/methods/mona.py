@@ -1,16 +1,23 @@
 """MoNA: which of a model's monosemantic neurons a candidate and the capability share (arXiv 2503.15573).
 
+Formula:
 J(z_i, z_t) = sum_k min(z_ik, z_tk) / sum_k max(z_ik, z_tk)                                       (eq. 9)
 
-over the latents k of a sparse autoencoder, where z_i is the candidate's mean code (eq. 6 and 7, `features/codes`) and
-z_t the mean of the capability's examples' (eq. 8). The best are taken, by J alone (algorithm 1). `all` takes the mean
-of the capabilities' prototypes, so that each has the same say however many examples it has; the paper has no such
-target. Scores by example are J with each example's own code.
+The sums are over the latents k of a sparse autoencoder, z_i is the candidate's mean code (eq. 6 and 7,
+`measurements/codes`) and z_t the mean of the capability's examples' (eq. 8). The best are taken, by J alone (algorithm
+1). Scores by example are J with each example's own code.
 
-Defects. A prototype is denser than any candidate, so J is small, and larger for candidates with many active latents,
-that is for longer ones: the paper's choices are longer than random on four tasks of five (Table 7). Nothing is done
-about it; `selection` reports lengths. A code without active latents has J = 0.
-Cost: one forward pass to the layer for each sample, and an autoencoder, trained or found; scoring is seconds.
+Departures:
+`all` takes the mean of the capabilities' prototypes, so that each has the same say however many examples it has; the
+paper has no such target. A code without active latents has J = 0.
+
+Limits:
+A prototype is denser than any candidate, so J is small, and larger for candidates with many active latents, that is for
+longer ones: the paper's choices are longer than random on four tasks of five (Table 7). Nothing is done about it;
+`selection` reports lengths.
+
+Cost:
+One forward pass to the layer for each sample, and an autoencoder, trained or found; scoring is seconds.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,8 +25,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
-from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
+from nait_assets.recipe import MonaOptions
+from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.ranking import by_turns
+from nait_assets.scoring.reasons import nearest_examples
 
+CODES, EXAMPLES = "measurements/candidate_codes", "measurements/in_domain_codes"
 BLOCK_NUMBERS = 2**22
 """Numbers of candidates that are looked at together."""
 
@@ -72,24 +83,24 @@ def _blocks(rows: pl.DataFrame) -> Iterator[tuple[int, np.ndarray, np.ndarray, n
         begin = end
 
 
-def overlaps(candidates: pl.DataFrame, features: Mapping[str, Mapping[str, pl.DataFrame]]) -> Scores:
+def overlaps(inputs: ScoringInputs, candidates: pl.DataFrame, frames: Mapping[str, pl.DataFrame]) -> Scores:
     """Jaccard similarities of candidates with every target's prototype, and with each of its examples.
 
     Args:
+        inputs: For the capabilities of each target.
         candidates: Columns `indices`, `values`, one row a candidate.
-        features: By target and by capability of the target, the same of its examples.
+        frames: The same of the examples, by capability.
     """
-    frames = {name: frame for of_target in features.values() for name, frame in of_target.items()}
     n_columns = 1 + max(_largest_index(frame) for frame in (candidates, *frames.values()))
     prototypes = {name: prototype(frame, n_columns) for name, frame in frames.items()}
-    targets = [np.mean([prototypes[name] for name in of_target], axis=0) for of_target in features.values()]
+    targets = [np.mean(found, axis=0) for found in inputs.for_each_target(prototypes).values()]
     to_examples = {
         name: np.concatenate(
             [jaccard(candidates, dense(frame, place, n_columns)[None]) for place in range(len(frame))], axis=1
         )
         for name, frame in frames.items()
     }
-    by_example = {target: by_turns([to_examples[name] for name in of_target]) for target, of_target in features.items()}
+    by_example = {target: by_turns(parts) for target, parts in inputs.for_each_target(to_examples).items()}
     return Scores(jaccard(candidates, np.stack(targets)), by_example=by_example)
 
 
@@ -99,13 +110,16 @@ def _largest_index(rows: pl.DataFrame) -> int:
 
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` similarities in [0, 1]."""
-    (candidates,) = inputs.candidates.values()
-    return overlaps(candidates, inputs.features)
+    return overlaps(inputs, inputs.of(CODES), inputs.of_capabilities(EXAMPLES))
 
 
 METHOD = Method(
-    "mona",
-    "MoNA: how many of an autoencoder's latents a candidate shares with the capability's examples, as a generalised "
-    "Jaccard similarity.",
-    score,
+    name="mona",
+    description="MoNA: how many of an autoencoder's latents a candidate shares with the capability's examples, as a "
+    "generalised Jaccard similarity.",
+    reads=(CODES, EXAMPLES),
+    score=score,
+    options=MonaOptions,
+    by_target=True,
+    explain=nearest_examples(score, EXAMPLES),
 )

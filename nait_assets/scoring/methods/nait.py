@@ -1,12 +1,21 @@
 """NAIT: how far a candidate's activations lie along the capability's direction (arXiv 2603.13201, eq. 5).
 
-s(y) = sum over layers l of A_l(y) . v_l, A_l(y) the mean activation over the tokens, v_l the capability's direction.
+Formula:
+s(y) = sum over layers l of A_l(y) . v_l
 
-Known defects: neither centred nor normalised, so that layers with large activations decide, and all capabilities share
-much of their order; `nait_standardized` mends both. Departure: the first token is left out of A_l(y), since its
-enormous activations make the score a function of length.
+A_l(y) is the mean activation of the candidate y over its tokens, and v_l the capability's direction in layer l. The
+target `all` takes the mean of the capabilities' directions: the paper calls its System 12 a composite of them, and
+leaves the rule open.
 
-Cost: one forward pass over the pool, shared by every method that reads activations; then one product per layer.
+Departures:
+The first token is left out of A_l(y): its enormous activations would make the score a function of length.
+
+Limits:
+The sum is neither centred nor normalised, so that layers with large activations decide, and all capabilities share
+much of their order. `nait_standardized` mends both.
+
+Cost:
+One forward pass over the pool, shared by every method that reads activations; then one product per layer.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +23,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import polars as pl
 
-from nait_assets.scoring.method import Block, Method, ScoringInputs, stacked
+from nait_assets.recipe import ACTIVATIONS
+from nait_assets.scoring.method import Block, Explanation, Method, Reason, ScoringInputs
+from nait_assets.scoring.ranking import largest, stacked
+
+DIRECTIONS = "features/nait_directions"
 
 
 def projections(blocks: Iterable[Block], directions: Mapping[int, np.ndarray], n_samples: int) -> np.ndarray:
@@ -28,17 +41,16 @@ def projections(blocks: Iterable[Block], directions: Mapping[int, np.ndarray], n
     (n_targets,) = {len(matrix) for matrix in directions.values()}
     vectors = {layer: matrix.astype(np.float32) for layer, matrix in directions.items()}
     scores = np.zeros((n_samples, n_targets))
-    for layer, places, activations in blocks:
+    for layer, indices, activations in blocks:
         for target in range(n_targets):  # one by one: in a joint product a target's rounding depends on the others
-            scores[places, target] += activations @ vectors[layer][target]
+            scores[indices, target] += activations @ vectors[layer][target]
     return scores
 
 
 def combined_directions(directions: Mapping[str, Mapping[int, np.ndarray]]) -> dict[int, np.ndarray]:
     """The mean of several capabilities' directions, by layer: for one capability its own.
 
-    The comprehensive target (System 12) is a composite of the capabilities' directions in the paper, which leaves the
-    rule open. The score along the mean direction is the mean of the scores along each.
+    The score along the mean direction is the mean of the scores along each.
     """
     layers = next(iter(directions.values()))
     return {layer: np.mean([by_layer[layer] for by_layer in directions.values()], axis=0) for layer in layers}
@@ -46,11 +58,29 @@ def combined_directions(directions: Mapping[str, Mapping[int, np.ndarray]]) -> d
 
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` NAIT scores."""
-    combined = [
-        combined_directions({capability: _by_layer(frame) for capability, frame in features.items()})
-        for features in inputs.features.values()
-    ]
+    combined = [_direction(inputs, target) for target in inputs.targets]
     return projections(inputs.blocks, stacked(combined), len(inputs.sample_ids))
+
+
+def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
+    """The neurons that add most to the score."""
+    activations, direction = inputs.activations_of(sample_id), _direction(inputs, target)
+    layers = sorted(direction)
+    shares = np.stack([activations[layer].astype(np.float64) * direction[layer] for layer in layers])
+    reasons = [
+        Reason(
+            f"{layers[row]}:{neuron}",
+            f"activation {activations[layers[row]][neuron]:+.3f}, direction {direction[layers[row]][neuron]:+.4f}, "
+            f"share {shares[row, neuron]:+.5f}",
+        )
+        for row, neuron in largest(shares, n)
+    ]
+    return Explanation("neurons that add most to its score (layer:neuron)", reasons)
+
+
+def _direction(inputs: ScoringInputs, target: str) -> dict[int, np.ndarray]:
+    frames = inputs.of_capabilities(DIRECTIONS)
+    return combined_directions({name: _by_layer(frames[name]) for name in inputs.targets[target]})
 
 
 def _by_layer(frame: pl.DataFrame) -> dict[int, np.ndarray]:
@@ -59,8 +89,12 @@ def _by_layer(frame: pl.DataFrame) -> dict[int, np.ndarray]:
 
 
 METHOD = Method(
-    "nait",
-    "The paper's rule: a candidate's activations along the capability's principal direction of change, "
-    "summed over layers.",
-    score,
+    name="nait",
+    description="The paper's rule: the candidate's activations lie far along the capability's principal direction of "
+    "change, summed over layers.",
+    reads=(ACTIVATIONS, DIRECTIONS),
+    score=score,
+    by_target=True,
+    needs_neurons=True,
+    explain=explain,
 )

@@ -1,22 +1,29 @@
-"""NAIT by neighbours: how near a candidate is to the capability's nearest examples, less how near it is to anything.
+"""NAIT by neighbours: how close a candidate is to the nearest examples, less how close it is to anything.
 
-s(y) = mean of the k largest cos(z(y), z(e)) over the capability's examples e  -  h * mean of the m largest
-cos(z(y), z(p)) over the pool's other rows p, with z an activation in standard deviations of the pool as in
-`nait_standardized`; k = 2, h = 1/2, m = 10. For the comprehensive target: the largest of the capabilities' scores.
+Formula:
+s(y) = mean of the k largest cos(z(y), z(e)) over the capability's examples e
+     - h * mean of the m largest cos(z(y), z(p)) over the pool's other rows p
 
-The centroid of a capability of many kinds (27 tasks of BBH) is near to none of them; nearest examples are. Nearest
-neighbours in many dimensions have hubs, rows near to everything (Radovanovic et al., JMLR 2010); the second term takes
+z is an activation in standard deviations of the pool, as in `nait_standardized`; k = 2 (`best`), h = 1/2 (`hubness`),
+m = 10 (`neighbours`). The target `all` takes the largest of the capabilities' scores.
+
+The centroid of a capability of many kinds (27 tasks of BBH) is close to none of them; nearest examples are. Nearest
+neighbours in many dimensions have hubs, rows close to everything (Radovanovic et al., JMLR 2010). The second term takes
 them back, as CSLS does (Conneau et al., arXiv 1710.04087, eq. 2), with half its weight and on the candidate's side
-alone: the example's side would be the same for all candidates. No paper gives the rule whole. The mean of the
-capabilities' scores would choose, for the comprehensive target, rows that are half near to each: of 200 rows planted
-for five capabilities 100 were among its best 200, and 174 by the largest.
+alone: the example's side would be the same for all candidates.
 
-Known defects: one odd example finds its own odd neighbours. In a pool with more rows than `reference`, neighbours are
-sought among that many of them, chosen by hash, so that m of them stand for more: the mean area under the ROC curve of
-finding planted rows among 2,200 fell from 0.9989 to 0.9985 with 1,024, and to 0.9965 with 128.
+Departures:
+No paper gives the rule whole. The mean of the capabilities' scores would choose, for `all`, rows that are half close to
+each: of 200 rows planted for five capabilities 100 were among its best 200, and 174 by the largest.
 
-Cost: two passes over the stored activations, the first to hold the reference, and n_candidates * n_reference products
-of vectors of all neurons. Memory: the reference and the examples with all neurons, float32, and a number for each
+Limits:
+One odd example finds its own odd neighbours. In a pool with more rows than `reference`, neighbours are sought among
+that many of them, chosen by hash, so that m of them stand for more: the mean area under the ROC curve of finding
+planted rows among 2,200 fell from 0.9989 to 0.9985 with 1,024, and to 0.9965 with 128.
+
+Cost:
+Two passes over the stored activations, the first to hold the reference, and n_candidates * n_reference products of
+vectors of all neurons. Memory: the reference and the examples with all neurons, float32, and a number for each
 candidate and example; the products with the reference are dropped once a candidate's last layer has been read.
 """
 
@@ -25,10 +32,35 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
+from pydantic import Field, model_validator
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import NaitNeighboursOptions
-from nait_assets.scoring.method import Block, Method, Scores, ScoringInputs, by_turns
+from nait_assets.recipe import ACTIVATIONS, STATISTICS, Section
+from nait_assets.scoring.method import Block, Explanation, Method, Scores, ScoringInputs
+from nait_assets.scoring.ranking import by_turns
+from nait_assets.scoring.reasons import of_examples
+
+EXAMPLES = "extraction/in_domain_activations"
+
+
+class NaitNeighboursOptions(Section):
+    """Options of `nait_neighbours`."""
+
+    best: int = Field(2, ge=1, description="Nearest in-domain examples whose mean cosine counts.")
+    hubness: float = Field(0.5, ge=0, le=1, description="Weight of the mean cosine to the nearest rows of the pool.")
+    neighbours: int = Field(10, ge=1, description="How many nearest rows of the pool.")
+    reference: int = Field(
+        2048, ge=2, description="Rows of the pool, chosen by hash, among which neighbours are sought; memory grows."
+    )
+
+    @model_validator(mode="after")
+    def _neighbours_are_in_the_reference(self) -> "NaitNeighboursOptions":
+        if self.neighbours >= self.reference:
+            raise ValueError(
+                f"neighbours {self.neighbours} must be fewer than the {self.reference} rows of `reference` "
+                "that they are sought among"
+            )
+        return self
 
 
 def reference_places(sample_ids: Sequence[str], size: int) -> np.ndarray:
@@ -180,25 +212,37 @@ def best_matches(values: np.ndarray, best: int) -> np.ndarray:
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` scores, and by example the cosine less the weighted one to the nearest pool rows."""
     options: NaitNeighboursOptions = inputs.options
-    frames = {name: frame for features in inputs.features.values() for name, frame in features.items()}
+    frames = inputs.of_capabilities(EXAMPLES)
     examples = {name: example_rows(frame, inputs.statistics) for name, frame in frames.items()}
     found, nearest = cosines(inputs, examples, options)
     corrected = {name: matrix - options.hubness * nearest[:, None] for name, matrix in found.items()}
     of_capability = {name: best_matches(matrix, options.best) for name, matrix in corrected.items()}
     return Scores(
-        np.stack(
-            [np.max([of_capability[name] for name in features], axis=0) for features in inputs.features.values()],
-            axis=1,
-        ),
-        by_example={
-            target: by_turns([corrected[name] for name in features]) for target, features in inputs.features.items()
-        },
+        np.stack([np.max(found, axis=0) for found in inputs.for_each_target(of_capability).values()], axis=1),
+        by_example={target: by_turns(parts) for target, parts in inputs.for_each_target(corrected).items()},
     )
 
 
+def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
+    """The in-domain examples that are closest to it, before the nearest rows of the pool are weighed."""
+    frames, statistics = inputs.of_capabilities(EXAMPLES), inputs.statistics
+    place = np.asarray([inputs.sample_ids.index(sample_id)])
+    own = rows_at(inputs.blocks, statistics, place, len(inputs.sample_ids))
+    cosines_to = {
+        name: sum(own[layer] @ rows.T for layer, rows in example_rows(frames[name], statistics).items())
+        for name in inputs.targets[target]
+    }
+    return of_examples(by_turns([*cosines_to.values()])[0], inputs, EXAMPLES, target, n)
+
+
 METHOD = Method(
-    "nait_neighbours",
-    "For capabilities of many kinds: mean cosine to the capability's nearest examples, less half of that to the "
-    "nearest rows of the pool; both standardised neuron by neuron against the pool.",
-    score,
+    name="nait_neighbours",
+    description="For capabilities of many kinds: mean cosine to the capability's nearest examples, less half of that "
+    "to the nearest rows of the pool; both standardised neuron by neuron against the pool.",
+    reads=(ACTIVATIONS, STATISTICS, EXAMPLES),
+    score=score,
+    options=NaitNeighboursOptions,
+    by_target=True,
+    recommended=True,
+    explain=explain,
 )

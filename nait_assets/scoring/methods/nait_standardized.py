@@ -1,10 +1,22 @@
 """NAIT, standardised: the cosine between a candidate and the capability, in standard deviations of the pool.
 
-s(y) = z(y) . c / (|z(y)| |c|), where z(y) is the candidate's activation, and c the capability's mean activation, over
-all layers and neurons, each less the pool's mean and over the pool's standard deviation of that neuron.
+Formula:
+s(y) = z(y) . c / (|z(y)| |c|)
 
-Standardising gives every neuron an equal say and removes what all examples share; the cosine removes length.
-Cost: as `nait`.
+z(y) is the candidate's activation and c the capability's mean activation, over all layers and neurons, each less the
+pool's mean and over the pool's standard deviation of that neuron. Standardising gives every neuron an equal say and
+removes what all examples share; the cosine removes length. The target `all` takes the mean of the capabilities'
+centroids, each scaled to unit norm.
+
+Departures:
+From `nait`: no direction of change, but the mean itself, standardised. No paper gives this rule.
+
+Limits:
+One vector stands for a capability: the centroid of one of many kinds (27 tasks of BBH) is close to none of them, for
+which there is `nait_neighbours`.
+
+Cost:
+As `nait`: one forward pass over the pool, shared by every method that reads activations; then one product per layer.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +25,11 @@ import numpy as np
 import polars as pl
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.scoring.method import Block, Method, ScoringInputs, stacked
+from nait_assets.recipe import ACTIVATIONS, STATISTICS
+from nait_assets.scoring.method import Block, Explanation, Method, Reason, ScoringInputs
+from nait_assets.scoring.ranking import largest, stacked
+
+CENTROIDS = "features/standardized_centroids"
 
 
 def cosines(
@@ -33,11 +49,11 @@ def cosines(
     (n_targets,) = {len(matrix) for matrix in centroids.values()}
     vectors = {layer: matrix.astype(np.float32) for layer, matrix in centroids.items()}
     products, squares = np.zeros((n_samples, n_targets)), np.zeros(n_samples)
-    for layer, places, activations in blocks:
+    for layer, indices, activations in blocks:
         standardized = statistics[layer].standardize(activations)
         for target in range(n_targets):  # one by one: in a joint product a target's rounding depends on the others
-            products[places, target] += standardized @ vectors[layer][target]
-        squares[places] += np.einsum("ij,ij->i", standardized, standardized)
+            products[indices, target] += standardized @ vectors[layer][target]
+        squares[indices] += np.einsum("ij,ij->i", standardized, standardized)
     norms = np.sqrt(squares)[:, None] * np.sqrt(
         sum((matrix.astype(np.float64) ** 2).sum(axis=1) for matrix in centroids.values())
     )
@@ -61,13 +77,71 @@ def combined_centroids(features: Mapping[str, pl.DataFrame]) -> dict[int, np.nda
 
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` cosines in [-1, 1]."""
-    centroids = stacked([combined_centroids(features) for features in inputs.features.values()])
+    centroids = stacked([_centroids(inputs, target) for target in inputs.targets])
     return cosines(inputs.blocks, inputs.statistics, centroids, len(inputs.sample_ids))
 
 
+def contributions(
+    activations: Mapping[int, np.ndarray],
+    statistics: Mapping[int, NeuronStatistics],
+    centroids: Mapping[int, np.ndarray],
+    n: int,
+) -> pl.DataFrame:
+    """The neurons that contribute most to a sample's score.
+
+    Args:
+        activations: The sample's, by layer, `(width,)`.
+        statistics: The pool's, by layer.
+        centroids: The target's, by layer, `(width,)`.
+        n: How many neurons.
+
+    Returns:
+        Columns `layer`, `neuron`, `standardized_activation`, `centroid`, `contribution`, the largest first; all
+        contributions of all neurons add up to the score.
+    """
+    layers = sorted(centroids)
+    sample = np.stack([statistics[layer].standardize(activations[layer]) for layer in layers]).astype(np.float64)
+    target = np.stack([centroids[layer] for layer in layers]).astype(np.float64)
+    norm = np.linalg.norm(sample) * np.linalg.norm(target)
+    shares = sample * target / norm if norm else np.zeros_like(sample)
+    rows, neurons = largest(shares, n).T
+    return pl.DataFrame(
+        {
+            "layer": np.asarray(layers)[rows],
+            "neuron": neurons,
+            "standardized_activation": sample[rows, neurons],
+            "centroid": target[rows, neurons],
+            "contribution": shares[rows, neurons],
+        }
+    )
+
+
+def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
+    """The neurons that contribute most to the score."""
+    found = contributions(inputs.activations_of(sample_id), inputs.statistics, _centroids(inputs, target), n)
+    reasons = [
+        Reason(
+            f"{row['layer']}:{row['neuron']}",
+            f"{row['standardized_activation']:+.2f} sd here, {row['centroid']:+.2f} in the target, "
+            f"share {row['contribution']:+.5f}",
+        )
+        for row in found.iter_rows(named=True)
+    ]
+    return Explanation("neurons that contribute most to its score (layer:neuron, against the pool)", reasons)
+
+
+def _centroids(inputs: ScoringInputs, target: str) -> dict[int, np.ndarray]:
+    frames = inputs.of_capabilities(CENTROIDS)
+    return combined_centroids({name: frames[name] for name in inputs.targets[target]})
+
+
 METHOD = Method(
-    "nait_standardized",
-    "The recommended rule: cosine between a candidate and the capability, both standardised neuron by neuron "
-    "against the pool.",
-    score,
+    name="nait_standardized",
+    description="The recommended rule: cosine between a candidate and the capability, both standardised neuron by "
+    "neuron against the pool.",
+    reads=(ACTIVATIONS, STATISTICS, CENTROIDS),
+    score=score,
+    by_target=True,
+    recommended=True,
+    explain=explain,
 )

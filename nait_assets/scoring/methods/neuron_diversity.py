@@ -1,31 +1,46 @@
 """Neuron diversity: on how many specialised neurons a candidate is active, whatever the target.
 
-s(y) = sum over neurons n of w_n [z'_n(y) > t] / sum of w_n. w_n = sigma_n / (sigma_n + |mu_n|) is how specialised a
-neuron is: near 0 for one that is as busy on every row of the pool, near 1 for one that is silent on most; mu and sigma
-are its mean and standard deviation over the pool. z' is the candidate's activation in standard deviations of the pool,
-over the root mean square of the candidate's own in that layer: a candidate far from the pool on all neurons has none
-more than another. t = 1.25.
+Formula:
+s(y) = sum over neurons n of w_n [z'_n(y) > t] / sum of w_n,  w_n = sigma_n / (sigma_n + |mu_n|)
 
-No paper gives the rule; the nearest are coverage by neurons or by latents of a sparse autoencoder (MADS, arXiv
+w_n is how specialised a neuron is: near 0 for one that is as busy on every row of the pool, near 1 for one that is
+silent on most; mu and sigma are its mean and standard deviation over the pool. z' is the candidate's activation in
+standard deviations of the pool, over the root mean square of the candidate's own in that layer: a candidate far from
+the pool on all neurons has none more than another. t is `threshold`, 1.25.
+
+Departures:
+No paper gives the rule; the closest are coverage by neurons or by latents of a sparse autoencoder (MADS, arXiv
 2605.30857; arXiv 2502.14050, where the count of active latents correlates with length at 0.92).
 
-Known defects: two numbers a neuron do not tell a rare strong neuron from one that swings about zero (rank correlation
-of w with the kurtosis over the pool: 0.25, on SmolLM2-135M). Without the candidate's own scale the score is a matter of
-length (rank correlation 0.68 with the number of tokens at t = 2, on 2,200 rows of `alpaca.yaml`); with it, the
-correlation rises with t, from -0.17 at 0.75 over +0.03 at 1.25 to +0.45 at 2: hence the default. Weighted and
-unweighted counts rank nearly alike (0.94): it is a score of breadth first. It prefers plain tasks in natural language,
-and knows nothing of quality or of redundancy among the chosen.
+Limits:
+Two numbers a neuron do not tell a rare strong neuron from one that swings about zero (rank correlation of w with the
+kurtosis over the pool: 0.25, on SmolLM2-135M). Without the candidate's own scale the score is a matter of length (rank
+correlation 0.68 with the number of tokens at t = 2, on 2,200 rows of `alpaca.yaml`); with it, the correlation rises
+with t, from -0.17 at 0.75 over +0.03 at 1.25 to +0.45 at 2: hence the default. Weighted and unweighted counts rank
+nearly alike (0.94): it is a score of breadth first. It prefers plain tasks in natural language, and knows nothing of
+quality or of redundancy among the chosen.
 
-Cost: as `nait`, one pass over the stored activations.
+Cost:
+As `nait`, one pass over the stored activations.
 """
 
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from pydantic import Field
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import NeuronDiversityOptions
-from nait_assets.scoring.method import Block, Method, ScoringInputs
+from nait_assets.recipe import ACTIVATIONS, STATISTICS, Section
+from nait_assets.scoring.method import Block, Explanation, Method, Reason, ScoringInputs
+from nait_assets.scoring.ranking import largest
+
+
+class NeuronDiversityOptions(Section):
+    """Options of `neuron_diversity`."""
+
+    threshold: float = Field(
+        1.25, gt=0, description="From where on a neuron counts, in root mean squares of the sample's own in the layer."
+    )
 
 
 def specialisation(statistics: NeuronStatistics) -> np.ndarray:
@@ -61,8 +76,8 @@ def shares(
     """
     weights = {layer: specialisation(neurons) for layer, neurons in statistics.items()}
     found = np.zeros(n_samples)
-    for layer, places, activations in blocks:
-        found[places] += active(activations, statistics[layer], threshold) @ weights[layer]
+    for layer, indices, activations in blocks:
+        found[indices] += active(activations, statistics[layer], threshold) @ weights[layer]
     total = sum(layer.sum() for layer in weights.values())
     return found / total if total else found
 
@@ -71,11 +86,35 @@ def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` shares, the same for every target."""
     options: NeuronDiversityOptions = inputs.options
     found = shares(inputs.blocks, inputs.statistics, options.threshold, len(inputs.sample_ids))
-    return np.repeat(found[:, None], len(inputs.features), axis=1)
+    return inputs.same_for_all_targets(found)
+
+
+def explain(inputs: ScoringInputs, sample_id: str, _target: str, n: int) -> Explanation:
+    """The most specialised of the neurons that it activates."""
+    activations, threshold = inputs.activations_of(sample_id), inputs.options.threshold
+    layers = sorted(activations)
+    weights = np.stack(
+        [
+            specialisation(inputs.statistics[layer])
+            * active(activations[layer][None], inputs.statistics[layer], threshold)[0]
+            for layer in layers
+        ]
+    )
+    n_active = int((weights > 0).sum())
+    reasons = [
+        Reason(f"{layers[row]}:{neuron}", f"specialisation {weights[row, neuron]:.4f}")
+        for row, neuron in largest(weights, min(n, n_active))
+    ]
+    heading = f"the most specialised of the {n_active:,} neurons that it activates (layer:neuron)"
+    return Explanation(heading, reasons)
 
 
 METHOD = Method(
-    "neuron_diversity",
-    "How many specialised neurons a candidate activates, on its own scale; the same for every target.",
-    score,
+    name="neuron_diversity",
+    description="How many specialised neurons a candidate activates, on its own scale; the same for every target.",
+    reads=(ACTIVATIONS, STATISTICS),
+    score=score,
+    options=NeuronDiversityOptions,
+    needs_neurons=True,
+    explain=explain,
 )

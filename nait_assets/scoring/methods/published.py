@@ -1,16 +1,33 @@
 """Published lists: what others chose from the same pool, as a method of the list's name.
 
-s(y) = -(place of y on the list); a candidate that is not on it has no score. It says nothing of targets: all have the
-same scores. How rows are found in the pool: `corpora/published.py`. Cost: none.
+Formula:
+s(y) = -(place of y on the list)
+
+A candidate that is not on it has no score. It says nothing of targets: all have the same scores.
+
+Departures:
+None.
+
+Limits:
+Only rows of the list that are found in the pool count; how they are found: `corpora/published.py`.
+
+Cost:
+None.
 """
 
 from functools import partial
 
 import numpy as np
 
+from nait_assets.recipe import CANDIDATES
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 
 NOT_ON_LIST = "not on the list"
+
+
+def key_of(name: str) -> str:
+    """Key of the output that holds a list."""
+    return f"corpora/published_{name}"
 
 
 def score(inputs: ScoringInputs, name: str) -> Scores:
@@ -20,13 +37,18 @@ def score(inputs: ScoringInputs, name: str) -> Scores:
         inputs: With the pool and the list.
         name: Of the list.
     """
-    frame = inputs.candidates[f"corpora/published_{name}"]
+    frame = inputs.of(key_of(name))
     places = dict(zip(frame["sample_id"].to_list(), frame["place"].to_list(), strict=True))
     values = np.asarray([-places.get(sample_id, np.nan) for sample_id in inputs.sample_ids], dtype=np.float64)
     reasons = {sample_id: NOT_ON_LIST for sample_id in inputs.sample_ids if sample_id not in places}
-    return Scores(np.stack([values] * len(inputs.features), axis=1), reasons)
+    return Scores(inputs.same_for_all_targets(values), reasons)
 
 
 def method(name: str) -> Method:
     """The method of a published list."""
-    return Method(name, f"The published list {name!r}: what others chose from the pool.", partial(score, name=name))
+    return Method(
+        name=name,
+        description=f"The published list {name!r}: what others chose from the pool.",
+        reads=(CANDIDATES, key_of(name)),
+        score=partial(score, name=name),
+    )

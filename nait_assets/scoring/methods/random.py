@@ -1,19 +1,30 @@
 """Random: the control that every method has to beat.
 
-A candidate's score is a hash of the seed, the target and its `sample_id`, uniform in [0, 1): a row more in the pool
-does not shuffle the others. Cost: none.
+Formula:
+s(y) is a hash of the seed, the target and the candidate's `sample_id`, uniform in [0, 1): a row more in the pool does
+not shuffle the others.
+
+Departures:
+None.
+
+Limits:
+It is one draw; another `seed` is another.
+
+Cost:
+None.
 """
 
 import hashlib
 
 import numpy as np
 
+from nait_assets.recipe import CANDIDATES
 from nait_assets.scoring.method import Method, ScoringInputs
 
 
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` uniform numbers."""
-    return np.stack([uniform(inputs.sample_ids, f"{inputs.seed}:{target}") for target in inputs.features], axis=1)
+    return np.stack([uniform(inputs.sample_ids, f"{inputs.seed}:{target}") for target in inputs.targets], axis=1)
 
 
 def uniform(sample_ids: list[str], prefix: str) -> np.ndarray:
@@ -23,4 +34,11 @@ def uniform(sample_ids: list[str], prefix: str) -> np.ndarray:
     return np.fromiter(numbers, dtype=np.float64, count=len(sample_ids))
 
 
-METHOD = Method("random", "The control: a seeded random order, different for each target.", score)
+METHOD = Method(
+    name="random",
+    description="The control: a seeded random order, different for each target.",
+    reads=(CANDIDATES,),
+    score=score,
+    by_target=True,
+    seeded=True,
+)

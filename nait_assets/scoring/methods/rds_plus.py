@@ -1,24 +1,33 @@
-"""RDS+: how near a candidate is to the target's examples by the model's last hidden states.
+"""RDS+: how close a candidate is to the target's examples by the model's last hidden states (arXiv 2503.01807).
 
-h(x) = sum_i w_i h_i(x), w_i = i / sum_j j, the position-weighted mean of the last hidden state over all tokens, made
-in `measurements/outputs.py`; for each example e of the target cos(h(y), h(e)), and the score is the largest. The
-published choice is a round robin over the examples, each of which takes its best candidate still there: the scores for
-each example give those turns. Source: arXiv 2503.01807, section 3.
+Formula:
+s(y) = max over the target's examples e of cos(h(y), h(e)),  h(x) = sum_i w_i h_i(x),  w_i = i / sum_j j
 
-For the comprehensive target the examples of the capabilities take turns one by one, the first of each, then the second
-of each, so that a small subset has a part of every capability.
-Defects: the largest cosine over many examples rewards candidates near any odd one; hidden states share a large common
+h is the position-weighted mean of the last hidden state over all tokens, made in `measurements/outputs.py`. The
+published choice (section 3) is a round robin over the examples, each of which takes its best candidate still there: the
+scores for each example give those turns.
+
+Departures:
+For the target `all` the examples of the capabilities take turns one by one, the first of each, then the second of each,
+so that a small subset has a part of every capability.
+
+Limits:
+The largest cosine over many examples rewards candidates close to any odd one; hidden states share a large common
 direction, so cosines lie close together, and only their order tells.
-Cost: one forward pass over each candidate and example, shared with `perplexity` and `ifd`; then
-`n_candidates x n_examples` cosines, which are held in memory.
+
+Cost:
+One forward pass over each candidate and example, shared with `perplexity` and `ifd`; then `n_candidates x n_examples`
+cosines, which are held in memory.
 """
 
 import numpy as np
 import polars as pl
 
-from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
+from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.ranking import by_turns
+from nait_assets.scoring.reasons import nearest_examples
 
-OUTPUTS = "measurements/candidate_outputs"
+OUTPUTS, EXAMPLES = "measurements/candidate_outputs", "measurements/in_domain_outputs"
 
 
 def cosines(candidates: np.ndarray, examples: np.ndarray) -> np.ndarray:
@@ -33,14 +42,11 @@ def cosines(candidates: np.ndarray, examples: np.ndarray) -> np.ndarray:
 
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` largest cosines, and the cosines with every example of each target."""
-    candidates = _vectors(inputs.candidates[OUTPUTS])
-    of_capability: dict[str, np.ndarray] = {}
-    by_example = {}
-    for target, features in inputs.features.items():
-        for name, frame in features.items():
-            if name not in of_capability:  # a product for each capability: its rounding depends on no other
-                of_capability[name] = cosines(candidates, _vectors(frame))
-        by_example[target] = by_turns([of_capability[name] for name in features])
+    candidates = _vectors(inputs.of(OUTPUTS))
+    of_capability = {  # a product for each capability: its rounding depends on no other
+        name: cosines(candidates, _vectors(frame)) for name, frame in inputs.of_capabilities(EXAMPLES).items()
+    }
+    by_example = {target: by_turns(parts) for target, parts in inputs.for_each_target(of_capability).items()}
     return Scores(np.stack([found.max(axis=1) for found in by_example.values()], axis=1), by_example=by_example)
 
 
@@ -55,7 +61,11 @@ def _units(vectors: np.ndarray) -> np.ndarray:
 
 
 METHOD = Method(
-    "rds_plus",
-    "The largest cosine between a candidate's and an example's position-weighted mean of the last hidden states.",
-    score,
+    name="rds_plus",
+    description="The largest cosine between a candidate's and an example's position-weighted mean of the last hidden "
+    "states.",
+    reads=(OUTPUTS, EXAMPLES),
+    score=score,
+    by_target=True,
+    explain=nearest_examples(score, EXAMPLES),
 )

@@ -1,7 +1,8 @@
-"""SelectIT: the mark that language models give the example, as far as they are sure of it.
+"""SelectIT: the mark that language models give the example, as far as they are sure of it (arXiv 2402.16705).
 
-arXiv 2402.16705, section 3, with P_q(1) to P_q(5) the probabilities of the marks in wording q of the question
-(`measurements/ratings.py`):
+Formula:
+With P_q(1) to P_q(5) the probabilities of the marks in wording q of the question (`measurements/ratings.py`), and three
+levels of the score (section 3):
 
 - token: S_q = m * sum_k |P_q(m) - P_q(k)| / (K - 1), with m the most probable of K = 5 marks: a mark that the model is
   sure of counts in full, one of five equally probable ones counts nothing. `level: token` is S_1, of the first wording.
@@ -12,16 +13,23 @@ arXiv 2402.16705, section 3, with P_q(1) to P_q(5) the probabilities of the mark
 The same for every target. Of two marks that are equally probable the lower one counts. With one model, `model` is
 `sentence`.
 
-Defects of the published code that are not here: it takes a second softmax of the probabilities, its weights of the
-models do not sum to 1 (7/20, 13/20, 70/90), and a prompt that fails moves all later scores up. Cost: none beyond the
-ratings.
+Departures:
+Three defects of the published code are not here: it takes a second softmax of the probabilities, its weights of the
+models do not sum to 1 (7/20, 13/20, 70/90), and a prompt that fails moves all later scores up.
+
+Limits:
+The score is no better than the models that judge.
+
+Cost:
+None beyond the ratings.
 """
 
 import numpy as np
 
-from nait_assets.recipe import READS
+from nait_assets.recipe import SelectitOptions
 from nait_assets.scoring.method import Method, ScoringInputs
 
+RATINGS = "measurements/candidate_ratings"
 N_MARKS, N_QUESTIONS = 5, 5
 
 
@@ -43,7 +51,7 @@ def model_scores(sentences: np.ndarray, n_parameters: np.ndarray) -> np.ndarray:
 
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` scores in [0, 5]."""
-    frame, options = inputs.candidates[READS["selectit"][0]], inputs.options
+    frame, options = inputs.of(RATINGS), inputs.options
     n_parameters = np.asarray(frame["n_parameters"][0].to_list(), dtype=np.float64)
     ratings = np.asarray(frame["ratings"].to_list(), dtype=np.float64)
     tokens = token_scores(ratings.reshape(len(frame), len(n_parameters), N_QUESTIONS, N_MARKS))
@@ -52,9 +60,13 @@ def score(inputs: ScoringInputs) -> np.ndarray:
     else:
         sentences = sentence_scores(tokens, options.alpha)
         values = model_scores(sentences, n_parameters) if options.level == "model" else sentences[:, 0]
-    return np.repeat(values[:, None], len(inputs.features), axis=1)
+    return inputs.same_for_all_targets(values)
 
 
 METHOD = Method(
-    "selectit", "SelectIT: the mark that language models give the answer, weighted by how sure they are.", score
+    name="selectit",
+    description="SelectIT: the mark that language models give the answer, weighted by how sure they are.",
+    reads=(RATINGS,),
+    score=score,
+    options=SelectitOptions,
 )

@@ -1,24 +1,32 @@
-"""Sentence embeddings: how near a candidate's text is to the target's examples by a sentence encoder.
+"""Sentence embeddings: how close a candidate's text is to the target's examples by a sentence encoder.
 
-With v the embeddings of `measurements/embeddings.py`, of unit norm: `to: best`, s(y) = max over the examples e of
-v(y) . v(e); `to: centroid`, s(y) = v(y) . c, c the examples' mean embedding, scaled to unit norm. For the comprehensive
-target the largest of the capabilities' scores, or the mean of their centroids. MoNA's baseline DLRDS-BGE is a cosine to
-the target with the encoder bge-base-en-v1.5, and does not say which; RDS+ takes the best.
+Formula:
+`to: best`: s(y) = max over the examples e of v(y) . v(e); `to: centroid`: s(y) = v(y) . c
 
-On 600 rows of `alpaca.yaml`, 40 planted for each of five capabilities, by MiniLM-L6: mean area under the ROC curve
-0.950 and precision 0.76 with `best`, 0.914 and 0.72 with `centroid`; hence the default.
+v are the embeddings of `measurements/embeddings.py`, of unit norm, and c the examples' mean embedding, scaled to unit
+norm. For the target `all` the largest of the capabilities' scores, or the mean of their centroids.
 
-Known defects: it finds texts on the same topic, whatever they ask for; most encoders are trained on English.
-Cost: one pass of a small encoder over each candidate and example; then `n_candidates x n_examples` cosines in memory.
+Departures:
+MoNA's baseline DLRDS-BGE is a cosine to the target with the encoder bge-base-en-v1.5, and does not say which; RDS+
+takes the best. On 600 rows of `alpaca.yaml`, 40 planted for each of five capabilities, by MiniLM-L6: mean area under
+the ROC curve 0.950 and precision 0.76 with `best`, 0.914 and 0.72 with `centroid`; hence the default.
+
+Limits:
+It finds texts on the same topic, whatever they ask for; most encoders are trained on English.
+
+Cost:
+One pass of a small encoder over each candidate and example; then `n_candidates x n_examples` cosines in memory.
 """
 
 import numpy as np
 import polars as pl
 
 from nait_assets.recipe import SentenceEmbeddingOptions
-from nait_assets.scoring.method import Method, Scores, ScoringInputs, by_turns
+from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.ranking import by_turns
+from nait_assets.scoring.reasons import nearest_examples
 
-EMBEDDINGS = "measurements/candidate_embeddings"
+EMBEDDINGS, EXAMPLES = "measurements/candidate_embeddings", "measurements/in_domain_embeddings"
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -30,15 +38,15 @@ def unit(vector: np.ndarray) -> np.ndarray:
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` cosines, and the cosines with every example of each target."""
     options: SentenceEmbeddingOptions = inputs.options
-    candidates = matrix(inputs.candidates[EMBEDDINGS])
-    examples = {name: matrix(frame) for features in inputs.features.values() for name, frame in features.items()}
+    candidates = matrix(inputs.of(EMBEDDINGS))
+    examples = {name: matrix(frame) for name, frame in inputs.of_capabilities(EXAMPLES).items()}
     # A product for each capability: its rounding depends on no other.
     cosines = {name: np.clip(candidates @ rows.T, -1, 1) for name, rows in examples.items()}
     centroids = {name: unit(rows.mean(axis=0)) for name, rows in examples.items()}
-    values, by_example = [], {}
-    for target, features in inputs.features.items():
-        by_example[target] = by_turns([cosines[name] for name in features])
-        centroid = unit(np.mean([centroids[name] for name in features], axis=0))
+    by_example = {target: by_turns(parts) for target, parts in inputs.for_each_target(cosines).items()}
+    values = []
+    for target, of_target in inputs.for_each_target(centroids).items():
+        centroid = unit(np.mean(of_target, axis=0))
         values.append(by_example[target].max(axis=1) if options.to == "best" else np.clip(candidates @ centroid, -1, 1))
     return Scores(np.stack(values, axis=1), by_example=by_example)
 
@@ -50,7 +58,11 @@ def matrix(frame: pl.DataFrame) -> np.ndarray:
 
 
 METHOD = Method(
-    "sentence_embedding",
-    "The cosine between a candidate and the target's examples in the space of a sentence encoder.",
-    score,
+    name="sentence_embedding",
+    description="The cosine between a candidate and the target's examples in the space of a sentence encoder.",
+    reads=(EMBEDDINGS, EXAMPLES),
+    score=score,
+    options=SentenceEmbeddingOptions,
+    by_target=True,
+    explain=nearest_examples(score, EXAMPLES),
 )

@@ -6,8 +6,10 @@ from typing import Any
 import polars as pl
 
 from nait_assets.recipe import CANDIDATES
+from nait_assets.recipe import EXAMPLES as EXAMPLES_KEY
 from nait_assets.scoring.method import ScoringInputs
 from nait_assets.tables import EXAMPLE
+from nait_assets_tests.scoring.given import for_capabilities
 
 POOL = [
     ("Add two and three.", "Two and three are five."),
@@ -55,4 +57,6 @@ def inputs(
     """What a method that reads the pool and the examples gets."""
     pool = frame(POOL, "s") if pool is None else pool
     features = {target: {name: frame(EXAMPLES[name], name) for name in names} for target, names in targets.items()}
-    return ScoringInputs(pool["sample_id"].to_list(), (), features, {}, seed, {CANDIDATES: pool}, options)
+    return for_capabilities(
+        pool["sample_id"].to_list(), EXAMPLES_KEY, features, frames={CANDIDATES: pool}, seed=seed, options=options
+    )

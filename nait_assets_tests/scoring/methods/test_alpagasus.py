@@ -6,8 +6,10 @@ import numpy as np
 import polars as pl
 
 from nait_assets.recipe import AlpagasusOptions
-from nait_assets.scoring.method import ScoringInputs, ranked
+from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods.alpagasus import METHOD
+from nait_assets.scoring.ranking import ranked
+from nait_assets_tests.scoring.given import without_capabilities
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -15,8 +17,7 @@ NAMES = ["a", "b", "c", "d"]
 def inputs_of(ratings: list[float], targets: tuple[str, ...] = ("code", "math"), **options: Any) -> ScoringInputs:
     frame = pl.DataFrame({"sample_id": NAMES, "score": ratings})
     settings = AlpagasusOptions(endpoint="http://localhost/v1", model="judge", **options)
-    features: dict[str, dict[str, pl.DataFrame]] = {target: {} for target in targets}
-    return ScoringInputs(NAMES, (), features, {}, 0, {"measurements/candidate_judgements": frame}, settings)
+    return without_capabilities(NAMES, targets, frames={"measurements/candidate_judgements": frame}, options=settings)
 
 
 def test_a_score_is_the_rating_whatever_the_target() -> None:

@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import polars as pl
 
-from nait_assets.scoring.method import ranked
 from nait_assets.scoring.methods.balanced_random import METHOD
 from nait_assets.scoring.methods.random import METHOD as RANDOM
+from nait_assets.scoring.ranking import ranked
 from nait_assets_tests.scoring.methods.small_texts import frame, inputs
 
 LABELS = ["x"] * 60 + ["y"] * 25 + ["z"] * 5

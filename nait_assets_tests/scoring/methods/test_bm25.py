@@ -1,6 +1,7 @@
 """BM25 against the formula, word by word."""
 
 from collections import Counter
+from dataclasses import replace
 from math import log
 from typing import Any
 
@@ -8,9 +9,8 @@ import numpy as np
 import pytest
 
 from nait_assets.corpora.contamination import words_of
-from nait_assets.recipe import Bm25Options
 from nait_assets.scoring.methods import bm25
-from nait_assets.scoring.methods.bm25 import METHOD, stop_words
+from nait_assets.scoring.methods.bm25 import METHOD, Bm25Options, stop_words
 from nait_assets_tests.scoring.methods.small_texts import EXAMPLES, POOL, TARGETS, frame, inputs
 
 
@@ -78,9 +78,8 @@ def test_scores_of_a_target_do_not_depend_on_the_other_targets() -> None:
 def test_order_of_the_examples_changes_nothing() -> None:
     """A table's version does not depend on the order of its rows, so neither may what is made from it."""
     given = inputs(Bm25Options())
-    for capabilities in given.features.values():
-        for name, found in capabilities.items():
-            capabilities[name] = found.reverse()
+    ((key, frames),) = given.by_capability.items()
+    given = replace(given, by_capability={key: {name: frame.reverse() for name, frame in frames.items()}})
     expected, found_scores = METHOD.scores(inputs(Bm25Options())), METHOD.scores(given)
     np.testing.assert_array_equal(found_scores.values, expected.values)
     np.testing.assert_array_equal(found_scores.by_example["all"], expected.by_example["all"])

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nait_assets.recipe import DsirOptions
-from nait_assets.scoring.methods.dsir import METHOD, N_BUCKETS, bucket, buckets_of, counts_of, gumbel
+from nait_assets.scoring.methods.dsir import METHOD, N_BUCKETS, DsirOptions, bucket, buckets_of, counts_of, gumbel
 from nait_assets_tests.scoring.methods.small_texts import EXAMPLES, POOL, TARGETS, inputs
 
 

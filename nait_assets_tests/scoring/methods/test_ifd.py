@@ -8,9 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.recipe import IfdOptions, Recipe, RecipeError
-from nait_assets.scoring.method import Scores, ScoringInputs, ranked
+from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.scoring.method import Scores, ScoringInputs
 from nait_assets.scoring.methods import ifd
+from nait_assets.scoring.methods.ifd import IfdOptions
+from nait_assets.scoring.ranking import ranked
+from nait_assets_tests.scoring.given import without_capabilities
 
 GIVEN, ALONE = [1.0, 2.0, 3.0, 0.5, 2.5], [2.0, 2.5, 2.0, 0.5, 0.0]
 
@@ -21,7 +24,7 @@ def inputs(ratio: Literal["losses", "perplexities"], targets: tuple[str, ...] = 
         "measurements/candidate_outputs": pl.DataFrame({"sample_id": names, "answer_loss": GIVEN}),
         "measurements/candidate_answers": pl.DataFrame({"sample_id": names, "answer_loss_alone": ALONE}),
     }
-    return ScoringInputs(names, (), {name: {} for name in targets}, {}, 0, frames, IfdOptions(ratio=ratio))
+    return without_capabilities(names, targets, frames=frames, options=IfdOptions(ratio=ratio))
 
 
 def order(scores: Scores) -> list[str]:

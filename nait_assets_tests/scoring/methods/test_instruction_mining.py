@@ -17,6 +17,7 @@ from nait_assets.tables import VECTOR, scores_table
 from nait_assets_tests.command import metadata_of, quick_home, run
 from nait_assets_tests.measurements.test_embeddings import encoder_folder
 from nait_assets_tests.measurements.test_rewards import reward_folder
+from nait_assets_tests.scoring.given import without_capabilities
 
 __all__ = ["encoder_folder", "reward_folder"]
 
@@ -48,8 +49,7 @@ def inputs_of(n: int, *targets: str) -> ScoringInputs:
         {"sample_id": NAMES[:n], "vector": VECTORS[:n].tolist()}, schema={"sample_id": pl.String, "vector": VECTOR}
     )
     rewards = pl.DataFrame({"sample_id": NAMES[:n], "reward": RATED[:n], "n_response_tokens": LENGTHS[:n]})
-    features: dict[str, dict[str, pl.DataFrame]] = {target: {} for target in targets or ("code",)}
-    return ScoringInputs(NAMES[:n], (), features, {}, 0, {EMBEDDINGS: embeddings, REWARDS: rewards})
+    return without_capabilities(NAMES[:n], targets or ("code",), frames={EMBEDDINGS: embeddings, REWARDS: rewards})
 
 
 @pytest.mark.parametrize("n", [7, N])

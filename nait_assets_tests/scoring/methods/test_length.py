@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nait_assets.recipe import LengthLongOptions, LengthShortOptions, TextPart
-from nait_assets.scoring.methods.length import LONG, SHORT
+from nait_assets.scoring.methods.length import LONG, SHORT, LengthLongOptions, LengthShortOptions
+from nait_assets.scoring.texts import TextPart
 from nait_assets_tests.scoring.methods.small_texts import frame, inputs
 
 ROWS = [("a long question indeed", "two"), ("q", "an answer"), ("q", "猫猫")]

@@ -13,10 +13,11 @@ from nait_assets.measurements.gradients import MEASUREMENT
 from nait_assets.recipe import LessOptions, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import ScoringInputs
-from nait_assets.scoring.methods.less import GRADIENTS, METHOD
+from nait_assets.scoring.methods.less import EXAMPLES, GRADIENTS, METHOD
 from nait_assets.tables import VECTOR, scores_table
 from nait_assets_tests.command import nait, quick_home, run
 from nait_assets_tests.conftest import conversation, pool_rows, write_jsonl
+from nait_assets_tests.scoring.given import for_capabilities
 
 WIDTH = 6
 SUBSETS = "+key:selection/less_subset"
@@ -37,7 +38,7 @@ def inputs(targets: dict[str, list[str]], over: Any = "mean") -> ScoringInputs:
     features = {target: {name: of[name] for name in names} for target, names in targets.items()}
     candidates = {GRADIENTS: frame(5, 0)}
     names = candidates[GRADIENTS]["sample_id"].to_list()
-    return ScoringInputs(names, (), features, {}, 0, candidates, LessOptions(over=over))
+    return for_capabilities(names, EXAMPLES, features, frames=candidates, options=LessOptions(over=over))
 
 
 ALL = {"code": ["code"], "math": ["math"], "all": ["code", "math"]}
@@ -48,12 +49,14 @@ def test_score_is_that_of_the_best_capability_over_its_examples(over: Any) -> No
     """Against loops in float64: a subtask's examples are combined first, and then the best subtask counts."""
     given = inputs(ALL, over)
     found = METHOD.scores(given)
-    candidates = [np.asarray(vector, np.float64) for vector in given.candidates[GRADIENTS]["vector"].to_list()]
+    candidates = [np.asarray(vector, np.float64) for vector in given.of(GRADIENTS)["vector"].to_list()]
     for column, (target, names) in enumerate(ALL.items()):
         for place, candidate in enumerate(candidates):
             subtasks, by_example = [], []
             for name in names:
-                examples = [np.asarray(one, np.float64) for one in given.features[target][name]["vector"].to_list()]
+                examples = [
+                    np.asarray(one, np.float64) for one in given.of_capabilities(EXAMPLES)[name]["vector"].to_list()
+                ]
                 products = [sum(a * b for a, b in zip(candidate, one, strict=True)) for one in examples]
                 subtasks.append(sum(products) / len(products) if over == "mean" else max(products))
                 by_example.append(products)

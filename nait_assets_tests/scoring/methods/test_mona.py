@@ -16,6 +16,7 @@ from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods import mona
 from nait_assets_tests.command import metadata_of, quick_home, run
 from nait_assets_tests.conftest import conversation, pool_rows, write_jsonl
+from nait_assets_tests.scoring.given import for_capabilities
 
 N_LATENTS = 12
 RANDOM = np.random.default_rng(0)
@@ -65,7 +66,7 @@ def inputs(*targets: str) -> ScoringInputs:
     capabilities = {"code": ["code"], "math": ["math"], "all": ["code", "math"]}
     frames = {name: sparse(rows, [f"{name}{n}" for n in range(len(rows))]) for name, rows in EXAMPLES.items()}
     features = {target: {name: frames[name] for name in capabilities[target]} for target in targets}
-    return ScoringInputs(NAMES, (), features, {}, 0, {"measurements/candidate_codes": sparse(POOL, NAMES)})
+    return for_capabilities(NAMES, mona.EXAMPLES, features, frames={mona.CODES: sparse(POOL, NAMES)})
 
 
 @pytest.mark.parametrize("block", [2**22, 5, 1])
@@ -105,9 +106,9 @@ def test_scores_of_a_target_do_not_depend_on_the_other_targets() -> None:
 def test_candidate_equal_to_the_only_example_has_similarity_1() -> None:
     """The scale of the score: 1 is the same code, 0 not one latent in common."""
     rows = sparse(POOL[:1], ["s0"])
-    same = ScoringInputs(["s0"], (), {"math": {"math": rows}}, {}, 0, {"measurements/candidate_codes": rows})
+    same = for_capabilities(["s0"], mona.EXAMPLES, {"math": {"math": rows}}, frames={mona.CODES: rows})
     other = sparse((POOL[:1] == 0).astype(np.float32), ["x"])
-    apart = ScoringInputs(["s0"], (), {"math": {"math": other}}, {}, 0, {"measurements/candidate_codes": rows})
+    apart = for_capabilities(["s0"], mona.EXAMPLES, {"math": {"math": other}}, frames={mona.CODES: rows})
 
     assert mona.score(same).values[0, 0] == pytest.approx(1, abs=1e-12)
     assert mona.score(apart).values[0, 0] == 0

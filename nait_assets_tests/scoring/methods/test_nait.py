@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.scoring.method import Block, ScoringInputs
+from nait_assets.scoring.method import Block
 from nait_assets.scoring.methods import nait
+from nait_assets_tests.scoring.given import for_capabilities
 
 LAYERS, N_SAMPLES, WIDTH = (0, 5), 7, 6
 RANDOM = np.random.default_rng(0)
@@ -28,7 +29,9 @@ def score(*capabilities: str, borders: tuple[int, ...] = ()) -> np.ndarray:
         name: pl.DataFrame({"layer": LAYERS, "direction": [DIRECTIONS[name][layer].tolist() for layer in LAYERS]})
         for name in capabilities
     }
-    scores = nait.METHOD.score(ScoringInputs(SAMPLE_IDS, blocks(*borders), {"target": features}, {}, 0))
+    scores = nait.METHOD.score(
+        for_capabilities(SAMPLE_IDS, nait.DIRECTIONS, {"target": features}, blocks=blocks(*borders))
+    )
     assert scores.shape == (N_SAMPLES, 1)
     return scores[:, 0]
 

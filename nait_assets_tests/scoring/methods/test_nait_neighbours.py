@@ -10,13 +10,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import NaitNeighboursOptions, Recipe, RecipeError
+from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import Block, Scores, ScoringInputs
-from nait_assets.scoring.methods.nait_neighbours import METHOD, reference_places
+from nait_assets.scoring.methods.nait_neighbours import METHOD, NaitNeighboursOptions, reference_places
 from nait_assets.tables import scores_table
 from nait_assets_tests.command import quick_home, run
+from nait_assets_tests.scoring.given import for_capabilities
 
 LAYERS, N_SAMPLES, WIDTH = (0, 5), 9, 6
 RANDOM = np.random.default_rng(0)
@@ -63,7 +65,10 @@ def inputs(
     pool: list[Block] | None = None,
 ) -> ScoringInputs:
     """What the method reads."""
-    return ScoringInputs(SAMPLE_IDS, blocks(4) if pool is None else pool, targets, STATISTICS, 0, {}, options)
+    given = blocks(4) if pool is None else pool
+    return for_capabilities(
+        SAMPLE_IDS, IN_DOMAIN_ACTIVATIONS, targets, blocks=given, statistics=STATISTICS, options=options
+    )
 
 
 def score(*arguments: Any) -> Scores:

@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.scoring.method import Block, ScoringInputs
+from nait_assets.scoring.method import Block
 from nait_assets.scoring.methods import nait_standardized
 from nait_assets.scoring.methods.nait_standardized import combined_centroids, cosines
+from nait_assets_tests.scoring.given import for_capabilities
 
 LAYERS, N_SAMPLES, WIDTH = (0, 5), 7, 6
 RANDOM = np.random.default_rng(0)
@@ -56,7 +57,10 @@ def literal_cosine(sample: int, centroid: dict[int, np.ndarray]) -> float:
 @pytest.mark.parametrize("borders", [(), (3,), (1, 2, 6)], ids=str)
 def test_score_is_the_cosine_over_all_layers_and_neurons(borders: tuple[int, ...]) -> None:
     """One cosine over the whole network, not a mean of cosines by layer; blocks do not show."""
-    inputs = ScoringInputs(SAMPLE_IDS, blocks(*borders), {"math": features("math")}, STATISTICS, 0)
+    rows = {"math": features("math")}
+    inputs = for_capabilities(
+        SAMPLE_IDS, nait_standardized.CENTROIDS, rows, blocks=blocks(*borders), statistics=STATISTICS
+    )
     expected = [[literal_cosine(sample, CENTROIDS["math"])] for sample in range(N_SAMPLES)]
     np.testing.assert_allclose(nait_standardized.METHOD.score(inputs), expected, rtol=1e-5, atol=1e-6)
 

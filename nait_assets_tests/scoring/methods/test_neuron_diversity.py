@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import NeuronDiversityOptions, Recipe, RecipeError
+from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import Warehouse
-from nait_assets.scoring.method import Block, ScoringInputs
-from nait_assets.scoring.methods.neuron_diversity import METHOD, specialisation
+from nait_assets.scoring.method import Block
+from nait_assets.scoring.methods.neuron_diversity import METHOD, NeuronDiversityOptions, specialisation
 from nait_assets.tables import scores_table
 from nait_assets_tests.command import quick_home, run
+from nait_assets_tests.scoring.given import without_capabilities
 
 LAYERS, N_SAMPLES, WIDTH = (0, 5), 7, 8
 RANDOM = np.random.default_rng(0)
@@ -36,7 +37,8 @@ def scores(
     """The method's scores of a pool."""
     options = NeuronDiversityOptions(threshold=threshold)
     names = [f"s{number}" for number in range(N_SAMPLES)]
-    return METHOD.scores(ScoringInputs(names, pool, {name: {} for name in targets}, statistics, 0, {}, options)).values
+    given = without_capabilities(names, targets, blocks=pool, statistics=statistics, options=options)
+    return METHOD.scores(given).values
 
 
 def literal_score(sample: int, threshold: float) -> float:

@@ -4,14 +4,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.scoring.method import Method, ScoringInputs, ranked
+from nait_assets.scoring.method import Method, ScoringInputs
 from nait_assets.scoring.methods import perplexity
+from nait_assets.scoring.ranking import ranked
+from nait_assets_tests.scoring.given import without_capabilities
 
 
 def inputs(losses: list[float], targets: list[str]) -> ScoringInputs:
     names = [f"s{place}" for place in range(len(losses))]
     frame = pl.DataFrame({"sample_id": names, "text_loss": losses})
-    return ScoringInputs(names, (), {name: {} for name in targets}, {}, 0, {perplexity.OUTPUTS: frame})
+    return without_capabilities(names, targets, frames={perplexity.OUTPUTS: frame})
 
 
 def test_low_begins_with_the_likeliest_and_high_with_the_unlikeliest() -> None:

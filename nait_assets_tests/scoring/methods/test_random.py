@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods import random
+from nait_assets_tests.scoring.given import without_capabilities
 
 SAMPLE_IDS = [f"{number:016x}" for number in range(2000)]
 
 
 def score(sample_ids: list[str] = SAMPLE_IDS, target: str = "math", seed: int = 0) -> np.ndarray:
     """Scores through the method's own door."""
-    return random.METHOD.score(ScoringInputs(sample_ids, [], {target: {}}, {}, seed))[:, 0]
+    return random.METHOD.score(without_capabilities(sample_ids, [target], seed=seed))[:, 0]
 
 
 def test_scores_are_uniform() -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.scoring.method import ScoringInputs, ranked
+from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods import rds_plus
+from nait_assets.scoring.ranking import ranked
+from nait_assets_tests.scoring.given import for_capabilities
 
 RANDOM = np.random.default_rng(0)
 CANDIDATES = RANDOM.normal(size=(9, 5)).astype(np.float32)
@@ -24,7 +26,7 @@ def vectors(rows: np.ndarray) -> pl.DataFrame:
 
 def inputs(targets: dict[str, list[str]], candidates: np.ndarray = CANDIDATES) -> ScoringInputs:
     features = {target: {name: vectors(EXAMPLES[name]) for name in names} for target, names in targets.items()}
-    return ScoringInputs(NAMES, (), features, {}, 0, {rds_plus.OUTPUTS: vectors(candidates)})
+    return for_capabilities(NAMES, rds_plus.EXAMPLES, features, frames={rds_plus.OUTPUTS: vectors(candidates)})
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:

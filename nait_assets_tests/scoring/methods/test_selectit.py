@@ -10,6 +10,7 @@ import pytest
 from nait_assets.recipe import SelectitOptions
 from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods.selectit import METHOD, token_scores
+from nait_assets_tests.scoring.given import without_capabilities
 
 NAMES = ["a", "b", "c"]
 SIZES = [7_000, 13_000]
@@ -29,9 +30,8 @@ def inputs_of(ratings: np.ndarray, targets: tuple[str, ...] = ("code", "math"), 
             "n_parameters": [SIZES[: ratings.shape[1]]] * len(NAMES),
         }
     )
-    features: dict[str, dict[str, pl.DataFrame]] = {target: {} for target in targets}
     candidates = {"measurements/candidate_ratings": frame}
-    return ScoringInputs(NAMES, (), features, {}, 0, candidates, SelectitOptions(**options))
+    return without_capabilities(NAMES, targets, frames=candidates, options=SelectitOptions(**options))
 
 
 def token_by_hand(marks: np.ndarray) -> float:

@@ -11,11 +11,12 @@ import pytest
 
 from nait_assets.recipe import Recipe, RecipeError, SentenceEmbeddingOptions
 from nait_assets.resources import Warehouse
-from nait_assets.scoring.method import Scores, ScoringInputs
+from nait_assets.scoring.method import Scores
 from nait_assets.scoring.methods.sentence_embedding import EMBEDDINGS, METHOD
 from nait_assets.tables import VECTOR, scores_table
 from nait_assets_tests.command import quick_home, run
 from nait_assets_tests.measurements.test_embeddings import encoder_folder
+from nait_assets_tests.scoring.given import for_capabilities
 
 __all__ = ["encoder_folder"]
 
@@ -46,7 +47,10 @@ def scores(to: Literal["best", "centroid"], *targets: str) -> Scores:
         for target in targets
     }
     names = [f"s{number}" for number in range(len(POOL))]
-    inputs = ScoringInputs(names, (), features, {}, 0, {EMBEDDINGS: frame(POOL)}, SentenceEmbeddingOptions(to=to))
+    options = SentenceEmbeddingOptions(to=to)
+    inputs = for_capabilities(
+        names, "measurements/in_domain_embeddings", features, frames={EMBEDDINGS: frame(POOL)}, options=options
+    )
     return METHOD.scores(inputs)
 
 
