@@ -10,6 +10,8 @@ import pytest
 
 from nait_assets.definitions import build_definitions
 from nait_assets.recipe import PROJECT_ROOT, Recipe, declared_methods, load_recipe
+from nait_assets.resources import Warehouse
+from nait_assets.tables import scores_table
 
 MakeRecipe = Callable[..., Recipe]
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
@@ -113,3 +115,17 @@ def test_the_walkthrough_arrives_at_the_stored_score(
     cosine, score = re.findall(r"= ([\d.]+)\n8. stored score ([\d.]+), rank 1 of", told)[0]
     assert float(cosine) == pytest.approx(float(score), abs=2e-6)
     assert "9. math|0.30: the 6 best" in told
+
+
+def test_the_walkthrough_replays_a_score(
+    recipe: Recipe, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lines that a person with a doubt copies: they give what is stored, for a method and target of one's own."""
+    page = (PROJECT_ROOT / "docs" / "walkthrough.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
+        stored = snapshot.read(scores_table("nait_standardized"), target="math").sort("rank").row(0, named=True)
+    lines = lines.replace("recipes/demo.yaml", str(recipe.path)).replace("1c0c7583d2ac2cd6", stored["sample_id"])
+    monkeypatch.setenv("NAIT_HOME", str(home))
+    exec(lines, {})
+    assert float(capsys.readouterr().out) == stored["score"]

@@ -63,11 +63,11 @@ StopWords = Literal[
 class Bm25Options(Section):
     """Options of `bm25`."""
 
-    text: TextPart = Field("conversation", description="Of candidates and in-domain examples.")
-    over: Literal["mean", "max"] = Field("mean", description="From the scores for each example to the score.")
+    text: TextPart = Field("conversation", description="Which part of candidates and in-domain examples is read.")
+    over: Literal["mean", "max"] = Field("mean", description="How the scores for each example are combined.")
     stop_words: StopWords | None = Field(None, description="Language whose commonest words are left out.")
-    k1: float = Field(1.5, ge=0, description="How soon a word that is repeated counts no more.")
-    b: float = Field(0.75, ge=0, le=1, description="How much a long candidate is marked down.")
+    k1: float = Field(1.5, ge=0, description="Saturation: how quickly repetitions of a word stop counting.")
+    b: float = Field(0.75, ge=0, le=1, description="How much length lowers the score.")
 
 
 def stop_words(language: StopWords | None) -> frozenset[str]:

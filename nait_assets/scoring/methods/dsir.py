@@ -48,7 +48,7 @@ TOKEN = regex.compile(r"\w+|[^\w\s]+")
 class DsirOptions(Section):
     """Options of `dsir`."""
 
-    text: TextPart = Field("conversation", description="Of candidates and in-domain examples.")
+    text: TextPart = Field("conversation", description="Which part of candidates and in-domain examples is read.")
     noise_seed: int | None = Field(None, description="Seed of Gumbel noise, which samples by weight; none by default.")
     per_ngram: bool = Field(False, description="Divide a log weight by the candidate's number of n-grams.")
 

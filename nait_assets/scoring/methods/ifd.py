@@ -44,7 +44,9 @@ EXPERIENCED_ANSWERS = "measurements/candidate_experienced_answers"
 class IfdOptions(Section):
     """Options of `ifd`."""
 
-    ratio: IfdRatio = Field("losses", description="Of what with and without the instruction: losses or perplexities.")
+    ratio: IfdRatio = Field(
+        "losses", description="Ratio of losses or of perplexities, with and without the instruction."
+    )
 
 
 def difficulty(given: np.ndarray, alone: np.ndarray, ratio: IfdRatio) -> np.ndarray:

@@ -28,13 +28,13 @@ from nait_assets.scoring.texts import TextPart, texts_of
 class LengthLongOptions(Section):
     """Options of `length_long`."""
 
-    text: TextPart = Field("answer", description="Whose characters are counted.")
+    text: TextPart = Field("answer", description="The part whose characters are counted.")
 
 
 class LengthShortOptions(Section):
     """Options of `length_short`."""
 
-    text: TextPart = Field("answer", description="Whose characters are counted.")
+    text: TextPart = Field("answer", description="The part whose characters are counted.")
 
 
 def characters(inputs: ScoringInputs) -> np.ndarray:

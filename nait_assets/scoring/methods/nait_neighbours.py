@@ -50,7 +50,9 @@ class NaitNeighboursOptions(Section):
     hubness: float = Field(0.5, ge=0, le=1, description="Weight of the mean cosine to the nearest rows of the pool.")
     neighbours: int = Field(10, ge=1, description="How many nearest rows of the pool.")
     reference: int = Field(
-        2048, ge=2, description="Rows of the pool, chosen by hash, among which neighbours are sought; memory grows."
+        2048,
+        ge=2,
+        description="Rows of the pool, chosen by hash, among which neighbours are searched; memory grows with it.",
     )
 
     @model_validator(mode="after")

@@ -39,7 +39,7 @@ class NeuronDiversityOptions(Section):
     """Options of `neuron_diversity`."""
 
     threshold: float = Field(
-        1.25, gt=0, description="From where on a neuron counts, in root mean squares of the sample's own in the layer."
+        1.25, gt=0, description="Activation from which a neuron counts, in root mean squares of the sample's layer."
     )
 
 
