@@ -38,11 +38,11 @@ class Plan:
     """The state of a recipe's outputs.
 
     Attributes:
-        defs: Of the recipe.
-        recipe: That the definitions were built from.
-        warehouse: That holds the outputs.
-        model: Of the recipe.
-        instance: Where Dagster keeps what it ran.
+        defs: Definitions of the recipe.
+        recipe: Recipe that the definitions were built from.
+        warehouse: Warehouse that holds the outputs.
+        model: Model of the recipe.
+        instance: Dagster instance that knows what was run.
         only: Assets to look at; all by default.
     """
 

@@ -27,9 +27,9 @@ def build_assets(
     """The audit of a recipe's subsets.
 
     Args:
-        recipe: Whose subsets they are.
+        recipe: Recipe whose subsets they are.
         catalogue: outputs of the recipe.
-        code_versions: Of all other assets, by key as a path.
+        code_versions: Code versions of all other assets, by key as a path.
     """
     deps = [lineage.asset_key(subset_output(method).key) for method in recipe.methods]
 

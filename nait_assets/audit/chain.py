@@ -23,7 +23,7 @@ class Link:
     """One thing that a subset rests on.
 
     Attributes:
-        output: Whose record states it.
+        output: Output whose record states it.
         what: `content`, `code`, or the input that was read.
         holds: Whether it is so; None if that cannot be told here.
         says: What was found.
@@ -40,11 +40,11 @@ class Auditor:
     """Verifies chains; what several subsets rest on is verified once.
 
     Attributes:
-        recipe: Whose outputs they are.
-        warehouse: That holds them.
-        model: Of the recipe.
+        recipe: Recipe whose outputs they are.
+        warehouse: Warehouse that holds them.
+        model: Model of the recipe.
         catalogue: outputs of the recipe.
-        code_versions: That the assets have now, by key as a path.
+        code_versions: Code versions that the assets have now, by key as a path.
     """
 
     recipe: Recipe

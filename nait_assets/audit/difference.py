@@ -107,8 +107,8 @@ def describe_difference(recipe: Recipe, warehouse: Warehouse, before: str, after
     """The text that `nait diff` prints.
 
     Args:
-        recipe: Whose subsets they are.
-        warehouse: That holds them.
+        recipe: Recipe whose subsets they are.
+        warehouse: Warehouse that holds them.
         before: A version; if it is the only one given, it is compared with the one before it.
         after: Another version, of the same or of another subset.
         n_rows: Rows to list of those that came and of those that went.

@@ -53,7 +53,7 @@ class PageData:
         candidates: Activations of those; None without a model.
         examples: By capability, activations of those in-domain examples that the map shows.
         reasons: By target and `sample_id`, what contributes most to the score of the leading method, of its best rows.
-        what_reasons_are: In words; empty where the method gives none.
+        what_reasons_are: In words, what reasons are; empty where the method gives none.
         comparison: Comparison of the methods.
         inputs: Versions of all that was read.
     """

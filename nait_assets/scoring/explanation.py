@@ -99,7 +99,7 @@ def explain(
         sample_id: A candidate's id, or the beginning of one.
         target: A capability, or `all`.
         n: Most reasons.
-        method: Whose score is explained; by default the recipe's recommended one.
+        method: Method whose score is explained; by default the recipe's recommended one.
 
     Raises:
         NotFoundError: There is no such target, method or sample, or several samples begin so.

@@ -44,8 +44,8 @@ class MethodInputs:
     Attributes:
         inputs: What the method gets. Its targets are all those whose outputs are there, so that one pass will do.
         refused: Candidates that some output could not be made of, and why.
-        versions: Of what the target's scores rest on.
-        everything: Of all that was read.
+        versions: Versions of what the target's scores rest on.
+        everything: Versions of all that was read.
     """
 
     inputs: ScoringInputs
@@ -160,7 +160,7 @@ class _Blocks:
     """As `scan` of some samples, which begins to read when the first block is asked for, and again for each who asks.
 
     Attributes:
-        activations: Of the pool.
+        activations: Activations of the pool.
         n_stored: Samples that the table has.
         sample_ids: Those of them along which indices count.
         only: Those of these that are read; all by default.

@@ -27,7 +27,7 @@ class ScoringInputs:
             measurement with one row an in-domain example. It holds every capability of `targets`.
         blocks: Activations of the candidates, indices counted along `sample_ids`; each iteration streams the table
             anew. Empty for a method that does not read them.
-        statistics: Of the neurons by layer, over the pool; empty for a method that does not read them.
+        statistics: Statistics of the neurons by layer, over the pool; empty for a method that does not read them.
         seed: The recipe's `seed`.
         options: The method's section of the recipe, if it has one.
     """
@@ -137,18 +137,18 @@ class Method:
     these four headings.
 
     Attributes:
-        name: In recipes, asset keys and tables; matches [a-z0-9_]+.
+        name: Name in recipes, asset keys and tables; matches [a-z0-9_]+.
         description: What puts a candidate first, in a sentence; shown in Dagster.
         reads: Keys of the outputs that the scores rest on; what no method of a recipe reads is not made.
-        score: From inputs to scores; an array stands for scores of every candidate. A target's scores do not depend on
-            the other targets.
+        score: Function from inputs to scores; an array stands for scores of every candidate. A target's scores do not
+            depend on the other targets.
         options: Section of the recipe under `options.<name>`; one with a field that has no default must be given.
         by_target: Whether candidates are ordered in another way for each target.
         needs_neurons: Whether it cannot work on a projection.
         seeded: Whether it draws by the recipe's `seed`.
         recommended: Whether `nait summary` and the report show its rows rather than those of other methods.
         length_is_the_point: Whether nobody need be warned that its scores follow the length of a candidate.
-        version: Of the algorithm; another one makes the scores stale.
+        version: Version of the algorithm; another one makes the scores stale.
         explain: Why a candidate scores as it does: from inputs that hold it, its `sample_id`, the target and the number
             of reasons wanted. By default the numbers that were read of it, and their percentiles in the pool.
     """

@@ -65,7 +65,7 @@ def round_robin(sample_ids: Sequence[str], by_example: np.ndarray) -> np.ndarray
     The order in which RDS+ chooses (arXiv 2503.01807, section 3); ties go to the smaller `sample_id`.
 
     Args:
-        sample_ids: Of the candidates.
+        sample_ids: Ids of the candidates.
         by_example: `(n_candidates, n_examples)` scores, finite.
     """
     order = _best_first(sample_ids, by_example)
@@ -97,7 +97,7 @@ def best_ranks(sample_ids: Sequence[str], by_capability: np.ndarray) -> np.ndarr
     """`(n_candidates,)`: the best of a candidate's ranks, from 1, in the columns; ties go to the smaller `sample_id`.
 
     Args:
-        sample_ids: Of the candidates.
+        sample_ids: Ids of the candidates.
         by_capability: `(n_candidates, n_capabilities)` scores, finite.
     """
     return 1 + np.argsort(_best_first(sample_ids, by_capability), axis=0).min(axis=1)

@@ -34,7 +34,7 @@ def turns(groups: Sequence[Hashable], numbers: np.ndarray, sample_ids: Sequence[
     Args:
         groups: Of each sample.
         numbers: `(n_samples,)`.
-        sample_ids: Of the samples.
+        sample_ids: Ids of the samples.
     """
     taken: dict[Hashable, int] = defaultdict(int)
     found = np.zeros(len(sample_ids))

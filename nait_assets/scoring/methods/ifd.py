@@ -55,7 +55,7 @@ def difficulty(given: np.ndarray, alone: np.ndarray, ratio: IfdRatio) -> np.ndar
     Args:
         given: `(n_candidates,)` losses of responses, given what was asked.
         alone: `(n_candidates,)` of the same tokens without it.
-        ratio: Of the losses, or of their exponentials.
+        ratio: Ratio of the losses, or of their exponentials.
     """
     if ratio == "perplexities":
         return np.exp(given - alone)

@@ -36,7 +36,7 @@ def projections(blocks: Iterable[Block], directions: Mapping[int, np.ndarray], n
     Args:
         blocks: The pool's activations.
         directions: By layer, `(n_targets, width)`.
-        n_samples: Of the pool.
+        n_samples: Number of samples of the pool.
     """
     (n_targets,) = {len(matrix) for matrix in directions.values()}
     vectors = {layer: matrix.astype(np.float32) for layer, matrix in directions.items()}

@@ -82,8 +82,8 @@ def rows_at(
     Args:
         blocks: The pool's activations.
         statistics: By layer.
-        places: Of the candidates wanted.
-        n_samples: Of the pool.
+        places: Indices of the candidates wanted.
+        n_samples: Number of samples of the pool.
     """
     row_of = np.full(n_samples, -1)
     row_of[places] = np.arange(len(places))
@@ -183,9 +183,9 @@ def cosines(
     """Cosines of all candidates to examples, and to what lies nearest in the pool.
 
     Args:
-        inputs: Of the method.
+        inputs: Inputs of the method.
         examples: By capability and layer, `(n_examples, width)`, of unit norm over all layers.
-        options: Of the method.
+        options: Options of the method.
 
     Returns:
         By capability `(n_candidates, n_examples)`, and `(n_candidates,)`: zeros where the options do not weigh them.

@@ -44,7 +44,7 @@ def cosines(
         blocks: The pool's activations.
         statistics: By layer.
         centroids: By layer, `(n_targets, width)`, in standard deviations.
-        n_samples: Of the pool.
+        n_samples: Number of samples of the pool.
     """
     (n_targets,) = {len(matrix) for matrix in centroids.values()}
     vectors = {layer: matrix.astype(np.float32) for layer, matrix in centroids.items()}

@@ -54,9 +54,9 @@ def active(activations: np.ndarray, statistics: NeuronStatistics, threshold: flo
     """`(n, width)` whether a neuron stands out on a sample, by the sample's own scale in the layer.
 
     Args:
-        activations: Of one layer, `(n, width)`.
-        statistics: Of the layer.
-        threshold: In root mean squares of the sample's standardised activations.
+        activations: Activations of one layer, `(n, width)`.
+        statistics: Statistics of the layer.
+        threshold: Threshold in root mean squares of the sample's standardised activations.
     """
     standardized = statistics.standardize(activations)
     own = np.sqrt(np.mean(standardized**2, axis=1, keepdims=True, dtype=np.float64))
@@ -72,7 +72,7 @@ def shares(
         blocks: The pool's activations.
         statistics: By layer.
         threshold: As for `active`.
-        n_samples: Of the pool.
+        n_samples: Number of samples of the pool.
     """
     weights = {layer: specialisation(neurons) for layer, neurons in statistics.items()}
     found = np.zeros(n_samples)

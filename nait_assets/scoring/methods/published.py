@@ -35,7 +35,7 @@ def score(inputs: ScoringInputs, name: str) -> Scores:
 
     Args:
         inputs: With the pool and the list.
-        name: Of the list.
+        name: Name of the list.
     """
     frame = inputs.of(key_of(name))
     places = dict(zip(frame["sample_id"].to_list(), frame["place"].to_list(), strict=True))
