@@ -1,6 +1,7 @@
 """A recipe's home as a command has it: the recipe, the folder, its lock, and the Dagster instance in it."""
 
 import contextlib
+import functools
 import importlib.resources
 import logging
 import os
@@ -51,7 +52,7 @@ class Workplace:
             self._defs = build_definitions(self.recipe, self.home)
         return self._defs
 
-    @property
+    @functools.cached_property
     def catalogue(self) -> Any:
         """The outputs that the recipe can have."""
         from nait_assets.definitions import catalogue_of

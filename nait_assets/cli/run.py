@@ -81,14 +81,16 @@ def _run_stage(workplace: Workplace, steps: list[Any], extraction: dict[str, Any
     Raises:
         StepFailed: What failed, and why, each reason once.
     """
+    from nait_assets.cli.jobs import Jobs
     from nait_assets.planning import runs_of
 
-    runs = runs_of(steps, workplace.defs)
+    runs, jobs = runs_of(steps, workplace.defs), Jobs(workplace.defs, workplace.instance)
     failures = _Failures()
     for partition, assets in runs:
         _await_pools(workplace, assets)
         started = time.monotonic()
-        result = _execute(workplace, assets, partition, extraction)
+        configuration = _configuration(workplace.catalogue, assets, extraction)
+        result = jobs.execute(assets, partition, configuration, {"nait/command": "run"})
         outcome = "done  " if result.success else "FAILED"
         click.echo(f"{outcome} {time.monotonic() - started:6.1f} s  {label(assets, partition)}")
         failures.collect(workplace, result, assets, partition)
@@ -96,25 +98,18 @@ def _run_stage(workplace: Workplace, steps: list[Any], extraction: dict[str, Any
     return len(runs)
 
 
-def _execute(workplace: Workplace, assets: list[Any], partition: str | None, extraction: dict[str, Any]) -> Any:
-    """Run assets of one partition in this process; Dagster's result, of a failed run as well."""
+def _configuration(catalogue: Any, assets: list[Any], extraction: dict[str, Any]) -> dict[str, Any]:
+    """Run configuration of a run of these assets."""
     from nait_assets.lineage import asset_path
 
-    return workplace.defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=workplace.instance,
-        asset_selection=assets,
-        partition_key=partition,
-        raise_on_error=False,
-        run_config={
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-            "ops": {
-                asset.to_python_identifier(): {"config": extraction}
-                for asset in assets
-                if workplace.catalogue[asset_path(asset)].takes_run_options
-            },
+    return {
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        "ops": {
+            asset.to_python_identifier(): {"config": extraction}
+            for asset in assets
+            if catalogue[asset_path(asset)].takes_run_options
         },
-        tags={"nait/command": "run"},
-    )
+    }
 
 
 class _Failures:
