@@ -75,11 +75,11 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
 
         One row is one candidate that the recommended method chose for one target, in the page's table.
         """
-        reading = read(recipe, warehouse)
-        page, path = build_page(reading), PAGE_OUTPUT.file(warehouse)
+        page_data = read(recipe, warehouse)
+        page, path = build_page(page_data), PAGE_OUTPUT.file(warehouse)
         with replacing(path) as temporary:
             temporary.write_text(page.html, encoding="utf-8", newline="\n")
-        record = lineage.record_of(context, sha256(path)[:16], reading.inputs)
+        record = lineage.record_of(context, sha256(path)[:16], page_data.inputs)
         with warehouse.tables.transaction() as transaction:
             transaction.put_record(record)
         metadata = {

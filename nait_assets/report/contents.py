@@ -19,33 +19,33 @@ class Page:
     n_on_map: int
 
 
-def build_page(reading: PageData) -> Page:
+def build_page(page_data: PageData) -> Page:
     """The page of a recipe."""
     drawn = Charts()
-    sections = all_sections(reading, drawn)
-    rows = table_rows(reading)
+    sections = all_sections(page_data, drawn)
+    rows = table_rows(page_data)
     context = {
-        "recipe": reading.recipe,
-        "n_pool": len(reading.pool),
-        "facts": _facts(reading),
-        "inputs": sorted(reading.inputs.items()),
+        "recipe": page_data.recipe,
+        "n_pool": len(page_data.pool),
+        "facts": _facts(page_data),
+        "inputs": sorted(page_data.inputs.items()),
         "sections": sections,
-        "ratio_shown": "0.10" if "0.10" in reading.recipe.ratios else reading.recipe.ratios[0],
+        "ratio_shown": "0.10" if "0.10" in page_data.recipe.ratios else page_data.recipe.ratios[0],
         "table": {
-            "method": reading.recommended,
-            "reasons": reading.what_reasons_are,
-            "notes": _table_notes(reading, rows),
+            "method": page_data.recommended,
+            "reasons": page_data.what_reasons_are,
+            "notes": _table_notes(page_data, rows),
         },
     }
     html = render(context, {"charts": drawn.specs, "table": rows.data})
-    return Page(html, len(drawn.specs), rows.n_chosen, rows.n_kept, len(reading.on_map))
+    return Page(html, len(drawn.specs), rows.n_chosen, rows.n_kept, len(page_data.on_map))
 
 
-def _facts(reading: PageData) -> list[tuple[str, str]]:
-    recipe = reading.recipe
+def _facts(page_data: PageData) -> list[tuple[str, str]]:
+    recipe = page_data.recipe
     facts = [
         ("capabilities", ", ".join(recipe.capability_names)),
-        ("methods", ", ".join(reading.methods)),
+        ("methods", ", ".join(page_data.methods)),
         ("ratios", ", ".join(recipe.ratios)),
     ]
     if not recipe.reads_activations:
@@ -61,7 +61,7 @@ def _facts(reading: PageData) -> list[tuple[str, str]]:
     ]
 
 
-def _table_notes(reading: PageData, rows: Rows) -> list[str]:
+def _table_notes(page_data: PageData, rows: Rows) -> list[str]:
     notes = [
         "One row is one candidate that was chosen for one target; click on it for more. "
         f"Texts are cut to {MOST_CHARACTERS} characters of the first question and of the last answer, and only these "
@@ -72,11 +72,11 @@ def _table_notes(reading: PageData, rows: Rows) -> list[str]:
             f"{rows.n_chosen - rows.n_kept:,} of the {rows.n_chosen:,} chosen candidates, those of the worst ranks, "
             "are left out to keep the page small; the subsets contain them."
         )
-    if reading.reasons:
+    if page_data.reasons:
         notes.append(
             f"What contributes most to the score is named for the {MOST_EXPLAINED} best rows of each target; "
             "`nait explain` names it for any row."
         )
     else:
-        notes.append(f"`{reading.recommended}` does not say what contributes to a row's score.")
+        notes.append(f"`{page_data.recommended}` does not say what contributes to a row's score.")
     return notes

@@ -92,7 +92,7 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
         WarehouseError: Something has not been materialized.
     """
     with warehouse.tables.snapshot() as tables:
-        reading = PageData(
+        page_data = PageData(
             recipe,
             tables.read(CANDIDATE_POOL),
             _counts(tables),
@@ -110,24 +110,24 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
             comparison=_comparison(tables),
             inputs=tables.inputs,
         )
-    reading = _with_reasons(reading, warehouse)
-    return _with_activations(reading, warehouse) if recipe.reads_activations else reading
+    page_data = _with_reasons(page_data, warehouse)
+    return _with_activations(page_data, warehouse) if recipe.reads_activations else page_data
 
 
-def _with_reasons(reading: PageData, warehouse: Warehouse) -> PageData:
+def _with_reasons(page_data: PageData, warehouse: Warehouse) -> PageData:
     """The same with what contributes most to the scores of the best rows, where the leading method says it."""
-    recipe = reading.recipe
+    recipe = page_data.recipe
     if not explains(recipe, method_named(recipe.leading_method)):
-        return reading
+        return page_data
     reasons: dict[tuple[str, str], Sequence[Reason]] = {}
-    inputs, heading = dict(reading.inputs), ""
+    inputs, heading = dict(page_data.inputs), ""
     for target in recipe.targets:
-        rows = reading.subsets[recipe.leading_method, target, recipe.ratios[-1]][:MOST_EXPLAINED]
+        rows = page_data.subsets[recipe.leading_method, target, recipe.ratios[-1]][:MOST_EXPLAINED]
         found = explanations(recipe, warehouse, recipe.leading_method, target, rows, N_REASONS)
         inputs |= found.versions
         for name, explanation in found.explanations.items():
             reasons[target, name], heading = explanation.reasons, explanation.heading
-    return replace(reading, reasons=reasons, what_reasons_are=heading, inputs=inputs)
+    return replace(page_data, reasons=reasons, what_reasons_are=heading, inputs=inputs)
 
 
 def _comparison(tables: Snapshot) -> Comparison:
@@ -174,13 +174,13 @@ def _rejected_samples(activations: Snapshot, corpus: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=COUNTED, orient="row").sort("what")
 
 
-def _with_activations(reading: PageData, warehouse: Warehouse) -> PageData:
+def _with_activations(page_data: PageData, warehouse: Warehouse) -> PageData:
     """The same with what the model's activations say."""
-    recipe, folder, counts = reading.recipe, warehouse.folder / "report", [reading.counts]
+    recipe, folder, counts = page_data.recipe, warehouse.folder / "report", [page_data.counts]
     examples: dict[str, MethodInputs] = {}
     with warehouse.activations(POOL).snapshot() as snapshot:
         snapshot.note(CANDIDATE_ACTIVATIONS)
-        inputs = {**reading.inputs, **snapshot.inputs}
+        inputs = {**page_data.inputs, **snapshot.inputs}
         samples = activation_table.samples(snapshot)
         on_map = sampled(samples["sample_id"].to_list(), MOST_CANDIDATES)
         candidates = gather(snapshot, on_map, folder)
@@ -193,7 +193,7 @@ def _with_activations(reading: PageData, warehouse: Warehouse) -> PageData:
             examples[capability] = gather(snapshot, sampled(names, MOST_EXAMPLES), folder)
             counts.append(_rejected_samples(snapshot, capability))
     return replace(
-        reading,
+        page_data,
         counts=pl.concat(counts),
         samples=samples,
         on_map=on_map,

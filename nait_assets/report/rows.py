@@ -34,22 +34,22 @@ class Rows:
     n_kept: int
 
 
-def table_rows(reading: PageData, most_bytes: int = MOST_BYTES) -> Rows:
+def table_rows(page_data: PageData, most_bytes: int = MOST_BYTES) -> Rows:
     """The chosen rows of the recommended method, those of the best rank first, as many as there is room for.
 
     Args:
-        reading: Data read from the warehouse.
+        page_data: Data read from the warehouse.
         most_bytes: Most bytes that the candidates may take as JSON.
     """
-    recipe, method = reading.recipe, reading.recommended
-    of_targets = [_ratios_of_rows(reading, method, target) for target in recipe.targets]
-    ranked = [_scores_of_rows(reading, method, target) for target in recipe.targets]
+    recipe, method = page_data.recipe, page_data.recommended
+    of_targets = [_ratios_of_rows(page_data, method, target) for target in recipe.targets]
+    ranked = [_scores_of_rows(page_data, method, target) for target in recipe.targets]
     best: dict[str, int] = {}
     for rows, scores in zip(of_targets, ranked, strict=True):
         for name in rows:
             best[name] = min(scores[name][0], best.get(name, scores[name][0]))
     sources: dict[str, int] = {}
-    examples = {row["sample_id"]: row for row in reading.pool.iter_rows(named=True) if row["sample_id"] in best}
+    examples = {row["sample_id"]: row for row in page_data.pool.iter_rows(named=True) if row["sample_id"] in best}
     kept: dict[str, int] = {}
     candidates: list[list[Any]] = []
     for name in sorted(best, key=lambda name: (best[name], name)):
@@ -65,7 +65,7 @@ def table_rows(reading: PageData, most_bytes: int = MOST_BYTES) -> Rows:
             if name in kept:
                 rank, score = scores[name]
                 choices.append([place, kept[name], rank, float(f"{score:.5g}"), rows[name]])
-                reasons = reading.reasons.get((target, name), ())
+                reasons = page_data.reasons.get((target, name), ())
                 if reasons:
                     notes[f"{place}:{kept[name]}"] = [(reason.label, reason.detail) for reason in reasons]
     data = {
@@ -79,21 +79,21 @@ def table_rows(reading: PageData, most_bytes: int = MOST_BYTES) -> Rows:
     return Rows(data, len(best), len(kept))
 
 
-def _ratios_of_rows(reading: PageData, method: str, target: str) -> dict[str, int]:
+def _ratios_of_rows(page_data: PageData, method: str, target: str) -> dict[str, int]:
     """Of every row that was chosen at some ratio, the ratios: bit 0 is the first one.
 
     By some strategies a smaller subset is not the beginning of a larger one.
     """
     found: dict[str, int] = {}
-    for bit, ratio in enumerate(reading.recipe.ratios):
-        for name in reading.subsets[method, target, ratio]:
+    for bit, ratio in enumerate(page_data.recipe.ratios):
+        for name in page_data.subsets[method, target, ratio]:
             found[name] = found.get(name, 0) | 1 << bit
     return found
 
 
-def _scores_of_rows(reading: PageData, method: str, target: str) -> dict[str, tuple[int, float]]:
+def _scores_of_rows(page_data: PageData, method: str, target: str) -> dict[str, tuple[int, float]]:
     """Rank and score by `sample_id`, of the candidates that have some."""
-    scored = reading.scores[method, target].filter(pl.col("rank").is_not_null())
+    scored = page_data.scores[method, target].filter(pl.col("rank").is_not_null())
     return {name: (rank, score) for name, rank, score in scored.select("sample_id", "rank", "score").iter_rows()}
 
 

@@ -57,48 +57,49 @@ class Charts:
         return {"caption": caption, "chart": len(self.specs) - 1, "ratio": ratio}
 
 
-def all_sections(reading: PageData, drawn: Charts) -> list[Section]:
+def all_sections(page_data: PageData, drawn: Charts) -> list[Section]:
     """The page's sections, in order; those that a recipe has nothing for are left out."""
     return [
-        _read(reading, drawn),
-        _scores(reading, drawn),
-        _targets(reading, drawn),
-        _core(reading, drawn),
-        *_methods(reading, drawn),
-        *_comparison(reading),
-        *_map(reading, drawn),
-        _extremes(reading),
+        _read(page_data, drawn),
+        _scores(page_data, drawn),
+        _targets(page_data, drawn),
+        _core(page_data, drawn),
+        *_methods(page_data, drawn),
+        *_comparison(page_data),
+        *_map(page_data, drawn),
+        _extremes(page_data),
     ]
 
 
-def _read(reading: PageData, drawn: Charts) -> Section:
+def _read(page_data: PageData, drawn: Charts) -> Section:
     section = Section(
         "read",
         "What was read",
         "What was read",
         "Which rows went in, which could not be used, and how long are the candidates?",
-        counts=reading.counts.to_dicts(),
+        counts=page_data.counts.to_dicts(),
     )
-    if reading.counts.is_empty():
+    if page_data.counts.is_empty():
         section.notes.append("No row was rejected.")
-    if reading.samples is None:
+    if page_data.samples is None:
         section.notes.append("No method of this recipe reads the candidates with a model, so tokens were not counted.")
         return section
-    n_cut = int(reading.samples["truncated"].sum())
+    n_cut = int(page_data.samples["truncated"].sum())
     section.notes.append(
-        f"The model read {len(reading.samples):,} candidates, "
-        f"{int(reading.samples['n_tokens'].sum()):,} tokens; {n_cut:,} candidates "
-        f"({n_cut / max(1, len(reading.samples)):.1%}) were cut to {reading.recipe.extraction.max_tokens} tokens, and "
+        f"The model read {len(page_data.samples):,} candidates, "
+        f"{int(page_data.samples['n_tokens'].sum()):,} tokens; {n_cut:,} candidates "
+        f"({n_cut / max(1, len(page_data.samples)):.1%}) were cut to "
+        f"{page_data.recipe.extraction.max_tokens} tokens, and "
         "are scored by their beginning."
     )
-    if len(reading.samples):
-        spec = charts.length_histogram(reading.samples, reading.recipe.extraction.max_tokens)
+    if len(page_data.samples):
+        spec = charts.length_histogram(page_data.samples, page_data.recipe.extraction.max_tokens)
         section.groups.append({"title": "", "wide": True, "figures": [drawn.figure("Length of the candidates", spec)]})
     return section
 
 
-def _scores(reading: PageData, drawn: Charts) -> Section:
-    recipe = reading.recipe
+def _scores(page_data: PageData, drawn: Charts) -> Section:
+    recipe = page_data.recipe
     section = Section(
         "scores",
         "Scores",
@@ -107,14 +108,14 @@ def _scores(reading: PageData, drawn: Charts) -> Section:
         ["Lines mark the last chosen row of each ratio. Scores of different methods have no common scale."],
         legend=list(charts.ratio_colours(recipe.ratios).items()),
     )
-    for method in reading.methods:
+    for method in page_data.methods:
         figures = []
         for target in recipe.targets:
-            scores = reading.scores[method, target]
+            scores = page_data.scores[method, target]
             thresholds = {
                 ratio: float(scores.filter(pl.col("sample_id") == chosen[-1])["score"][0])
                 for ratio in recipe.ratios
-                if (chosen := reading.subsets[method, target, ratio])
+                if (chosen := page_data.subsets[method, target, ratio])
             }
             if len(scores):
                 figures.append(drawn.figure(target, charts.score_histogram(scores["score"], thresholds)))
@@ -122,7 +123,7 @@ def _scores(reading: PageData, drawn: Charts) -> Section:
     return section
 
 
-def _targets(reading: PageData, drawn: Charts) -> Section:
+def _targets(page_data: PageData, drawn: Charts) -> Section:
     return Section(
         "targets",
         "Overlap of targets",
@@ -140,21 +141,24 @@ def _targets(reading: PageData, drawn: Charts) -> Section:
                         f"{method}, ratio {ratio}",
                         charts.heat_map(
                             overlap.overlap_matrix(
-                                {target: reading.subsets[method, target, ratio] for target in reading.recipe.targets}
+                                {
+                                    target: page_data.subsets[method, target, ratio]
+                                    for target in page_data.recipe.targets
+                                }
                             )
                         ),
                         ratio,
                     )
-                    for ratio in reading.recipe.ratios
-                    for method in reading.methods
+                    for ratio in page_data.recipe.ratios
+                    for method in page_data.methods
                 ],
             }
         ],
     )
 
 
-def _core(reading: PageData, drawn: Charts) -> Section:
-    recipe = reading.recipe
+def _core(page_data: PageData, drawn: Charts) -> Section:
+    recipe = page_data.recipe
     section = Section(
         "core",
         "Shared core",
@@ -169,9 +173,9 @@ def _core(reading: PageData, drawn: Charts) -> Section:
         section.notes.append("With one capability, `all` is that capability.")
     shared, repeated = [], []
     for ratio in recipe.ratios:
-        for method in reading.methods:
-            chosen = {name: reading.subsets[method, name, ratio] for name in recipe.capability_names}
-            core = overlap.shared_core(chosen, reading.subsets[method, COMPREHENSIVE_TARGET, ratio])
+        for method in page_data.methods:
+            chosen = {name: page_data.subsets[method, name, ratio] for name in recipe.capability_names}
+            core = overlap.shared_core(chosen, page_data.subsets[method, COMPREHENSIVE_TARGET, ratio])
             shared.append(drawn.figure(f"{method}, ratio {ratio}", charts.core_bars(core, float(ratio)), ratio))
             counts = charts.occurrence_bars(overlap.occurrences(chosen))
             repeated.append(drawn.figure(f"{method}, ratio {ratio}", counts, ratio))
@@ -182,19 +186,21 @@ def _core(reading: PageData, drawn: Charts) -> Section:
     return section
 
 
-def _methods(reading: PageData, drawn: Charts) -> list[Section]:
-    if len(reading.methods) < 2:
+def _methods(page_data: PageData, drawn: Charts) -> list[Section]:
+    if len(page_data.methods) < 2:
         return []
     figures = [
         drawn.figure(
             f"{target}, ratio {ratio}",
             charts.heat_map(
-                overlap.overlap_matrix({method: reading.subsets[method, target, ratio] for method in reading.methods})
+                overlap.overlap_matrix(
+                    {method: page_data.subsets[method, target, ratio] for method in page_data.methods}
+                )
             ),
             ratio,
         )
-        for ratio in reading.recipe.ratios
-        for target in reading.recipe.targets
+        for ratio in page_data.recipe.ratios
+        for target in page_data.recipe.targets
     ]
     return [
         Section(
@@ -208,8 +214,8 @@ def _methods(reading: PageData, drawn: Charts) -> list[Section]:
     ]
 
 
-def _comparison(reading: PageData) -> list[Section]:
-    found = reading.comparison
+def _comparison(page_data: PageData) -> list[Section]:
+    found = page_data.comparison
     if found is None:
         return []
     section = Section(
@@ -217,7 +223,7 @@ def _comparison(reading: PageData) -> list[Section]:
         "Comparison",
         "Comparison of the methods",
         "What does each method cost, does it find what it should, and how much of it is length?",
-        tables=[_costs(found), _lengths(found, reading.recipe.ratios[-1])],
+        tables=[_costs(found), _lengths(found, page_data.recipe.ratios[-1])],
     )
     if not found.retrievals.is_empty():
         section.tables.insert(0, _retrievals(found))
@@ -298,23 +304,23 @@ def _reproductions(found: Comparison, published: str) -> dict[str, Any]:
     return {"title": f"Against the published choice `{published}`", "notes": [note], "header": header, "rows": rows}
 
 
-def _map(reading: PageData, drawn: Charts) -> list[Section]:
-    if reading.candidates is None or not reading.on_map:
+def _map(page_data: PageData, drawn: Charts) -> list[Section]:
+    if page_data.candidates is None or not page_data.on_map:
         return []
-    points = map_points(reading)
-    n_others = len(reading.samples) - len(reading.on_map) if reading.samples is not None else 0
-    ratio = reading.recipe.ratios[-1]
+    points = map_points(page_data)
+    n_others = len(page_data.samples) - len(page_data.on_map) if page_data.samples is not None else 0
+    ratio = page_data.recipe.ratios[-1]
     notes = [
         "Points that activate the same neurons lie near each other: t-SNE of the leading principal components of all "
         "activations, each neuron standardised against the candidates shown, each point scaled to the same length. "
         "Distances between distant clusters mean little.",
-        f"Dots are candidates, coloured by the target that ranks them best among those whose {reading.recommended} "
+        f"Dots are candidates, coloured by the target that ranks them best among those whose {page_data.recommended} "
         f"subset of ratio {ratio} has them; grey ones are in no subset. Triangles are in-domain examples, "
         f"at most {activation_map.MOST_EXAMPLES} of a capability; crosses the capabilities' means.",
     ]
     if n_others:
-        notes.append(f"{len(reading.on_map):,} candidates, drawn by a fixed seed; {n_others:,} are left out.")
-    figure = drawn.figure("", charts.candidate_map(points, reading.recipe.capability_names))
+        notes.append(f"{len(page_data.on_map):,} candidates, drawn by a fixed seed; {n_others:,} are left out.")
+    figure = drawn.figure("", charts.candidate_map(points, page_data.recipe.capability_names))
     question = "Do the candidates chosen for a capability lie where its own examples lie? (arXiv 2603.13201, figure 6)"
     return [
         Section(
@@ -323,16 +329,16 @@ def _map(reading: PageData, drawn: Charts) -> list[Section]:
     ]
 
 
-def _extremes(reading: PageData) -> Section:
-    examples = {row["sample_id"]: row for row in reading.pool.iter_rows(named=True)}
+def _extremes(page_data: PageData) -> Section:
+    examples = {row["sample_id"]: row for row in page_data.pool.iter_rows(named=True)}
     section = Section(
         "extremes",
         "Best and worst",
         "Best and worst rows",
-        f"Which candidates of each target does {reading.recommended} score highest and lowest?",
+        f"Which candidates of each target does {page_data.recommended} score highest and lowest?",
     )
-    for target in reading.recipe.targets:
-        ordered = reading.scores[reading.recommended, target].sort("rank")
+    for target in page_data.recipe.targets:
+        ordered = page_data.scores[page_data.recommended, target].sort("rank")
         rows = {
             name: [
                 {

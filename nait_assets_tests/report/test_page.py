@@ -88,14 +88,14 @@ def test_every_section_says_which_question_it_answers(tmp_path: Path) -> None:
 def test_the_table_holds_each_choice_with_its_rank_and_score(tmp_path: Path) -> None:
     """What the page shows is what the subsets hold: three rows of ten at 0.30, one at 0.10, for each target."""
     recipe = small_recipe(tmp_path)
-    reading = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
-    data = table_rows(reading).data
+    page_data = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
+    data = table_rows(page_data).data
     shown = {
         (data["targets"][place], data["candidates"][number][0]): (rank, score)
         for place, number, rank, score, _ in data["choices"]
     }
     for target in recipe.targets:
-        scores = reading.scores["nait_standardized", target]
+        scores = page_data.scores["nait_standardized", target]
         best = {(target, row[0]): (row[2], float(f"{row[1]:.5g}")) for row in
                 scores.sort("rank").head(3).select("sample_id", "score", "rank").iter_rows()}  # fmt: skip
         assert {key: value for key, value in shown.items() if key[0] == target} == best
@@ -105,10 +105,10 @@ def test_the_table_holds_each_choice_with_its_rank_and_score(tmp_path: Path) -> 
 def test_the_table_knows_each_ratio_s_rows_where_they_are_no_beginning_of_the_larger_ones(tmp_path: Path) -> None:
     """By facility location the row of 0.10 need not be among those of 0.30, and none of them the best by score."""
     recipe = small_recipe(tmp_path)
-    reading = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
-    order = reading.scores["nait_standardized", "math"].sort("rank")["sample_id"].to_list()
+    page_data = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
+    order = page_data.scores["nait_standardized", "math"].sort("rank")["sample_id"].to_list()
     subsets = {("nait_standardized", "math", "0.10"): [order[4]], ("nait_standardized", "math", "0.30"): order[1:4]}
-    data = table_rows(replace(reading, subsets={**reading.subsets, **subsets})).data
+    data = table_rows(replace(page_data, subsets={**page_data.subsets, **subsets})).data
     place = data["targets"].index("math")
     assert {choice[2]: choice[4] for choice in data["choices"] if choice[0] == place} == {2: 2, 3: 2, 4: 2, 5: 1}
 
@@ -116,10 +116,10 @@ def test_the_table_knows_each_ratio_s_rows_where_they_are_no_beginning_of_the_la
 def test_a_table_without_room_keeps_the_best_ranks_and_says_what_it_cut(tmp_path: Path) -> None:
     """Alpaca at 0.30 has 15,600 rows for each target; a page that no browser opens shows none of them."""
     recipe = small_recipe(tmp_path)
-    reading = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
-    whole = table_rows(reading)
+    page_data = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
+    whole = table_rows(page_data)
     size = sum(len(json.dumps(row, ensure_ascii=False).encode()) + 1 for row in whole.data["candidates"][:2])
-    cut = table_rows(reading, most_bytes=size)
+    cut = table_rows(page_data, most_bytes=size)
     assert (whole.n_kept, cut.n_kept, cut.n_chosen) == (whole.n_chosen, 2, whole.n_chosen)
     assert cut.data["candidates"] == whole.data["candidates"][:2]
     assert {rank for _, number, rank, *_ in whole.data["choices"] if number < 2} >= {1}
@@ -129,11 +129,11 @@ def test_a_table_without_room_keeps_the_best_ranks_and_says_what_it_cut(tmp_path
 def test_neurons_are_those_of_the_explanation_and_only_of_the_recommended_method(tmp_path: Path) -> None:
     """The page and `nait explain` must not give two reasons for one row, nor a reason where there is none."""
     recipe = small_recipe(tmp_path)
-    reading = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
-    assert set(reading.reasons) == {
-        (target, name) for target in recipe.targets for name in reading.subsets["nait_standardized", target, "0.30"]
+    page_data = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
+    assert set(page_data.reasons) == {
+        (target, name) for target in recipe.targets for name in page_data.subsets["nait_standardized", target, "0.30"]
     }
-    (target, name), (reason, *_) = next(iter(reading.reasons.items()))
+    (target, name), (reason, *_) = next(iter(page_data.reasons.items()))
     home = home_with_subsets(recipe, tmp_path / "again")
     assert f"  {reason.label}  {reason.detail}" in explain(recipe, home, name, target, 1).splitlines()
     assert read(recipe.model_copy(update={"methods": ("random",)}), home).reasons == {}
