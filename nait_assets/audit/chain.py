@@ -25,7 +25,7 @@ class Link:
     Attributes:
         output: Output whose record states it.
         what: `content`, `code`, or the input that was read.
-        holds: Whether it is so; None if that cannot be told here.
+        holds: Whether it is so; None if it cannot be verified here.
         says: What was found.
     """
 

@@ -68,7 +68,7 @@ def cause_of(event: Any) -> Any:
 
 
 def user_errors(base: type[UserError] = UserError) -> dict[str, type[UserError]]:
-    """The classes of errors that a user can mend, by name: of an error in a step, Dagster stores the class' name."""
+    """The classes of errors that a user can fix, by name: of an error in a step, Dagster stores the class' name."""
     named = {base.__name__: base}
     for subclass in base.__subclasses__():
         named |= user_errors(subclass)

@@ -49,7 +49,7 @@ class Watched:
 
 @dataclass
 class Findings:
-    """What became of each corpus since it was built; one that stands nowhere is as it was.
+    """How each corpus differs from when it was built; one that is in none of these is unchanged.
 
     Attributes:
         changed: Outputs whose sources differ, with a hash of what they were and what they are.

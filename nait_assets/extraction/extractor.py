@@ -1,7 +1,7 @@
 """From a corpus to its activation table: what is missing is read, shard by shard, and folded in at the end.
 
 Finished shards lie beside the table until they are folded in. A killed run loses the shard in flight; the next run
-makes the same plan, finds the finished shards by name, and goes on.
+makes the same plan, finds the finished shards by name, and continues.
 """
 
 import contextlib

@@ -63,7 +63,7 @@ def encode_with_answers(
         max_tokens: As for `encode`; response tokens beyond them are cut off.
 
     Returns:
-        As `encode`. A conversation whose responses cannot be told, or are cut off, is among the samples.
+        As `encode`. A conversation whose responses cannot be found, or are cut off, is among the samples.
 
     Raises:
         ModelError: As `encode`, or the tokenizer does not tell which characters a token holds.
@@ -81,7 +81,7 @@ def _answered(
     text = render(messages, tokenizer, template)
     spans = response_spans(messages, tokenizer, template, text)
     if spans is None:
-        reason = "the template does not write the responses as they stand, so their tokens cannot be told from others"
+        reason = "the template does not write the responses unchanged, so their tokens cannot be found"
         return _with(sample, np.zeros(len(sample.token_ids), bool), reason)
     tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     begins, ends = np.asarray(tokens["offset_mapping"], np.int64).reshape(-1, 2).T

@@ -40,7 +40,7 @@ def shared_core(selections: Mapping[str, Collection[str]], comprehensive: Collec
 
 
 def best_targets(selections: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The selection in which each chosen row stands highest, the first one of equals.
+    """The selection in which each chosen row ranks highest, the first of equals.
 
     Places are compared and not scores: the scores of different targets have no common scale.
 

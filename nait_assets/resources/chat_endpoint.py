@@ -18,7 +18,7 @@ from nait_assets.recipe import AlpagasusOptions, RecipeError
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 600.0
-"""That an endpoint may ask for; with more, the run ends, and goes on when somebody starts it again."""
+"""That an endpoint may ask for; with more, the run ends, and continues when it is started again."""
 EXCERPT = 300
 """Characters of an endpoint's message that are shown."""
 ADVICE = {

@@ -224,7 +224,7 @@ class ComputeLogs(LocalComputeLogManager):
 def captured(stream: TextIO, path: Path) -> Iterator[None]:
     """Have what goes to a stream's file descriptor, be it written by C or by a child, go to a file and there as well.
 
-    A file and not a pipe: code that fills a pipe while it holds Python's lock would wait for ever for the thread.
+    A file and not a pipe: code that fills a pipe while it holds Python's lock would wait forever for the thread.
 
     Args:
         stream: Standard output or standard error; one without a descriptor, as tests have, is left alone.

@@ -67,7 +67,7 @@ def explanations(
 
 
 def explains(recipe: Recipe, method: Method) -> bool:
-    """Whether a method says more of a candidate than the numbers that were read of it."""
+    """Whether a method explains more than the numbers that it read of a candidate."""
     return method.explain is not None or (ACTIVATIONS in method.reads and recipe.extraction.projection is not None)
 
 

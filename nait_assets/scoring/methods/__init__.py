@@ -71,7 +71,7 @@ def _loaded(entry: EntryPoint, where: str) -> list[Method]:
     try:
         found = entry.load()
     except Exception as error:
-        raise SetupError(f"{where} cannot be loaded: {type(error).__name__}: {error}. Mend or uninstall it.") from error
+        raise SetupError(f"{where} cannot be loaded: {type(error).__name__}: {error}. Fix or uninstall it.") from error
     methods = methods_of(found) if isinstance(found, ModuleType) else [found]
     if not methods or not all(isinstance(method, Method) for method in methods):
         raise SetupError(f"{where} ({entry.value}) is neither a Method nor a module that declares one")

@@ -12,7 +12,7 @@ The first token is left out of A_l(y): its enormous activations would make the s
 
 Limits:
 The sum is neither centred nor normalised, so that layers with large activations decide, and all capabilities share
-much of their order. `nait_standardized` mends both.
+much of their order. `nait_standardized` corrects both.
 
 Cost:
 One forward pass over the pool, shared by every method that reads activations; then one product per layer.
