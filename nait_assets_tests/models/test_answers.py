@@ -123,7 +123,7 @@ def test_template_that_rewrites_a_response_gives_a_reason(tokenizer: Any, conten
 
     sample = answered(messages, own)
 
-    assert "the template does not write the responses as they stand" in sample.unanswered
+    assert "the template does not write the responses unchanged" in sample.unanswered
     assert not sample.answers.any()
 
 
