@@ -108,6 +108,23 @@ class Workplace:
                 "writable; `nait status`, `explain`, `audit`, `diff` and `summary` read it as it is."
             )
 
+    def bring_up_to_schema(self, writes: bool) -> None:
+        """Carry a home of an earlier version over, and say so, or refuse it where the command only reads.
+
+        Raises:
+            WarehouseError: The home is of a newer version, or of an earlier one and the command only reads.
+            HomeBusy: It has to be carried over, and another `nait run` holds it.
+        """
+        from nait_assets.resources import home as homes
+
+        if not writes or homes.schema_version(self.home) >= homes.SCHEMA_VERSION:
+            homes.require_current(self.home)
+            return
+        from nait_assets.cli.carry_over import carry_over
+
+        with self.locked():
+            click.echo(carry_over(self.home))
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the home's lock for this command, and fail the runs that killed commands left unfinished in Dagster.
@@ -197,13 +214,15 @@ def opened(recipe_path: Path | None, home: Path | None, writes: bool = False) ->
         writes: Whether the block writes to the home.
 
     Raises:
-        WarehouseError: The block writes, and the home cannot be written to.
+        WarehouseError: The block writes, and the home cannot be written to; or it does not, and the home is of an
+            earlier version. Either way, the home is of a newer one.
         DiskFull: The block raised an error that says so.
     """
     workplace = Workplace(recipe_path, home)
     if writes:
         workplace.require_writable()
     try:
+        workplace.bring_up_to_schema(writes)
         workplace.instance  # noqa: B018  sets DAGSTER_HOME
         yield workplace
     except Exception as error:

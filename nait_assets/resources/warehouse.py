@@ -20,6 +20,7 @@ from nait_assets.errors import WarehouseError
 from nait_assets.lineage import RECORD_COLUMNS, Record, reference
 from nait_assets.recipe import POOL, PROJECT_ROOT, Recipe
 from nait_assets.resources import engines
+from nait_assets.resources import home as homes
 from nait_assets.resources.files import HashCache
 from nait_assets.tables import Table
 
@@ -44,9 +45,10 @@ _known_records: dict[Path, tuple[object, dict[str, Record]]] = {}
 class Store:
     """One DuckDB file: its tables, and the version records of what they hold."""
 
-    def __init__(self, path: Path, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS):
+    def __init__(self, path: Path, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS, home: Path | None = None):
         self.path = path
         self.lock_timeout_seconds = lock_timeout_seconds
+        self.home = home
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator["Snapshot"]:
@@ -68,6 +70,8 @@ class Store:
             WarehouseError: Another process held the file for longer than the time-out.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.home is not None and not self.path.exists():
+            homes.mark_if_new(self.home)
         with self._attached("ROW_GROUP_SIZE 2048") as connection:
             connection.execute("BEGIN TRANSACTION")
             yield Transaction(connection, self.path)
@@ -270,20 +274,30 @@ class Warehouse(dg.ConfigurableResource):
         """The home folder."""
         return Path(self.home)
 
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        """Refuse a home of another schema before a run of Dagster's writes to it.
+
+        Raises:
+            WarehouseError: It is older or newer.
+        """
+        homes.require_current(self.folder)
+
+    def _store(self, *path: str) -> Store:
+        return Store(self.folder.joinpath(*path), home=self.folder)
+
     @property
     def tables(self) -> Store:
         """The file of everything small: corpora, features, scores, subsets."""
-        return Store(self.folder / "warehouse.duckdb")
+        return self._store("warehouse.duckdb")
 
     def activations(self, corpus: str) -> Store:
         """The activations of the candidates (`candidates`) or of a capability's in-domain set."""
-        folder = self.folder / "activations"
-        return Store(folder / "candidates.duckdb" if corpus == POOL else folder / "in_domain" / f"{corpus}.duckdb")
+        return self._store("activations", "candidates.duckdb" if corpus == POOL else f"in_domain/{corpus}.duckdb")
 
     def measurement(self, name: str, corpus: str) -> Store:
         """A measurement of the candidates (`candidates`) or of a capability's in-domain set."""
-        folder = self.folder / "measurements" / name
-        return Store(folder / "candidates.duckdb" if corpus == POOL else folder / "in_domain" / f"{corpus}.duckdb")
+        file = "candidates.duckdb" if corpus == POOL else f"in_domain/{corpus}.duckdb"
+        return self._store("measurements", name, file)
 
     def trained(self, asset: str) -> Path:
         """Folder of what an asset trained, by its key as a path."""
