@@ -201,7 +201,7 @@ def main() -> None:
         loaded[AUTOMATIC] = models["auto"].load()
     layers = {name: [depth // 2] if name == MIDDLE else "all" for name in loaded}
     readers = {
-        name: Reader(model, resolve_site(model.network, "mlp", layers[name]), ends=False)
+        name: Reader(model, resolve_site(model.network, "mlp", layers[name]), keep_first_and_last=False)
         for name, model in loaded.items()
         if name != OBVIOUS
     }

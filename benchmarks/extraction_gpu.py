@@ -114,7 +114,7 @@ def main() -> None:
     depth = len(network.layers)
     weights = sum(weight.numel() for name, weight in network.layers[0].named_parameters() if weight.dim() == 2)
     for name, layers in (("all", "all"), ("the middle one", [depth // 2])):
-        reader = Reader(model, resolve_site(network, "mlp", layers), ends=False)
+        reader = Reader(model, resolve_site(network, "mlp", layers), keep_first_and_last=False)
         for _ in reader.read(batches[:2]):  # kernels are chosen at the first call
             pass
         synchronize(model)

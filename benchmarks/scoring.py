@@ -36,7 +36,7 @@ WAYS = ("sequential read", "nait", "nait_standardized", "SQL join")
 
 def write_table(store: Store, n_samples: int, n_layers: int, width: int) -> None:
     """A table of random activations, shard by shard."""
-    schema = activation_table.shard_schema(width, ends=False)
+    schema = activation_table.shard_schema(width, keep_first_and_last=False)
     names = [f"{number:016x}" for number in range(n_samples)]
 
     def shards() -> Iterator[pa.Table]:

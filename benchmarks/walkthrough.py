@@ -81,7 +81,9 @@ def read(recipe: Recipe, home: Path, row: dict[str, Any]) -> Vectors:
     first = " ".join(tokenizer.convert_ids_to_tokens(sample.token_ids[:12]))
     print(f"3. tokens: {len(sample.token_ids)} of {len(text)} characters: {first} ...")
     loaded = model.load()
-    reader = Reader(loaded, resolve_site(loaded.network, settings.site, settings.layers), ends=True, packs=False)
+    reader = Reader(
+        loaded, resolve_site(loaded.network, settings.site, settings.layers), keep_first_and_last=True, packs=False
+    )
     (batch,) = reader.read([[sample]])
     assert batch.pooled is not None
     columns, layers = batch.pooled.columns, sorted(reader.site.layers)

@@ -212,3 +212,10 @@ def home(_kept_home: Path, recipe: Recipe, tmp_path: Path) -> Path:
     if not _kept_home.exists():
         run(recipe, quick_home(_kept_home))
     return Path(shutil.copytree(_kept_home, tmp_path / "home"))
+
+
+def less_sections(**fields: Any) -> dict[str, dict[str, Any]]:
+    """The `measurements` of a recipe of LESS: fields of its warm-up and of its gradients, in their two sections."""
+    of_gradients = {name: value for name, value in fields.items() if name in ("dimensions", "projection", "seed")}
+    of_warm_up = {name: value for name, value in fields.items() if name not in ("dimensions", "projection")}
+    return {"less_checkpoints": of_warm_up, "gradients": of_gradients}

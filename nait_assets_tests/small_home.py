@@ -144,7 +144,7 @@ def _write_activations(
         for name, vectors in samples.items()
         for layer, vector in zip(LAYERS, vectors, strict=True)
     ]
-    schema = activation_table.shard_schema(WIDTH, ends=False)
+    schema = activation_table.shard_schema(WIDTH, keep_first_and_last=False)
     with store.transaction() as transaction:
         activation_table.fold(transaction, "extraction-1", list(samples), [pa.Table.from_pylist(rows, schema)], schema)
         transaction.replace(

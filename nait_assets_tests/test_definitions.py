@@ -59,12 +59,12 @@ def test_what_no_method_reads_is_not_there(
     assert set(specs(make_recipe(**fields), tmp_path)) == everything - absent - unused
 
 
-JUDGE = {"alpagasus": {"endpoint": "http://localhost:1/v1", "model": "judge"}}
-REWARDS = {"instruction_mining": {"reward_model": {"source": "a-folder"}}}
+JUDGE = {"judgements": {"endpoint": "http://localhost:1/v1", "model": "judge"}}
+REWARDS = {"rewards": {"source": "a-folder"}}
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "read"),
+    ("method", "measurements", "read"),
     [
         ("nait_neighbours", {}, EXTRACTION | {"features/neuron_statistics"}),
         ("neuron_diversity", {}, {"extraction/candidate_activations", "features/neuron_statistics"}),
@@ -97,11 +97,11 @@ REWARDS = {"instruction_mining": {"reward_model": {"source": "a-folder"}}}
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_method_has_what_it_reads_and_nothing_of_the_others(
-    make_recipe: MakeRecipe, tmp_path: Path, method: str, options: dict[str, Any], read: set[str]
+    make_recipe: MakeRecipe, tmp_path: Path, method: str, measurements: dict[str, Any], read: set[str]
 ) -> None:
     """A method that is not listed must cost nothing, and be nowhere in the graph."""
     own = {f"scoring/{method}_scores", f"selection/{method}_subset"}
-    found = set(specs(make_recipe(methods=[method], options=options), tmp_path))
+    found = set(specs(make_recipe(methods=[method], measurements=measurements), tmp_path))
     assert found == CORPORA | read | own | REPORT | {AUDIT}
 
 

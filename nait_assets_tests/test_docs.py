@@ -31,16 +31,16 @@ def table_under(header: str) -> list[list[str]]:
 def everything(make_recipe: MakeRecipe) -> list[Recipe]:
     """Recipes that have, together, every asset that there is."""
     methods = [*declared_methods(), "cherry"]
-    options = {
-        "alpagasus": {"endpoint": "http://localhost:1/v1", "model": "judge"},
-        "instruction_mining": {"reward_model": {"source": "a-folder"}},
+    measurements = {
+        "judgements": {"endpoint": "http://localhost:1/v1", "model": "judge"},
+        "rewards": {"source": "a-folder"},
     }
     extra = {
         "published": {"cherry": {"source": "candidates.jsonl"}},
         "evaluation": {"held_out": {"source": "candidates.jsonl"}},
     }
     return [
-        make_recipe(methods=methods, options=options, **extra),
+        make_recipe(methods=methods, measurements=measurements, **extra),
         make_recipe(methods=["nait_standardized"], extraction={"projection": 16}),
     ]
 

@@ -1,5 +1,7 @@
 """The recipe: what it accepts, what it refuses and with which words, and what its fingerprints depend on."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,8 @@ import pytest
 import yaml
 
 from nait_assets.recipe import DEFAULT_RECIPE, Recipe, RecipeError, fingerprint, load_recipe, ratio_key, subset_size
+from nait_assets.recipe.measurements import declared_sections
+from nait_assets.recipe.moved import MOVED
 
 TEMPLATES = {"user": "{{ question }}", "assistant": "{{ answer }}"}
 
@@ -384,3 +388,40 @@ def test_a_number_is_a_projection_of_so_many_dimensions(tmp_path: Path) -> None:
     assert none.projection is None
     assert short == long
     assert fingerprint(short) == fingerprint(long) != fingerprint(none)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mona": {"layer": 3}}, "options.mona: this is now `measurements.sparse_autoencoder`, where"),
+        (
+            {"alpagasus": {"max_calls": 3}},
+            "options.alpagasus.max_calls: this is now `measurements.judgements.max_calls`",
+        ),
+        ({"less": {"rank": 8}}, "options.less.rank: this is now `measurements.less_checkpoints.rank`"),
+        (
+            {"less": {"projection": "sketch"}},
+            "options.less.projection: this is now `measurements.gradients.projection`",
+        ),
+        ({"instruction_mining": {"max_tokens": 9}}, "options.instruction_mining: this is now `measurements.rewards`"),
+        ({"sentence_embedding": {"model": "a"}}, "this is now `measurements.embeddings.source`"),
+        ({"selectit": {"models": []}}, "options.selectit.models: this is now `measurements.ratings.models`"),
+        ({"ifd_pre_experienced": {"clusters": 9}}, "this is now `measurements.pre_experienced_model.clusters`"),
+    ],
+)
+def test_field_that_moved_is_refused_with_its_new_place(
+    make_recipe: Callable[..., Recipe], options: dict[str, Any], message: str
+) -> None:
+    """A recipe of an earlier version: one sentence a field, and no guess."""
+    with pytest.raises(RecipeError) as refusal:
+        make_recipe(options=options)
+    assert message in str(refusal.value)
+    assert "1 problem(s)" in str(refusal.value)
+
+
+def test_new_place_of_every_field_that_moved_is_a_field(make_recipe: Callable[..., Recipe]) -> None:
+    """Advice that is itself refused helps nobody."""
+    for place in MOVED.values():
+        for path in re.findall(r"measurements[\w.]*", place):
+            name, *field = path.removeprefix("measurements.").split(".")
+            assert set(field) <= set(declared_sections()[name].model_fields), path

@@ -43,17 +43,17 @@ class Contents:
     sample_ids: frozenset[str]
 
 
-def shard_schema(width: int, ends: bool, n_strongest: int = 0) -> pa.Schema:
+def shard_schema(width: int, keep_first_and_last: bool, n_strongest: int = 0) -> pa.Schema:
     """Columns of a shard.
 
     Args:
         width: Width of an activation.
-        ends: Whether the first and the last token's activations are kept.
+        keep_first_and_last: Whether the first and the last token's activations are kept.
         n_strongest: How many of a sample's strongest neurons are kept.
 
     Returns:
-        sample_id, layer, n_tokens, truncated, activation; for `ends` those of both ends; for `n_strongest` the layer,
-        number and value of each.
+        sample_id, layer, n_tokens, truncated, activation; with `keep_first_and_last` those of both tokens; with
+        `n_strongest` the layer, number and value of each.
     """
     vector = pa.list_(pa.float32(), width)
     fields = [
@@ -63,7 +63,7 @@ def shard_schema(width: int, ends: bool, n_strongest: int = 0) -> pa.Schema:
         ("truncated", pa.bool_()),
         ("activation", vector),
     ]
-    if ends:
+    if keep_first_and_last:
         fields += [("first_token_activation", vector), ("last_token_activation", vector)]
     if n_strongest:
         types = {"strongest_layer": pa.int16(), "strongest_neuron": pa.int32(), "strongest_value": pa.float32()}
@@ -154,11 +154,11 @@ def with_digests(rows: pa.RecordBatch) -> pa.RecordBatch:
     ]
     digests = np.empty(len(rows), np.uint64)
     names = zip(rows["sample_id"].to_pylist(), rows["layer"].to_pylist(), strict=True)
-    for place, (sample_id, layer) in enumerate(names):
+    for index, (sample_id, layer) in enumerate(names):
         digest = hashlib.sha256(f"{sample_id}:{layer}:".encode())
         for vector in vectors:
-            digest.update(vector[place].tobytes())
-        digests[place] = int.from_bytes(digest.digest()[:8], "little")
+            digest.update(vector[index].tobytes())
+        digests[index] = int.from_bytes(digest.digest()[:8], "little")
     return rows.append_column("digest", pa.array(digests, pa.uint64()))
 
 
@@ -194,9 +194,9 @@ def altered_rows(snapshot: Snapshot) -> tuple[list[tuple[str, int]], list[tuple[
     for batch in snapshot.connection.sql(f"SELECT {columns}, digest FROM {ACTIVATION}").to_arrow_reader(SCAN_ROWS):
         names = list(zip(batch["sample_id"].to_pylist(), batch["layer"].to_pylist(), strict=True))
         again = with_digests(batch.drop_columns(["digest"]))["digest"].to_numpy()
-        altered += [names[place] for place in np.flatnonzero(again != batch["digest"].to_numpy())]
+        altered += [names[index] for index in np.flatnonzero(again != batch["digest"].to_numpy())]
         finite = np.all([np.isfinite(_rows(batch[name])).all(axis=1) for name in numbers], axis=0)
-        broken += [names[place] for place in np.flatnonzero(~finite)]
+        broken += [names[index] for index in np.flatnonzero(~finite)]
     return altered, broken
 
 
@@ -257,7 +257,7 @@ def scan(
         sample_ids: Samples to read, each once; all in the order of `samples` by default.
 
     Yields:
-        A layer, places of samples in the order of `sample_ids` `(n,)`, their activations `(n, width)` in float32.
+        A layer, indices of samples in the order of `sample_ids` `(n,)`, their activations `(n, width)` in float32.
     """
     wanted = samples(snapshot)["sample_id"].to_list() if sample_ids is None else sample_ids
     names = pa.array(wanted, pa.string())
@@ -269,10 +269,10 @@ def scan(
     for batch in snapshot.connection.sql(query).to_arrow_reader(SCAN_ROWS):
         layers = batch["layer"].to_numpy()
         vectors = batch["vector"].flatten().to_numpy().reshape(len(batch), -1)
-        places = pc.index_in(batch["sample_id"], names).to_numpy()
+        indices = pc.index_in(batch["sample_id"], names).to_numpy()
         changes = [0, *(np.flatnonzero(np.diff(layers)) + 1).tolist(), len(layers)]
         for begin, end in itertools.pairwise(changes):
-            yield int(layers[begin]), places[begin:end], vectors[begin:end]
+            yield int(layers[begin]), indices[begin:end], vectors[begin:end]
 
 
 def _width(snapshot: Snapshot, column: str) -> int:

@@ -48,7 +48,7 @@ def calibrate(
     settings: Extraction,
     warehouse: Warehouse,
     options: RunOptions,
-    say: Callable[[str], None],
+    log_line: Callable[[str], None],
 ) -> tuple[pl.DataFrame, Outcome | None]:
     """The calibration, one row per layer: the one that the home has if it is of this model and extraction, else a new.
 
@@ -58,7 +58,7 @@ def calibrate(
         settings: Extraction settings of the recipe.
         warehouse: Warehouse of the home.
         options: How the model is run.
-        say: Receives progress lines.
+        log_line: Receives progress lines.
 
     Returns:
         Columns of `tables.CALIBRATION_STATISTICS`, and what reading took, or None where nothing was read.
@@ -79,7 +79,7 @@ def calibrate(
         False,
         options,
         lambda version: Record("extraction/calibration_sample", "", "", version),
-        say,
+        log_line,
     )
     with store.snapshot() as snapshot:
         frame = neuron_statistics(activation_table.scan(snapshot))

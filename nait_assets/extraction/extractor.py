@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from nait_assets.errors import DataError
 from nait_assets.extraction import activation_table, ray_engine
 from nait_assets.extraction.projection import Projector
 from nait_assets.extraction.spool import Manifest
@@ -19,7 +20,7 @@ from nait_assets.models.encoding import Shard, conversations_of, encode, plan
 from nait_assets.models.progress import Progress
 from nait_assets.models.running import RunOptions, rejected_before, require_context
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Extraction, RecipeError, fingerprint
+from nait_assets.recipe import Extraction, fingerprint
 from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import REJECTED_SAMPLES, rejection_rows
@@ -71,19 +72,21 @@ class Outcome:
         return fingerprint(self.extraction_id, self.sample_ids)
 
 
-def extraction_identity(model: LanguageModel, settings: Extraction, ends: bool, calibration: str) -> str:
+def extraction_identity(model: LanguageModel, settings: Extraction, keep_first_and_last: bool, calibration: str) -> str:
     """The hash of everything that an activation depends on beside the sample.
 
     Args:
         model: Model of the recipe.
         settings: Extraction settings of the recipe.
-        ends: Whether the first and the last token's activations are kept.
+        keep_first_and_last: Whether the first and the last token's activations are kept.
         calibration: Version of the calibration that a projection standardises with, or "".
 
     Raises:
         RecipeError: The model cannot be found.
     """
-    return fingerprint(ALGORITHM, model.identity(), settings, str(model.resolved_dtype()), ends, calibration)
+    return fingerprint(
+        ALGORITHM, model.identity(), settings, str(model.resolved_dtype()), keep_first_and_last, calibration
+    )
 
 
 def extract(
@@ -92,10 +95,10 @@ def extract(
     model: LanguageModel,
     settings: Extraction,
     store: Store,
-    ends: bool,
+    keep_first_and_last: bool,
     options: RunOptions,
     record_of: Callable[[str], Record],
-    say: Callable[[str], None],
+    log_line: Callable[[str], None],
     projector: Projector | None = None,
     calibration: str = "",
 ) -> Outcome:
@@ -107,10 +110,10 @@ def extract(
         model: Loaded only if a sample is missing.
         settings: Extraction settings of the recipe.
         store: The corpus' file.
-        ends: Whether to keep the first and the last token's activations beside the mean.
+        keep_first_and_last: Whether to keep the first and the last token's activations beside the mean.
         options: How the model is run.
         record_of: The version record for a data version, written in the same transaction.
-        say: Receives progress lines when there is no terminal.
+        log_line: Receives progress lines when there is no terminal.
         projector: Keeps a projection of all layers instead of their neurons.
         calibration: Version of the projector's statistics.
 
@@ -122,7 +125,7 @@ def extract(
     skeleton = model.skeleton()
     site = resolve_site(skeleton, settings.site, settings.layers)
     require_context(skeleton.config, settings.max_tokens)
-    identity = extraction_identity(model, settings, ends, calibration)
+    identity = extraction_identity(model, settings, keep_first_and_last, calibration)
     held = _held(store)
     known = held.sample_ids if held.extraction_id == identity else frozenset()
     missing = corpus.filter(~pl.col("sample_id").is_in(list(known)))
@@ -133,11 +136,11 @@ def extract(
     device = model.resolved_device()
     batch_tokens = options.batch_tokens_on(device.type)
     folder = store.path.parent / f"{store.path.stem}.spool" / identity
-    job = Job(model, model.identity(), settings, ends, projector, site.width, site.layers, str(folder))
+    job = Job(model, model.identity(), settings, keep_first_and_last, projector, site.width, site.layers, str(folder))
     limits = options.shard_tokens, max(1, SHARD_BYTES // job.bytes_of_sample)
     alone = rejected_before(store, corpus_name) if held.extraction_id == identity else frozenset()
     shards = plan(encoded, batch_tokens, *limits, alone=alone)
-    progress = Progress(corpus_name, [(len(shard.samples), shard.n_tokens) for shard in shards], say)
+    progress = Progress(corpus_name, [(len(shard.samples), shard.n_tokens) for shard in shards], log_line)
     with contextlib.closing(progress):
         manifests = _manifests(shards, job, options, progress)
 
@@ -146,7 +149,7 @@ def extract(
     if not wanted:
         job.spool.remove()  # the next run tries them again
         reason = f"; the first: {rejected[0][1]}" if rejected else ": there is none"
-        raise RecipeError(f"{corpus_name}: not one example can be read{reason}")
+        raise DataError(f"{corpus_name}: not one example can be read{reason}")
     outcome = Outcome(
         extraction_id=identity,
         sample_ids=wanted,

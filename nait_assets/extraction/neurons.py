@@ -26,26 +26,27 @@ class Reader(BatchReader):
     Args:
         model: Model in memory.
         site: Site to read.
-        ends: Whether to keep the first and the last token's activations beside the mean.
+        keep_first_and_last: Whether to keep the first and the last token's activations beside the mean.
         projector: Keeps a projection of all layers instead of their neurons.
         packs: Whether samples are read side by side; found out by a trial by default.
-        pool: What takes the place of the mean over tokens, with a `mean` of the same shapes; not together with `ends`.
+        pool: What takes the place of the mean over tokens, with a `mean` of the same shapes; not together
+            with `keep_first_and_last`.
     """
 
     def __init__(
         self,
         model: LoadedModel,
         site: Site,
-        ends: bool,
+        keep_first_and_last: bool,
         projector: Projector | None = None,
         packs: bool | None = None,
         pool: "Callable[[Packing, torch.dtype], Any] | None" = None,
     ):
-        assert not (ends and projector), "a projection keeps no ends of samples"
-        self.site, self.ends, self._pool = site, ends, pool or _Pool
+        assert not (keep_first_and_last and projector), "a projection keeps no ends of samples"
+        self.site, self.keep_first_and_last, self._pool = site, keep_first_and_last, pool or _Pool
         self._projector = None if projector is None else projector.to(model.device)
         if packs is None:
-            packs = can_be_packed(model, lambda packs: Reader(model, site, ends=False, packs=packs), "activation")
+            packs = can_be_packed(model, lambda packs: Reader(model, site, False, packs=packs), "activation")
         super().__init__(model, packs)
 
     def _forward(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
@@ -56,7 +57,7 @@ class Reader(BatchReader):
         packing = Packing(tuple(len(sample.token_ids) for sample in batch), device)
         pool = self._pool(packing, self.model.dtype)
         means: list[torch.Tensor] = []
-        ends: list[list[torch.Tensor]] = [[], []]
+        first_and_last: list[list[torch.Tensor]] = [[], []]
         finite: list[torch.Tensor] = []
         projected = self._projector.start() if self._projector else None
 
@@ -67,10 +68,11 @@ class Reader(BatchReader):
                 means.append(mean)
             else:
                 projected.add(layer, mean)
-            if self.ends:
-                for kept, places in zip(ends, (pool.first, pool.last), strict=True):
-                    kept.append(activations[0, places].float())
-                finite[-1] &= torch.isfinite(ends[0][-1]).all(dim=1) & torch.isfinite(ends[1][-1]).all(dim=1)
+            if self.keep_first_and_last:
+                for kept, positions in zip(first_and_last, (pool.first, pool.last), strict=True):
+                    kept.append(activations[0, positions].float())
+                for kept in first_and_last:
+                    finite[-1] &= torch.isfinite(kept[-1]).all(dim=1)
 
         self._pass(batch, packing, reduce)
         if projected is not None:
@@ -78,9 +80,9 @@ class Reader(BatchReader):
             finite[-1] &= torch.isfinite(columns["activation"][:, 0]).all(dim=1)
             return torch.stack(finite), columns
         columns = {"activation": torch.stack(means, dim=1)}
-        if self.ends:
+        if self.keep_first_and_last:
             names = ("first_token_activation", "last_token_activation")
-            columns |= {name: torch.stack(kept, dim=1) for name, kept in zip(names, ends, strict=True)}
+            columns |= {name: torch.stack(kept, dim=1) for name, kept in zip(names, first_and_last, strict=True)}
         return torch.stack(finite), columns
 
     def tokens(self, batch: Batch) -> np.ndarray:
@@ -150,8 +152,8 @@ class _Pool:
         self.first = packing.offsets[:-1].long()
         self.last = packing.offsets[1:].long() - 1
         n_pooled = (self.last - self.first)[:, None]
-        places = torch.arange(sum(packing.lengths), device=packing.device)
-        members = (places > self.first[:, None]) & (places <= self.last[:, None])
+        positions = torch.arange(sum(packing.lengths), device=packing.device)
+        members = (positions > self.first[:, None]) & (positions <= self.last[:, None])
         # Ones are exact in every dtype, 1/n is not; a GPU adds them up in float32.
         self._on_gpu = packing.device.type == "cuda" and dtype != torch.float32
         self._weights = members.to(dtype) if self._on_gpu else members / n_pooled

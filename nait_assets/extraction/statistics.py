@@ -40,7 +40,7 @@ def neuron_statistics(scan: Iterable[tuple[int, np.ndarray, np.ndarray]]) -> pl.
     small variance beside a large mean.
 
     Args:
-        scan: Layer, places of samples, and their activations `(n, width)`.
+        scan: Layer, indices of samples, and their activations `(n, width)`.
 
     Returns:
         One row per layer, columns of `tables.STATISTICS`.

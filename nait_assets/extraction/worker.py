@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from nait_assets.errors import ModelError
 from nait_assets.extraction.activation_table import shard_schema
 from nait_assets.extraction.neurons import Reader
 from nait_assets.extraction.projection import NETWORK, Projector
@@ -18,7 +19,7 @@ from nait_assets.extraction.spool import Manifest, Spool
 from nait_assets.models.batches import BatchResult
 from nait_assets.models.encoding import Shard
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Extraction, RecipeError
+from nait_assets.recipe import Extraction
 from nait_assets.resources.language_model import LanguageModel
 
 
@@ -30,7 +31,7 @@ class Job:
         model: Read by every worker from the same place.
         model_identity: What every worker has to find there.
         settings: Extraction settings of the recipe.
-        ends: Whether to keep the first and the last token's activations beside the mean.
+        keep_first_and_last: Whether to keep the first and the last token's activations beside the mean.
         projector: Keeps a projection instead of neurons, or None.
         width: Neurons or dimensions of a layer.
         layers: Layers that are read.
@@ -40,7 +41,7 @@ class Job:
     model: LanguageModel
     model_identity: str
     settings: Extraction
-    ends: bool
+    keep_first_and_last: bool
     projector: Projector | None
     width: int
     layers: tuple[int, ...]
@@ -55,7 +56,7 @@ class Job:
     def schema(self) -> pa.Schema:
         """Of a shard."""
         if self.projector is None:
-            return shard_schema(self.width, self.ends)
+            return shard_schema(self.width, self.keep_first_and_last)
         return shard_schema(self.projector.dimensions, False, self.projector.n_strongest)
 
     @property
@@ -80,13 +81,13 @@ class Worker:
     def _reader(self) -> Reader:
         found = self.job.model.identity()
         if found != self.job.model_identity:
-            raise RecipeError(
+            raise ModelError(
                 f"model {self.job.model.source!r} on {platform.node()} is {found}, and the run's is "
                 f"{self.job.model_identity}: every worker needs the same files."
             )
         loaded = self.job.model.load()
         site = resolve_site(loaded.network, self.job.settings.site, self.job.settings.layers)
-        return Reader(loaded, site, self.job.ends, self.job.projector)
+        return Reader(loaded, site, self.job.keep_first_and_last, self.job.projector)
 
     def load(self) -> None:
         """Have the model in memory before the first shard comes."""

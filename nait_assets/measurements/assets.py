@@ -29,7 +29,7 @@ from nait_assets.measurements.engine import (
     Update,
     bring_up_to_date,
     corpus_of,
-    resting_inputs,
+    upstream_versions,
 )
 from nait_assets.models.config import ExtractionConfig
 from nait_assets.models.cost import Cost, add_cost
@@ -84,7 +84,7 @@ class Training:
         description: what it is, as Dagster shows it.
         code_version: code version of the asset.
         train: function that fills the folder; it returns what it cost, its seconds excepted, and figures to show.
-        rests_on: assets that it reads.
+        upstream: assets that it reads.
         kinds: Dagster's, shown as icons.
     """
 
@@ -92,12 +92,12 @@ class Training:
     description: str
     code_version: str
     train: Callable[[TrainingContext], tuple[Cost, Mapping[str, object]]]
-    rests_on: tuple[str, ...] = (POOL_OUTPUT.key,)
+    upstream: tuple[str, ...] = (POOL_OUTPUT.key,)
     kinds: frozenset[str] = frozenset({"pytorch", "huggingface"})
 
 
 def _trainings(recipe: Recipe) -> Sequence[Training]:
-    named = recipe.options.mona.sparse_autoencoder is not None
+    named = autoencoder.is_named(recipe)
     return (
         Training(
             LESS_CHECKPOINTS,
@@ -132,7 +132,7 @@ def _trained_asset(training: Training, recipe: Recipe, partitions: Partitions) -
     @dg.asset(
         **asset_arguments(output, partitions),
         description=training.description,
-        deps=[asset_key(key) for key in training.rests_on],
+        deps=[asset_key(key) for key in training.upstream],
         kinds=set(training.kinds),
         code_version=training.code_version,
         pool="language_model",
@@ -163,7 +163,7 @@ def _training_context(
 ) -> TrainingContext:
     folder, pool, before = training.output.folder(warehouse), None, None
     inputs = training.output.external_versions(recipe, warehouse, model, "")
-    if training.rests_on:
+    if training.upstream:
         with warehouse.tables.snapshot() as snapshot:
             pool = snapshot.read(CANDIDATE_POOL)
             before = snapshot.records().get(training.output.key)
@@ -191,7 +191,7 @@ def _gain_experience(context: TrainingContext) -> tuple[Cost, Mapping[str, objec
         context.pool,
         context.model,
         context.recipe.extraction,
-        context.recipe.options.ifd_pre_experienced,
+        pre_experience.PreExperiencedModelOptions.of(context.recipe),
         context.options,
         context.folder,
         context.log_line,
@@ -247,7 +247,7 @@ def _measurement_asset(
     @dg.asset(
         **asset_arguments(output, partitions),
         description=f"{measurement.description} {of_whom}",
-        deps=[asset_key(key) for key in (corpus, *measurement.rests_on)],
+        deps=[asset_key(key) for key in (corpus, *measurement.upstream)],
         kinds=set(measurement.kinds),
         code_version=measurement.code_version(recipe),
         pool=measurement.pool,
@@ -257,7 +257,7 @@ def _measurement_asset(
     ) -> dg.MaterializeResult:
         corpus = lineage.partition_name(context) or POOL
         _, corpus_inputs = corpus_of(warehouse, corpus)
-        inputs = {**resting_inputs(warehouse, measurement), **measurement.outside(recipe, language_model)}
+        inputs = {**upstream_versions(warehouse, measurement), **measurement.external_versions(recipe, language_model)}
         may_use = MeasurementContext(recipe, warehouse, language_model, config.options(), corpus, context.log.info)
 
         def record_of(version: str) -> Record:

@@ -12,9 +12,9 @@ import polars as pl
 from nait_assets.extraction.neurons import Reader
 from nait_assets.lineage import Record
 from nait_assets.measurements import published_autoencoder
+from nait_assets.measurements.autoencoder_options import SparseAutoencoderOptions, layer_read
 from nait_assets.measurements.autoencoder_tokens import budget, seeded, spool
 from nait_assets.measurements.autoencoder_training import Trained, finish, train
-from nait_assets.measurements.top_k import layer_of
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import conversations_of, encode
 from nait_assets.models.running import RunOptions, model_inputs
@@ -48,10 +48,15 @@ class Made:
 
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that the autoencoder depends on."""
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, recipe.options.mona]
+    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, SparseAutoencoderOptions.of(recipe)]
 
 
-def outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+def is_named(recipe: Recipe) -> bool:
+    """Whether the recipe names an autoencoder, so that none is trained."""
+    return SparseAutoencoderOptions.of(recipe).source is not None
+
+
+def external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     """Versions of the model, and of the autoencoder that the recipe names.
 
     Raises:
@@ -62,7 +67,7 @@ def outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
 
 def load(recipe: Recipe, model: LanguageModel, folder: Path) -> Any:
     """The autoencoder as `sparsify`'s module: the one that the recipe names, or the one trained in the folder."""
-    if recipe.options.mona.sparse_autoencoder is not None:
+    if is_named(recipe):
         return published_autoencoder.load(published_autoencoder.find(recipe, model))
     from sparsify import SparseCoder
 
@@ -91,7 +96,7 @@ def make(
     folder: Path,
     before: Record | None,
     options: RunOptions,
-    say: Callable[[str], None],
+    log_line: Callable[[str], None],
 ) -> Made:
     """Train the autoencoder in a folder beside `folder`, which takes its place; or keep the one that is there.
 
@@ -102,13 +107,13 @@ def make(
         folder: Of the result.
         before: Of the result that is there, or None.
         options: How the model is run.
-        say: Where lines for people go.
+        log_line: Where lines for people go.
 
     Raises:
         RecipeError: The model lacks the layer, or the pool is too small.
     """
-    section, extraction = recipe.options.mona, recipe.extraction
-    layer = layer_of(section, model)
+    section, extraction = SparseAutoencoderOptions.of(recipe), recipe.extraction
+    layer = layer_read(recipe, model)
     identity = fingerprint(VERSION, settings(recipe), layer, model.identity(), str(model.resolved_dtype()))
     held = Trained.read(folder)
     if held and held.identity == identity and before and folder_version(folder) == before.data_version:
@@ -124,21 +129,21 @@ def make(
 
     def reader() -> Reader:
         loaded = model.load()
-        return Reader(loaded, resolve_site(loaded.network, "residual", [layer]), ends=False)
+        return Reader(loaded, resolve_site(loaded.network, "residual", [layer]), keep_first_and_last=False)
 
-    tokens = spool(part, of_tokens, samples, reader, batch_tokens, options.shard_tokens, say)
-    trained = train(tokens, part, section, device, layer, identity, of_tokens, _telling(say))
+    tokens = spool(part, of_tokens, samples, reader, batch_tokens, options.shard_tokens, log_line)
+    trained = train(tokens, part, section, device, layer, identity, of_tokens, _telling(log_line))
     finish(part, folder)
     return Made(trained, False, {"n_refused": len(refused)}, Cost(n_forward=tokens.n_forward, n_tokens=tokens.n_read))
 
 
-def _telling(say: Callable[[str], None]) -> Callable[[int, int, float], None]:
+def _telling(log_line: Callable[[str], None]) -> Callable[[int, int, float], None]:
     told = time.monotonic()
 
     def after_step(step: int, steps: int, loss: float) -> None:
         nonlocal told
         if step == steps or time.monotonic() - told > SECONDS_BETWEEN_LINES:
             told = time.monotonic()
-            say(f"autoencoder: step {step:,} of {steps:,}, {loss:.3f} of the variance unexplained")
+            log_line(f"autoencoder: step {step:,} of {steps:,}, {loss:.3f} of the variance unexplained")
 
     return after_step

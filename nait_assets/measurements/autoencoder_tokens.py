@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from nait_assets.errors import DataError
 from nait_assets.extraction.neurons import Reader
 from nait_assets.models.batches import NonFiniteActivations
 from nait_assets.models.encoding import EncodedSample, plan
-from nait_assets.recipe import RecipeError, seeded_order
+from nait_assets.recipe import seeded_order
 from nait_assets.resources.files import replacing
 
 HELD_OUT_SHARE = 0.05
@@ -62,12 +63,12 @@ def budget(samples: list[EncodedSample], training_tokens: int) -> tuple[list[Enc
     """The samples whose tokens judge, and those whose tokens train, from the front of the order.
 
     Raises:
-        RecipeError: There are fewer than two samples.
+        DataError: There are fewer than two samples.
     """
     if len(samples) < 2:
-        raise RecipeError(
+        raise DataError(
             f"the pool has {len(samples)} readable candidates, and an autoencoder needs at least two: one to train on, "
-            "one to judge by. Name a larger pool, or a trained autoencoder in options.mona.sparse_autoencoder."
+            "one to judge by. Name a larger pool, or a trained autoencoder in measurements.sparse_autoencoder.source."
         )
     lengths = np.asarray([len(sample.token_ids) - 1 for sample in samples])
     wanted = min(int(lengths.sum()), math.ceil(training_tokens * (1 + HELD_OUT_SHARE)))
@@ -84,7 +85,7 @@ def spool(
     reader_of: Callable[[], Reader],
     batch_tokens: int,
     shard_tokens: int,
-    say: Callable[[str], None],
+    log_line: Callable[[str], None],
 ) -> Tokens:
     """The samples' token activations on disk, in bounded memory; goes on where an earlier run stopped.
 
@@ -95,10 +96,10 @@ def spool(
         reader_of: Loads the model; not asked for where all has been read.
         batch_tokens: Of a batch.
         shard_tokens: Tokens after which the progress is noted.
-        say: Where progress goes.
+        log_line: Where progress goes.
 
     Raises:
-        RecipeError: Not one sample can be read of those that judge, or of those that train.
+        DataError: Not one sample can be read of those that judge, or of those that train.
     """
     folder.mkdir(parents=True, exist_ok=True)
     numbers, progress = folder / "tokens.f32", folder / "tokens.json"
@@ -123,9 +124,9 @@ def spool(
             state |= {"n_shards": number + 1, "n_bytes": file.tell(), "width": reader.site.width}
             with replacing(progress) as temporary:
                 temporary.write_text(json.dumps(state))
-            say(f"token activations: {sum(state['n_tokens']):,} tokens, {number + 1} of {len(shards)} shards")
+            log_line(f"token activations: {sum(state['n_tokens']):,} tokens, {number + 1} of {len(shards)} shards")
     if not all(state["n_tokens"]):
-        raise RecipeError(
+        raise DataError(
             f"the model reads only {state['n_samples']} of the pool's candidates, and an autoencoder needs one to "
             "train on and one to judge by. Look at the rows that extraction rejects, or name a larger pool."
         )

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nait_assets.measurements.autoencoder_options import SparseAutoencoderOptions, require_latents
 from nait_assets.measurements.autoencoder_tokens import Tokens
 from nait_assets.models.training import scheduled
-from nait_assets.recipe import MonaOptions, RecipeError
 from nait_assets.resources.files import put_in_place, replacing
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Trained:
 def train(
     tokens: Tokens,
     folder: Path,
-    options: MonaOptions,
+    options: SparseAutoencoderOptions,
     device: "torch.device",
     layer: int,
     identity: str,
@@ -127,11 +127,11 @@ def train(
     every = max(1, steps // 40)
     order, of_epoch = np.zeros(0, np.int64), -1
     for step in range(run.step, steps):
-        epoch, place = divmod(step, steps_of_epoch)
+        epoch, index = divmod(step, steps_of_epoch)
         if epoch != of_epoch:
             order = np.random.default_rng([options.seed, epoch]).permutation(len(training))
             of_epoch = epoch
-        chosen = np.sort(order[place * BATCH_TOKENS : (place + 1) * BATCH_TOKENS])
+        chosen = np.sort(order[index * BATCH_TOKENS : (index + 1) * BATCH_TOKENS])
         loss = run.advance(torch.from_numpy(training[chosen]).to(device), options, steps)
         run.losses.append(loss)
         if run.step % every == 0 or run.step == steps:
@@ -175,7 +175,7 @@ class _Training:
     curve: list[tuple[int, float]]
 
     @classmethod
-    def begin(cls, options: MonaOptions, training: np.ndarray, device: "torch.device") -> "_Training":
+    def begin(cls, options: SparseAutoencoderOptions, training: np.ndarray, device: "torch.device") -> "_Training":
         """First weights by the seed; the bias of the decoder is the mean token."""
         import torch
 
@@ -185,7 +185,7 @@ class _Training:
         optimizer = torch.optim.Adam(coder.parameters(), lr=options.learning_rate)
         return cls(coder, optimizer, silent, max(1, int(DEAD_SHARE * len(training))), 0, [], [])
 
-    def advance(self, batch: "torch.Tensor", options: MonaOptions, steps: int) -> float:
+    def advance(self, batch: "torch.Tensor", options: SparseAutoencoderOptions, steps: int) -> float:
         """One step; the FVU of `(n_tokens, width)`."""
         coder = self.coder
         coder.set_decoder_norm_to_unit_norm()
@@ -256,15 +256,15 @@ def auxk_loss(
     """
     import torch
 
-    places = dead.nonzero()[:, 0]
-    k = min(coder.d_in // 2, len(places))
+    indices = dead.nonzero()[:, 0]
+    k = min(coder.d_in // 2, len(indices))
     if not k:
         return x.new_zeros(())
     encoder = coder.encoder
-    before = torch.nn.functional.linear(x - coder.b_dec, encoder.weight[places], encoder.bias[places])
+    before = torch.nn.functional.linear(x - coder.b_dec, encoder.weight[indices], encoder.bias[indices])
     values, chosen = before.topk(k, dim=-1)
-    mine = torch.zeros_like(before).scatter(1, chosen, values) @ coder.W_dec[places]
-    scale = min(len(places) / (coder.d_in // 2), 1.0)  # as `sparsify`: few dead latents cannot rebuild much
+    mine = torch.zeros_like(before).scatter(1, chosen, values) @ coder.W_dec[indices]
+    scale = min(len(indices) / (coder.d_in // 2), 1.0)  # as `sparsify`: few dead latents cannot rebuild much
     return scale * (mine - (x - rebuilt).detach()).pow(2).sum() / variance
 
 
@@ -274,7 +274,7 @@ def _mean(rows: np.ndarray, size: int = 65536) -> np.ndarray:
     return (total / len(rows)).astype(np.float32)
 
 
-def new_coder(width: int, options: MonaOptions) -> Any:
+def new_coder(width: int, options: SparseAutoencoderOptions) -> Any:
     """`sparsify`'s module with first weights by the seed, on the CPU.
 
     Raises:
@@ -290,15 +290,6 @@ def new_coder(width: int, options: MonaOptions) -> Any:
         return SparseCoder(width, SparseCoderConfig(expansion_factor=options.expansion, k=options.k))
 
 
-def require_latents(k: int, n_latents: int, whence: str) -> None:
-    """Raise RecipeError where more latents are to be kept than there are."""
-    if k > n_latents:
-        raise RecipeError(
-            f"options.mona.k: {k} is more than the {n_latents} latents of the autoencoder ({whence}); "
-            f"use {n_latents} or less."
-        )
-
-
 def explained_variance(coder: Any, rows: np.ndarray, device: "torch.device") -> tuple[float, float]:
     """1 - FVU over `(n_tokens, width)`, and the mean number of latents that fire on a token."""
     import torch
@@ -307,8 +298,8 @@ def explained_variance(coder: Any, rows: np.ndarray, device: "torch.device") -> 
     error = variance = n_active = 0.0
     with torch.no_grad():
         for part in _parts(rows, device):
-            values, places, _ = coder.encode(part)
-            error += float((part - coder.decode(values, places)).double().pow(2).sum())
+            values, indices, _ = coder.encode(part)
+            error += float((part - coder.decode(values, indices)).double().pow(2).sum())
             variance += float((part - mean).double().pow(2).sum())
             n_active += float((values > 0).sum())
     return (1 - error / variance if variance else float(error == 0)), n_active / len(rows)
@@ -321,8 +312,8 @@ def dead_share(coder: Any, rows: np.ndarray, device: "torch.device") -> float:
     fired = torch.zeros(coder.num_latents, dtype=torch.bool, device=device)
     with torch.no_grad():
         for part in _parts(rows[:: math.ceil(len(rows) / JUDGED_TOKENS)], device):
-            values, places, _ = coder.encode(part)
-            fired[places[values > 0]] = True
+            values, indices, _ = coder.encode(part)
+            fired[indices[values > 0]] = True
     return 1 - float(fired.float().mean())
 
 

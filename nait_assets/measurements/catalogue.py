@@ -7,17 +7,7 @@ import polars as pl
 
 from nait_assets.catalogue import FolderOutput, Output
 from nait_assets.lineage import Record
-from nait_assets.measurements import (
-    autoencoder,
-    codes,
-    embeddings,
-    gates,
-    gradients,
-    judgements,
-    less_checkpoints,
-    ratings,
-    rewards,
-)
+from nait_assets.measurements import autoencoder, declared_measurements, less_checkpoints
 from nait_assets.measurements import outputs as losses
 from nait_assets.measurements.engine import Measurement, of_the_model, rejected_of, rows_of
 from nait_assets.recipe import POOL, Recipe
@@ -25,16 +15,7 @@ from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store
 from nait_assets.tables import content_version
 
-MEASUREMENTS: tuple[Measurement, ...] = (
-    embeddings.MEASUREMENT,
-    gates.MEASUREMENT,
-    judgements.MEASUREMENT,
-    gradients.MEASUREMENT,
-    codes.MEASUREMENT,
-    *losses.MEASUREMENTS,
-    ratings.MEASUREMENT,
-    rewards.MEASUREMENT,
-)
+MEASUREMENTS = declared_measurements()
 """What is found out about samples beside their activations."""
 
 
@@ -60,10 +41,10 @@ class MeasurementOutput(Output):
         model: LanguageModel,
         partition: str,  # noqa: ARG002
     ) -> dict[str, str]:
-        return self.measurement.outside(recipe, model)
+        return self.measurement.external_versions(recipe, model)
 
     def preflight(self, recipe: Recipe, model: LanguageModel, partitions: Sequence[str]) -> None:  # noqa: ARG002, D102
-        self.measurement.check(recipe, model)
+        self.measurement.preflight(recipe, model)
 
     def faults(self, warehouse: Warehouse, record: Record) -> list[str]:  # noqa: D102
         rows, _ = rows_of(warehouse, self.measurement, record.partition or POOL)
@@ -108,7 +89,9 @@ class TrainedOutput(FolderOutput):
 
 LESS_CHECKPOINTS = TrainedOutput(less_checkpoints.ASSET, place="trained/less_checkpoints")
 PRE_EXPERIENCED_MODEL = TrainedOutput(losses.PRE_EXPERIENCED_MODEL, place="trained/pre_experienced_model")
-SPARSE_AUTOENCODER = TrainedOutput(autoencoder.ASSET, place="trained/sparse_autoencoder", versions=autoencoder.outside)
+SPARSE_AUTOENCODER = TrainedOutput(
+    autoencoder.ASSET, place="trained/sparse_autoencoder", versions=autoencoder.external_versions
+)
 TRAINED = (LESS_CHECKPOINTS, PRE_EXPERIENCED_MODEL, SPARSE_AUTOENCODER)
 
 

@@ -14,24 +14,24 @@ from typing import Any
 import polars as pl
 
 from nait_assets.measurements import autoencoder, published_autoencoder
-from nait_assets.measurements.autoencoder_training import require_latents
+from nait_assets.measurements.autoencoder_options import SparseAutoencoderOptions, layer_read, require_latents
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
-from nait_assets.measurements.top_k import SPARSE, Sparsify, largest, layer_of, read_sparse
+from nait_assets.measurements.top_k import SPARSE, Sparsify, largest, read_sparse
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 
 
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that codes depend on, beside those that the autoencoder does."""
-    options = recipe.options.mona
+    options = SparseAutoencoderOptions.of(recipe)
     return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options.layer, options.k]
 
 
-def check(recipe: Recipe, model: LanguageModel) -> None:
+def preflight(recipe: Recipe, model: LanguageModel) -> None:
     """Raise UserError where the model lacks the layer, or the autoencoder does not fit it."""
-    options = recipe.options.mona
-    layer_of(options, model)
-    if options.sparse_autoencoder is not None:
+    options = SparseAutoencoderOptions.of(recipe)
+    layer_read(recipe, model)
+    if options.source is not None:
         published_autoencoder.find(recipe, model, weights=False)
         return
     width = int(model.skeleton().config.hidden_size)
@@ -40,15 +40,14 @@ def check(recipe: Recipe, model: LanguageModel) -> None:
 
 def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
     """Each sample's mean code."""
-    options = context.recipe.options.mona
+    k, layer = SparseAutoencoderOptions.of(context.recipe).k, layer_read(context.recipe, context.model)
     coder = autoencoder.load(context.recipe, context.model, context.warehouse.trained(autoencoder.ASSET))
     coder = coder.to(context.model.resolved_device())
-    layer = layer_of(options, context.model)
-    return read_sparse(context, samples, "residual", layer, encoder(coder, options.k), coder.num_latents)
+    return read_sparse(context, samples, "residual", layer, encoder(coder, k), coder.num_latents)
 
 
 def encoder(coder: Any, k: int) -> Sparsify:
-    """From `(n_tokens, width)` hidden states to the values and places of each token's `k` largest latents."""
+    """From `(n_tokens, width)` hidden states to the values and indices of each token's `k` largest latents."""
     import torch
 
     weight, bias, center = (tensor.detach() for tensor in (coder.encoder.weight, coder.encoder.bias, coder.b_dec))
@@ -66,6 +65,6 @@ MEASUREMENT = Measurement(
     SPARSE,
     read,
     settings,
-    rests_on=(autoencoder.ASSET,),
-    check=check,
+    upstream=(autoencoder.ASSET,),
+    preflight=preflight,
 )

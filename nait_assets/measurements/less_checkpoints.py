@@ -23,13 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from pydantic import Field, field_validator
 
+from nait_assets.errors import DataError, NumericalError
 from nait_assets.models.adapter import Adapter, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import conversations_of
 from nait_assets.models.training import EpochResult, NonFiniteLoss, scheduled, train_epoch
-from nait_assets.recipe import LessOptions, Recipe, RecipeError, fingerprint, seeded_order
+from nait_assets.recipe import Recipe, fingerprint, seeded_order
+from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources.files import put_in_place, replacing_folder
 from nait_assets.resources.language_model import LanguageModel, LoadedModel
 
@@ -43,6 +46,30 @@ LARGEST_NORM = 1.0
 WARMUP_RATIO = 0.03
 """Share of the steps in which the learning rate rises."""
 WEIGHTS, FIRST, SECOND, STATE = "weights.safetensors", "first_moment.safetensors", "second_moment.safetensors", "state"
+
+
+class LessCheckpointsOptions(MeasurementOptions):
+    """The warm-up of the adapter whose gradients are taken."""
+
+    section = "less_checkpoints"
+    share: float = Field(0.05, gt=0, le=1, description="Share of the pool, drawn by `seed`, that it is trained on.")
+    epochs: int = Field(4, ge=1, description="Epochs; each leaves a checkpoint that gradients are taken at.")
+    rank: int = Field(128, ge=1, description="Rank of the LoRA adapter; gradients are of its weights alone.")
+    alpha: float = Field(512, gt=0, description="alpha / rank scales what the adapter adds.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the adapter's inputs that training leaves out.")
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1, description="Linear modules that get an adapter."
+    )
+    learning_rate: float = Field(2e-5, gt=0, description="Highest rate, after 3% of the steps; it falls to zero.")
+    batch_size: int = Field(128, ge=1, description="Examples whose mean loss is stepped on.")
+    seed: int = Field(0, ge=0, description="Seed of the share, the adapter, the order and the dropout.")
+
+    @field_validator("target_modules")
+    @classmethod
+    def _modules_are_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names) or not all(names):
+            raise ValueError(f"modules {list(names)} must be distinct names, such as q_proj")
+        return names
 
 
 @dataclass(frozen=True)
@@ -92,9 +119,8 @@ class WarmUp:
 
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that the warm-up reads."""
-    options = recipe.options.less
-    fields = options.model_dump(exclude={"dimensions", "projection", "over"})
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, fields]
+    options = LessCheckpointsOptions.of(recipe)
+    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options]
 
 
 def checkpoints_in(folder: Path) -> list[Checkpoint]:
@@ -115,23 +141,24 @@ def warm_up(
 
     Args:
         pool: Columns `sample_id` and `messages`.
-        recipe: Its model, extraction and options of LESS.
+        recipe: Its model, extraction and `measurements.less_checkpoints` are read.
         model: Of the recipe; stays as it is.
         folder: What it holds is replaced when all epochs are done.
         inputs: Versions of pool and model: epochs of an unfinished run are used if they are the same.
         log_line: Receives lines for the run's log.
 
     Raises:
-        RecipeError: None of the samples drawn has a response, or the model lacks a module that gets an adapter.
+        DataError: None of the samples drawn has a response.
+        NumericalError: The loss of one is NaN or infinite.
     """
-    options = recipe.options.less
+    options = LessCheckpointsOptions.of(recipe)
     drawn = draw(pool, options.share, options.seed)
     samples, refused = answered(drawn, recipe, model)
     if not samples:
         reason = f"; the first: {refused[0][1]}" if refused else ""
-        raise RecipeError(
-            f"options.less.share: {options.share:g} of {len(pool)} candidates are {len(drawn)}, and none of them has a "
-            f"response to train on{reason}. Use a larger share, or more `extraction.max_tokens`."
+        raise DataError(
+            f"measurements.less_checkpoints.share: {options.share:g} of {len(pool)} candidates are {len(drawn)}, and "
+            f"none of them has a response to train on{reason}. Use a larger share, or more `extraction.max_tokens`."
         )
     identity = fingerprint(ALGORITHM, settings(recipe), dict(inputs))
     growing = folder.with_name(f".{folder.name}.{identity}")
@@ -169,7 +196,7 @@ def draw(pool: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
 
 def _train(
     samples: Sequence[AnsweredSample],
-    options: LessOptions,
+    options: LessCheckpointsOptions,
     model: LoadedModel,
     folder: Path,
     before: Sequence[Checkpoint],
@@ -210,7 +237,7 @@ def _train(
 
 def _train_epoch(
     samples: Sequence[AnsweredSample],
-    options: LessOptions,
+    options: LessCheckpointsOptions,
     adapter: Adapter,
     optimizer: "torch.optim.Optimizer",
     epoch: int,
@@ -226,8 +253,9 @@ def _train_epoch(
         ordered = [samples[index] for index in order]
         return train_epoch(adapter, optimizer, ordered, options.batch_size, learning_rate, LARGEST_NORM)
     except NonFiniteLoss as error:
-        raise RecipeError(
-            f"{ASSET}: {error} in epoch {epoch}; use a smaller options.less.learning_rate, or model.dtype float32."
+        raise NumericalError(
+            f"{ASSET}: {error} in epoch {epoch}; use a smaller measurements.less_checkpoints.learning_rate, or "
+            "model.dtype float32."
         ) from error
 
 

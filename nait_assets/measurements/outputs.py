@@ -88,7 +88,7 @@ class OutputReader(BatchReader):
     def _run(
         self, token_ids: "torch.Tensor", packing: Packing
     ) -> "tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]":
-        """The last hidden state `(n_tokens, width)`, and a function from places to their logits."""
+        """The last hidden state `(n_tokens, width)`, and a function from indices to their logits."""
         network = self.model.network
         if not self.packs:
             caught: list[torch.Tensor] = []
@@ -97,7 +97,7 @@ class OutputReader(BatchReader):
                 logits = network(input_ids=token_ids[None], use_cache=False).logits[0]
             finally:
                 handle.remove()
-            return caught[0][0], lambda places: logits[places]
+            return caught[0][0], lambda indices: logits[indices]
         positions = np.concatenate([np.arange(length) for length in packing.lengths])
         config = network.base_model.config
         own = config._attn_implementation
@@ -111,7 +111,7 @@ class OutputReader(BatchReader):
             )[0][0]
         finally:
             config._attn_implementation = own
-        return hidden, lambda places: self._logits(hidden[places])
+        return hidden, lambda indices: self._logits(hidden[indices])
 
     def _logits(self, hidden: "torch.Tensor") -> "torch.Tensor":
         import torch
@@ -136,7 +136,7 @@ class OutputReader(BatchReader):
 
 
 def _weights(packing: Packing, increasing: bool) -> np.ndarray:
-    """`(n_samples, n_tokens)` float32: weights of each sample's tokens, by place or all the same; they sum to 1."""
+    """`(n_samples, n_tokens)` float32: weights of each sample's tokens, by index or all the same; they sum to 1."""
     matrix = np.zeros((len(packing.lengths), sum(packing.lengths)), np.float32)
     for row, (begin, end) in enumerate(packing.bounds):
         weights = np.arange(1, end - begin + 1, dtype=np.float64) if increasing else np.ones(end - begin)
@@ -151,9 +151,9 @@ def _means(packing: Packing, members: np.ndarray | None) -> np.ndarray:
     """
     matrix = np.zeros((len(packing.lengths), sum(packing.lengths)), np.float32)
     for row, (begin, end) in enumerate(packing.bounds):
-        places = np.arange(begin + 1, end)
-        places = places if members is None else places[members[begin + 1 : end]]
-        matrix[row, places] = 1 / max(1, len(places))
+        indices = np.arange(begin + 1, end)
+        indices = indices if members is None else indices[members[begin + 1 : end]]
+        matrix[row, indices] = 1 / max(1, len(indices))
     return matrix
 
 
@@ -178,9 +178,9 @@ def _token_losses(
 
     first = np.zeros(len(token_ids), bool)
     first[[begin for begin, _ in packing.bounds]] = True
-    places = to_device(np.flatnonzero(~first), packing.device)
+    indices = to_device(np.flatnonzero(~first), packing.device)
     losses = torch.zeros(len(token_ids), device=packing.device)
-    for chunk in places.split(max(1, LOGITS // vocabulary)):
+    for chunk in indices.split(max(1, LOGITS // vocabulary)):
         losses[chunk] = torch.nn.functional.cross_entropy(
             logits_of(chunk - 1).float(), token_ids[chunk], reduction="none"
         )
@@ -292,8 +292,8 @@ def _measurement(name: str, description: str, alone: bool, of_trained: bool) -> 
         columns=ANSWER_COLUMNS if alone else OUTPUT_COLUMNS,
         read=functools.partial(_read, name=name, alone=alone, model=experienced if of_trained else _own),
         settings=_settings,
-        rests_on=(PRE_EXPERIENCED_MODEL,) if of_trained else (),
-        check=require_outputs,
+        upstream=(PRE_EXPERIENCED_MODEL,) if of_trained else (),
+        preflight=require_outputs,
     )
 
 

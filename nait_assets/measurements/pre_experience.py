@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
+from nait_assets.errors import DataError, NumericalError
 from nait_assets.measurements.outputs import OutputReader
 from nait_assets.models.adapter import ALL_LINEAR, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
@@ -27,7 +29,8 @@ from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import EncodedSample, conversations_of, encode, plan
 from nait_assets.models.running import RunOptions
 from nait_assets.models.training import NonFiniteLoss, train_epoch
-from nait_assets.recipe import Extraction, IfdPreExperiencedOptions, Recipe, RecipeError, seeded_order
+from nait_assets.recipe import Extraction, Recipe, seeded_order
+from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import replacing_folder
 from nait_assets.resources.language_model import LoadedModel
@@ -36,6 +39,18 @@ ALGORITHM = "1"
 LARGEST_SHARE = 10
 """At most one row in as many is learnt from."""
 BATCH_ROWS = 16
+
+
+class PreExperiencedModelOptions(MeasurementOptions):
+    """The brief training of the model that judges."""
+
+    section = "pre_experienced_model"
+    clusters: int = Field(100, ge=1, description="Groups of instructions, by k-means; fewer for a small pool.")
+    per_cluster: int = Field(10, ge=1, description="Rows of each group that are learnt from; fewer for a small pool.")
+    epochs: int = Field(1, ge=1, description="Times that each of them is learnt from.")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Learning rate of AdamW, constant.")
+    rank: int = Field(16, ge=1, description="Rank of LoRA, on every linear layer.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of k-means, of which rows are taken, and of LoRA.")
 
 
 @dataclass(frozen=True)
@@ -59,18 +74,18 @@ class Experience:
 
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that the training reads."""
-    own = recipe.options.ifd_pre_experienced.model_dump(exclude={"ratio"})
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, own]
+    options = PreExperiencedModelOptions.of(recipe)
+    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options]
 
 
 def gain_experience(
     pool: pl.DataFrame,
     model: LanguageModel,
     extraction: Extraction,
-    options: IfdPreExperiencedOptions,
+    options: PreExperiencedModelOptions,
     run_options: RunOptions,
     folder: Path,
-    say: Callable[[str], None],
+    log_line: Callable[[str], None],
 ) -> Experience:
     """Train the model for a moment and save it, whole, with its tokenizer.
 
@@ -81,10 +96,10 @@ def gain_experience(
         options: How many rows, and how they are learnt.
         run_options: How the model is run.
         folder: Where it is saved; what is there is replaced once it is whole.
-        say: Where lines for people go.
+        log_line: Where lines for people go.
 
     Raises:
-        RecipeError: No candidate can be learnt from.
+        DataError: No candidate can be learnt from.
     """
     tokenizer = model.tokenizer()
     pairs = conversations_of(pool)
@@ -99,13 +114,13 @@ def gain_experience(
     if not instructions:
         unanswered = [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
         first = next(iter([*refused, *unanswered]), ("", "there is none"))[1]
-        raise RecipeError(f"pre-experienced model: not one candidate can be learnt from; the first: {first}")
+        raise DataError(f"pre-experienced model: not one candidate can be learnt from; the first: {first}")
     loaded = model.fresh_causal()
-    say(f"embedding {len(instructions)} instructions")
+    log_line(f"embedding {len(instructions)} instructions")
     sample_ids, embeddings = embedded(loaded, instructions, run_options)
     clusters, each = scaled(options.clusters, options.per_cluster, len(sample_ids))
     chosen = varied_rows(sample_ids, embeddings, clusters, each, options.seed)
-    say(f"training on {len(chosen)} rows of {clusters} clusters, {options.epochs} epoch(s)")
+    log_line(f"training on {len(chosen)} rows of {clusters} clusters, {options.epochs} epoch(s)")
     rows = [usable[sample_id] for sample_id in chosen]
     network, losses = trained(loaded, rows, options)
     with replacing_folder(folder) as temporary:
@@ -168,7 +183,7 @@ def varied_rows(sample_ids: Sequence[str], embeddings: np.ndarray, clusters: int
 
 
 def trained(
-    model: LoadedModel, rows: Sequence[AnsweredSample], options: IfdPreExperiencedOptions
+    model: LoadedModel, rows: Sequence[AnsweredSample], options: PreExperiencedModelOptions
 ) -> tuple[Any, list[float]]:
     """The network with what LoRA learnt merged into its weights, and the mean loss by epoch.
 
@@ -180,7 +195,7 @@ def trained(
         options: How they are learnt.
 
     Raises:
-        RecipeError: The loss of a row is NaN or infinite.
+        NumericalError: The loss of a row is NaN or infinite.
     """
     import torch
 
@@ -194,9 +209,9 @@ def trained(
                 adapter, optimizer, [rows[index] for index in order], BATCH_ROWS, lambda _: options.learning_rate
             )
         except NonFiniteLoss as error:
-            raise RecipeError(
+            raise NumericalError(
                 f"pre-experienced model: {error}. Nothing was stored. Try `model.dtype: float32`, or a lower "
-                "`options.ifd_pre_experienced.learning_rate`."
+                "`measurements.pre_experienced_model.learning_rate`."
             ) from error
         losses.append(math.fsum(result.losses) / len(rows))
     return adapter.merged(), losses

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nait_assets.measurements.autoencoder_training import require_latents
-from nait_assets.measurements.top_k import layer_of
+from nait_assets.errors import ModelError
+from nait_assets.measurements.autoencoder_options import SparseAutoencoderOptions, layer_read, require_latents
 from nait_assets.models.sites import LAYER_LISTS
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.model_source import ModelSource, folder_identity, resolved
 
-FIELD = "options.mona.sparse_autoencoder"
+FIELD = "measurements.sparse_autoencoder.source"
 SPARSIFY, SAE_LENS = "sae.safetensors", "sae_weights.safetensors"
 WHAT_WORKS = (
     "A TopK autoencoder of a layer's output works, in the format of EleutherAI's sparsify (cfg.json, sae.safetensors) "
@@ -49,26 +49,26 @@ class Found:
 
 def source_of(recipe: Recipe, home: str | Path) -> ModelSource:
     """Where the autoencoder that the recipe names is, or the folder of those of several layers."""
-    options = recipe.options.mona
-    assert options.sparse_autoencoder is not None
-    return ModelSource(resolved(recipe, options.sparse_autoencoder), options.revision, Path(home), FIELD)
+    options = SparseAutoencoderOptions.of(recipe)
+    assert options.source is not None
+    return ModelSource(resolved(recipe, options.source), options.revision, Path(home), FIELD)
 
 
 def external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     """The version of the autoencoder that the recipe names: a commit of the hub, or a hash of the files.
 
     Raises:
-        RecipeError: It is not there, or cannot be reached.
+        ModelError: It is not there, or cannot be reached.
     """
-    options = recipe.options.mona
-    if options.sparse_autoencoder is None:
+    options = SparseAutoencoderOptions.of(recipe)
+    if options.source is None:
         return {}
     source = source_of(recipe, model.home)
     if source.hub_id:
         version = source.identity()
     else:
-        version = folder_identity(_point(source.folder, layer_of(options, model), source.source), source.home)
-    return {f"autoencoder:{options.sparse_autoencoder}": version}
+        version = folder_identity(_point(source.folder, layer_read(recipe, model), source.source), source.home)
+    return {f"autoencoder:{options.source}": version}
 
 
 def find(recipe: Recipe, model: LanguageModel, weights: bool = True) -> Found:
@@ -80,22 +80,22 @@ def find(recipe: Recipe, model: LanguageModel, weights: bool = True) -> Found:
         weights: Whether the weights of an autoencoder on the hub are fetched too; its settings alone are small.
 
     Raises:
-        RecipeError: It is not there, it cannot be read, or it is not one of this layer of this model.
+        ModelError: It is not there, it cannot be read, or it is not one of this layer of this model.
     """
-    options = recipe.options.mona
-    named = options.sparse_autoencoder
+    options = SparseAutoencoderOptions.of(recipe)
+    named = options.source
     assert named is not None
-    layer, source = layer_of(options, model), source_of(recipe, model.home)
+    layer, source = layer_read(recipe, model), source_of(recipe, model.home)
     root = _fetched(source, layer, weights) if source.hub_id else source.folder
     folder = _point(root, layer, named)
     settings = _settings(folder, named)
     lens = "d_sae" in settings or (folder / SAE_LENS).exists()
     found = _of_sae_lens(folder, settings, layer, named) if lens else _of_sparsify(folder, settings, layer, named)
     if not (folder / found.weights).exists() and (weights or not source.hub_id):
-        raise RecipeError(f"{_where(named)}: {folder} has no {found.weights}. {WHAT_WORKS}")
+        raise ModelError(f"{_where(named)}: {folder} has no {found.weights}. {WHAT_WORKS}")
     width = int(model.skeleton().config.hidden_size)
     if settings.get("d_in") != width:
-        raise RecipeError(
+        raise ModelError(
             f"{_where(named)}: it is of {settings.get('d_in')} dimensions ({folder / 'cfg.json'}), and {model.source} "
             f"has {width}. Use one that was trained on this model."
         )
@@ -107,12 +107,12 @@ def load(found: Found) -> Any:
     """The autoencoder as `sparsify`'s module, on the CPU in its own dtype.
 
     Raises:
-        RecipeError: Its weights are not those of its settings.
+        ModelError: Its weights are not those of its settings.
     """
     try:
         return _converted(found) if found.weights == SAE_LENS else _sparsify(found.folder)
     except Exception as error:  # the readers of safetensors and torch raise classes of their own
-        raise RecipeError(f"the autoencoder in {found.folder} cannot be read: {error}. {WHAT_WORKS}") from error
+        raise ModelError(f"the autoencoder in {found.folder} cannot be read: {error}. {WHAT_WORKS}") from error
 
 
 def _sparsify(folder: Path) -> Any:
@@ -147,16 +147,16 @@ def _point(root: Path, layer: int, named: str) -> Path:
             return root / name
     if not (root / "cfg.json").is_file():
         there = ", ".join(sorted(folder.parent.name for folder in root.glob("*/cfg.json"))) or "none"
-        raise RecipeError(
+        raise ModelError(
             f"{_where(named)}: {root} has no autoencoder of layer {layer}, which was looked for as "
             f"{', '.join(_points(layer))} and as cfg.json itself; its hook points are {there}. "
-            "Set options.mona.layer to one of those that are a layer's output."
+            "Set measurements.sparse_autoencoder.layer to one of those that are a layer's output."
         )
     own = re.fullmatch(r".*\b(?:layers|h)\.(\d+)(\..+)?", root.name)
     if own and (int(own[1]) != layer or own[2]):
-        raise RecipeError(
+        raise ModelError(
             f"{_where(named)}: it is of hook point {root.name!r}, and layer {layer}'s output is read. "
-            "Set options.mona.layer, or name the folder of that layer."
+            "Set measurements.sparse_autoencoder.layer, or name the folder of that layer."
         )
     return root
 
@@ -165,9 +165,9 @@ def _settings(folder: Path, named: str) -> dict[str, Any]:
     try:
         settings = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RecipeError(f"{_where(named)}: {folder / 'cfg.json'} is not JSON: {error}. {WHAT_WORKS}") from error
+        raise ModelError(f"{_where(named)}: {folder / 'cfg.json'} is not JSON: {error}. {WHAT_WORKS}") from error
     if not isinstance(settings, dict):
-        raise RecipeError(f"{_where(named)}: {folder / 'cfg.json'} holds no settings. {WHAT_WORKS}")
+        raise ModelError(f"{_where(named)}: {folder / 'cfg.json'} holds no settings. {WHAT_WORKS}")
     return settings
 
 
@@ -175,7 +175,7 @@ def _of_sparsify(folder: Path, settings: dict[str, Any], layer: int, named: str)
     wrong = [name for name in ("transcode", "skip_connection", "signed") if settings.get(name)]
     if settings.get("activation", "topk") != "topk" or wrong:
         what = f"{wrong[0]}: true" if wrong else f"activation: {settings['activation']}"
-        raise RecipeError(f"{_where(named)}: {folder / 'cfg.json'} has `{what}`. {WHAT_WORKS}")
+        raise ModelError(f"{_where(named)}: {folder / 'cfg.json'} has `{what}`. {WHAT_WORKS}")
     n_latents = settings.get("num_latents") or settings.get("d_in", 0) * settings.get("expansion_factor", 32)
     return Found(folder, SPARSIFY, settings, layer, settings.get("k"), n_latents)
 
@@ -187,16 +187,16 @@ def _of_sae_lens(folder: Path, settings: dict[str, Any], layer: int, named: str)
     kind = everything.get("activation_fn_str", kind) if kind == "standard" else kind
     if kind != "topk" or everything.get("normalize_activations", "none") not in ("none", None):
         what = f"architecture {kind}, normalize_activations {everything.get('normalize_activations', 'none')}"
-        raise RecipeError(
+        raise ModelError(
             f"{_where(named)}: {folder / 'cfg.json'} is of SAELens with {what}. {WHAT_WORKS} Of SAELens only "
             "architecture topk without normalize_activations is read."
         )
     point = everything.get("hook_name")
     fitting = (f"blocks.{layer}.hook_resid_post", f"blocks.{layer + 1}.hook_resid_pre")
     if point not in fitting:
-        raise RecipeError(
+        raise ModelError(
             f"{_where(named)}: it is of hook point {point!r}, and layer {layer}'s output is {fitting[0]!r}. "
-            "Set options.mona.layer, or name another autoencoder."
+            "Set measurements.sparse_autoencoder.layer, or name another autoencoder."
         )
     k = everything.get("k") or (everything.get("activation_fn_kwargs") or {}).get("k")
     return Found(folder, SAE_LENS, everything, layer, k, int(everything["d_sae"]))

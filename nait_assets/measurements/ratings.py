@@ -5,7 +5,7 @@ paper's idea is that a sure model gives the same mark whatever the wording). P(1
 five digits as its next token, renormalised over the five: softmax of the five logits. The published code takes a
 softmax of these probabilities once more, which flattens every rating to nearly a fifth; we do not. It knows the digits
 by Llama 2's token numbers, and where a prompt fails every later score moves up one place; here digits are looked up,
-and ratings have places.
+and a rating keeps its sample and wording.
 
 Which token a digit is: the one that this tokenizer writes where the assistant's reply begins, in the conversation as
 the template shows it, so with or without a space as the model would say it. A tokenizer that needs several is refused.
@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
+from nait_assets.errors import ModelError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.attention import to_device
 from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations, can_be_packed, require_known_tokens
@@ -31,6 +33,7 @@ from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import EncodedSample, conversations_of, plain_text, plan
 from nait_assets.models.running import model_inputs, rejected_before
 from nait_assets.recipe import ModelSpec, Recipe, RecipeError
+from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets.tables import VECTOR
@@ -48,10 +51,19 @@ QUESTIONS = (
 MARKS = ("1", "2", "3", "4", "5")
 HEADINGS = {"system": "System", "user": "Instruction", "assistant": "Response", "tool": "Tool"}
 SAMPLES_OF_PART = 16
-MODELS_FIELD = "options.selectit.models"
+MODELS_FIELD = "measurements.ratings.models"
 SEAM = 8
 """Tokens that a conversation may grow by when it is cut and written into the question."""
 COLUMNS = pl.Schema({"ratings": VECTOR, "n_parameters": pl.List(pl.Int64()), "truncated": pl.Boolean()})
+
+
+class RatingsOptions(MeasurementOptions):
+    """Which models rate."""
+
+    section = "ratings"
+    models: tuple[ModelSpec, ...] = Field(
+        (), description="Models that rate, all in memory at once; the recipe's by default."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +71,7 @@ class RatedPrompt(EncodedSample):
     """A sample in one wording of the question, up to where the mark stands.
 
     Attributes:
-        question: Place of the wording.
+        question: Index of the wording.
     """
 
     question: int = 0
@@ -91,8 +103,9 @@ class Asker:
         context: Tokens that the model can read; None where it does not say.
 
     Raises:
-        RecipeError: The tokenizer has no chat template, nothing to begin a sequence with, several tokens for a digit,
-            or the model's context has no room for a conversation.
+        RecipeError: The tokenizer has no chat template.
+        ModelError: It has nothing to begin a sequence with, or several tokens for a digit, or the model's context has
+            no room for a conversation.
     """
 
     def __init__(self, tokenizer: Any, name: str, template: str, max_tokens: int, context: int | None):
@@ -102,14 +115,14 @@ class Asker:
         bos = tokenizer.bos_token_id
         self.first = bos if bos is not None else tokenizer.eos_token_id
         if self.first is None:
-            raise RecipeError(f"the tokenizer of {name!r} has no token to begin a sequence with.")
+            raise ModelError(f"the tokenizer of {name!r} has no token to begin a sequence with.")
         token_ids, n_behind = self._digits(name)
         longest = max(len(self._token_ids("", question, "1")) for question in QUESTIONS)
         room = max_tokens if context is None else min(max_tokens, context - longest - SEAM)
         if room < SEAM:
-            raise RecipeError(
-                f"method 'selectit': the context of {name!r}, {context} tokens, has no room for a conversation beside "
-                f"the question's {longest}. Name a model with a longer context in `options.selectit.models`."
+            raise ModelError(
+                f"{MODELS_FIELD}: the context of {name!r}, {context} tokens, has no room for a conversation beside "
+                f"the question's {longest}. Name a model with a longer context."
             )
         self.marks = Marks(token_ids, n_behind, room)
 
@@ -121,29 +134,28 @@ class Asker:
         """
         text, truncated = self._fitted(conversation_text(messages))
         found = []
-        for place, question in enumerate(QUESTIONS):
+        for index, question in enumerate(QUESTIONS):
             token_ids = self._token_ids(text, question, "1")
             end = len(token_ids) - 1 - self.marks.n_behind
             if end < 2 or token_ids[end] != self.marks.token_ids[0]:
-                raise ValueError(f"question {place + 1} about it does not end where the mark stands")
+                raise ValueError(f"question {index + 1} about it does not end where the mark stands")
             if self.context is not None and end > self.context:
                 raise ValueError(
-                    f"question {place + 1} about it has {end} tokens, more than the model's {self.context}"
+                    f"question {index + 1} about it has {end} tokens, more than the model's {self.context}"
                 )
-            found.append(RatedPrompt(sample_id, np.asarray(token_ids[:end], np.int32), truncated, place))
+            found.append(RatedPrompt(sample_id, np.asarray(token_ids[:end], np.int32), truncated, index))
         return found
 
     def _digits(self, name: str) -> tuple[tuple[int, ...], int]:
         """Token ids of the five digits in a reply, and how many tokens stand behind them."""
         written = np.asarray([self._token_ids("a", QUESTIONS[0], mark) for mark in MARKS], dtype=object)
         lengths = {len(token_ids) for token_ids in written}
-        differ = [place for place in range(min(lengths)) if len({token_ids[place] for token_ids in written}) > 1]
+        differ = [index for index in range(min(lengths)) if len({token_ids[index] for token_ids in written}) > 1]
         digits = [token_ids[differ[0]] for token_ids in written] if differ else []
         if len(lengths) > 1 or len(differ) != 1 or len(set(digits)) != len(MARKS):
-            raise RecipeError(
-                f"method 'selectit': the tokenizer of {name!r}, {type(self.tokenizer).__name__}, does not write each "
-                "digit from 1 to 5 as a single token of its own, so that none has a probability. Name another model in "
-                "`options.selectit.models`."
+            raise ModelError(
+                f"{MODELS_FIELD}: the tokenizer of {name!r}, {type(self.tokenizer).__name__}, does not write each "
+                "digit from 1 to 5 as a single token of its own, so that none has a probability. Name another model."
             )
         return tuple(int(digit) for digit in digits), lengths.pop() - 1 - differ[0]
 
@@ -223,8 +235,8 @@ class RatingReader(BatchReader):
 
 
 def models_of(recipe: Recipe, model: LanguageModel) -> list[tuple[ModelSpec, LanguageModel]]:
-    """The models that rate, in the recipe's order: its own where `options.selectit` names none."""
-    named = recipe.options.selectit.models
+    """The models that rate, in the recipe's order: its own where `measurements.ratings` names none."""
+    named = RatingsOptions.of(recipe).models
     if not named:
         return [(recipe.model, model)]
     return [
@@ -306,22 +318,22 @@ def rated(
 
 
 def _settings(recipe: Recipe) -> list[Any]:
-    models = list(recipe.options.selectit.models) or [recipe.model]
+    models = list(RatingsOptions.of(recipe).models) or [recipe.model]
     return [models, recipe.extraction.max_tokens, recipe.extraction.template]
 
 
-def _outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+def _external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     models = models_of(recipe, model)
     if len(models) == 1:
         return model_inputs(models[0][1], models[0][0].source)
     return {
-        f"{name}#{place}": version
-        for place, (spec, one) in enumerate(models, start=1)
+        f"{name}#{index}": version
+        for index, (spec, one) in enumerate(models, start=1)
         for name, version in model_inputs(one, spec.source).items()
     }
 
 
-def _check(recipe: Recipe, model: LanguageModel) -> None:
+def _preflight(recipe: Recipe, model: LanguageModel) -> None:
     for spec, one in models_of(recipe, model):
         _asker(recipe, spec, one)
         one.require_head()
@@ -336,6 +348,6 @@ MEASUREMENT = Measurement(
     columns=COLUMNS,
     read=_read,
     settings=_settings,
-    outside=_outside,
-    check=_check,
+    external_versions=_external_versions,
+    preflight=_preflight,
 )

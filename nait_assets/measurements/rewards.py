@@ -20,22 +20,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from pydantic import Field, model_validator
 
+from nait_assets.errors import ModelError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import conversations_of
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
+from nait_assets.recipe.measurements import MeasurementOptions
+from nait_assets.recipe.sections import hub_is_pinned
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.model_source import ModelSource, resolved
 
 if TYPE_CHECKING:
     import torch
 
-FIELD = "options.instruction_mining.reward_model"
+FIELD = "measurements.rewards.source"
 SUGGESTION = "such as OpenAssistant/reward-model-deberta-v3-large-v2"
 BATCH_TOKENS = 4096
 CHUNK_SAMPLES = 256
 COLUMNS = pl.Schema({"reward": pl.Float64(), "n_response_tokens": pl.Int64(), "truncated": pl.Boolean()})
+
+
+class RewardsOptions(MeasurementOptions):
+    """Which reward model rates: a sequence classifier of transformers with one output."""
+
+    section = "rewards"
+    needed_by = ("measurements/candidate_rewards", "measurements/in_domain_rewards")
+    source: str = Field(min_length=1, description="'hub:<org>/<name>', 'package:<module>', or a local folder.")
+    revision: str | None = Field(None, description="Hub only, and required there: the commit to use.")
+    max_tokens: int = Field(512, ge=8, description="Tokens of a question and its answer that the model reads.")
+    _hub_is_pinned = model_validator(mode="after")(hub_is_pinned)
 
 
 @dataclass(frozen=True)
@@ -79,17 +94,15 @@ def source_of(recipe: Recipe, home: str | Path) -> ModelSource:
         recipe: A relative folder is relative to its file.
         home: Folder in which hashes of files are remembered.
     """
-    options = recipe.options.instruction_mining
-    assert options is not None, "a recipe with the method has the section"
-    spec = options.reward_model
-    return ModelSource(resolved(recipe, spec.source), spec.revision, Path(home), FIELD)
+    options = RewardsOptions.of(recipe)
+    return ModelSource(resolved(recipe, options.source), options.revision, Path(home), FIELD)
 
 
 def require_reward_model(source: ModelSource) -> None:
     """Whether a model gives a pair of texts one number; its weights are not read.
 
     Raises:
-        RecipeError: There is no such model, or it does not.
+        ModelError: There is no such model, or it does not.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -100,12 +113,12 @@ def require_reward_model(source: ModelSource) -> None:
         config = AutoConfig.from_pretrained(**source.pretrained())
         tokenizer = AutoTokenizer.from_pretrained(**source.pretrained())
     if config.num_labels != 1:
-        raise RecipeError(
+        raise ModelError(
             f"{FIELD}: {source.source!r} has {config.num_labels} outputs, and a reward model has one. "
             f"Name a sequence classifier with one output, {SUGGESTION}."
         )
     if tokenizer.num_special_tokens_to_add(pair=True) <= tokenizer.num_special_tokens_to_add(pair=False):
-        raise RecipeError(
+        raise ModelError(
             f"{FIELD}: the tokenizer of {source.source!r}, {type(tokenizer).__name__}, puts nothing between a "
             f"question and its answer. Name a model that reads a pair of texts, {SUGGESTION}."
         )
@@ -120,7 +133,7 @@ def load(source: ModelSource, max_tokens: int, device: "torch.device") -> Reward
         device: Device that it runs on.
 
     Raises:
-        RecipeError: As `require_reward_model`, or weights are missing or broken.
+        ModelError: As `require_reward_model`, or weights are missing or broken.
     """
     require_reward_model(source)
     with source.reading():
@@ -149,7 +162,7 @@ def _load(_identity: str, name: str, commit: str | None, device: "torch.device")
     )
     missing = sorted(report["missing_keys"])
     if missing:
-        raise RecipeError(
+        raise ModelError(
             f"{FIELD}: the files of {name} lack {len(missing)} weights of {type(network).__name__}, such as "
             f"{missing[0]}. Name a model that was trained to rate, {SUGGESTION}, or download it again."
         )
@@ -243,10 +256,8 @@ def rewards(model: RewardModel, pairs: Sequence[EncodedPair], batch_tokens: int)
 
 def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
     """Each sample's reward."""
-    options = context.recipe.options.instruction_mining
-    assert options is not None, "a recipe with the method has the section"
-    source = source_of(context.recipe, context.model.home)
-    model = load(source, options.max_tokens, context.model.resolved_device())
+    source, max_tokens = source_of(context.recipe, context.model.home), RewardsOptions.of(context.recipe).max_tokens
+    model = load(source, max_tokens, context.model.resolved_device())
     named = conversations_of(samples)
     named.sort(key=lambda one: (sum(len(message["content"]) for message in one[1]), one[0]))
     for begin in range(0, len(named), CHUNK_SAMPLES):
@@ -255,19 +266,17 @@ def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
 
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that rewards depend on."""
-    return [recipe.options.instruction_mining]
+    return [RewardsOptions.given(recipe)]
 
 
-def outside(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
+def external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     """The reward model's version; nothing where the recipe no longer names one."""
-    options = recipe.options.instruction_mining
-    if options is None:
-        return {}
-    return {f"reward_model:{options.reward_model.source}": source_of(recipe, model.home).identity()}
+    options = RewardsOptions.given(recipe)
+    return {f"reward_model:{options.source}": source_of(recipe, model.home).identity()} if options else {}
 
 
-def check(recipe: Recipe, model: LanguageModel) -> None:
-    """Raise RecipeError where there is no such reward model."""
+def preflight(recipe: Recipe, model: LanguageModel) -> None:
+    """Raise ModelError where there is no such reward model."""
     require_reward_model(source_of(recipe, model.home))
 
 
@@ -278,6 +287,6 @@ MEASUREMENT = Measurement(
     COLUMNS,
     read,
     settings,
-    outside=outside,
-    check=check,
+    external_versions=external_versions,
+    preflight=preflight,
 )

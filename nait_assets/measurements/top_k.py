@@ -16,7 +16,7 @@ from nait_assets.models.attention import Packing, to_device
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import Shard, conversations_of, encode, plan
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import MonaOptions, RecipeError
+from nait_assets.recipe import RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.tables import INDICES, VECTOR
 
@@ -24,36 +24,39 @@ if TYPE_CHECKING:
     import torch
 
 SPARSE = pl.Schema({"indices": INDICES, "values": VECTOR})
-"""A sparse vector: ascending places, and the positive numbers that stand there."""
+"""A sparse vector: ascending indices, and the positive numbers that stand there."""
 CHUNK_TOKENS = 1024
 """Tokens that are dense at once: of an autoencoder with 131,072 latents they are 512 MB."""
 Sparsify = Callable[["torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]
 
 
-def layer_of(options: MonaOptions, model: LanguageModel) -> int:
+def layer_of(layer: int | None, field: str, model: LanguageModel) -> int:
     """The layer that the recipe names, else the last but one.
+
+    Args:
+        layer: As the recipe names it, or None.
+        field: Field of the recipe that does, for the error.
+        model: The recipe's model.
 
     Raises:
         RecipeError: The model cannot be found, or has no such layer.
     """
     n_layers = len(resolve_site(model.skeleton(), "residual", "all").layers)
-    if options.layer is None:
+    if layer is None:
         return max(0, n_layers - 2)
-    if options.layer >= n_layers:
-        raise RecipeError(
-            f"options.mona.layer: {options.layer} is out of range; {model.source} has layers 0 to {n_layers - 1}."
-        )
-    return options.layer
+    if layer >= n_layers:
+        raise RecipeError(f"{field}: {layer} is out of range; {model.source} has layers 0 to {n_layers - 1}.")
+    return layer
 
 
 def largest(values: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tensor]":
-    """The `k` largest of `(n_tokens, n)` and their places, both `(n_tokens, k)`; negative ones as 0.
+    """The `k` largest of `(n_tokens, n)` and their indices, both `(n_tokens, k)`; negative ones as 0.
 
-    Where a token has fewer than `k` positive values, the rest of its places hold 0: the generalised Jaccard
+    Where a token has fewer than `k` positive values, the rest hold 0: the generalised Jaccard
     similarity is one of vectors without negative numbers.
     """
-    found, places = values.topk(k, dim=-1)
-    return found.clamp(min=0), places
+    found, indices = values.topk(k, dim=-1)
+    return found.clamp(min=0), indices
 
 
 class SparseMean:
@@ -61,8 +64,8 @@ class SparseMean:
 
     Args:
         packing: Of the batch.
-        sparsify: From `(n_tokens, width)` to the values and places, `(n_tokens, k)`, that are kept of each token.
-        n_columns: That places count along.
+        sparsify: From `(n_tokens, width)` to the values and indices, `(n_tokens, k)`, that are kept of each token.
+        n_columns: Length of the dense vector that indices count along.
     """
 
     def __init__(self, packing: Packing, sparsify: Sparsify, n_columns: int):
@@ -74,9 +77,9 @@ class SparseMean:
 
         means = torch.zeros((len(self._packing.lengths), self._n_columns), device=activations.device)
         for first, end, begin, stop in _chunks(self._packing.lengths, CHUNK_TOKENS):
-            values, places = self._sparsify(activations[begin:stop])
+            values, indices = self._sparsify(activations[begin:stop])
             tokens = torch.zeros((stop - begin, self._n_columns), device=activations.device)
-            tokens.scatter_(1, places.long(), values.float())
+            tokens.scatter_(1, indices.long(), values.float())
             weights = _weights(self._packing.lengths, first, end, begin, stop)
             means[first:end] += to_device(weights, activations.device) @ tokens  # a product: the same sum every time
         return means
@@ -101,14 +104,14 @@ def _weights(lengths: Sequence[int], first: int, end: int, begin: int, stop: int
 
 def sparse_rows(sample_ids: Sequence[str], means: np.ndarray) -> pl.DataFrame:
     """Columns `sample_id`, `indices`, `values` of `(n_samples, n_columns)` means; zeros are not kept."""
-    samples, places = np.nonzero(means)
+    samples, indices = np.nonzero(means)
     counts = np.bincount(samples, minlength=len(sample_ids))
     ends = np.cumsum(counts)[:-1]
     return pl.DataFrame(
         {
             "sample_id": list(sample_ids),
-            "indices": [pl.Series(part, dtype=pl.Int32) for part in np.split(places.astype(np.int32), ends)],
-            "values": [pl.Series(part, dtype=pl.Float32) for part in np.split(means[samples, places], ends)],
+            "indices": [pl.Series(part, dtype=pl.Int32) for part in np.split(indices.astype(np.int32), ends)],
+            "values": [pl.Series(part, dtype=pl.Float32) for part in np.split(means[samples, indices], ends)],
         },
         schema={"sample_id": pl.String, **SPARSE},
     )
@@ -130,7 +133,7 @@ def read_sparse(
         kind: Of the site.
         layer: That is read.
         sparsify: As of `SparseMean`.
-        n_columns: That places count along.
+        n_columns: Length of the dense vector that indices count along.
     """
     settings = context.recipe.extraction
     encoded, refused = encode(
@@ -141,7 +144,7 @@ def read_sparse(
     reader = Reader(
         loaded,
         resolve_site(loaded.network, kind, [layer]),
-        ends=False,
+        keep_first_and_last=False,
         pool=lambda packing, _: SparseMean(packing, sparsify, n_columns),
     )
     for shard in plan(encoded, context.options.batch_tokens_on(loaded.device.type), context.options.shard_tokens):

@@ -137,8 +137,8 @@ def _one_sample(
             query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
         )
     n_tokens = query.shape[2]
-    places = torch.arange(n_tokens, device=query.device)
-    distance = places[:, None] - places[None]
+    positions = torch.arange(n_tokens, device=query.device)
+    distance = positions[:, None] - positions[None]
     seen = (distance >= 0) & (distance < (window or n_tokens))
     if softcap is None:
         return functional.scaled_dot_product_attention(

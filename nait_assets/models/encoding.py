@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from nait_assets.errors import ModelError
 from nait_assets.recipe import RecipeError, fingerprint
 
 PLAIN_HEADINGS = {"system": "", "user": "### Instruction:\n", "assistant": "### Response:\n", "tool": "### Tool:\n"}
@@ -78,13 +79,14 @@ def encode(
         The samples, and pairs of `sample_id` and reason for those that the chat template refuses.
 
     Raises:
-        RecipeError: The tokenizer has no chat template, or no token that can begin a sequence.
+        RecipeError: The tokenizer has no chat template.
+        ModelError: It has no token that can begin a sequence.
     """
     if template == "chat" and not tokenizer.chat_template:
         raise RecipeError("extraction.template: the model's tokenizer has no chat template; use `template: plain`.")
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if first is None:
-        raise RecipeError(
+        raise ModelError(
             "the model's tokenizer has neither a beginning- nor an end-of-sequence token to begin a sequence with."
         )
     samples, refused = [], []

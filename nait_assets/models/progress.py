@@ -17,18 +17,18 @@ class Progress:
     Args:
         name: Name of the corpus.
         shard_sizes: Samples and tokens of each shard.
-        say: Receives a line every 15 seconds where standard error is no terminal.
+        log_line: Receives a line every 15 seconds where standard error is no terminal.
         unit: What the sizes count beside samples.
     """
 
     def __init__(
-        self, name: str, shard_sizes: Sequence[tuple[int, int]], say: Callable[[str], None], unit: str = "token"
+        self, name: str, shard_sizes: Sequence[tuple[int, int]], log_line: Callable[[str], None], unit: str = "token"
     ):
         self.name, self.unit = name, unit
         self.n_samples = sum(n_samples for n_samples, _ in shard_sizes)
         self.n_done = self.n_tokens = 0
         self._n_tokens_left = sum(n_tokens for _, n_tokens in shard_sizes)
-        self._say = say
+        self._log_line = log_line
         self._begun: float | None = None
         self._latest = 0.0
         self._next_line = time.monotonic() + LINE_SECONDS
@@ -84,7 +84,7 @@ class Progress:
             left = f"{_duration(self.seconds_left)} left"
             rate = f"{self.tokens_per_second:,.{0 if self.unit == 'token' else 1}f} {self.unit}s/s"
             line = f"{self.name}: {done} read, {rate}, {left}"
-            self._say(line)
+            self._log_line(line)
             log.info(line)
 
     def close(self) -> None:

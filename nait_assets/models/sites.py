@@ -27,7 +27,7 @@ SiteKind = Literal["mlp", "residual", "gate"]
 
 @dataclass(frozen=True)
 class Site:
-    """A place in every layer asked for.
+    """What is read in every layer asked for.
 
     Attributes:
         kind: `mlp`, `residual` or `gate`.

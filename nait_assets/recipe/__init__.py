@@ -3,16 +3,7 @@
 from nait_assets.recipe.errors import RecipeError
 from nait_assets.recipe.fingerprints import fingerprint, seeded_order
 from nait_assets.recipe.load import load_recipe
-from nait_assets.recipe.method_options import (
-    AlpagasusOptions,
-    IfdPreExperiencedOptions,
-    IfdRatio,
-    InstructionMiningOptions,
-    LessOptions,
-    MonaOptions,
-    SelectitOptions,
-    SentenceEmbeddingOptions,
-)
+from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.recipe.methods import declared_methods
 from nait_assets.recipe.paths import DEFAULT_RECIPE, PROJECT_ROOT
 from nait_assets.recipe.ratios import ratio_key, subset_size

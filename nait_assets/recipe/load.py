@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from nait_assets.errors import RecipeError
+from nait_assets.recipe.moved import MOVED
 from nait_assets.recipe.paths import DEFAULT_RECIPE
 from nait_assets.recipe.schema import Recipe
 from nait_assets.recipe.section import Section
@@ -60,11 +61,17 @@ class _RecipeLoader(yaml.SafeLoader):
 def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "recipe"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden" and where in MOVED:
+        return f"{where}: this is now `{MOVED[where]}`; see recipes/README.md"
     if problem["type"] == "extra_forbidden":
-        known = {name for part in Section.__subclasses__() for name in part.model_fields} - {"path"}
+        known = {name for part in _sections(Section) for name in part.model_fields} - {"path"}
         written = str(problem["loc"][-1])
         close = difflib.get_close_matches(written, known - {written}, n=1)
         return f"{where}: unknown field; {f'did you mean {close[0]!r}? See' if close else 'see'} recipes/README.md"
     if problem["type"] == "missing":
         return f"{where}: this field is required"
     return f"{where}: {message}" + ("" if problem["type"] == "value_error" else f" (got {problem['input']!r})")
+
+
+def _sections(section: type[Section]) -> list[type[Section]]:
+    return [one for child in section.__subclasses__() for one in (child, *_sections(child))]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from nait_assets.recipe.measurements import OptionsOfMeasurements, measurements_model, missing_section
 from nait_assets.recipe.methods import (
     OptionsOfMethods,
     declared_methods,
@@ -76,6 +77,10 @@ class Recipe(Section, defer_build=True):
     )
     options: Annotated[Any, OptionsOfMethods()] = Field(
         default_factory=lambda: options_model()(), description="Sections of single methods, under their names."
+    )
+    measurements: Annotated[Any, OptionsOfMeasurements()] = Field(
+        default_factory=lambda: measurements_model()(),
+        description="Sections of single measurements, and of what is trained for them, under their names.",
     )
     ratios: tuple[str, ...] = Field(min_length=1, description="Shares of the pool to keep, in (0, 1].")
     selection: Selection = Selection()
@@ -147,6 +152,25 @@ class Recipe(Section, defer_build=True):
                     f"method {method!r} needs the section `options.{method}`, which recipes/README.md describes; "
                     f"add it, or take {method!r} out of `methods`"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _measurements_have_their_sections(self) -> "Recipe":
+        for method in self.methods:
+            missing = missing_section(self, frozenset(self.reads_of(method)))
+            if missing is not None:
+                raise ValueError(
+                    f"method {method!r} needs the section `{missing}`, which recipes/README.md describes; "
+                    f"add it, or take {method!r} out of `methods`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _options_of_methods_fit(self) -> "Recipe":
+        for method in self.methods:
+            section = self.options_of(method)
+            if section is not None:
+                section.require_fit(self)
         return self
 
     @model_validator(mode="after")

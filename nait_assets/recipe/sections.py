@@ -3,13 +3,29 @@
 Belongs here: what all methods share. Does not belong here: what configures one method.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from nait_assets.recipe.section import Section
 
 FormatName = Literal["messages", "alpaca", "sharegpt"]
+Pinned = TypeVar("Pinned", bound=Section)
+
+
+def hub_is_pinned(section: Pinned) -> Pinned:
+    """The validator of a section with `source` and `revision`: a model of the hub has a revision, and no other has."""
+    source, revision = getattr(section, "source", None) or "", getattr(section, "revision", None)
+    if source.startswith("hub:") and not revision:
+        raise ValueError(
+            f"{source!r} needs a `revision` (a commit of the repository), so that the result can be repeated"
+        )
+    if revision and not source.startswith("hub:"):
+        raise ValueError(
+            f"revision {revision!r} is of a hub repository, and `source` names none; write it as 'hub:<org>/<name>', "
+            "or leave `revision` out"
+        )
+    return section
 
 
 class ModelSpec(Section):
@@ -23,14 +39,7 @@ class ModelSpec(Section):
         description="dtype of the forward pass; auto is bfloat16 where the hardware multiplies it, else float32.",
     )
 
-    @model_validator(mode="after")
-    def _hub_is_pinned(self) -> "ModelSpec":
-        if self.source.startswith("hub:") and not self.revision:
-            raise ValueError(
-                f"model {self.source!r} needs a `revision` (a commit of the repository), "
-                "so that the result can be repeated"
-            )
-        return self
+    _hub_is_pinned = model_validator(mode="after")(hub_is_pinned)
 
 
 class FieldTemplates(Section):

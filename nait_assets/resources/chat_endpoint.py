@@ -5,6 +5,7 @@ asked and what an answer means. The key is read from the environment for each ru
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from nait_assets.recipe import AlpagasusOptions, RecipeError
+from pydantic import Field, field_validator
+
+from nait_assets.errors import SetupError
+from nait_assets.recipe import Section
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
@@ -29,8 +33,49 @@ ADVICE = {
 }
 
 
+class EndpointOptions(Section):
+    """A model behind an OpenAI-compatible API, and the patience with it.
+
+    Fields that cannot change an answer are left out of fingerprints (`exclude`): setting them asks nothing again.
+    """
+
+    endpoint: str = Field(exclude=True, description="Base URL of an OpenAI-compatible API, such as one ending in /v1.")
+    model: str = Field(min_length=1, description="Name of the model at the endpoint.")
+    temperature: float | None = Field(
+        0.0, ge=0, le=2, description="Temperature of the answers; null leaves it out, for models that refuse it."
+    )
+    api_key_variable: str | None = Field(
+        "OPENAI_API_KEY", exclude=True, description="Environment variable with the key; null where none is needed."
+    )
+    timeout_seconds: float = Field(60.0, gt=0, exclude=True, description="Seconds that a call may take.")
+    retries: int = Field(5, ge=0, exclude=True, description="Tries after the first, where it is busy or fails.")
+    max_answer_tokens: int | None = Field(
+        512, ge=8, exclude=True, description="Most tokens of an answer; null leaves it out, for models that refuse it."
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_is_a_url(cls, endpoint: str) -> str:
+        parts = urlsplit(endpoint)
+        if parts.username or parts.password:
+            raise ValueError("the endpoint must not hold a name or password; put the key in `api_key_variable`")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(
+                f"{endpoint!r} is not the base URL of an API; use one such as http://localhost:8000/v1 "
+                "or https://api.openai.com/v1"
+            )
+        return endpoint
+
+    @field_validator("api_key_variable")
+    @classmethod
+    def _key_is_named_and_not_given(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):  # what is there may be a key: do not show
+            raise ValueError("this must be the name of an environment variable, such as OPENAI_API_KEY, never a key")
+        return name
+
+
 class EndpointClosed(RuntimeError):
-    """No sample can be judged at the endpoint as things are; the message says why."""
+    """No question can be asked at the endpoint as things are; the message says why."""
 
 
 class CallFailed(RuntimeError):
@@ -50,9 +95,9 @@ class Answer:
     """What came back.
 
     Attributes:
-        text: Text of the answer; "" where there is none.
-        model: Model that answered, as the endpoint names it.
-        finish: Why it ended, as the endpoint says.
+        text: What the model wrote; "" where it wrote nothing.
+        model: Name of the model that answered, as the endpoint has it.
+        finish: Why the answer ended, as the endpoint says.
         n_prompt_tokens: Tokens of the question; None where the endpoint does not say.
         n_answer_tokens: Tokens of the answer; None where the endpoint does not say.
     """
@@ -69,24 +114,28 @@ def host_of(endpoint: str) -> str:
     return urlsplit(endpoint).hostname or endpoint
 
 
-def key_of(options: AlpagasusOptions) -> str | None:
+def key_of(options: EndpointOptions, section: str) -> str | None:
     """The key from the environment; None where the endpoint needs none.
 
+    Args:
+        options: The section of the recipe.
+        section: Its name, for errors.
+
     Raises:
-        RecipeError: The variable is not set, or holds what no key can be.
+        SetupError: The variable is not set, or holds what no key can be.
     """
     name = options.api_key_variable
     if name is None:
         return None
     key = os.environ.get(name, "").strip()
-    where = f"options.alpagasus.api_key_variable: the environment variable {name}"
+    where = f"{section}.api_key_variable: the environment variable {name}"
     if not key:
-        raise RecipeError(
+        raise SetupError(
             f"{where} is not set. Put {name}=... in front of the command, name another variable, or use "
             "`api_key_variable: null` if the endpoint needs no key."
         )
     if not key.isascii() or any(character.isspace() or not character.isprintable() for character in key):
-        raise RecipeError(f"{where} contains white space or characters that no key has. Set it to the key alone.")
+        raise SetupError(f"{where} contains white space or characters that no key has. Set it to the key alone.")
     return key
 
 
@@ -95,13 +144,13 @@ class ChatEndpoint:
     """An endpoint that several threads ask.
 
     Attributes:
-        options: Options of the recipe.
+        options: Section of the recipe.
         key: The secret, or None.
         permit: Asked before every call; where it says no, there is none.
         stopped: Set when the run ends: whoever waits, stops waiting.
     """
 
-    options: AlpagasusOptions
+    options: EndpointOptions
     key: str | None = field(repr=False)
     permit: Callable[[], bool]
     stopped: threading.Event = field(default_factory=threading.Event)

@@ -12,7 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from nait_assets.recipe import Recipe, RecipeError, Source
+from nait_assets.errors import SourceError
+from nait_assets.recipe import Recipe, Source
 from nait_assets.resources.files import HashCache
 from nait_assets.resources.hub import hub_commit, hub_error
 
@@ -38,7 +39,7 @@ def fingerprint_of(source: Source, recipe: Recipe, hashes: HashCache) -> str:
     """The state that a source is in: the file's SHA-256, or the hub repository's commit.
 
     Raises:
-        RecipeError: The file does not exist or may not be read, or the hub cannot be reached.
+        SourceError: The file does not exist or may not be read, or the hub cannot be reached.
     """
     if source.hub_id is not None:
         return hub_commit(source.hub_id, source.revision, "dataset")
@@ -46,14 +47,14 @@ def fingerprint_of(source: Source, recipe: Recipe, hashes: HashCache) -> str:
     try:
         return hashes.sha256(file)[:16]
     except OSError as error:
-        raise RecipeError(f"{recipe.path}: {file} (source {source.source!r}) cannot be read: {error}") from error
+        raise SourceError(f"{recipe.path}: {file} (source {source.source!r}) cannot be read: {error}") from error
 
 
 def read_rows(source: Source, recipe: Recipe) -> Iterator[SourceRow]:
     """Every row of a source, in its order.
 
     Raises:
-        RecipeError: The source does not exist, cannot be reached, or is not the kind of file that it is named.
+        SourceError: The source does not exist, cannot be reached, or is not the kind of file that it is named.
     """
     if source.hub_id is not None:
         yield from _hub_rows(source)
@@ -65,12 +66,12 @@ def read_rows(source: Source, recipe: Recipe) -> Iterator[SourceRow]:
 def _local_file(source: Source, recipe: Recipe) -> Path:
     file = recipe.resolve(source.source)
     if not file.is_file():
-        raise RecipeError(
+        raise SourceError(
             f"{recipe.path}: there is no file {file} (source {source.source!r}). "
             "Relative paths start at the recipe's folder."
         )
     if file.suffix not in READERS:
-        raise RecipeError(
+        raise SourceError(
             f"{recipe.path}: {file} has an unknown ending; use {', '.join(READERS)}, or 'hub:<org>/<name>'."
         )
     return file
@@ -104,9 +105,9 @@ def _json_rows(file: Path) -> Iterator[SourceRow]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{file} is not JSON in UTF-8: {error}") from error
+        raise SourceError(f"{file} is not JSON in UTF-8: {error}") from error
     if not isinstance(rows, list):
-        raise RecipeError(
+        raise SourceError(
             f"{file} holds a JSON {type(rows).__name__}; a list of objects is needed (one object a line is .jsonl)."
         )
     for number, fields in enumerate(rows, start=1):
@@ -131,7 +132,7 @@ def _parquet_rows(file: Path) -> Iterator[SourceRow]:
     try:
         frame = pl.read_parquet(file)
     except pl.exceptions.PolarsError as error:
-        raise RecipeError(f"{file} is not a readable Parquet file: {error}") from error
+        raise SourceError(f"{file} is not a readable Parquet file: {error}") from error
     for number, fields in enumerate(frame.iter_rows(named=True), start=1):
         yield SourceRow(number, fields)
 

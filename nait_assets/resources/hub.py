@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any
 
-from nait_assets.recipe import RecipeError
+from nait_assets.errors import ModelError, SourceError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TIMEOUT_SECONDS = 10.0
@@ -33,7 +33,8 @@ def hub_commit(
         use: How to use a local copy, for the error; by default as `hub_error`.
 
     Raises:
-        RecipeError: The repository or revision does not exist or cannot be reached.
+        ModelError: The model's repository or revision does not exist or cannot be reached.
+        SourceError: Or the data set's.
     """
     if revision is not None and COMMIT.fullmatch(revision):
         return revision
@@ -81,7 +82,7 @@ def _asked_to_wait_seconds(error: BaseException) -> float:
 
 def hub_error(
     repository: str, revision: str | None, kind: str, error: Exception, use: str | None = None
-) -> RecipeError:
+) -> ModelError | SourceError:
     """What to tell a user whose hub repository could not be read.
 
     Args:
@@ -95,7 +96,7 @@ def hub_error(
     use = use or "name a file of it as `source`"
     lines = [(str(error).strip().splitlines() or [""])[0], getattr(error, "server_message", None) or ""]
     reason = ". ".join(line.rstrip(".") for line in lines if line)
-    return RecipeError(
+    return (ModelError if kind == "model" else SourceError)(
         f"the hub's {kind} {repository!r} (revision {revision or 'default'}) cannot be read: "
         f"{type(error).__name__}: {reason}. {_advice(error)} To use a local copy: "
         f"`hf download {flag}{repository} --local-dir FOLDER` where there is a connection, then {use}."

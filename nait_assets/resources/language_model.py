@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from nait_assets.recipe import ModelSpec, Recipe, RecipeError
+from nait_assets.errors import ModelError, SetupError
+from nait_assets.recipe import ModelSpec, Recipe
 from nait_assets.resources.files import HashCache, replacing_folder
 from nait_assets.resources.model_source import ModelSource, resolved
 
@@ -96,7 +97,7 @@ class LanguageModel(dg.ConfigurableResource):
         """What identifies weights, tokenizer and chat template: a commit of the hub, or the SHA-256 of the files.
 
         Raises:
-            RecipeError: The package, folder or hub repository does not exist or holds no model.
+            ModelError: The package, folder or hub repository does not exist or holds no model.
         """
         gguf = self._gguf()
         if gguf is not None:
@@ -124,7 +125,7 @@ class LanguageModel(dg.ConfigurableResource):
         """The device that `device` means on this machine.
 
         Raises:
-            RecipeError: The device is not there.
+            SetupError: The device is not there.
         """
         import torch
 
@@ -132,7 +133,7 @@ class LanguageModel(dg.ConfigurableResource):
             available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
             if not available.get(self.device.split(":")[0], False):
                 have = ", ".join(name for name, there in available.items() if there)
-                raise RecipeError(f"device {self.device!r} is not available on this machine; it has {have}.")
+                raise SetupError(f"device {self.device!r} is not available on this machine; it has {have}.")
             return torch.device(self.device)
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -184,7 +185,7 @@ class LanguageModel(dg.ConfigurableResource):
         """The model in memory; the same process loads it once.
 
         Raises:
-            RecipeError: The hub cannot be reached, or weights are missing or broken.
+            ModelError: The hub cannot be reached, or weights are missing or broken.
         """
         return self._loaded(_load, head=False)
 
@@ -192,7 +193,7 @@ class LanguageModel(dg.ConfigurableResource):
         """The model with its language-model head, in memory; the same process loads it once.
 
         Raises:
-            RecipeError: As `load`, or the model has no such head.
+            ModelError: As `load`, or the model has no such head.
         """
         return self._loaded(_load, head=True)
 
@@ -200,7 +201,7 @@ class LanguageModel(dg.ConfigurableResource):
         """As `load_causal`, a copy of one's own, which may be trained.
 
         Raises:
-            RecipeError: As `load_causal`.
+            ModelError: As `load_causal`.
         """
         return self._loaded(_load.__wrapped__, head=True)
 
@@ -208,7 +209,7 @@ class LanguageModel(dg.ConfigurableResource):
         """Find out in about a second whether the model has a language-model head; of a hub's, loading it tells.
 
         Raises:
-            RecipeError: It has none.
+            ModelError: It has none.
         """
         import torch
         from safetensors import safe_open
@@ -249,7 +250,7 @@ class LanguageModel(dg.ConfigurableResource):
         files = sorted(folder.glob(self.gguf_file or "*.gguf"))
         if len(files) != 1:
             found = ", ".join(file.name for file in sorted(folder.glob("*.gguf"))) or "none"
-            raise RecipeError(
+            raise ModelError(
                 f"{self.field}: {folder} must hold config.json or one GGUF file "
                 f"(GGUF files there: {found}); name it in `gguf_file`."
             )
@@ -305,13 +306,13 @@ def _whole(network: Any, report: dict[str, Any]) -> Any:
     """The network, unless the file lacks some of its weights, which transformers makes up at random.
 
     Raises:
-        RecipeError: It lacks some.
+        ModelError: It lacks some.
     """
     missing = sorted(report["missing_keys"])
     if missing and missing == [_head_weight(network)]:
         raise _no_head(network, missing[0])
     if missing:
-        raise RecipeError(
+        raise ModelError(
             f"{type(network).__name__}: the model's files lack {len(missing)} of its weights, such as {missing[0]}. "
             "Download them again, or use a model that transformers can read."
         )
@@ -326,8 +327,8 @@ def _head_weight(network: Any) -> str:
     return next(f"{name}.weight" for name, module in network.named_modules() if module is head)
 
 
-def _no_head(network: Any, head: str) -> RecipeError:
-    return RecipeError(
+def _no_head(network: Any, head: str) -> ModelError:
+    return ModelError(
         f"{type(network).__name__}: the model's files have no language-model head ({head}): they are of a base model, "
         "which cannot say how likely a token is. Use the files of the whole model as the model's `source`, or leave "
         "methods that read its outputs out of `methods`."

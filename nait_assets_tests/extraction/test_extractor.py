@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from nait_assets.corpora.conversation import sample_id
+from nait_assets.errors import DataError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.extractor import Outcome, extract, extraction_identity
 from nait_assets.extraction.neurons import Reader
@@ -62,13 +63,23 @@ class Bench:
         self,
         corpus: pl.DataFrame = CORPUS,
         settings: Extraction = SETTINGS,
-        ends: bool = False,
+        keep_first_and_last: bool = False,
         options: RunOptions = OPTIONS,
     ) -> Outcome:
         """One run, which counts from nothing."""
         self.rows_read = self.batches_read = 0
         self.lines.clear()
-        return extract(corpus, "candidates", self.model, settings, self.store, ends, options, record, self.lines.append)
+        return extract(
+            corpus,
+            "candidates",
+            self.model,
+            settings,
+            self.store,
+            keep_first_and_last,
+            options,
+            record,
+            self.lines.append,
+        )
 
     def watch(self) -> None:
         """Count what the model reads from now on."""
@@ -141,7 +152,7 @@ def test_every_sample_has_its_own_mean_at_every_layer(bench: Bench) -> None:
     loaded = bench.model.load()
     site = resolve_site(loaded.network, "mlp", "all")
     encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 99)
-    reader = Reader(loaded, site, ends=False, packs=False)
+    reader = Reader(loaded, site, keep_first_and_last=False, packs=False)
     expected = {one.sample_id: columns_of(reader, one)["activation"] for one in encoded}
     assert (outcome.n_extracted, outcome.layers, outcome.width) == (8, (0, 1), 48)
     with bench.store.snapshot() as snapshot:
@@ -155,13 +166,13 @@ def test_every_sample_has_its_own_mean_at_every_layer(bench: Bench) -> None:
 
 def test_in_domain_table_holds_the_ends(bench: Bench) -> None:
     """The activation change is the last token's minus the first one's; the pool has no such columns."""
-    bench.extract(ends=True)
+    bench.extract(keep_first_and_last=True)
 
     loaded = bench.model.load()
     encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 99)
     in_order = sorted(encoded, key=lambda one: one.sample_id)
     site = resolve_site(loaded.network, "mlp", "all")
-    reader = Reader(loaded, site, ends=True, packs=False)
+    reader = Reader(loaded, site, keep_first_and_last=True, packs=False)
     pooled = [columns_of(reader, one) for one in in_order]
     with bench.store.snapshot() as snapshot:
         for layer in (0, 1):
@@ -173,7 +184,7 @@ def test_in_domain_table_holds_the_ends(bench: Bench) -> None:
 
 def test_pool_table_holds_no_ends(bench: Bench) -> None:
     """They would triple the largest table."""
-    bench.extract(ends=False)
+    bench.extract(keep_first_and_last=False)
 
     with bench.store.snapshot() as snapshot:
         columns = snapshot.connection.sql(f"FROM {activation_table.ACTIVATION}").columns
@@ -319,7 +330,7 @@ def test_changed_settings_read_everything_again(bench: Bench, changed: Extractio
     """Activations of two settings cannot be compared, so that none of the old ones may stay."""
     first = bench.extract()
 
-    second = bench.extract(settings=changed, ends=ends)
+    second = bench.extract(settings=changed, keep_first_and_last=ends)
 
     assert bench.rows_read == second.n_extracted == 8
     assert second.data_version != first.data_version
@@ -521,7 +532,7 @@ def test_corpus_that_the_model_rejects_whole_fails_and_is_tried_again(bench: Ben
     corpus = CORPUS.filter(pl.col("sample_id").is_in(list(picky)))
 
     for _ in range(2):
-        with pytest.raises(RecipeError, match=r"candidates: not one example can be read; the first: the model fails"):
+        with pytest.raises(DataError, match=r"candidates: not one example can be read; the first: the model fails"):
             bench.extract(corpus, options=ONE_BY_ONE)
         assert bench.batches_read == 3
 
@@ -531,7 +542,7 @@ def test_corpus_that_the_model_rejects_whole_fails_and_is_tried_again(bench: Ben
 
 def test_corpus_without_samples_fails_with_the_reason(bench: Bench) -> None:
     """A message instead of an index out of range."""
-    with pytest.raises(RecipeError, match="candidates: not one example can be read: there is none"):
+    with pytest.raises(DataError, match="candidates: not one example can be read: there is none"):
         bench.extract(CORPUS[:0])
 
 
@@ -563,7 +574,7 @@ def test_corpus_that_is_refused_whole_fails_with_the_reason(bench: Bench, own_fo
     (own_folder / "chat_template.jinja").write_text("{{ raise_exception('no system, please') }}")
     bench.model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder)})
 
-    with pytest.raises(RecipeError, match=r"candidates: not one example can be read; .* no system, please"):
+    with pytest.raises(DataError, match=r"candidates: not one example can be read; .* no system, please"):
         bench.extract()
 
     assert not bench.store.path.exists()
@@ -624,7 +635,7 @@ def test_layer_out_of_range_fails_before_the_model_is_loaded(bench: Bench, corpu
         {"settings": Extraction(max_tokens=99, layers=(0,))},
         {"settings": Extraction(max_tokens=99, template="plain")},
         {"settings": Extraction(max_tokens=98)},
-        {"ends": True},
+        {"keep_first_and_last": True},
         {"dtype": "bfloat16"},
         {"weights": 2.0},
         {"calibration": "of another pool"},
@@ -638,7 +649,7 @@ def test_identity_changes_with_what_changes_an_activation(
 
     def identity(
         settings: Extraction = SETTINGS,
-        ends: bool = False,
+        keep_first_and_last: bool = False,
         dtype: str = "float32",
         weights: float = 1.0,
         calibration: str = "",
@@ -648,7 +659,7 @@ def test_identity_changes_with_what_changes_an_activation(
             network.norm.weight.mul_(weights)
         network.save_pretrained(own_folder)
         model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder), "dtype": dtype})
-        return extraction_identity(model, settings, ends, calibration)
+        return extraction_identity(model, settings, keep_first_and_last, calibration)
 
     assert identity() == identity()
     assert identity(**changed) != identity()

@@ -97,7 +97,7 @@ class Home:
     def spool(self) -> Spool:
         """Where finished shards lie."""
         (folder,) = [*(self.folder / "candidates.spool").glob("*"), self.folder / "candidates.spool" / "none"][:1]
-        return Spool(folder, activation_table.shard_schema(48, ends=False))
+        return Spool(folder, activation_table.shard_schema(48, keep_first_and_last=False))
 
 
 def child(home: Home, corpus: pl.DataFrame, point: str | None, channel: Any) -> None:

@@ -38,7 +38,7 @@ MEASUREMENTS = [BatchResult((A, B), pooled(A, B)), BatchResult((C,), pooled(C))]
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "candidates.spool" / "extraction", shard_schema(WIDTH, ends=False))
+    return Spool(tmp_path / "candidates.spool" / "extraction", shard_schema(WIDTH, keep_first_and_last=False))
 
 
 def write(spool: Spool) -> Manifest:

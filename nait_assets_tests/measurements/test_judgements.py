@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from nait_assets.corpora.conversation import sample_id
+from nait_assets.errors import BudgetError, EndpointError, SetupError
 from nait_assets.lineage import Record
 from nait_assets.measurements import judgements
 from nait_assets.measurements.engine import Chunk, MeasurementContext, Update, bring_up_to_date
@@ -53,10 +54,10 @@ def judging(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> Callable[...,
         transaction.put_record(Record(CANDIDATE_POOL.asset, "", "1", "pool"))
 
     def judge(url: str, reading: Any = MEASUREMENT, **options: Any) -> Update:
-        recipe = make_recipe(methods=["alpagasus"], options={"alpagasus": section(url, **options)})
+        recipe = make_recipe(methods=["alpagasus"], measurements={"judgements": section(url, **options)})
         model = LanguageModel.of(recipe, tmp_path / "home")
         context = MeasurementContext(recipe, warehouse, model, RunOptions(), POOL, logging.getLogger("told").info)
-        inputs = reading.outside(recipe, model)
+        inputs = reading.external_versions(recipe, model)
         return bring_up_to_date(reading, context, inputs, lambda version: Record(ASSET, "", "1", version, inputs))
 
     return judge
@@ -267,14 +268,14 @@ def test_nobody_there_ends_the_run(judging: Callable[..., Update]) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
 
-    with pytest.raises(RecipeError, match=rf"http://127.0.0.1:{port}/v1 cannot be reached: .*rerun"):
+    with pytest.raises(EndpointError, match=rf"http://127.0.0.1:{port}/v1 cannot be reached: .*rerun"):
         judging(f"http://127.0.0.1:{port}/v1", retries=1)
 
 
 def test_an_endpoint_that_breaks_down_ends_the_run(judging: Callable[..., Update]) -> None:
     """Else every sample left would be noted as one without a score."""
     with serving(Judge(lambda number, _: says("4") if number <= 8 else fails(503))) as judge:
-        with pytest.raises(RecipeError, match=r"left 5 questions in a row unanswered: .*503"):
+        with pytest.raises(EndpointError, match=r"left 5 questions in a row unanswered: .*503"):
             judging(judge.url, retries=1)
         judge.reply = lambda *_: says("3")
         outcome = judging(judge.url)
@@ -290,7 +291,7 @@ def test_what_no_retry_can_mend_ends_at_once(judging: Callable[..., Update], sta
     message = f"refuses with {status}: .*{advice}"
     with (
         serving(Judge(lambda *_: fails(status, f"bad key {KEY}"))) as judge,
-        pytest.raises(RecipeError, match=message) as caught,
+        pytest.raises(EndpointError, match=message) as caught,
     ):
         judging(judge.url, concurrency=8)
 
@@ -303,7 +304,7 @@ def test_what_no_retry_can_mend_ends_at_once(judging: Callable[..., Update], sta
 def test_a_used_up_quota_ends_at_once(judging: Callable[..., Update]) -> None:
     """It is told as 429, as if waiting helped."""
     judge = Judge(lambda *_: fails(429, code="insufficient_quota"))
-    with serving(judge), pytest.raises(RecipeError, match="quota is used up"):
+    with serving(judge), pytest.raises(EndpointError, match="quota is used up"):
         judging(judge.url)
 
     assert len(judge.questions) == 1
@@ -312,7 +313,7 @@ def test_a_used_up_quota_ends_at_once(judging: Callable[..., Update]) -> None:
 def test_a_judge_that_cannot_judge_ends_the_run(judging: Callable[..., Update]) -> None:
     """A model that does not keep to the form would be paid for the whole pool."""
     judge = Judge(lambda *_: says("Great response!"))
-    with serving(judge), pytest.raises(RecipeError, match="the first 10 answers of 'judge' are of no use: no number"):
+    with serving(judge), pytest.raises(EndpointError, match="the first 10 answers of 'judge' are of no use: no number"):
         judging(judge.url, concurrency=2)
 
     assert len(judge.questions) <= 12
@@ -398,13 +399,13 @@ def test_a_budget_ends_the_run_and_keeps_what_was_judged(
     """And all runs share it: the next one spends nothing until somebody raises it."""
     with serving(Judge(lambda *_: says("4"), delay_seconds=0.01)) as judge:
         with pytest.raises(
-            RecipeError, match=rf"budget is spent \(options.alpagasus.{next(iter(budget))}.*7 call"
+            BudgetError, match=rf"budget is spent \(measurements.judgements.{next(iter(budget))}.*7 call"
         ) as told:
             judging(judge.url, concurrency=1, **budget)
         assert len(judge.questions) == 7
         assert "Raise it to go on and rerun; finished judgements are kept" in str(told.value)
 
-        with pytest.raises(RecipeError, match="budget is spent"):
+        with pytest.raises(BudgetError, match="budget is spent"):
             judging(judge.url, concurrency=1, **budget)
         assert len(judge.questions) == 7
 
@@ -418,7 +419,7 @@ def test_a_budget_ends_the_run_and_keeps_what_was_judged(
 def test_calls_never_exceed_their_budget(judging: Callable[..., Update], concurrency: int) -> None:
     """Failed calls count, and several threads share what is left."""
     judge = Judge(lambda number, _: fails(500) if number % 3 == 0 else says("4"))
-    with serving(judge), pytest.raises(RecipeError, match="max_calls: 11"):
+    with serving(judge), pytest.raises(BudgetError, match="max_calls: 11"):
         judging(judge.url, concurrency=concurrency, max_calls=11)
 
     assert len(judge.questions) == 11
@@ -426,7 +427,7 @@ def test_calls_never_exceed_their_budget(judging: Callable[..., Update], concurr
 
 def test_what_a_failed_run_took_is_on_the_bill(judging: Callable[..., Update], tmp_path: Path) -> None:
     """The comparison of methods by cost would else find a judge that is stopped often a cheap one."""
-    with serving(Judge(lambda *_: says("4"))) as judge, pytest.raises(RecipeError, match="max_calls: 7"):
+    with serving(Judge(lambda *_: says("4"))) as judge, pytest.raises(BudgetError, match="max_calls: 7"):
         judging(judge.url, max_calls=7)
 
     with Warehouse(home=str(tmp_path / "home")).tables.snapshot() as tables:
@@ -441,7 +442,7 @@ def test_a_budget_that_is_just_enough_is_enough(judging: Callable[..., Update]) 
 
 def test_tokens_that_nobody_counts_cannot_be_limited(judging: Callable[..., Update]) -> None:
     with serving(Judge(lambda *_: says("4", usage=False))) as judge:
-        with pytest.raises(RecipeError, match="does not say how many tokens it took"):
+        with pytest.raises(EndpointError, match="does not say how many tokens it took"):
             judging(judge.url, max_tokens_total=1000)
         assert len(judge.questions) == 1
         outcome = judging(judge.url)
@@ -468,7 +469,7 @@ def test_a_wrong_option_is_told_when_the_recipe_is_read(
     make_recipe: Callable[..., Recipe], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
-        make_recipe(methods=["alpagasus"], options={"alpagasus": section("http://localhost/v1", **options)})
+        make_recipe(methods=["alpagasus"], measurements={"judgements": section("http://localhost/v1", **options)})
 
     assert KEY not in str(caught.value)
     assert "word" not in str(caught.value).replace("password", "")
@@ -476,7 +477,7 @@ def test_a_wrong_option_is_told_when_the_recipe_is_read(
 
 def test_the_method_needs_its_section(make_recipe: Callable[..., Recipe]) -> None:
     """No endpoint is a good default."""
-    with pytest.raises(RecipeError, match=r"method 'alpagasus' needs the section `options.alpagasus`"):
+    with pytest.raises(RecipeError, match=r"method 'alpagasus' needs the section `measurements.judgements`"):
         make_recipe(methods=["alpagasus"])
 
 
@@ -488,10 +489,10 @@ def test_a_missing_key_is_told_before_anything_is_made(
     monkeypatch.delenv("OPENAI_API_KEY")
     if value is not None:
         monkeypatch.setenv("OPENAI_API_KEY", value)
-    recipe = make_recipe(methods=["alpagasus"], options={"alpagasus": section("http://localhost:1/v1")})
+    recipe = make_recipe(methods=["alpagasus"], measurements={"judgements": section("http://localhost:1/v1")})
 
-    with pytest.raises(RecipeError, match=message):
-        MEASUREMENT.check(recipe, LanguageModel.of(recipe, tmp_path))
+    with pytest.raises(SetupError, match=message):
+        MEASUREMENT.preflight(recipe, LanguageModel.of(recipe, tmp_path))
 
 
 def test_an_endpoint_without_a_key_works(judging: Callable[..., Update], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,8 +513,12 @@ def test_a_recipe_with_a_judge(tmp_path: Path, make_recipe: Callable[..., Recipe
     with serving(Judge(lambda number, _: says(f"{number % 6}\nIt says {KEY}."))) as judge:
 
         def recipe_with(**options: Any) -> Recipe:
-            judged = {"alpagasus": section(judge.url, threshold=3, **options)}
-            return make_recipe(methods=["alpagasus"], ratios=[0.3], options=judged)
+            return make_recipe(
+                methods=["alpagasus"],
+                ratios=[0.3],
+                options={"alpagasus": {"threshold": 3}},
+                measurements={"judgements": section(judge.url, **options)},
+            )
 
         stopped = nait("run", "--recipe", recipe_with(max_calls=5).path, "--home", home)
         assert len(judge.questions) == 5

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nait_assets.errors import DataError, NumericalError
 from nait_assets.measurements import less_checkpoints
 from nait_assets.measurements.less_checkpoints import FIRST, SECOND, WARMUP_RATIO, WEIGHTS, draw, warm_up
 from nait_assets.models.adapter import adapted, resolve_targets
@@ -18,7 +19,7 @@ from nait_assets.models.training import scheduled
 from nait_assets.recipe import Recipe, RecipeError, seeded_order
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import folder_version
-from nait_assets_tests.conftest import conversation
+from nait_assets_tests.conftest import conversation, less_sections
 
 OPTIONS = {"share": 0.5, "epochs": 3, "rank": 2, "alpha": 4, "learning_rate": 0.05, "batch_size": 3, "dimensions": 64}
 
@@ -29,7 +30,7 @@ def recipe_of(make_recipe: Callable[..., Recipe], causal_folder: Path) -> Callab
 
     def of(**options: Any) -> Recipe:
         model = {"source": str(causal_folder), "dtype": "float32"}
-        return make_recipe(methods=["less"], model=model, options={"less": {**OPTIONS, **options}})
+        return make_recipe(methods=["less"], model=model, measurements=less_sections(**{**OPTIONS, **options}))
 
     return of
 
@@ -195,7 +196,9 @@ def test_every_epoch_has_a_learning_rate(n_steps: int) -> None:
 def test_share_without_a_response_is_refused(recipe_of: Callable[..., Recipe], tmp_path: Path) -> None:
     """There is nothing to train on, and the reason is the first sample's."""
     rows = pl.DataFrame([{"sample_id": "a", "messages": [{"role": "user", "content": "two?"}]}])
-    with pytest.raises(RecipeError, match=r"options.less.share: 0.5 of 1 candidates are 1, .* its response is empty"):
+    with pytest.raises(
+        DataError, match=r"measurements.less_checkpoints.share: 0.5 of 1 candidates are 1, .* its response is empty"
+    ):
         train(recipe_of(), tmp_path / "home" / "checkpoints", rows)
 
 
@@ -208,7 +211,7 @@ def test_loss_that_is_not_finite_names_the_sample(
     weights["model.norm.weight"][:] = torch.inf
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     recipe = recipe_of().model_copy(update={"model": recipe_of().model.model_copy(update={"source": str(folder)})})
-    with pytest.raises(RecipeError, match=r"the loss of sample s\d\d is nan in epoch 1; use a smaller"):
+    with pytest.raises(NumericalError, match=r"the loss of sample s\d\d is nan in epoch 1; use a smaller"):
         train(recipe, tmp_path / "home" / "checkpoints")
 
 

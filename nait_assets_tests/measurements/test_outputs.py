@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from nait_assets.errors import ModelError
 from nait_assets.measurements import outputs
 from nait_assets.measurements.engine import MeasurementContext
 from nait_assets.measurements.outputs import OutputReader, require_outputs
@@ -289,7 +290,7 @@ def test_base_model_is_refused_before_anything_is_read(make_recipe: Callable[...
     """The head would be made up at random, or the run fail after an hour of other work."""
     recipe = make_recipe(methods=["perplexity_low"])
 
-    with pytest.raises(RecipeError, match=r"no language-model head \(lm_head\.weight\): they are of a base model"):
+    with pytest.raises(ModelError, match=r"no language-model head \(lm_head\.weight\): they are of a base model"):
         require_outputs(recipe, LanguageModel.of(recipe, tmp_path / "home"))
 
 

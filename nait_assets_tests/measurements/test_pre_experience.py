@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 import torch
 
+from nait_assets.errors import DataError, NumericalError
 from nait_assets.measurements.pre_experience import (
     BATCH_ROWS,
+    PreExperiencedModelOptions,
     gain_experience,
     messages_before_response,
     scaled,
@@ -20,12 +22,12 @@ from nait_assets.measurements.pre_experience import (
 )
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import IfdPreExperiencedOptions, Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets_tests.conftest import conversation
 
-QUICK = IfdPreExperiencedOptions(clusters=2, per_cluster=2, epochs=2, learning_rate=0.01, rank=4)
+QUICK = PreExperiencedModelOptions(clusters=2, per_cluster=2, epochs=2, learning_rate=0.01, rank=4)
 
 
 @pytest.fixture
@@ -149,7 +151,7 @@ def test_loss_that_is_no_number_names_the_sample_and_stores_nothing(
     own = model.fresh_causal()
     own.network.lm_head.weight.fill_(torch.nan)
 
-    with pytest.raises(RecipeError, match=r"the loss of sample s0 is nan\. Nothing was stored"):
+    with pytest.raises(NumericalError, match=r"the loss of sample s0 is nan\. Nothing was stored"):
         trained(LoadedModel(own.network, own.device, own.dtype), rows, QUICK)
 
 
@@ -160,7 +162,7 @@ def test_pool_of_which_nothing_can_be_learnt_is_one_error(
     pool = pl.DataFrame({"sample_id": ["a"], "messages": [conversation("add two numbers " * 30, "x")["messages"]]})
     recipe = make_recipe()
 
-    with pytest.raises(RecipeError, match=r"not one candidate can be learnt from; the first: its response is cut off"):
+    with pytest.raises(DataError, match=r"not one candidate can be learnt from; the first: its response is cut off"):
         gain_experience(pool, model, recipe.extraction, QUICK, RunOptions(), tmp_path / "made", lambda _line: None)
 
     assert not (tmp_path / "made").exists()

@@ -1,6 +1,6 @@
 """Ratings: five probabilities for each model and wording, in their places, against the model's own logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 import torch
 
+from nait_assets.errors import UserError
 from nait_assets.measurements import ratings
 from nait_assets.measurements.ratings import MEASUREMENT, QUESTIONS, Asker, RatingReader, conversation_text, rated
-from nait_assets.recipe import ModelSpec, Recipe, RecipeError
+from nait_assets.recipe import ModelSpec, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets_tests.command import quick_home, run
@@ -132,7 +133,7 @@ def test_a_short_context_leaves_less_of_the_conversation(tokenizer: Any) -> None
 
 
 def test_a_context_without_room_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(RecipeError, match=r"the context of 'tiny', 100 tokens, has no room"):
+    with pytest.raises(UserError, match=r"the context of 'tiny', 100 tokens, has no room"):
         Asker(tokenizer, "tiny", "chat", MAX_TOKENS, 100)
 
 
@@ -183,7 +184,7 @@ def broken_tokenizer(kind: str) -> Any:
 def test_a_tokenizer_without_a_token_for_each_digit_is_refused(kind: str) -> None:
     """The first piece of a digit has a probability, too: it would be taken for the mark's."""
     message = "the tokenizer of 'hub:some/model', .*, does not write each digit from 1 to 5 as a single token"
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(UserError, match=message):
         Asker(broken_tokenizer(kind), "hub:some/model", "plain", MAX_TOKENS, 4096)
 
 
@@ -229,9 +230,10 @@ def test_a_sample_that_cannot_be_asked_about_has_a_reason(tokenizer: Any, loaded
 
 @pytest.fixture
 def rating_recipe(make_recipe: Callable[..., Recipe], rater_folder: Path) -> Callable[..., Recipe]:
-    def make(**options: Any) -> Recipe:
+    def make(models: Sequence[dict[str, Any]] = (), **options: Any) -> Recipe:
         model = {"source": str(rater_folder), "dtype": "float32"}
-        return make_recipe(model=model, methods=["selectit"], ratios=[0.3], options={"selectit": options})
+        sections = {"options": {"selectit": options}, "measurements": {"ratings": {"models": models}}}
+        return make_recipe(model=model, methods=["selectit"], ratios=[0.3], **sections)
 
     return make
 
@@ -256,7 +258,7 @@ def test_every_model_has_its_place(
         np.testing.assert_allclose(both[:, place], np.asarray(own), atol=1e-6)
     assert np.abs(both[:, 0] - both[:, 1]).max() > 0.01
     assert part.cost.n_forward == 50
-    outside = MEASUREMENT.outside(recipe, model)
+    outside = MEASUREMENT.external_versions(recipe, model)
     assert len({version for name, version in outside.items() if name.startswith("model:")}) == 2
 
 
@@ -273,8 +275,8 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_made(
 ) -> None:
     recipe = rating_recipe(models=[ModelSpec(source=str(tmp_path / "none")).model_dump()])
 
-    with pytest.raises(RecipeError, match="none does not exist"):
-        MEASUREMENT.check(recipe, LanguageModel.of(recipe, tmp_path))
+    with pytest.raises(UserError, match="none does not exist"):
+        MEASUREMENT.preflight(recipe, LanguageModel.of(recipe, tmp_path))
 
 
 def test_a_model_without_a_head_is_told_before_anything_is_made(
@@ -283,8 +285,8 @@ def test_a_model_without_a_head_is_told_before_anything_is_made(
     """Its probabilities would be those of random weights."""
     recipe = make_recipe(methods=["selectit"])
 
-    with pytest.raises(RecipeError, match="head"):
-        MEASUREMENT.check(recipe, LanguageModel.of(recipe, tmp_path))
+    with pytest.raises(UserError, match="head"):
+        MEASUREMENT.preflight(recipe, LanguageModel.of(recipe, tmp_path))
 
 
 def test_a_recipe_with_ratings(rating_recipe: Callable[..., Recipe], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nait_assets.errors import ModelError
 from nait_assets.measurements.rewards import FIELD, RewardModel, encoded, load, pair_of, rated
 from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources.model_source import ModelSource
@@ -189,8 +190,8 @@ def refused(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[...,
     """What `nait run` says to a recipe with a wrong reward model, without having made anything."""
 
     def run_with(source: str | Path, **spec: str) -> str:
-        section = {"reward_model": {"source": str(source), **spec}}
-        recipe = make_recipe(methods=["instruction_mining"], options={"instruction_mining": section})
+        section = {"source": str(source), **spec}
+        recipe = make_recipe(methods=["instruction_mining"], measurements={"rewards": section})
         home = quick_home(tmp_path / "home")
         answer = nait("run", "--recipe", recipe.path, "--home", home)
         assert answer.code != 0
@@ -204,7 +205,7 @@ def refused(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[...,
 def test_a_missing_folder_is_named_as_it_was_resolved(refused: Callable[..., str], tmp_path: Path) -> None:
     """Relative to the recipe, with what would have worked."""
     said = refused("nowhere")
-    assert f"options.instruction_mining.reward_model: folder {tmp_path / 'nowhere'} does not exist" in said
+    assert f"measurements.rewards.source: folder {tmp_path / 'nowhere'} does not exist" in said
     assert "'hub:<org>/<name>'" in said
 
 
@@ -242,7 +243,7 @@ def test_a_model_without_a_trained_head_is_refused(reward_folder: Path, tmp_path
     config = json.loads((bare / "config.json").read_text())
     BertModel.from_pretrained(reward_folder).save_pretrained(bare)
     (bare / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RecipeError, match=r"lack 2 weights of BertForSequenceClassification, such as classifier\.bias"):
+    with pytest.raises(ModelError, match=r"lack 2 weights of BertForSequenceClassification, such as classifier\.bias"):
         loaded(bare, tmp_path)
 
 
@@ -250,25 +251,25 @@ def test_broken_weights_are_told_with_the_model(reward_folder: Path, tmp_path: P
     """Each format's reader raises a class of its own."""
     broken = Path(shutil.copytree(reward_folder, tmp_path / "copy"))
     (broken / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(RecipeError, match=r"options\.instruction_mining\.reward_model: .* cannot be read"):
+    with pytest.raises(ModelError, match=r"measurements\.rewards\.source: .* cannot be read"):
         loaded(broken, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        (None, "method 'instruction_mining' needs the section `options.instruction_mining`"),
-        ({}, "options.instruction_mining.reward_model: this field is required"),
-        ({"reward_model": {"source": "hub:some/reward"}}, "reward model 'hub:some/reward' needs a `revision`"),
-        ({"reward_model": {"source": "folder", "revision": "main"}}, "revision 'main' is of a hub repository"),
-        ({"reward_model": {"source": "folder"}, "max_tokens": 3}, "options.instruction_mining.max_tokens: "),
+        (None, "method 'instruction_mining' needs the section `measurements.rewards`"),
+        ({}, "measurements.rewards.source: this field is required"),
+        ({"source": "hub:some/reward"}, "measurements.rewards: 'hub:some/reward' needs a `revision`"),
+        ({"source": "folder", "revision": "main"}, "revision 'main' is of a hub repository"),
+        ({"source": "folder", "max_tokens": 3}, "measurements.rewards.max_tokens: "),
     ],
 )
 def test_a_wrong_section_is_refused_with_the_recipe(
     make_recipe: Callable[..., Recipe], section: dict[str, Any] | None, said: str
 ) -> None:
     """Before anything is read."""
-    options = {} if section is None else {"instruction_mining": section}
+    measurements = {} if section is None else {"rewards": section}
     with pytest.raises(RecipeError) as refusal:
-        make_recipe(methods=["instruction_mining"], options=options)
+        make_recipe(methods=["instruction_mining"], measurements=measurements)
     assert said in str(refusal.value)

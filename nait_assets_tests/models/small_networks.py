@@ -137,8 +137,8 @@ def loaded(network: Any) -> LoadedModel:
     return LoadedModel(network, torch.device("cpu"), network.dtype)
 
 
-def reader(network: Any, kind: Any, layers: Any = "all", ends: bool = True, **arguments: Any) -> Reader:
-    return Reader(loaded(network), resolve_site(network, kind, layers), ends, **arguments)
+def reader(network: Any, kind: Any, layers: Any = "all", keep_first_and_last: bool = True, **arguments: Any) -> Reader:
+    return Reader(loaded(network), resolve_site(network, kind, layers), keep_first_and_last, **arguments)
 
 
 def tokens_by_hand(

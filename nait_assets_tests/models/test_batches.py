@@ -137,7 +137,7 @@ def test_a_reading_comes_of_every_batch_in_order_and_when_it_is_asked_for(llama:
 
 def test_ends_are_kept_only_where_they_are_asked_for(llama: Any) -> None:
     """The pool's ends would triple the largest table for nothing."""
-    with_ends, without = columns(llama, BATCH), columns(llama, BATCH, ends=False)
+    with_ends, without = columns(llama, BATCH), columns(llama, BATCH, keep_first_and_last=False)
 
     assert sorted(with_ends) == ["activation", "first_token_activation", "last_token_activation"]
     assert list(without) == ["activation"]
@@ -148,9 +148,9 @@ def test_ends_are_kept_only_where_they_are_asked_for(llama: Any) -> None:
 def test_projector_is_given_the_same_means(llama: Any, packs: bool) -> None:
     """A projected pool is compared with in-domain examples that are projected from their stored neurons."""
     projector = a_projector()
-    means = columns(llama, BATCH, ends=False)["activation"]
+    means = columns(llama, BATCH, keep_first_and_last=False)["activation"]
 
-    found = columns(llama, BATCH, ends=False, projector=projector, packs=packs)
+    found = columns(llama, BATCH, keep_first_and_last=False, projector=projector, packs=packs)
 
     assert found["activation"].shape == (3, 1, 16)
     wanted = projector.project({layer: means[:, layer] for layer in (0, 1)})
@@ -284,7 +284,7 @@ def test_broken_sample_is_named_behind_a_projector_too(network: Any, packs: bool
     poison(network, BATCH[1], value)
 
     with pytest.raises(NonFiniteActivations, match=r"layer 0, for 1 of 3 samples of a batch: middle\."):
-        read(network, BATCH, ends=False, projector=a_projector(), packs=packs)
+        read(network, BATCH, keep_first_and_last=False, projector=a_projector(), packs=packs)
 
 
 def test_projection_that_overflows_fails_and_names_the_sample(network: Any) -> None:
@@ -297,7 +297,7 @@ def test_projection_that_overflows_fails_and_names_the_sample(network: Any) -> N
     overflowing = dataclasses.replace(exact, statistics=statistics)
 
     with pytest.raises(NonFiniteActivations, match="for 3 of 3 samples"):
-        read(network, BATCH, ends=False, projector=overflowing)
+        read(network, BATCH, keep_first_and_last=False, projector=overflowing)
 
 
 @pytest.mark.parametrize("projector", [None, a_projector()])
@@ -306,10 +306,10 @@ def test_broken_weight_is_said_with_its_layer_and_all_samples(
     network: Any, projector: Projector | None, broken_before_the_trial: bool
 ) -> None:
     """Then it is the model: float16 that overflows, or a damaged file."""
-    given = None if broken_before_the_trial else reader(network, "mlp", ends=False, projector=projector)
+    given = None if broken_before_the_trial else reader(network, "mlp", keep_first_and_last=False, projector=projector)
     with torch.no_grad():
         network.layers[1].mlp.up_proj.weight[5, 5] = torch.nan
-    given = given or reader(network, "mlp", ends=False, projector=projector)
+    given = given or reader(network, "mlp", keep_first_and_last=False, projector=projector)
 
     with pytest.raises(NonFiniteActivations, match=r"first in layer 1, for 3 of 3 samples .*: long, middle, short\."):
         next(given.read([BATCH]))
@@ -332,7 +332,7 @@ def test_infinity_in_the_first_token_alone_fails_too(network: Any, ends: bool) -
     network.layers[1].mlp.down_proj.register_forward_pre_hook(lambda _, inputs: (inputs[0] + overflow,))
 
     with pytest.raises(NonFiniteActivations, match=r"layer 1, for 1 of 1 samples of a batch: long\."):
-        read(network, BATCH[:1], ends=ends, packs=True)
+        read(network, BATCH[:1], keep_first_and_last=ends, packs=True)
 
 
 CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ..."

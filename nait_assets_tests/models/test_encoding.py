@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nait_assets.errors import ModelError
 from nait_assets.models.encoding import EncodedSample, encode, plan
 from nait_assets.recipe import RecipeError
 
@@ -76,7 +77,7 @@ def test_tokenizer_without_a_token_to_begin_with_is_an_error(tokenizer: Any) -> 
     without = copy.deepcopy(tokenizer)
     without.bos_token = without.eos_token = None
 
-    with pytest.raises(RecipeError, match="neither a beginning- nor an end-of-sequence token"):
+    with pytest.raises(ModelError, match="neither a beginning- nor an end-of-sequence token"):
         encode([("a", QUESTION)], without, "chat", 99)
 
 

@@ -19,7 +19,8 @@ import polars as pl
 import pytest
 
 from nait_assets.corpora.sensors import LOOKING_SECONDS
-from nait_assets.recipe import Recipe, RecipeError, Source
+from nait_assets.errors import ModelError, SourceError
+from nait_assets.recipe import Recipe, Source
 from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache, sha256
 from nait_assets.resources.hub import PATIENCE_SECONDS, PAUSES_SECONDS, TIMEOUT_SECONDS, hub_commit
@@ -44,7 +45,7 @@ def rows_of(recipe: Recipe, name: str, content: bytes | None = None) -> list[Sou
 
 
 def refusal_of(recipe: Recipe, name: str, content: bytes | None = None) -> str:
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(SourceError) as error:
         rows_of(recipe, name, content)
     return str(error.value)
 
@@ -153,7 +154,7 @@ def test_missing_file_is_named_with_the_recipe_and_where_paths_start(recipe: Rec
     looked_for = (recipe.path.parent / name).resolve()
     assert message.startswith(f"{recipe.path}: there is no file {looked_for} (source {name!r}).")
     assert "Relative paths start at the recipe's folder" in message
-    with pytest.raises(RecipeError, match="there is no file"):
+    with pytest.raises(SourceError, match="there is no file"):
         fingerprint_of(Source(source=name), recipe, HashCache(recipe.path.parent / "hashes.json"))
 
 
@@ -269,14 +270,15 @@ def no_hub() -> str:
 
 READ_IN_ANOTHER_PROCESS = """
 import json, sys
-from nait_assets.recipe import RecipeError, Source, load_recipe
+from nait_assets.errors import SourceError
+from nait_assets.recipe import Source, load_recipe
 from nait_assets.resources.dataset_source import read_rows
 recipe = load_recipe(sys.argv[1])
 results = []
 for source in json.loads(sys.argv[2]):
     try:
         results.append([[row.number, row.fields] for row in read_rows(Source(**source), recipe)])
-    except RecipeError as error:
+    except SourceError as error:
         results.append(str(error))
 print(json.dumps(results))
 """
@@ -327,7 +329,7 @@ def test_hub_data_set_that_is_not_at_hand_is_named_with_the_way_to_a_local_copy(
 def test_unreachable_hub_is_told_with_the_id_and_the_reason(no_hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused connection names the model or data set, what to check, and how to use a local copy."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", no_hub)
-    with pytest.raises(RecipeError, match=re.escape("the hub's model 'org/name' (revision v1) cannot")) as error:
+    with pytest.raises(ModelError, match=re.escape("the hub's model 'org/name' (revision v1) cannot")) as error:
         hub_commit("org/name", "v1", "model", use="name the folder in `model.source`")
     for words in [
         "refused",
@@ -341,7 +343,7 @@ def test_unreachable_hub_is_told_with_the_id_and_the_reason(no_hub: str, monkeyp
 def test_hub_repository_that_does_not_exist_is_told(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A misspelt name is not a missing connection: the reason differs."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub)
-    with pytest.raises(RecipeError, match=r"the hub's dataset 'org/nam' .* RepositoryNotFoundError.* Check its name"):
+    with pytest.raises(SourceError, match=r"the hub's dataset 'org/nam' .* RepositoryNotFoundError.* Check its name"):
         hub_commit("org/nam", None, "dataset")
 
 
@@ -397,7 +399,7 @@ def test_hub_that_does_not_give_a_commit_is_told_with_what_to_do(
     asked: Counter[str], name: str, n_asked: int, words: list[str]
 ) -> None:
     """What would not help is not tried: a gate does not open by knocking twice, hours are not waited for."""
-    with pytest.raises(RecipeError, match=re.escape(f"the hub's dataset 'org/{name}' (revision default)")) as error:
+    with pytest.raises(SourceError, match=re.escape(f"the hub's dataset 'org/{name}' (revision default)")) as error:
         hub_commit(f"org/{name}", None, "dataset")
     assert all(word in str(error.value) for word in words), str(error.value)
     assert asked[name] == n_asked
@@ -406,7 +408,7 @@ def test_hub_that_does_not_give_a_commit_is_told_with_what_to_do(
 def test_hub_that_never_answers_is_given_up(asked: Counter[str]) -> None:
     """A sensor's tick has a minute for all its sources; the same holds for what hangs behind a redirect or a proxy."""
     begin = time.monotonic()
-    with pytest.raises(RecipeError, match=r"'org/silent' .* ReadTimeout: timed out"):
+    with pytest.raises(SourceError, match=r"'org/silent' .* ReadTimeout: timed out"):
         hub_commit("org/silent", None, "dataset", timeout_seconds=0.5)
     assert 0.5 <= time.monotonic() - begin < 5
     assert asked["silent"] == 1

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.errors import ModelError, SetupError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, language_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -47,7 +48,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_missing_package_says_how_to_install_it(make_model: Callable[..., LanguageModel]) -> None:
     """The demo's model is a package; without the optional install this is the first thing that a user sees."""
     with pytest.raises(
-        RecipeError, match="'package:llm_not_there': the package 'llm_not_there' is not installed"
+        ModelError, match="'package:llm_not_there': the package 'llm_not_there' is not installed"
     ) as raised:
         make_model("package:llm_not_there").identity()
 
@@ -58,13 +59,13 @@ def test_missing_package_says_how_to_install_it(make_model: Callable[..., Langua
 @pytest.mark.parametrize("module", ["", "json.tool", "this"])
 def test_name_that_is_no_package_is_refused(make_model: Callable[..., LanguageModel], module: str) -> None:
     """A module without a folder cannot hold a model; Python's own error would not name the recipe's value."""
-    with pytest.raises(RecipeError, match=f"model.source: 'package:{module}'"):
+    with pytest.raises(ModelError, match=f"model.source: 'package:{module}'"):
         make_model(f"package:{module}").identity()
 
 
 def test_missing_folder_says_what_would_work(make_model: Callable[..., LanguageModel], tmp_path: Path) -> None:
     """A wrong path is named as it was resolved."""
-    with pytest.raises(RecipeError, match=f"model.source: folder {tmp_path}/nowhere does not exist") as raised:
+    with pytest.raises(ModelError, match=f"model.source: folder {tmp_path}/nowhere does not exist") as raised:
         make_model(tmp_path / "nowhere").identity()
 
     assert "'package:<module>' or 'hub:<org>/<name>'" in str(raised.value)
@@ -78,7 +79,7 @@ def test_folder_without_one_model_names_the_files_found(
     for name in files:
         (tmp_path / name).touch()
 
-    with pytest.raises(RecipeError, match=r"must hold config\.json or one GGUF file") as raised:
+    with pytest.raises(ModelError, match=r"must hold config\.json or one GGUF file") as raised:
         make_model(tmp_path).identity()
 
     assert f"(GGUF files there: {', '.join(files) or 'none'}); name it in `gguf_file`" in str(raised.value)
@@ -90,7 +91,7 @@ def test_gguf_file_that_is_not_there_names_those_that_are(
     """A spelling mistake in `gguf_file` is seen at a glance."""
     (tmp_path / "model.Q4.gguf").touch()
 
-    with pytest.raises(RecipeError, match=r"GGUF files there: model\.Q4\.gguf"):
+    with pytest.raises(ModelError, match=r"GGUF files there: model\.Q4\.gguf"):
         make_model(tmp_path, gguf_file="model.Q8.gguf").identity()
 
 
@@ -127,7 +128,7 @@ def test_unreachable_hub_names_the_model_and_the_way_with_a_local_copy(
     make_model: Callable[..., LanguageModel], revision: str, action: str
 ) -> None:
     """Compute nodes often have no network; the message says what to download, where, and which field to change."""
-    with pytest.raises(RecipeError) as raised:
+    with pytest.raises(ModelError) as raised:
         getattr(make_model("hub:some-org/some-model", revision=revision), action)()
 
     for part in (
@@ -149,7 +150,7 @@ def test_identity_of_a_pinned_hub_model_needs_no_network(make_model: Callable[..
 @pytest.mark.usefixtures("offline")
 def test_identity_of_a_branch_is_asked_of_the_hub(make_model: Callable[..., LanguageModel]) -> None:
     """A branch moves: without the hub's answer there is no identity, and none is invented."""
-    with pytest.raises(RecipeError, match=r"'some-org/some-model' \(revision main\) cannot be read"):
+    with pytest.raises(ModelError, match=r"'some-org/some-model' \(revision main\) cannot be read"):
         make_model("hub:some-org/some-model", revision="main").identity()
 
 
@@ -285,7 +286,7 @@ def test_device_that_is_not_there_names_those_that_are(make_model: Callable[...,
     """Found before the model is loaded."""
     missing = next(name for name in ("mps", "cuda") if not getattr(torch, name).is_available())
 
-    with pytest.raises(RecipeError, match=f"device '{missing}:1' is not available on this machine; it has cpu"):
+    with pytest.raises(SetupError, match=f"device '{missing}:1' is not available on this machine; it has cpu"):
         make_model(folder, device=f"{missing}:1").resolved_device()
 
 
@@ -305,7 +306,7 @@ def test_folder_without_weights_is_an_error_that_names_it(
     """An interrupted download leaves a configuration alone; weights are not made up."""
     (folder / "model.safetensors").unlink()
 
-    with pytest.raises(RecipeError, match=f"model.source: '{folder}' cannot be read"):
+    with pytest.raises(ModelError, match=f"model.source: '{folder}' cannot be read"):
         make_model(folder).load()
 
 
@@ -316,7 +317,7 @@ def test_weights_that_were_cut_off_are_an_error_that_names_the_model(
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
 
-    with pytest.raises(RecipeError, match=f"model.source: '{folder}' cannot be read"):
+    with pytest.raises(ModelError, match=f"model.source: '{folder}' cannot be read"):
         make_model(folder).load()
 
 
@@ -327,7 +328,7 @@ def test_weights_that_a_file_lacks_are_not_made_up(
     some = {name: value for name, value in llama.state_dict().items() if "layers.1.mlp.up_proj" not in name}
     llama.save_pretrained(folder, state_dict=some)
 
-    with pytest.raises(RecipeError, match=r"files lack 1 of its weights, such as layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(ModelError, match=r"files lack 1 of its weights, such as layers\.1\.mlp\.up_proj\.weight"):
         make_model(folder).load()
 
 
@@ -374,7 +375,7 @@ def test_base_model_without_a_head_is_refused_in_one_error(
     make_model: Callable[..., LanguageModel], folder: Path, action: str
 ) -> None:
     """Transformers makes a head up at random: every loss would be noise."""
-    with pytest.raises(RecipeError) as raised:
+    with pytest.raises(ModelError) as raised:
         getattr(make_model(folder), action)()
 
     for part in (
@@ -508,7 +509,7 @@ def test_conversion_that_fails_leaves_nothing_behind(make_model: Callable[..., L
     """Half a conversion would be taken for a whole one by the next run."""
     (tmp_path / "broken.gguf").write_bytes(b"GGUF, or so it says")
 
-    with pytest.raises(RecipeError, match=f"model.source: '{tmp_path}' cannot be read"):
+    with pytest.raises(ModelError, match=f"model.source: '{tmp_path}' cannot be read"):
         make_model(tmp_path).skeleton()
 
     assert list((tmp_path / "home" / "models").iterdir()) == []

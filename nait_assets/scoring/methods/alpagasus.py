@@ -19,11 +19,20 @@ None beyond the judgements.
 """
 
 import numpy as np
+from pydantic import Field
 
-from nait_assets.recipe import AlpagasusOptions
+from nait_assets.recipe import Section
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 
 JUDGEMENTS = "measurements/candidate_judgements"
+
+
+class AlpagasusOptions(Section):
+    """Of `alpagasus`; who judges is in `measurements.judgements`."""
+
+    threshold: float | None = Field(
+        None, ge=0, le=5, description="Candidates below it have no score; the paper keeps those from 4.5 on."
+    )
 
 
 def score(inputs: ScoringInputs) -> Scores:

@@ -29,11 +29,12 @@ Two forward passes over each candidate, the second over its response alone; the 
 """
 
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from nait_assets.recipe import IfdPreExperiencedOptions, IfdRatio, Section
+from nait_assets.recipe import Section
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 
 OUTPUTS, ANSWERS = "measurements/candidate_outputs", "measurements/candidate_answers"
@@ -41,8 +42,12 @@ EXPERIENCED_OUTPUTS = "measurements/candidate_experienced_outputs"
 EXPERIENCED_ANSWERS = "measurements/candidate_experienced_answers"
 
 
+IfdRatio = Literal["losses", "perplexities"]
+"""losses: of the mean losses, as Cherry's code does; perplexities: of their exponentials, as Superfiltering does."""
+
+
 class IfdOptions(Section):
-    """Options of `ifd`."""
+    """Options of `ifd` and of `ifd_pre_experienced`."""
 
     ratio: IfdRatio = Field(
         "losses", description="Ratio of losses or of perplexities, with and without the instruction."
@@ -102,5 +107,5 @@ PRE_EXPERIENCED = Method(
     description="Instruction-following difficulty under a model that was briefly trained on a few candidates.",
     reads=(EXPERIENCED_OUTPUTS, EXPERIENCED_ANSWERS),
     score=partial(score, given=EXPERIENCED_OUTPUTS, alone=EXPERIENCED_ANSWERS),
-    options=IfdPreExperiencedOptions,
+    options=IfdOptions,
 )

@@ -28,7 +28,6 @@ about two minutes for 52,000, and for a million half a day.
 import numpy as np
 
 from nait_assets.errors import DataError
-from nait_assets.recipe import InstructionMiningOptions
 from nait_assets.scoring.method import Method, ScoringInputs
 from nait_assets.scoring.methods.sentence_embedding import matrix
 
@@ -88,5 +87,4 @@ METHOD = Method(
     "the pool.",
     reads=(EMBEDDINGS, REWARDS),
     score=score,
-    options=InstructionMiningOptions,
 )

@@ -25,16 +25,24 @@ A matrix product over vectors that are all in memory; the gradients cost (`measu
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
-from nait_assets.recipe import LessOptions
+from nait_assets.recipe import Section
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import nearest_examples
 
 GRADIENTS, EXAMPLES = "measurements/candidate_gradients", "measurements/in_domain_gradients"
+
+
+class LessOptions(Section):
+    """Of `less`; the warm-up is in `measurements.less_checkpoints`, the projection in `measurements.gradients`."""
+
+    over: Literal["mean", "max"] = Field("mean", description="How a capability's examples are combined.")
 
 
 def matrix(frame: pl.DataFrame) -> np.ndarray:

@@ -25,7 +25,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
-from nait_assets.recipe import MonaOptions
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import nearest_examples
@@ -119,7 +118,6 @@ METHOD = Method(
     "generalised Jaccard similarity.",
     reads=(CODES, EXAMPLES),
     score=score,
-    options=MonaOptions,
     by_target=True,
     explain=nearest_examples(score, EXAMPLES),
 )

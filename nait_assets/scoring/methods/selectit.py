@@ -24,13 +24,34 @@ Cost:
 None beyond the ratings.
 """
 
-import numpy as np
+from typing import Any, Literal
 
-from nait_assets.recipe import SelectitOptions
+import numpy as np
+from pydantic import Field
+
+from nait_assets.recipe import Section
 from nait_assets.scoring.method import Method, ScoringInputs
 
 RATINGS = "measurements/candidate_ratings"
 N_MARKS, N_QUESTIONS = 5, 5
+
+
+class SelectitOptions(Section):
+    """Of `selectit`; which models rate is in `measurements.ratings`."""
+
+    level: Literal["token", "sentence", "model"] = Field(
+        "model", description="Which of the three scores: of one prompt, of all prompts, of all models."
+    )
+    alpha: float = Field(0.2, ge=0, description="Weight of the spread over prompts.")
+
+    def require_fit(self, recipe: Any) -> None:
+        """Below the level of models, the ratings of a second model would be made and not read."""
+        n_models = len(recipe.measurements.ratings.models)
+        if self.level != "model" and n_models > 1:
+            raise ValueError(
+                f"options.selectit.level {self.level!r} reads one model, and `measurements.ratings.models` has "
+                f"{n_models}; use `model`"
+            )
 
 
 def token_scores(ratings: np.ndarray) -> np.ndarray:

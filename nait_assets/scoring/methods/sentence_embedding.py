@@ -18,15 +18,24 @@ Cost:
 One pass of a small encoder over each candidate and example; then `n_candidates x n_examples` cosines in memory.
 """
 
+from typing import Literal
+
 import numpy as np
 import polars as pl
+from pydantic import Field
 
-from nait_assets.recipe import SentenceEmbeddingOptions
+from nait_assets.recipe import Section
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import nearest_examples
 
 EMBEDDINGS, EXAMPLES = "measurements/candidate_embeddings", "measurements/in_domain_embeddings"
+
+
+class SentenceEmbeddingOptions(Section):
+    """Of `sentence_embedding`; which encoder embeds is in `measurements.embeddings`."""
+
+    to: Literal["best", "centroid"] = Field("best", description="The nearest example, or the mean of the examples.")
 
 
 def unit(vector: np.ndarray) -> np.ndarray:

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nait_assets.recipe import AlpagasusOptions
 from nait_assets.scoring.method import ScoringInputs
-from nait_assets.scoring.methods.alpagasus import METHOD
+from nait_assets.scoring.methods.alpagasus import METHOD, AlpagasusOptions
 from nait_assets.scoring.ranking import ranked
 from nait_assets_tests.scoring.given import without_capabilities
 
@@ -16,7 +15,7 @@ NAMES = ["a", "b", "c", "d"]
 
 def inputs_of(ratings: list[float], targets: tuple[str, ...] = ("code", "math"), **options: Any) -> ScoringInputs:
     frame = pl.DataFrame({"sample_id": NAMES, "score": ratings})
-    settings = AlpagasusOptions(endpoint="http://localhost/v1", model="judge", **options)
+    settings = AlpagasusOptions(**options)
     return without_capabilities(NAMES, targets, frames={"measurements/candidate_judgements": frame}, options=settings)
 
 

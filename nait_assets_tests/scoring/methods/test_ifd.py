@@ -91,12 +91,18 @@ def test_every_target_has_the_same_scores() -> None:
     [
         ({"ifd": {"ratio": "loss"}}, r"options\.ifd\.ratio: Input should be 'losses' or 'perplexities' \(got 'loss'\)"),
         ({"ifd": {"clusters": 10}}, r"options\.ifd\.clusters: unknown field"),
-        ({"ifd_pre_experienced": {"clusters": 0}}, r"options\.ifd_pre_experienced\.clusters: .* \(got 0\)"),
-        ({"ifd_pre_experienced": {"per_cluster": 0}}, r"options\.ifd_pre_experienced\.per_cluster: .* \(got 0\)"),
-        ({"ifd_pre_experienced": {"epochs": 0}}, r"options\.ifd_pre_experienced\.epochs: .* \(got 0\)"),
-        ({"ifd_pre_experienced": {"learning_rate": 2}}, r"options\.ifd_pre_experienced\.learning_rate: .* \(got 2\)"),
-        ({"ifd_pre_experienced": {"rank": 0}}, r"options\.ifd_pre_experienced\.rank: .* \(got 0\)"),
-        ({"ifd_pre_experienced": {"seed": -1}}, r"options\.ifd_pre_experienced\.seed: .* \(got -1\)"),
+        ({"pre_experienced_model": {"clusters": 0}}, r"measurements\.pre_experienced_model\.clusters: .* \(got 0\)"),
+        (
+            {"pre_experienced_model": {"per_cluster": 0}},
+            r"measurements\.pre_experienced_model\.per_cluster: .* \(got 0\)",
+        ),
+        ({"pre_experienced_model": {"epochs": 0}}, r"measurements\.pre_experienced_model\.epochs: .* \(got 0\)"),
+        (
+            {"pre_experienced_model": {"learning_rate": 2}},
+            r"measurements\.pre_experienced_model\.learning_rate: .* \(got 2\)",
+        ),
+        ({"pre_experienced_model": {"rank": 0}}, r"measurements\.pre_experienced_model\.rank: .* \(got 0\)"),
+        ({"pre_experienced_model": {"seed": -1}}, r"measurements\.pre_experienced_model\.seed: .* \(got -1\)"),
     ],
 )
 def test_wrong_option_is_one_error_at_load(
@@ -104,7 +110,7 @@ def test_wrong_option_is_one_error_at_load(
 ) -> None:
     """Before anything is made, with the field and the value."""
     with pytest.raises(RecipeError, match=message):
-        make_recipe(options=options)
+        make_recipe(**{"measurements" if "pre_experienced_model" in options else "options": options})
 
 
 def test_options_of_the_ratio_leave_the_trained_model_as_it_is(make_recipe: Callable[..., Recipe]) -> None:
@@ -112,8 +118,12 @@ def test_options_of_the_ratio_leave_the_trained_model_as_it_is(make_recipe: Call
     from nait_assets.measurements import pre_experience
 
     losses, perplexities, longer = (
-        pre_experience.settings(make_recipe(options={"ifd_pre_experienced": options}))
-        for options in ({}, {"ratio": "perplexities"}, {"epochs": 2})
+        pre_experience.settings(make_recipe(**sections))
+        for sections in (
+            {},
+            {"options": {"ifd_pre_experienced": {"ratio": "perplexities"}}},
+            {"measurements": {"pre_experienced_model": {"epochs": 2}}},
+        )
     )
 
     assert losses == perplexities

@@ -88,12 +88,12 @@ def test_a_run_scores_every_candidate_and_a_second_one_makes_nothing(
 ) -> None:
     """From texts to subsets, without the recipe's language model and without reading an example."""
     home = quick_home(tmp_path / "home")
-    options = {
-        "instruction_mining": {"reward_model": {"source": str(reward_folder)}, "max_tokens": 16},
-        "sentence_embedding": {"model": str(encoder_folder)},
+    measurements = {
+        "rewards": {"source": str(reward_folder), "max_tokens": 16},
+        "embeddings": {"source": str(encoder_folder)},
     }
     one = {"math": {"source": "math.jsonl"}}
-    recipe = make_recipe(methods=["instruction_mining"], ratios=[0.3], capabilities=one, options=options)
+    recipe = make_recipe(methods=["instruction_mining"], ratios=[0.3], capabilities=one, measurements=measurements)
     made = run(recipe, home)
     assert {"measurements/candidate_embeddings", "measurements/candidate_rewards"} <= made
     assert not any("activations" in output or "extraction/in_domain" in output for output in made)

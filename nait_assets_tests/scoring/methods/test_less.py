@@ -10,13 +10,13 @@ import pytest
 
 from nait_assets.measurements.engine import rows_of
 from nait_assets.measurements.gradients import MEASUREMENT
-from nait_assets.recipe import LessOptions, Recipe
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import ScoringInputs
-from nait_assets.scoring.methods.less import EXAMPLES, GRADIENTS, METHOD
+from nait_assets.scoring.methods.less import EXAMPLES, GRADIENTS, METHOD, LessOptions
 from nait_assets.tables import VECTOR, scores_table
 from nait_assets_tests.command import nait, quick_home, run
-from nait_assets_tests.conftest import conversation, pool_rows, write_jsonl
+from nait_assets_tests.conftest import conversation, less_sections, pool_rows, write_jsonl
 from nait_assets_tests.scoring.given import for_capabilities
 
 WIDTH = 6
@@ -88,7 +88,7 @@ def recipe_of(make_recipe: Callable[..., Recipe], tmp_path: Path, causal_folder:
             candidates={"source": "pool.jsonl"},
             capabilities={"math": {"source": "math.jsonl"}},
             ratios=[0.25],
-            options={"less": {**OPTIONS, **options}},
+            measurements=less_sections(**{**OPTIONS, **options}),
         )
 
     return of

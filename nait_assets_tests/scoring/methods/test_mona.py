@@ -126,7 +126,7 @@ def test_run_makes_both_methods_once_and_a_candidate_more_is_read_alone(
     recipe = make_recipe(
         methods=["mona", "gate_overlap"],
         ratios=[0.3],
-        options={"mona": SMALL},
+        measurements={"sparse_autoencoder": SMALL, "gates": {"k": SMALL["k"]}},
         capabilities={"code": {"source": "code.jsonl"}},
     )
     home = quick_home(tmp_path / "home")
@@ -172,15 +172,15 @@ def test_gate_overlap_refuses_a_model_without_gates_before_anything_is_read(
     recipe = make_recipe(methods=["gate_overlap"], model={"source": str(folder), "dtype": "float32"})
 
     with pytest.raises(ModelError, match=r"GPT2Model: the gate projection.*mlp\.gate_proj.*Llama, Mistral") as error:
-        gates.check(recipe, LanguageModel.of(recipe, tmp_path / "home"))
+        gates.preflight(recipe, LanguageModel.of(recipe, tmp_path / "home"))
     assert "GPT-2 families" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer": 2}, r"options\.mona\.layer: 2 is out of range; .* has layers 0 to 1"),
-        ({"k": 49}, r"options\.mona\.k: 49 is more than the 48 gates of layer 0"),
+        ({"layer": 2}, r"measurements\.gates\.layer: 2 is out of range; .* has layers 0 to 1"),
+        ({"k": 49}, r"measurements\.gates\.k: 49 is more than the 48 gates of layer 0"),
     ],
 )
 def test_gates_that_the_model_lacks_are_refused(
@@ -190,18 +190,18 @@ def test_gates_that_the_model_lacks_are_refused(
     from nait_assets.measurements import gates
     from nait_assets.resources import LanguageModel
 
-    recipe = make_recipe(methods=["gate_overlap"], options={"mona": options})
+    recipe = make_recipe(methods=["gate_overlap"], measurements={"gates": options})
 
     with pytest.raises(RecipeError, match=message):
-        gates.check(recipe, LanguageModel.of(recipe, tmp_path / "home"))
+        gates.preflight(recipe, LanguageModel.of(recipe, tmp_path / "home"))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, r"options\.mona\.k: .*greater than or equal to 1"),
-        ({"layer": -1}, r"options\.mona\.layer"),
-        ({"sparse_autoencoder": "hub:a/b"}, r"'hub:a/b' needs a `revision`"),
+        ({"k": 0}, r"measurements\.sparse_autoencoder\.k: .*greater than or equal to 1"),
+        ({"layer": -1}, r"measurements\.sparse_autoencoder\.layer"),
+        ({"source": "hub:a/b"}, r"'hub:a/b' needs a `revision`"),
         ({"revision": "abc"}, r"revision 'abc' is of a hub repository"),
         ({"expantion": 3}, r"unknown field; did you mean 'expansion'"),
     ],
@@ -211,4 +211,4 @@ def test_bad_options_are_refused_with_the_recipe(
 ) -> None:
     """A recipe that cannot work is refused when it is loaded."""
     with pytest.raises(RecipeError, match=message):
-        make_recipe(methods=["mona"], options={"mona": options})
+        make_recipe(methods=["mona"], measurements={"sparse_autoencoder": options})

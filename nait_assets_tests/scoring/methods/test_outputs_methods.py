@@ -35,7 +35,7 @@ def made(_made: Path, make_recipe: Callable[..., Recipe], causal_folder: Path) -
         methods=METHODS,
         ratios=[0.3],
         capabilities={"math": {"source": "math.jsonl"}},
-        options={"ifd_pre_experienced": {"epochs": 4, "learning_rate": 0.01}},
+        measurements={"pre_experienced_model": {"epochs": 4, "learning_rate": 0.01}},
     )
     if not _made.exists():
         outputs = run(recipe, quick_home(_made))
@@ -60,7 +60,7 @@ def test_every_method_makes_scores_and_subsets_and_a_second_run_makes_nothing(ma
     assert {f"scoring/{method}_scores[{target}]" for method in METHODS for target in recipe.targets} <= first
     assert {f"selection/{method}_subset[{target}|0.30]" for method in METHODS for target in recipe.targets} <= first
     # What no method reads is not made: in-domain answers, activations.
-    extracted = {name.split("[")[0] for name in first if name.startswith("extraction/")}
+    extracted = {name.split("[")[0] for name in first if name.startswith(("extraction/", "measurements/"))}
     assert extracted == {
         "measurements/candidate_outputs",
         "measurements/candidate_answers",
@@ -134,7 +134,7 @@ def test_pre_experienced_model_finds_responses_likelier_and_is_the_same_when_mad
         pool = snapshot.read(CANDIDATE_POOL)
 
     model = LanguageModel.of(recipe, tmp_path / "home")
-    options = recipe.options.ifd_pre_experienced
+    options = recipe.measurements.pre_experienced_model
     gain_experience(
         pool.reverse(), model, recipe.extraction, options, RunOptions(), tmp_path / "again", lambda _line: None
     )

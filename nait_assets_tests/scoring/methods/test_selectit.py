@@ -1,15 +1,16 @@
 """SelectIT: the three levels of its score against the paper's formulas, written out."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.recipe import SelectitOptions
+from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.scoring.method import ScoringInputs
-from nait_assets.scoring.methods.selectit import METHOD, token_scores
+from nait_assets.scoring.methods.selectit import METHOD, SelectitOptions, token_scores
 from nait_assets_tests.scoring.given import without_capabilities
 
 NAMES = ["a", "b", "c"]
@@ -92,8 +93,8 @@ def test_a_score_does_not_depend_on_the_other_targets_or_samples() -> None:
     assert both.values[:, 1].tolist() == one.values[:, 0].tolist()
 
 
-def test_a_level_below_model_reads_one_model() -> None:
+def test_a_level_below_model_reads_one_model(make_recipe: Callable[..., Recipe]) -> None:
     """Which of two would it be?"""
-    models = [{"source": "a"}, {"source": "b"}]
-    with pytest.raises(ValueError, match="level 'token' reads one model, and `models` has 2"):
-        SelectitOptions(models=models, level="token")
+    ratings = {"models": [{"source": "a"}, {"source": "b"}]}
+    with pytest.raises(RecipeError, match=r"'token' reads one model, and `measurements\.ratings\.models` has 2"):
+        make_recipe(methods=["selectit"], options={"selectit": {"level": "token"}}, measurements={"ratings": ratings})

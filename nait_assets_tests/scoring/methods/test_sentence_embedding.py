@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.recipe import Recipe, RecipeError, SentenceEmbeddingOptions
+from nait_assets.recipe import Recipe, RecipeError
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import Scores
-from nait_assets.scoring.methods.sentence_embedding import EMBEDDINGS, METHOD
+from nait_assets.scoring.methods.sentence_embedding import EMBEDDINGS, METHOD, SentenceEmbeddingOptions
 from nait_assets.tables import VECTOR, scores_table
 from nait_assets_tests.command import quick_home, run
 from nait_assets_tests.measurements.test_embeddings import encoder_folder
@@ -118,8 +118,12 @@ def test_a_run_scores_every_candidate_and_another_comparison_embeds_nothing_agai
     home = quick_home(tmp_path / "home")
 
     def recipe(to: str) -> Recipe:
-        section = {"model": str(encoder_folder), "to": to}
-        return make_recipe(methods=["sentence_embedding"], ratios=[0.3], options={"sentence_embedding": section})
+        return make_recipe(
+            methods=["sentence_embedding"],
+            ratios=[0.3],
+            options={"sentence_embedding": {"to": to}},
+            measurements={"embeddings": {"source": str(encoder_folder)}},
+        )
 
     made = run(recipe("best"), home)
     assert {"measurements/candidate_embeddings", "measurements/in_domain_embeddings[math]"} <= made
