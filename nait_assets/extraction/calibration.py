@@ -36,7 +36,7 @@ def calibration_identity(model: LanguageModel, settings: Extraction) -> str:
     """The hash of everything that a calibration depends on beside the pool that it was first made from.
 
     Raises:
-        RecipeError: The model cannot be found.
+        ModelError: The model cannot be found.
     """
     assert settings.projection is not None
     return fingerprint(extraction_identity(model, _of_neurons(settings), False, ""), settings.projection)

@@ -82,7 +82,7 @@ def extraction_identity(model: LanguageModel, settings: Extraction, keep_first_a
         calibration: Version of the calibration that a projection standardises with, or "".
 
     Raises:
-        RecipeError: The model cannot be found.
+        ModelError: The model cannot be found.
     """
     return fingerprint(
         ALGORITHM, model.identity(), settings, str(model.resolved_dtype()), keep_first_and_last, calibration
@@ -118,9 +118,10 @@ def extract(
         calibration: Version of the projector's statistics.
 
     Raises:
-        RecipeError: The model cannot be found, lacks the site or a layer, has a shorter context than the recipe's
-            `max_tokens`, or refuses every example.
-        NonFiniteActivations: The model computed NaN or infinity.
+        ModelError: The model cannot be found, or lacks the site.
+        RecipeError: The model lacks a layer, or has a shorter context than the recipe's `max_tokens`.
+        DataError: The model refuses every example.
+        NumericalError: The model computed NaN or infinity.
     """
     skeleton = model.skeleton()
     site = resolve_site(skeleton, settings.site, settings.layers)

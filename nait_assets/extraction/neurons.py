@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nait_assets.errors import NumericalError
 from nait_assets.extraction.projection import Projector
 from nait_assets.models import attention
 from nait_assets.models.attention import Packing, to_device
-from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations, can_be_packed, require_known_tokens
+from nait_assets.models.batches import Batch, BatchReader, can_be_packed, require_known_tokens
 from nait_assets.models.sites import Site
 from nait_assets.resources.language_model import LoadedModel
 
@@ -89,7 +90,7 @@ class Reader(BatchReader):
         """`(n_tokens, width)` float32 of the site's only layer: all tokens but each sample's first, in order.
 
         Raises:
-            NonFiniteActivations: One is NaN or infinite.
+            NumericalError: One is NaN or infinite.
             RuntimeError: The batch does not fit in memory, or the model fails on it.
         """
         import torch
@@ -105,7 +106,7 @@ class Reader(BatchReader):
         tokens = torch.cat(found).numpy()[kept]
         if not np.isfinite(tokens).all():
             names = ", ".join(sample.sample_id for sample in batch[:10])
-            raise NonFiniteActivations(
+            raise NumericalError(
                 f"NaN or infinite activations at site {self.site.kind!r} of layer {layer}, in a batch of {names}. "
                 "Try `model.dtype: float32`, or look at the weights."
             )
@@ -136,7 +137,7 @@ class Reader(BatchReader):
                 layers.append(self.site.layers[int((~finite[:, 0]).nonzero()[0])])
         broken = broken or [sample.sample_id for sample in batch]  # they overflow only side by side
         first = min(layers, default=self.site.layers[0])
-        raise NonFiniteActivations(
+        raise NumericalError(
             f"NaN or infinite activations at site {self.site.kind!r}, first in layer {first}, "
             f"for {len(broken)} of {len(batch)} samples of a batch: {', '.join(broken[:10])}. Nothing was stored of "
             "them. Try `model.dtype: float32`, or look at the weights."

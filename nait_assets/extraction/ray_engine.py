@@ -42,7 +42,7 @@ def read(shards: Sequence[Shard], job: Job, options: RunOptions) -> Iterator[Man
 
     Raises:
         SetupError: Ray is not installed, or there is no cluster at the address.
-        NonFiniteActivations: The model computed NaN or infinity.
+        NumericalError: The model computed NaN or infinity.
         WorkerError: A shard killed three workers.
     """
     items = [{"index": index, "shard": pickle.dumps(shard)} for index, shard in enumerate(shards)]

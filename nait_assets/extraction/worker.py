@@ -106,7 +106,7 @@ class Worker:
             The manifest of each shard once it is stored.
 
         Raises:
-            NonFiniteActivations: The model computed NaN or infinity.
+            NumericalError: The model computed NaN or infinity.
         """
         queue, spool = list(shards), self.job.spool
         results = self._reader.read(batch for shard in queue for batch in shard.batches)

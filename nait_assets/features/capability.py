@@ -78,7 +78,8 @@ def directions_of(
     """A capability's directions, from the file that the recipe names or from its examples, and what was read for them.
 
     Raises:
-        RecipeError: The file does not fit, or the examples' activations do not change, or all in the same way.
+        SourceError: The file does not fit.
+        DataError: The examples' activations do not change, or all in the same way.
     """
     frame, inputs = feature_from_file(recipe, model, capability, "nait_directions")
     return (frame, inputs) if frame is not None else directions(recipe, warehouse, capability)
@@ -90,7 +91,7 @@ def centroids(
     """A capability's standardised centroids, one row per layer, and the versions of what was read for them.
 
     Raises:
-        RecipeError: The feature file that the recipe names does not fit.
+        SourceError: The feature file that the recipe names does not fit.
         WarehouseError: The pool's statistics, or the examples' activations, have not been made.
     """
     frame, inputs = feature_from_file(recipe, model, capability, "standardized_centroids")

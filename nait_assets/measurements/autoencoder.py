@@ -60,7 +60,7 @@ def external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     """Versions of the model, and of the autoencoder that the recipe names.
 
     Raises:
-        RecipeError: One of them is not to be found.
+        ModelError: One of them is not to be found.
     """
     return {**model_inputs(model, recipe.model.source), **published_autoencoder.external_versions(recipe, model)}
 
@@ -78,7 +78,7 @@ def note(recipe: Recipe, model: LanguageModel, folder: Path) -> Made:
     """Of an autoencoder that the recipe names, its place and version; its weights stay where they are.
 
     Raises:
-        RecipeError: It is not there, or does not fit the model.
+        ModelError: It is not there, or does not fit the model.
     """
     found = published_autoencoder.find(recipe, model)
     published_autoencoder.load(found)
@@ -110,7 +110,8 @@ def make(
         log_line: Where lines for people go.
 
     Raises:
-        RecipeError: The model lacks the layer, or the pool is too small.
+        RecipeError: The model lacks the layer.
+        DataError: The pool is too small.
     """
     section, extraction = SparseAutoencoderOptions.of(recipe), recipe.extraction
     layer = layer_read(recipe, model)

@@ -2,8 +2,9 @@
 
 from pydantic import Field, model_validator
 
+from nait_assets.errors import RecipeError
 from nait_assets.measurements.top_k import layer_of
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.recipe.sections import hub_is_pinned
 from nait_assets.resources import LanguageModel

@@ -16,7 +16,6 @@ import polars as pl
 
 from nait_assets.errors import DataError
 from nait_assets.extraction.neurons import Reader
-from nait_assets.models.batches import NonFiniteActivations
 from nait_assets.models.encoding import EncodedSample, plan
 from nait_assets.recipe import seeded_order
 from nait_assets.resources.files import replacing
@@ -147,8 +146,6 @@ def _readable(reader: Reader, batch: tuple[EncodedSample, ...]) -> Iterator[tupl
     """Tokens and number of samples of a batch, or of its samples one by one where it fails; (nothing, 0) for one."""
     try:
         yield reader.tokens(batch), len(batch)
-    except NonFiniteActivations:
-        raise
     except (RuntimeError, MemoryError, IndexError):
         if len(batch) == 1:  # the reading of codes gives the reason, where it rejects it too
             yield np.zeros((0, reader.site.width), np.float32), 0

@@ -235,7 +235,7 @@ def settings(recipe: Recipe) -> Mapping[str, Any]:
 
 
 def preflight(recipe: Recipe, model: LanguageModel) -> None:
-    """Raises RecipeError where the model has no head, no module that gets an adapter, or too short a context."""
+    """Raise UserError where the model has no head, no module that gets an adapter, or too short a context."""
     require_outputs(recipe, model)
     targets = LessCheckpointsOptions.of(recipe).target_modules
     resolve_targets(model.skeleton(), targets, "measurements.less_checkpoints.target_modules")

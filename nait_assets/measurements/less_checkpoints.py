@@ -30,7 +30,7 @@ from nait_assets.models.adapter import Adapter, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import conversations_of
-from nait_assets.models.training import EpochResult, NonFiniteLoss, scheduled, train_epoch
+from nait_assets.models.training import EpochResult, scheduled, train_epoch
 from nait_assets.recipe import Recipe, fingerprint, seeded_order
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources.files import put_in_place, replacing_folder
@@ -252,7 +252,7 @@ def _train_epoch(
     try:
         ordered = [samples[index] for index in order]
         return train_epoch(adapter, optimizer, ordered, options.batch_size, learning_rate, LARGEST_NORM)
-    except NonFiniteLoss as error:
+    except NumericalError as error:
         raise NumericalError(
             f"{ASSET}: {error} in epoch {epoch}; use a smaller measurements.less_checkpoints.learning_rate, or "
             "model.dtype float32."

@@ -20,18 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from nait_assets.errors import NumericalError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models import attention
 from nait_assets.models.answers import AnsweredSample, encode_with_answers, require_offsets
 from nait_assets.models.attention import Packing, to_device
-from nait_assets.models.batches import (
-    Batch,
-    BatchReader,
-    NonFiniteActivations,
-    PooledActivations,
-    can_be_packed,
-    require_known_tokens,
-)
+from nait_assets.models.batches import Batch, BatchReader, PooledActivations, can_be_packed, require_known_tokens
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import conversations_of, encode, plan
 from nait_assets.models.running import rejected_before, require_context
@@ -129,7 +123,7 @@ class OutputReader(BatchReader):
                 if not self._forward([sample])[0].all():
                     broken.append(sample.sample_id)
         broken = broken or [sample.sample_id for sample in batch]  # they overflow only side by side
-        raise NonFiniteActivations(
+        raise NumericalError(
             f"NaN or infinite outputs for {len(broken)} of {len(batch)} samples of a batch: {', '.join(broken[:10])}. "
             "Nothing was stored of them. Try `model.dtype: float32`, or look at the weights."
         )
@@ -191,7 +185,8 @@ def require_outputs(recipe: Recipe, model: LanguageModel) -> None:
     """Find what would keep a model's outputs from being read, before its weights are loaded.
 
     Raises:
-        RecipeError: It has no head, its tokenizer does not fit, or its context is shorter than `max_tokens`.
+        ModelError: It has no head, or its tokenizer does not fit.
+        RecipeError: Its context is shorter than `max_tokens`.
     """
     tokenizer = model.tokenizer()
     require_offsets(tokenizer)

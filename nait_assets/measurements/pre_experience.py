@@ -28,7 +28,7 @@ from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import EncodedSample, conversations_of, encode, plan
 from nait_assets.models.running import RunOptions
-from nait_assets.models.training import NonFiniteLoss, train_epoch
+from nait_assets.models.training import train_epoch
 from nait_assets.recipe import Extraction, Recipe, seeded_order
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
@@ -208,7 +208,7 @@ def trained(
             result = train_epoch(
                 adapter, optimizer, [rows[index] for index in order], BATCH_ROWS, lambda _: options.learning_rate
             )
-        except NonFiniteLoss as error:
+        except NumericalError as error:
             raise NumericalError(
                 f"pre-experienced model: {error}. Nothing was stored. Try `model.dtype: float32`, or a lower "
                 "`measurements.pre_experienced_model.learning_rate`."

@@ -25,14 +25,14 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from nait_assets.errors import ModelError
+from nait_assets.errors import ModelError, NumericalError, RecipeError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.attention import to_device
-from nait_assets.models.batches import Batch, BatchReader, NonFiniteActivations, can_be_packed, require_known_tokens
+from nait_assets.models.batches import Batch, BatchReader, can_be_packed, require_known_tokens
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import EncodedSample, conversations_of, plain_text, plan
 from nait_assets.models.running import model_inputs, rejected_before
-from nait_assets.recipe import ModelSpec, Recipe, RecipeError
+from nait_assets.recipe import ModelSpec, Recipe
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
@@ -228,7 +228,7 @@ class RatingReader(BatchReader):
         with torch.inference_mode():
             broken = sorted({sample.sample_id for sample in batch if not self._forward([sample])[0].all()})
         names = ", ".join((broken or [sample.sample_id for sample in batch])[:10])
-        raise NonFiniteActivations(
+        raise NumericalError(
             f"NaN or infinite logits for sample(s) {names}. Nothing was stored of them. Try `dtype: float32` of the "
             "model, or look at the weights."
         )

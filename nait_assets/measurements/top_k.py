@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import polars as pl
 
+from nait_assets.errors import RecipeError
 from nait_assets.extraction.neurons import Reader
 from nait_assets.measurements.engine import Chunk, MeasurementContext
 from nait_assets.models.attention import Packing, to_device
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import Shard, conversations_of, encode, plan
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import RecipeError
 from nait_assets.resources import LanguageModel
 from nait_assets.tables import INDICES, VECTOR
 
@@ -39,7 +39,7 @@ def layer_of(layer: int | None, field: str, model: LanguageModel) -> int:
         model: The recipe's model.
 
     Raises:
-        RecipeError: The model cannot be found, or has no such layer.
+        ModelError: The model cannot be found, or has no such layer.
     """
     n_layers = len(resolve_site(model.skeleton(), "residual", "all").layers)
     if layer is None:

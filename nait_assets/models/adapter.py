@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from nait_assets.errors import RecipeError
 from nait_assets.models.answers import AnsweredSample
-from nait_assets.recipe import RecipeError
 from nait_assets.resources.language_model import LoadedModel
 
 if TYPE_CHECKING:

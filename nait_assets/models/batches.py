@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nait_assets.errors import NumericalError
 from nait_assets.models import attention
 from nait_assets.models.encoding import EncodedSample
 from nait_assets.resources.language_model import LoadedModel
@@ -27,10 +26,6 @@ log = logging.getLogger(__name__)
 LOOK_AHEAD = 2
 """Batches that a GPU works on while earlier ones are stored."""
 PROBE_LENGTHS = (11, 7, 9)
-
-
-class NonFiniteActivations(NumericalError, RuntimeError):
-    """The model computed NaN or infinity; the message names layers and samples."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +91,7 @@ class BatchReader(abc.ABC):
 
     @abc.abstractmethod
     def _name_the_broken(self, batch: Batch) -> None:
-        """Fail with NonFiniteActivations, and name the samples at fault."""
+        """Fail with NumericalError, and name the samples at fault."""
 
     def read(self, batches: Iterable[Batch]) -> Iterator[BatchResult]:
         """Run the model over batches; one that does not fit in memory is halved until it does.
@@ -108,7 +103,7 @@ class BatchReader(abc.ABC):
             The result of each batch, in order.
 
         Raises:
-            NonFiniteActivations: A mean is NaN or infinite.
+            NumericalError: A mean is NaN or infinite.
             MemoryError: No sample of a batch of several fits in memory, nor does one that was read before.
             RuntimeError: Or they all fail for another reason, and so does one that was read before.
         """
@@ -145,8 +140,6 @@ class BatchReader(abc.ABC):
             return started
         try:
             return self._finish(batch, started)
-        except NonFiniteActivations:
-            raise
         except RuntimeError as error:  # a GPU reports errors late
             return error.with_traceback(None)
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from nait_assets.errors import ModelError
-from nait_assets.recipe import RecipeError, fingerprint
+from nait_assets.errors import ModelError, RecipeError
+from nait_assets.recipe import fingerprint
 
 PLAIN_HEADINGS = {"system": "", "user": "### Instruction:\n", "assistant": "### Response:\n", "tool": "### Tool:\n"}
 

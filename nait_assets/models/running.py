@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nait_assets.recipe import RecipeError
+from nait_assets.errors import RecipeError
 from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import REJECTED_SAMPLES
@@ -48,7 +48,7 @@ def model_inputs(model: LanguageModel, source: str) -> dict[str, str]:
         source: Its name in the recipe.
 
     Raises:
-        RecipeError: The model cannot be found.
+        ModelError: The model cannot be found.
     """
     return {f"model:{source}": model.identity(), "dtype": model.dtype_name()}
 

@@ -10,15 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nait_assets.errors import NumericalError
 from nait_assets.models.adapter import Adapter
 from nait_assets.models.answers import AnsweredSample
 
 if TYPE_CHECKING:
     import torch
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss of a sample is NaN or infinite; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def train_epoch(
         largest_norm: Norm to which longer gradients are clipped.
 
     Raises:
-        NonFiniteLoss: A loss is NaN or infinite.
+        NumericalError: A loss is NaN or infinite.
     """
     import torch
 
@@ -87,7 +84,7 @@ def train_epoch(
             loss = adapter.loss(sample)
             result.losses.append(loss.item())
             if not math.isfinite(result.losses[-1]):
-                raise NonFiniteLoss(f"the loss of sample {sample.sample_id} is {result.losses[-1]}")
+                raise NumericalError(f"the loss of sample {sample.sample_id} is {result.losses[-1]}")
             (loss / len(batch)).backward()
         if largest_norm < math.inf:
             torch.nn.utils.clip_grad_norm_(adapter.weights.values(), largest_norm)

@@ -15,19 +15,18 @@ import pytest
 import torch
 
 from nait_assets.corpora.conversation import sample_id
-from nait_assets.errors import DataError
+from nait_assets.errors import DataError, NumericalError, RecipeError, WarehouseError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.extractor import Outcome, extract, extraction_identity
 from nait_assets.extraction.neurons import Reader
 from nait_assets.lineage import Record
-from nait_assets.models.batches import NonFiniteActivations
 from nait_assets.models.encoding import EncodedSample, encode
 from nait_assets.models.running import BATCH_TOKENS, RunOptions
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Extraction, RecipeError
+from nait_assets.recipe import Extraction
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import _load
-from nait_assets.resources.warehouse import Store, Transaction, WarehouseError
+from nait_assets.resources.warehouse import Store, Transaction
 from nait_assets.tables import MESSAGES, REJECTED_SAMPLES
 from nait_assets_tests.conftest import CHAT_TEMPLATE, pool_rows
 
@@ -596,7 +595,7 @@ def test_nan_stores_nothing_and_names_the_sample(bench: Bench, own_folder: Path,
     poisoned.save_pretrained(own_folder)
     bench.model = LanguageModel(**{**bench.model.model_dump(), "source": str(own_folder)})
 
-    with pytest.raises(NonFiniteActivations, match=rf"for 1 of 2 samples of a batch: {one.sample_id}\."):
+    with pytest.raises(NumericalError, match=rf"for 1 of 2 samples of a batch: {one.sample_id}\."):
         bench.extract()
 
     assert not bench.store.path.exists()

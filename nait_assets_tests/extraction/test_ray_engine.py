@@ -11,11 +11,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from nait_assets.errors import SetupError
+from nait_assets.errors import NumericalError, SetupError
 from nait_assets.extraction.activation_table import ACTIVATION, SAMPLE
 from nait_assets.extraction.extractor import Outcome, extract
 from nait_assets.lineage import Record
-from nait_assets.models.batches import NonFiniteActivations
 from nait_assets.models.running import RunOptions
 from nait_assets.recipe import Extraction
 from nait_assets.resources.language_model import LanguageModel
@@ -118,7 +117,7 @@ def test_nan_in_a_worker_is_the_error_that_it_is_here(
     broken.save_pretrained(tmp_path / "broken")
     tokenizer.save_pretrained(tmp_path / "broken")
 
-    with pytest.raises(NonFiniteActivations, match="first in layer 1"):
+    with pytest.raises(NumericalError, match="first in layer 1"):
         run("broken", TWO_WORKERS, tmp_path / "broken")
     assert not ray.is_initialized()
 

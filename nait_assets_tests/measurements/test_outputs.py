@@ -11,15 +11,14 @@ import pytest
 import torch
 import transformers
 
-from nait_assets.errors import ModelError
+from nait_assets.errors import ModelError, NumericalError, RecipeError
 from nait_assets.measurements import outputs
 from nait_assets.measurements.engine import MeasurementContext
 from nait_assets.measurements.outputs import OutputReader, require_outputs
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
-from nait_assets.models.batches import NonFiniteActivations
 from nait_assets.models.encoding import EncodedSample
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets_tests.conftest import conversation
@@ -179,7 +178,7 @@ def test_a_model_that_gives_nan_fails_and_names_the_samples(network: Any, broken
         weight[token if broken == "embed_tokens" else slice(None)] = torch.nan
     names = "middle" if broken == "embed_tokens" else "long, middle, none"
 
-    with pytest.raises(NonFiniteActivations, match=rf"of 3 samples of a batch: {names}\. Nothing was stored"):
+    with pytest.raises(NumericalError, match=rf"of 3 samples of a batch: {names}\. Nothing was stored"):
         columns(own, BATCH, packs=True)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from nait_assets.errors import NumericalError
 from nait_assets.extraction.projection import Projector
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.models.batches import BatchResult, NonFiniteActivations
+from nait_assets.models.batches import BatchResult
 from nait_assets.models.encoding import EncodedSample
 from nait_assets_tests.models import small_networks
 from nait_assets_tests.models.small_networks import largest_error, pooled_by_hand, reader, tokens_by_hand
@@ -269,7 +270,7 @@ def test_broken_sample_is_named_and_its_neighbours_are_not(network: Any, kind: s
     """A NaN would spread into every mean and every score; the sample that has it can be looked at."""
     poison(network, BATCH[1], value)
 
-    with pytest.raises(NonFiniteActivations, match=r"layer 0, for 1 of 3 samples of a batch: middle\. ") as raised:
+    with pytest.raises(NumericalError, match=r"layer 0, for 1 of 3 samples of a batch: middle\. ") as raised:
         read(network, BATCH, kind, packs=packs)
 
     assert f"at site '{kind}'" in str(raised.value)
@@ -283,7 +284,7 @@ def test_broken_sample_is_named_behind_a_projector_too(network: Any, packs: bool
     """A projection adds all layers up, and its strongest neurons are sorted: neither may hide a NaN."""
     poison(network, BATCH[1], value)
 
-    with pytest.raises(NonFiniteActivations, match=r"layer 0, for 1 of 3 samples of a batch: middle\."):
+    with pytest.raises(NumericalError, match=r"layer 0, for 1 of 3 samples of a batch: middle\."):
         read(network, BATCH, keep_first_and_last=False, projector=a_projector(), packs=packs)
 
 
@@ -296,7 +297,7 @@ def test_projection_that_overflows_fails_and_names_the_sample(network: Any) -> N
     }
     overflowing = dataclasses.replace(exact, statistics=statistics)
 
-    with pytest.raises(NonFiniteActivations, match="for 3 of 3 samples"):
+    with pytest.raises(NumericalError, match="for 3 of 3 samples"):
         read(network, BATCH, keep_first_and_last=False, projector=overflowing)
 
 
@@ -311,7 +312,7 @@ def test_broken_weight_is_said_with_its_layer_and_all_samples(
         network.layers[1].mlp.up_proj.weight[5, 5] = torch.nan
     given = given or reader(network, "mlp", keep_first_and_last=False, projector=projector)
 
-    with pytest.raises(NonFiniteActivations, match=r"first in layer 1, for 3 of 3 samples .*: long, middle, short\."):
+    with pytest.raises(NumericalError, match=r"first in layer 1, for 3 of 3 samples .*: long, middle, short\."):
         next(given.read([BATCH]))
 
 
@@ -320,7 +321,7 @@ def test_layer_of_the_first_nan_is_named_by_its_number(network: Any) -> None:
     with torch.no_grad():
         network.layers[1].mlp.up_proj.weight.fill_(torch.inf)
 
-    with pytest.raises(NonFiniteActivations, match=r"first in layer 1, for 3 of 3 samples .*: long, middle, short\."):
+    with pytest.raises(NumericalError, match=r"first in layer 1, for 3 of 3 samples .*: long, middle, short\."):
         read(network, BATCH, "mlp", (1,))
 
 
@@ -331,7 +332,7 @@ def test_infinity_in_the_first_token_alone_fails_too(network: Any, ends: bool) -
     overflow[:, 0] = torch.inf
     network.layers[1].mlp.down_proj.register_forward_pre_hook(lambda _, inputs: (inputs[0] + overflow,))
 
-    with pytest.raises(NonFiniteActivations, match=r"layer 1, for 1 of 1 samples of a batch: long\."):
+    with pytest.raises(NumericalError, match=r"layer 1, for 1 of 1 samples of a batch: long\."):
         read(network, BATCH[:1], keep_first_and_last=ends, packs=True)
 
 
