@@ -1,6 +1,7 @@
 """The audit as an asset: every chain of every subset, verified on a schedule."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -50,26 +51,32 @@ def build_assets(
         """
         auditor = Auditor(recipe, warehouse, language_model, catalogue, code_versions)
         chains = {"/".join(cell): auditor.chain(*cell) for cell in subsets_of(recipe, None)}
-        links = sorted({link for chain in chains.values() for link in chain}, key=lambda link: (link.output, link.what))
-        frame = pl.DataFrame([vars(link) for link in links], AUDIT_LINKS.columns)
+        frame = links_frame(chains.values())
         with warehouse.tables.transaction() as transaction:
             transaction.replace(AUDIT_LINKS, frame)
         broken = {name: found for name, chain in chains.items() if (found := first_broken(chain)) is not None}
+        verdict = _verdict(broken, len(chains))
         return dg.MaterializeResult(
-            metadata={
-                "dagster/table_name": AUDIT_LINKS.name,
-                "dagster/row_count": len(frame),
-                "n_subsets": len(chains),
-                "n_broken_subsets": len(broken),
-                "n_unverified": sum(link.holds is None for link in links),
-                "not_holding": lineage.table_metadata(frame.filter(~pl.col("holds").fill_null(False)).head(50)),
-            },
-            check_results=[
-                dg.AssetCheckResult(check_name=CHECK, passed=not broken, description=_verdict(broken, len(chains)))
-            ],
+            metadata={"n_subsets": len(chains), "n_broken_subsets": len(broken), **_metadata(frame)},
+            check_results=[dg.AssetCheckResult(check_name=CHECK, passed=not broken, description=verdict)],
         )
 
     return [lineage_audit]
+
+
+def links_frame(chains: Iterable[Sequence[Link]]) -> pl.DataFrame:
+    """The links of some chains, each once, columns of `tables.AUDIT_LINKS`."""
+    links = sorted({link for chain in chains for link in chain}, key=lambda link: (link.output, link.what))
+    return pl.DataFrame([vars(link) for link in links], AUDIT_LINKS.columns)
+
+
+def _metadata(frame: pl.DataFrame) -> dict[str, Any]:
+    return {
+        "dagster/table_name": AUDIT_LINKS.name,
+        "dagster/row_count": len(frame),
+        "n_unverified": frame["holds"].null_count(),
+        "not_holding": lineage.table_metadata(frame.filter(~pl.col("holds").fill_null(False)).head(50)),
+    }
 
 
 def build_schedules() -> list[dg.ScheduleDefinition]:

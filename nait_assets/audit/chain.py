@@ -67,7 +67,11 @@ class Auditor:
 
         A subset that was never made is one broken link.
         """
-        return list(self._chain(reference(subset_output(method).key, f"{target}|{ratio}"), set()))
+        return self.links(reference(subset_output(method).key, f"{target}|{ratio}"))
+
+    def links(self, output: str) -> list[Link]:
+        """As `chain`, of any output, by its reference such as `features/nait_directions[math]`."""
+        return list(self._chain(output, set()))
 
     def _chain(self, output: str, seen: set[str]) -> Iterator[Link]:
         if output in seen:

@@ -1,31 +1,32 @@
 """The assets of the report: the comparison of the methods, and one page a recipe."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from nait_assets import lineage
-from nait_assets.automation import when_inputs_change
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.lineage import reference
 from nait_assets.models.cost import all_costs
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint
-from nait_assets.report.catalogue import PAGE_OUTPUT
+from nait_assets.report.catalogue import COMPARISON_OUTPUT, PAGE_OUTPUT
 from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, reproductions, retrievals
-from nait_assets.report.contents import build_page
+from nait_assets.report.contents import Page, build_page
 from nait_assets.report.page_data import read, subsets
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
+from nait_assets.rooms import asset_arguments
 from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.explanation import explains
 from nait_assets.scoring.methods import method_named
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, STANDARDIZED_CENTROIDS, scores_table
 
-ROOM = "report"
 ALGORITHM = "1"
 
 
-def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
+def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """The comparison and the page of a recipe."""
     version = fingerprint(
         recipe.name,
@@ -37,12 +38,10 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
     )
 
     @dg.asset(
+        **asset_arguments(COMPARISON_OUTPUT, partitions),
         deps=_dependencies(recipe, [CANDIDATE_POOL.asset]),
         code_version=f"{ALGORITHM}:{fingerprint(recipe.capability_names, sorted(recipe.methods), recipe.ratios)}",
-        key_prefix=ROOM,
-        group_name=ROOM,
         kinds={"polars", "duckdb"},
-        automation_condition=when_inputs_change(),
     )
     def method_comparison(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """What each method costs, and how much it overlaps with other methods, length, and published lists.
@@ -63,12 +62,10 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
         return lineage.result(record, {"dagster/row_count": len(comparison.costs), **shown})
 
     @dg.asset(
+        **asset_arguments(PAGE_OUTPUT, partitions),
         deps=[*_dependencies(recipe, _read_by_the_page(recipe)), method_comparison],
         code_version=f"{ALGORITHM}:{version}",
-        key_prefix=ROOM,
-        group_name=ROOM,
         kinds={"html", "altair", "scikitlearn"},
-        automation_condition=when_inputs_change(),
     )
     def selection_report(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """What was chosen and why, as one page that opens without a server.
@@ -82,18 +79,21 @@ def build_assets(recipe: Recipe, _: Partitions) -> list[dg.AssetsDefinition]:
         record = lineage.record_of(context, sha256(path)[:16], page_data.inputs)
         with warehouse.tables.transaction() as transaction:
             transaction.put_record(record)
-        metadata = {
-            "path": dg.MetadataValue.path(str(path)),
-            "page": dg.MetadataValue.url(path.absolute().as_uri()),
-            "size_bytes": path.stat().st_size,
-            "n_charts": page.n_charts,
-            "n_chosen_candidates": page.n_chosen,
-            "n_candidates_in_table": page.n_rows_shown,
-            "n_candidates_on_map": page.n_on_map,
-        }
-        return lineage.result(record, metadata)
+        return lineage.result(record, _page_metadata(page, path))
 
     return [method_comparison, selection_report]
+
+
+def _page_metadata(page: Page, path: Path) -> dict[str, object]:
+    return {
+        "path": dg.MetadataValue.path(str(path)),
+        "page": dg.MetadataValue.url(path.absolute().as_uri()),
+        "size_bytes": path.stat().st_size,
+        "n_charts": page.n_charts,
+        "n_chosen_candidates": page.n_chosen,
+        "n_candidates_in_table": page.n_rows_shown,
+        "n_candidates_on_map": page.n_on_map,
+    }
 
 
 def _compared(recipe: Recipe, warehouse: Warehouse) -> tuple[Comparison, dict[str, str]]:

@@ -13,6 +13,7 @@ from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DO
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.report.activation_map import MOST_CANDIDATES, MOST_EXAMPLES, sampled
 from nait_assets.report.activations import MethodInputs, gather
+from nait_assets.report.catalogue import COMPARISON_OUTPUT
 from nait_assets.report.comparison import Comparison
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
@@ -33,7 +34,6 @@ from nait_assets.tables import (
 N_REASONS = 5
 MOST_EXPLAINED = 40
 """For how many of a target's best rows the page says what contributes most to the score."""
-COMPARISON = "report/method_comparison"
 COUNTED = pl.Schema({"corpus": pl.String(), "what": pl.String(), "n_rows": pl.Int64()})
 
 
@@ -131,7 +131,7 @@ def _with_reasons(page_data: PageData, warehouse: Warehouse) -> PageData:
 
 
 def _comparison(tables: Snapshot) -> Comparison:
-    tables.note(COMPARISON)
+    tables.note(COMPARISON_OUTPUT.key)
     return Comparison.stored(tables)
 
 

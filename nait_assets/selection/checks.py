@@ -13,10 +13,13 @@ from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
+from nait_assets.scoring.latest import Latest
 from nait_assets.selection.catalogue import subset_output
-from nait_assets.selection.choice import NOT_CONTAINED, chosen_rows, gather
+from nait_assets.selection.choice import NOT_CONTAINED
+from nait_assets.selection.chosen import choose
 from nait_assets.selection.comparison import overlap, stored_subsets
-from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, SUBSETS, scores_table
+from nait_assets.selection.strategies.similarity import Vectors
+from nait_assets.tables import CONTAMINATED_CANDIDATES, SUBSETS
 
 CONTAINED = Check(
     "smaller_ratios_are_contained",
@@ -45,50 +48,50 @@ def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
     drops = recipe.decontamination.action == "drop"
     what = f"equals, or shares {recipe.decontamination.ngram} words in a row with, an in-domain or held-out example"
     decontaminated = Check("leaks_no_example", f"No row {what}.", blocking=drops)
+    latest: Latest[Vectors] = Latest()
     checks = [*CHECKS, *([decontaminated] if recipe.has_examples else [])]
     same_for_all = [check for check in checks if check.name != "targets_differ"]
     return [
-        _checks_of_method(method, recipe, checks if recipe.is_targeted(method) else same_for_all)
+        _checks_of_method(method, recipe, checks if recipe.is_targeted(method) else same_for_all, latest)
         for method in recipe.methods
     ]
 
 
-def _checks_of_method(method: str, recipe: Recipe, checks: list[Check]) -> AssetChecks:
+def _checks_of_method(method: str, recipe: Recipe, checks: list[Check], latest: Latest[Vectors]) -> AssetChecks:
     def execute(warehouse: Warehouse, partition: str) -> Mapping[str, CheckResult]:
-        return check_subset(warehouse, recipe, method, *cell_of(partition))
+        return check_subset(warehouse, recipe, method, *cell_of(partition), latest)
 
     contained = [] if recipe.strategy_of(method).strategy in NOT_CONTAINED else [CONTAINED]
     return AssetChecks(subset_output(method).key, [*checks, *contained], execute)
 
 
-def check_subset(warehouse: Warehouse, recipe: Recipe, method: str, target: str, ratio: str) -> dict[str, CheckResult]:
-    """Check a subset."""
+def check_subset(
+    warehouse: Warehouse, recipe: Recipe, method: str, target: str, ratio: str, latest: Latest[Vectors]
+) -> dict[str, CheckResult]:
+    """Check a subset; `latest` holds the vectors that an earlier one was chosen by."""
     output = subset_output(method)
     with warehouse.tables.snapshot() as snapshot:
         rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio).sort("rank")
-        scores, pool = snapshot.read(scores_table(method), target=target), snapshot.read(CANDIDATE_POOL)
         nothing = CONTAMINATED_CANDIDATES.columns.to_frame()
         flagged = snapshot.read(CONTAMINATED_CANDIDATES) if recipe.has_examples else nothing
         stored = stored_subsets(snapshot, method, ratio)
         ratios = _made_alike(snapshot, recipe, method, target, ratio)
         record = snapshot.note(output.key, f"{target}|{ratio}")
     faults = output.faults(warehouse, record)
-    strategy = recipe.strategy_of(method)
-    material = gather(strategy, warehouse, pool, snapshot.inputs[CANDIDATE_POOL.asset])
-    dropped = flagged["sample_id"].to_list() if recipe.decontamination.action == "drop" else []
-    wanted = chosen_rows(scores, ratio, dropped, strategy, material).rows
+    chosen = choose(recipe, warehouse, method, target, ratio, latest)
+    wanted = chosen.choice.rows
     return {
         "rows_are_those_chosen": CheckResult(
             rows.select(wanted.columns).equals(wanted),
             f"{len(rows)} rows, of which {len(rows.join(wanted, on='sample_id', how='semi'))} are among the "
-            f"{len(wanted)} that `{strategy.strategy}` chooses from {len(scores)} candidates",
+            f"{len(wanted)} that `{chosen.strategy.strategy}` chooses from {chosen.n_candidates} candidates",
             {"n_rows": len(rows)},
         ),
         "smaller_ratios_are_contained": _nested(ratios),
         "files_match_the_manifest": CheckResult(
             not faults, "; ".join(faults) or "every file has the hash that the manifest states"
         ),
-        "targets_differ": _agreement(target, stored, subset_size(ratio, len(scores)) / len(scores)),
+        "targets_differ": _agreement(target, stored, subset_size(ratio, chosen.n_candidates) / chosen.n_candidates),
         "leaks_no_example": _contamination(rows, flagged),
     }
 

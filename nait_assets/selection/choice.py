@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 
 from nait_assets.errors import RecipeError
+from nait_assets.measurements.catalogue import MEASUREMENTS
 from nait_assets.measurements.engine import Measurement, rows_of
 from nait_assets.recipe import POOL, Strategy, subset_size
 from nait_assets.resources import Warehouse
-from nait_assets.scoring.inputs import MEASUREMENT_OF
+from nait_assets.scoring.latest import Latest
 from nait_assets.selection.strategies import orders
 from nait_assets.selection.strategies.coverage import facility_location
 from nait_assets.selection.strategies.diversity import diverse
@@ -33,8 +34,6 @@ ORDERS: dict[str, Callable[[pl.DataFrame], np.ndarray]] = {
 NOT_CONTAINED = {"facility_location"}
 """Strategies whose smaller subsets need not lie in the larger ones."""
 TEXT = "text"
-_latest: dict[str, tuple[object, Vectors]] = {}
-"""By what: the vectors that were made last, and from what. One process makes them once for all its subsets."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,9 @@ def _taken(ranking: pl.DataFrame, size: int, strategy: Strategy, material: Mater
     return np.asarray(known, dtype=np.int64)[diverse(ground, settings["similarity_limit"], size)]
 
 
-def gather(strategy: Strategy, warehouse: Warehouse, pool: pl.DataFrame, version: str) -> Material:
+def gather(
+    strategy: Strategy, warehouse: Warehouse, pool: pl.DataFrame, version: str, latest: Latest[Vectors]
+) -> Material:
     """What a strategy looks at beside the ranking.
 
     Args:
@@ -123,6 +124,7 @@ def gather(strategy: Strategy, warehouse: Warehouse, pool: pl.DataFrame, version
         warehouse: Warehouse that holds measurements.
         pool: The candidates.
         version: Version of the pool.
+        latest: vectors that an earlier subset was chosen by.
 
     Raises:
         WarehouseError: A measurement has not been made.
@@ -134,18 +136,12 @@ def gather(strategy: Strategy, warehouse: Warehouse, pool: pl.DataFrame, version
     if by is None:
         return Material()
     if by == TEXT:
-        return Material(vectors=_remembered(by, (warehouse.home, version), lambda: text_vectors(pool)))
+        return Material(vectors=latest.of(by, (warehouse.home, version), lambda: text_vectors(pool)))
     measurement, column = measurement_of(by)
     rows, inputs = rows_of(warehouse, measurement, POOL)
     of_pool = rows.filter(pl.col("sample_id").is_in(pool["sample_id"].to_list()))
-    vectors = _remembered(by, (warehouse.home, version, inputs), lambda: measurement_vectors(of_pool, column))
+    vectors = latest.of(by, (warehouse.home, version, inputs), lambda: measurement_vectors(of_pool, column))
     return Material(vectors=vectors, inputs=inputs)
-
-
-def _remembered(by: str, key: object, make: Callable[[], Vectors]) -> Vectors:
-    if _latest.get(by, (None, None))[0] != key:
-        _latest[by] = (key, make())
-    return _latest[by][1]
 
 
 def read_beside_pool(strategy: Strategy) -> list[str]:
@@ -166,7 +162,7 @@ def measurement_of(by: str) -> tuple[Measurement, str]:
     """
     with_vectors = {
         (measurement.name, column): measurement
-        for measurement in MEASUREMENT_OF.values()
+        for measurement in MEASUREMENTS
         for column, kind in measurement.columns.items()
         if isinstance(kind, pl.List | pl.Array) and kind.inner in (pl.Float32, pl.Float64)
         if "indices" not in measurement.columns  # of a sparse vector, whose values stand at other places in each row

@@ -1,0 +1,124 @@
+"""A subset before it is stored: what is read for it, which rows are chosen, and the manifest of what it rests on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from nait_assets import __version__
+from nait_assets.errors import WarehouseError
+from nait_assets.lineage import Record
+from nait_assets.recipe import Recipe, Strategy
+from nait_assets.resources import Warehouse
+from nait_assets.scoring.latest import Latest
+from nait_assets.selection.choice import Choice, chosen_rows, gather
+from nait_assets.selection.strategies.similarity import Vectors
+from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, scores_table
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The subset of a method, target and ratio.
+
+    Attributes:
+        method: method that scored the candidates.
+        target: target that they were scored for.
+        ratio: share of the pool to keep.
+        strategy: strategy that took them from the ranking.
+        choice: rows that were chosen.
+        n_candidates: number of candidates in the ranking.
+        flagged: candidates that leak an example; they are among the chosen where the recipe does not drop them.
+        pool: the candidates, columns of `tables.EXAMPLE`.
+        inputs: versions of everything that was read.
+    """
+
+    method: str
+    target: str
+    ratio: str
+    strategy: Strategy
+    choice: Choice
+    n_candidates: int
+    flagged: frozenset[str]
+    pool: pl.DataFrame
+    inputs: Mapping[str, str]
+
+    @property
+    def cell(self) -> dict[str, str]:
+        """Values of the slice columns of `tables.SUBSETS`."""
+        return {"method": self.method, "target": self.target, "ratio": self.ratio}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows that the ratio asks for, and rows of the best ranks that were added."""
+        return {"n_wanted": self.choice.n_wanted, "n_filled_up": self.choice.n_filled_up}
+
+    def with_messages(self) -> pl.DataFrame:
+        """The chosen rows, best first, with what the pool holds of them: columns of `tables.EXAMPLE`, score and rank.
+
+        Raises:
+            WarehouseError: A chosen candidate is no longer in the pool.
+        """
+        chosen = self.choice.rows
+        rows = chosen.join(self.pool, on="sample_id", how="inner", maintain_order="left", validate="1:1")
+        if len(rows) < len(chosen):
+            gone = chosen.join(self.pool, on="sample_id", how="anti")["sample_id"].to_list()
+            raise WarehouseError(
+                f"{len(gone)} chosen candidate(s) are no longer in the pool, such as {gone[0]}: the scores "
+                f"{scores_table(self.method).name} for {self.target} are older than the pool. Materialize them first; "
+                "`nait run` does so in order."
+            )
+        return rows
+
+    def manifest(self, record: Record, recipe: Recipe, upstream: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """What the subset rests on: nothing in it changes unless one of these does.
+
+        Args:
+            record: version record of the subset.
+            recipe: recipe of the subset.
+            upstream: every record that it rests on, directly or not, as `lineage.upstream` gives them.
+        """
+        key = f"model:{recipe.model.source}"
+        read: Mapping[str, str] = next((entry["inputs"] for entry in upstream.values() if key in entry["inputs"]), {})
+        return {
+            "asset": record.asset,
+            "partition": record.partition,
+            "data_version": record.data_version,
+            "code_version": record.code_version,
+            "nait_assets": __version__,
+            **self.cell,
+            "model": {"source": recipe.model.source, "identity": read[key], "dtype": read["dtype"]} if read else None,
+            "recipe": recipe.model_dump(mode="json"),
+            "inputs": dict(record.inputs),
+            "lineage": upstream,
+            "selection": self.strategy.settings,
+            **self.counts,
+            "n_contaminated": len(self.flagged & set(self.choice.rows["sample_id"].to_list())),
+        }
+
+
+def choose(
+    recipe: Recipe, warehouse: Warehouse, method: str, target: str, ratio: str, latest: Latest[Vectors]
+) -> Chosen:
+    """Read a method's scores for a target, and choose from them as the recipe says.
+
+    Args:
+        recipe: recipe of the subset.
+        warehouse: warehouse of the home.
+        method: method that scored the candidates.
+        target: target that they were scored for.
+        ratio: share of the pool to keep.
+        latest: vectors that an earlier subset was chosen by.
+
+    Raises:
+        WarehouseError: Something has not been made.
+    """
+    strategy, contamination = recipe.strategy_of(method), [CONTAMINATED_CANDIDATES] if recipe.has_examples else []
+    with warehouse.tables.snapshot() as tables:
+        scores, pool = tables.read(scores_table(method), target=target), tables.read(CANDIDATE_POOL)
+        flagged = frozenset(name for table in contamination for name in tables.read(table)["sample_id"].to_list())
+    material = gather(strategy, warehouse, pool, tables.inputs[CANDIDATE_POOL.asset], latest)
+    dropped = flagged if recipe.decontamination.action == "drop" else ()
+    choice = chosen_rows(scores, ratio, dropped, strategy, material)
+    inputs = {**tables.inputs, **(material.inputs or {})}
+    return Chosen(method, target, ratio, strategy, choice, len(scores), flagged, pool, inputs)
