@@ -37,7 +37,7 @@ class Made:
         trained: What the training came to; None for one that the recipe names.
         kept: Whether it had been trained before.
         shown: More that people look at.
-        cost: Of this time.
+        cost: Cost of this time.
     """
 
     trained: Trained | None
@@ -104,8 +104,8 @@ def make(
         recipe: Without an autoencoder of its own.
         model: Loaded only if tokens have to be read.
         pool: Columns `sample_id` and `messages`.
-        folder: Of the result.
-        before: Of the result that is there, or None.
+        folder: Folder of the result.
+        before: Result that is there, or None.
         options: How the model is run.
         log_line: Where lines for people go.
 

@@ -24,7 +24,7 @@ class SparseAutoencoderOptions(MeasurementOptions):
     layer: int | None = Field(None, ge=0, description="Layer to read, counted from 0; the last but one if unset.")
     k: int = Field(192, ge=1, description="Latents that are kept of each token.")
     expansion: int = Field(8, ge=1, description="Latents of a trained autoencoder for each dimension of the model.")
-    training_tokens: int = Field(1_000_000, ge=100, description="Most tokens of the pool that train it.")
+    training_tokens: int = Field(1_000_000, ge=100, description="Most tokens of the pool used for training.")
     epochs: int = Field(1, ge=1, description="How often each of these tokens is trained on.")
     learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate of Adam.")
     seed: int = Field(0, description="Seed of the first weights, of which candidates train, and of the tokens' order.")

@@ -1,6 +1,6 @@
 """Token activations on disk: what an autoencoder is trained on, written once, and drawn from in any order.
 
-The candidates come in a seeded order. A killed run goes on behind the last shard that it finished.
+The candidates come in a seeded order. A killed run continues after the last shard that it finished.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ class Tokens:
     """Token activations on disk.
 
     Attributes:
-        path: Of the numbers, float32, row by row.
-        width: Of a row.
+        path: Path of the numbers, float32, row by row.
+        width: Width of a row.
         n_held_out: Rows at the beginning that judge.
         n_training: Rows behind them that train.
         n_samples: Candidates that they are of.
@@ -86,14 +86,14 @@ def spool(
     shard_tokens: int,
     log_line: Callable[[str], None],
 ) -> Tokens:
-    """The samples' token activations on disk, in bounded memory; goes on where an earlier run stopped.
+    """The samples' token activations on disk, in bounded memory; continues where an earlier run stopped.
 
     Args:
         folder: Where they lie.
-        identity: Of the samples and of how they are read; another's tokens are thrown away.
+        identity: Identity of the samples and of how they are read; another's tokens are thrown away.
         samples: Those that judge, and those that train.
         reader_of: Loads the model; not asked for where all has been read.
-        batch_tokens: Of a batch.
+        batch_tokens: Most tokens in a batch.
         shard_tokens: Tokens after which the progress is noted.
         log_line: Where progress goes.
 

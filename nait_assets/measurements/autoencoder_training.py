@@ -6,7 +6,7 @@ module, its first weights and its loss, the fraction of variance unexplained (FV
 to its end, and shuffles no tokens; our samples are short and read one by one. Nor is its AuxK loss, which gives the
 encoder no gradient, so that what is dead stays dead.
 
-Tokens are drawn in a seeded order. A killed training goes on from its last checkpoint, with the same bits on one CPU
+Tokens are drawn in a seeded order. A killed training continues from its last checkpoint, with the same bits on one CPU
 and number of threads; a GPU adds up in any order. A trained autoencoder is frozen: a pool that changes keeps it, so
 that codes stay comparable. Delete its folder to train it anew.
 """
@@ -49,17 +49,17 @@ class Trained:
     """What a training came to, stored beside the weights.
 
     Attributes:
-        identity: Of the settings and the model.
-        layer: That was read.
-        n_latents: Of the autoencoder.
-        explained_variance: Of held-out tokens: 1 - FVU.
-        dead_share: Of latents that fire on no token.
+        identity: Identity of the settings and the model.
+        layer: Layer that was read.
+        n_latents: Number of latents of the autoencoder.
+        explained_variance: Share of the variance of held-out tokens: 1 - FVU.
+        dead_share: Share of latents that fire on no token.
         l0: Mean number of latents that fire on a held-out token.
-        n_tokens: That trained it.
+        n_tokens: Number of tokens that trained it.
         n_held_out: Tokens that judged it.
         n_samples: Candidates that these tokens are of.
         n_skipped: Candidates on which the model failed.
-        steps: Of training.
+        steps: Steps of training.
         curve: Mean FVU of the steps since the last point, by step.
     """
 
@@ -106,11 +106,11 @@ def train(
     Args:
         tokens: On disk.
         folder: For the result and for checkpoints, `checkpoint.pt`; goes on from one of the same identity.
-        options: Of the recipe.
+        options: Options of the recipe.
         device: Where it is trained.
-        layer: That the tokens are of.
-        identity: Of the settings and the model, stored with the result.
-        of_tokens: Of the tokens too, stored with checkpoints.
+        layer: Layer that the tokens are of.
+        identity: Identity of the settings and the model, stored with the result.
+        of_tokens: Identity of the tokens too, stored with checkpoints.
         after_step: Told each step, the number of steps, and the step's FVU.
         checkpoint_seconds: Between checkpoints.
     """
@@ -245,14 +245,14 @@ class _Training:
 def auxk_loss(
     coder: Any, x: "torch.Tensor", rebuilt: "torch.Tensor", dead: "torch.Tensor", variance: "torch.Tensor"
 ) -> "torch.Tensor":
-    """How badly the dead latents alone rebuild what the living leave over (arXiv 2406.04093, appendix A.2).
+    """Auxiliary loss: reconstruct the residual with the dead latents only (arXiv 2406.04093, appendix A.2).
 
     Args:
         coder: The autoencoder.
         x: `(n_tokens, width)`.
         rebuilt: By the autoencoder, the same shape.
         dead: `(n_latents,)`, which latents are dead.
-        variance: Of the batch, that the loss is a share of.
+        variance: Variance of the batch, that the loss is a share of.
     """
     import torch
 

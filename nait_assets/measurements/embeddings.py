@@ -127,8 +127,8 @@ def embed(encoder: Any, chunks: Sequence[dict[str, list[int]]], batch_tokens: in
     """`(n_chunks, dimensions)` embeddings, float64, as the encoder's last module gives them.
 
     Args:
-        encoder: In memory.
-        chunks: From `chunks_of`.
+        encoder: Encoder in memory.
+        chunks: Chunks from `chunks_of`.
         batch_tokens: Most tokens of a batch, padding included.
     """
     import torch

@@ -31,7 +31,7 @@ class Chunk:
     Attributes:
         rows: Columns `sample_id` and those of the measurement.
         rejected: Pairs of `sample_id` and reason, of those about which nothing could be found out.
-        cost: Of this part; its seconds are measured by whoever asked.
+        cost: Cost of this part; its seconds are measured by whoever asked.
     """
 
     rows: pl.DataFrame
@@ -46,7 +46,7 @@ class MeasurementContext:
     Attributes:
         recipe: The recipe.
         warehouse: For what it rests on beside the samples.
-        model: Of the recipe.
+        model: Model of the recipe.
         options: How a model is run; they do not change what is read.
         corpus: `candidates` or a capability.
         log_line: Where lines for people go.

@@ -77,9 +77,10 @@ class GradientsOptions(MeasurementOptions):
     """What is kept of a gradient."""
 
     section = "gradients"
-    dimensions: int = Field(8192, ge=16, le=100_000, description="Numbers that are kept of a gradient, by checkpoint.")
+    dimensions: int = Field(8192, ge=16, le=100_000, description="Numbers kept of a gradient at each checkpoint.")
     projection: Literal["rademacher", "sketch"] = Field(
-        "rademacher", description="rademacher: the paper's random signs; sketch: as exact on average, far cheaper."
+        "rademacher",
+        description="rademacher: the paper's random signs; sketch: equally accurate on average and far cheaper.",
     )
     seed: int = Field(0, ge=0, description="Seed of the projection.")
 
@@ -96,10 +97,10 @@ class RandomProjection:
     """From as many numbers as the adapter has weights to few, keeping inner products on average.
 
     Attributes:
-        n_weights: Of the adapter.
-        dimensions: That are kept.
+        n_weights: Number of weights of the adapter.
+        dimensions: Dimensions that are kept.
         kind: See the module's docstring.
-        seed: Of the signs.
+        seed: Seed of the signs.
     """
 
     n_weights: int
@@ -159,8 +160,8 @@ def features(
     Args:
         samples: One backward pass each, at each checkpoint.
         adapter: Its weights become the last checkpoint's.
-        checkpoints: Of the warm-up.
-        projection: Of as many weights as the adapter has.
+        checkpoints: Checkpoints of the warm-up.
+        projection: Projection of as many weights as the adapter has.
         adams: Whether a gradient is turned into Adam's direction: of candidates, not of in-domain examples.
     """
     import torch

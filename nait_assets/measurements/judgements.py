@@ -95,13 +95,18 @@ class JudgementsOptions(EndpointOptions, MeasurementOptions):
     section = "judgements"
     needed_by = ("measurements/candidate_judgements", "measurements/in_domain_judgements")
     dimension: Literal["accuracy", "helpfulness"] = Field("accuracy", description="What is rated.")
-    concurrency: int = Field(4, ge=1, le=256, exclude=True, description="Calls under way at once.")
-    max_calls: int | None = Field(None, ge=1, exclude=True, description="Calls after which judging stops, in all runs.")
+    concurrency: int = Field(4, ge=1, le=256, exclude=True, description="Calls made at once.")
+    max_calls: int | None = Field(
+        None, ge=1, exclude=True, description="Number of calls, over all runs, after which judging stops."
+    )
     max_tokens_total: int | None = Field(
-        None, ge=1, exclude=True, description="Tokens of questions and answers after which judging stops, in all runs."
+        None,
+        ge=1,
+        exclude=True,
+        description="Tokens of questions and answers, over all runs, after which judging stops.",
     )
     max_cost: float | None = Field(
-        None, gt=0, exclude=True, description="Cost after which judging stops, in all runs, by the two prices."
+        None, gt=0, exclude=True, description="Cost, over all runs and by the two prices, after which judging stops."
     )
     price_per_million_input_tokens: float | None = Field(
         None, ge=0, exclude=True, description="Price of a million tokens of questions, in your currency."
@@ -211,7 +216,7 @@ class Outcome:
 
     Attributes:
         sample_id: The sample.
-        row: Of the reading, or None.
+        row: Row of the measurement, or None.
         reason: Why there is no row.
         blame: Whose fault that is: the answer is of no use, the endpoint did not answer, or the run has to end.
     """

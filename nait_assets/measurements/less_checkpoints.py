@@ -61,7 +61,7 @@ class LessCheckpointsOptions(MeasurementOptions):
         ("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1, description="Linear modules that get an adapter."
     )
     learning_rate: float = Field(2e-5, gt=0, description="Highest rate, after 3% of the steps; it falls to zero.")
-    batch_size: int = Field(128, ge=1, description="Examples whose mean loss is stepped on.")
+    batch_size: int = Field(128, ge=1, description="Examples in a training step.")
     seed: int = Field(0, ge=0, description="Seed of the share, the adapter, the order and the dropout.")
 
     @field_validator("target_modules")
@@ -77,7 +77,7 @@ class Checkpoint:
     """The state at the end of an epoch, on disk.
 
     Attributes:
-        folder: That holds it.
+        folder: Folder that holds it.
     """
 
     folder: Path
@@ -104,10 +104,10 @@ class WarmUp:
 
     Attributes:
         checkpoints: One an epoch.
-        n_samples: That were trained on.
+        n_samples: Number of samples that were trained on.
         refused: Pairs of `sample_id` and reason, of those drawn that have no response to train on.
         n_resumed: Epochs that an earlier run had finished.
-        cost: Of this run; its seconds are measured by whoever asked.
+        cost: Cost of this run; its seconds are measured by whoever asked.
     """
 
     checkpoints: list[Checkpoint]
@@ -142,7 +142,7 @@ def warm_up(
     Args:
         pool: Columns `sample_id` and `messages`.
         recipe: Its model, extraction and `measurements.less_checkpoints` are read.
-        model: Of the recipe; stays as it is.
+        model: Model of the recipe; stays as it is.
         folder: What it holds is replaced when all epochs are done.
         inputs: Versions of pool and model: epochs of an unfinished run are used if they are the same.
         log_line: Receives lines for the run's log.
@@ -221,7 +221,7 @@ def _train(
     n_steps = math.ceil(len(samples) / options.batch_size)
     for epoch in range(len(before) + 1, options.epochs + 1):
         with torch.random.fork_rng():
-            # The dropout of an epoch has a seed of its own, so that a run that is cut off goes on to the same bytes.
+            # The dropout of an epoch has a seed of its own, so that an interrupted run ends in the same bytes.
             torch.manual_seed(_number(f"{options.seed}:dropout:{epoch}"))
             result = _train_epoch(samples, options, adapter, optimizer, epoch, n_steps)
         state = {

@@ -46,7 +46,7 @@ class OutputReader(BatchReader):
     """A model in memory that turns batches into losses and vectors.
 
     Args:
-        model: In memory, with its language-model head.
+        model: Model in memory, with its language-model head.
         losses: Whether to read losses; else the head is not used, and the vector is the plain mean over the tokens.
         packs: Whether samples are read side by side; found out by a trial by default.
     """
@@ -196,7 +196,7 @@ def require_outputs(recipe: Recipe, model: LanguageModel) -> None:
 
 
 def experienced(context: MeasurementContext) -> LanguageModel:
-    """The model that was trained for a moment on a few of the candidates."""
+    """The model that was briefly trained on a few of the candidates."""
     dtype = str(context.model.resolved_dtype()).removeprefix("torch.")
     folder = context.warehouse.trained(PRE_EXPERIENCED_MODEL)
     return LanguageModel(source=str(folder), dtype=dtype, home=context.model.home, device=context.model.device)
@@ -300,7 +300,7 @@ _ALONE = (
     "How likely the model finds a sample's responses without what was asked. One row is one sample: the mean loss of "
     "the response tokens alone."
 )
-_TRAINED = " The model is the pre-experienced one, trained for a moment on a few of the candidates."
+_TRAINED = " The model is the pre-experienced one, briefly trained on a few of the candidates."
 MEASUREMENTS = (
     _measurement("outputs", _ALL, alone=False, of_trained=False),
     _measurement("answers", _ALONE, alone=True, of_trained=False),

@@ -1,4 +1,4 @@
-"""The pre-experienced model of IFD: the recipe's model, trained for a moment on a few varied candidates.
+"""The pre-experienced model of IFD: the recipe's model, briefly trained on a few varied candidates.
 
 Cherry (arXiv 2308.12032, section 2.1, "learning from brief experience"): k-means over the instructions' embeddings,
 each the mean of the last hidden state over its tokens; some rows of each of 100 clusters, 10 here; one epoch on their
@@ -46,8 +46,8 @@ class PreExperiencedModelOptions(MeasurementOptions):
 
     section = "pre_experienced_model"
     clusters: int = Field(100, ge=1, description="Groups of instructions, by k-means; fewer for a small pool.")
-    per_cluster: int = Field(10, ge=1, description="Rows of each group that are learnt from; fewer for a small pool.")
-    epochs: int = Field(1, ge=1, description="Times that each of them is learnt from.")
+    per_cluster: int = Field(10, ge=1, description="Rows of each group to train on; fewer for a small pool.")
+    epochs: int = Field(1, ge=1, description="Epochs of that training.")
     learning_rate: float = Field(1e-4, gt=0, le=1, description="Learning rate of AdamW, constant.")
     rank: int = Field(16, ge=1, description="Rank of LoRA, on every linear layer.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of k-means, of which rows are taken, and of LoRA.")
@@ -60,9 +60,9 @@ class Experience:
     Attributes:
         sample_ids: Rows that were learnt from.
         n_clusters: Groups that they were taken from.
-        losses: Mean loss of the responses, by epoch, each row's as it was just before it was learnt from.
+        losses: Mean loss of the responses, by epoch, each row's as it was just before it was trained on.
         n_refused: Candidates that could not be learnt from.
-        cost: Of all of it but the time.
+        cost: Cost of all of it but the time.
     """
 
     sample_ids: tuple[str, ...]
@@ -87,12 +87,12 @@ def gain_experience(
     folder: Path,
     log_line: Callable[[str], None],
 ) -> Experience:
-    """Train the model for a moment and save it, whole, with its tokenizer.
+    """Train the model briefly and save it with its tokenizer.
 
     Args:
         pool: Columns `sample_id`, `messages`.
-        model: Of the recipe.
-        extraction: Of the recipe; tokens and template are read.
+        model: Model of the recipe.
+        extraction: Extraction of the recipe; tokens and template are read.
         options: How many rows, and how they are learnt.
         run_options: How the model is run.
         folder: Where it is saved; what is there is replaced once it is whole.
@@ -114,7 +114,7 @@ def gain_experience(
     if not instructions:
         unanswered = [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
         first = next(iter([*refused, *unanswered]), ("", "there is none"))[1]
-        raise DataError(f"pre-experienced model: not one candidate can be learnt from; the first: {first}")
+        raise DataError(f"pre-experienced model: no candidate can be trained on; the first: {first}")
     loaded = model.fresh_causal()
     log_line(f"embedding {len(instructions)} instructions")
     sample_ids, embeddings = embedded(loaded, instructions, run_options)
@@ -165,7 +165,7 @@ def varied_rows(sample_ids: Sequence[str], embeddings: np.ndarray, clusters: int
     """Sample ids of at most `each` rows of each k-means cluster, in the order in which they are learnt from.
 
     Args:
-        sample_ids: In ascending order, so that a pool in another order gives the same clusters.
+        sample_ids: Ids in ascending order, so that a pool in another order gives the same clusters.
         embeddings: `(n_samples, width)`.
         clusters: At most the number of samples.
         each: Rows of a cluster, drawn by a hash of the seed and the sample's id.
@@ -191,7 +191,7 @@ def trained(
 
     Args:
         model: A copy of one's own, as it is changed.
-        rows: In the order of the first epoch; the others have the seed's.
+        rows: Rows in the order of the first epoch; the others have the seed's.
         options: How they are learnt.
 
     Raises:

@@ -82,7 +82,7 @@ class Marks:
     """How a tokenizer writes the marks in a reply.
 
     Attributes:
-        token_ids: Of the five digits.
+        token_ids: Token ids of the five digits.
         n_behind: Tokens behind the digit, such as the one that ends the turn.
         n_room: Tokens that a conversation may have.
     """
@@ -96,10 +96,10 @@ class Asker:
     """A tokenizer, and the template by which it writes the five questions about a conversation.
 
     Args:
-        tokenizer: Of the model.
-        name: Of the model, for errors.
+        tokenizer: Tokenizer of the model.
+        name: Name of the model, for errors.
         template: The model's chat template, or plain headings.
-        max_tokens: Of a conversation.
+        max_tokens: Most tokens of a conversation.
         context: Tokens that the model can read; None where it does not say.
 
     Raises:
@@ -193,7 +193,7 @@ class RatingReader(BatchReader):
     logits at a sample's own last token are those that it has alone. A trial finds out whether that is so.
 
     Args:
-        model: In memory, with its language-model head.
+        model: Model in memory, with its language-model head.
         digits: Token ids.
         packs: Whether several samples are read at once; found out by a trial by default.
     """

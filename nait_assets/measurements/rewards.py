@@ -215,8 +215,8 @@ def rated(model: RewardModel, samples: Sequence[tuple[str, Sequence[Mapping[str,
     """Rewards of samples, pairs of `sample_id` and messages; those that have none are rejected.
 
     Args:
-        model: In memory.
-        samples: Of similar length: the longest sets the size of all batches.
+        model: Model in memory.
+        samples: Samples of similar length: the longest sets the size of all batches.
         batch_tokens: Most tokens of a batch, padding included.
     """
     pairs: dict[str, EncodedPair] = {}

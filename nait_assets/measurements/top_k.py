@@ -63,8 +63,8 @@ class SparseMean:
     """The mean of sparse tokens over each sample of a packed batch, its first token left out.
 
     Args:
-        packing: Of the batch.
-        sparsify: From `(n_tokens, width)` to the values and indices, `(n_tokens, k)`, that are kept of each token.
+        packing: Packing of the batch.
+        sparsify: Function from `(n_tokens, width)` to the values and indices kept of each token, `(n_tokens, k)`.
         n_columns: Length of the dense vector that indices count along.
     """
 
@@ -128,10 +128,10 @@ def read_sparse(
     """The mean of each sample's sparse tokens, a part for each shard: one pass, which ends at the layer.
 
     Args:
-        context: Of the reading.
+        context: Context of the measurement.
         samples: Columns `sample_id`, `messages`.
-        kind: Of the site.
-        layer: That is read.
+        kind: Kind of the site.
+        layer: Layer that is read.
         sparsify: As of `SparseMean`.
         n_columns: Length of the dense vector that indices count along.
     """

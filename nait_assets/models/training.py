@@ -24,7 +24,7 @@ class EpochResult:
 
     Attributes:
         learning_rates: Learning rate of each step.
-        losses: Loss of each sample in the order in which they were read, as it was just before it was learnt from.
+        losses: Loss of each sample in the order in which they were read, as it was just before it was trained on.
     """
 
     learning_rates: list[float]

@@ -42,7 +42,7 @@ class EndpointOptions(Section):
     endpoint: str = Field(exclude=True, description="Base URL of an OpenAI-compatible API, such as one ending in /v1.")
     model: str = Field(min_length=1, description="Name of the model at the endpoint.")
     temperature: float | None = Field(
-        0.0, ge=0, le=2, description="Temperature of the answers; null leaves it out, for models that refuse it."
+        0.0, ge=0, le=2, description="Temperature of the answers; null omits it, for models that refuse it."
     )
     api_key_variable: str | None = Field(
         "OPENAI_API_KEY", exclude=True, description="Environment variable with the key; null where none is needed."
@@ -50,7 +50,7 @@ class EndpointOptions(Section):
     timeout_seconds: float = Field(60.0, gt=0, exclude=True, description="Seconds that a call may take.")
     retries: int = Field(5, ge=0, exclude=True, description="Tries after the first, where it is busy or fails.")
     max_answer_tokens: int | None = Field(
-        512, ge=8, exclude=True, description="Most tokens of an answer; null leaves it out, for models that refuse it."
+        512, ge=8, exclude=True, description="Most tokens of an answer; null omits it, for models that refuse it."
     )
 
     @field_validator("endpoint")

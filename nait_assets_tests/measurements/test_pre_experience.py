@@ -120,7 +120,7 @@ def test_a_step_is_adamw_on_the_mean_loss_of_the_responses(model: LanguageModel,
 
 
 def test_more_epochs_learn_more(model: LanguageModel, rows: list[AnsweredSample]) -> None:
-    """Each epoch's loss is that before it was learnt from."""
+    """Each epoch's loss is that before it was trained on."""
     _, losses = trained(model.fresh_causal(), rows, QUICK.model_copy(update={"epochs": 8}))
 
     assert len(losses) == 8
@@ -162,7 +162,7 @@ def test_pool_of_which_nothing_can_be_learnt_is_one_error(
     pool = pl.DataFrame({"sample_id": ["a"], "messages": [conversation("add two numbers " * 30, "x")["messages"]]})
     recipe = make_recipe()
 
-    with pytest.raises(DataError, match=r"not one candidate can be learnt from; the first: its response is cut off"):
+    with pytest.raises(DataError, match=r"no candidate can be trained on; the first: its response is cut off"):
         gain_experience(pool, model, recipe.extraction, QUICK, RunOptions(), tmp_path / "made", lambda _line: None)
 
     assert not (tmp_path / "made").exists()

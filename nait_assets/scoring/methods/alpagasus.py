@@ -31,7 +31,7 @@ class AlpagasusOptions(Section):
     """Of `alpagasus`; who judges is in `measurements.judgements`."""
 
     threshold: float | None = Field(
-        None, ge=0, le=5, description="Candidates below it have no score; the paper keeps those from 4.5 on."
+        None, ge=0, le=5, description="Candidates below it have no score; the paper keeps scores of at least 4.5."
     )
 
 
