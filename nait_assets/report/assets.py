@@ -18,7 +18,7 @@ from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
 from nait_assets.rooms import asset_arguments
 from nait_assets.scoring.catalogue import scores_output
-from nait_assets.scoring.explanation import explains
+from nait_assets.scoring.explanation import explained_by
 from nait_assets.scoring.methods import method_named
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, STANDARDIZED_CENTROIDS, scores_table
@@ -130,7 +130,7 @@ def _read_by_the_page(recipe: Recipe) -> list[str]:
     if STANDARDIZED_CENTROIDS.asset in recipe.outputs_read:
         names.append(STANDARDIZED_CENTROIDS.asset)
     leading = method_named(recipe.leading_method)
-    return list(dict.fromkeys([*names, *(leading.reads if explains(recipe, leading) else ())]))
+    return list(dict.fromkeys([*names, *explained_by(recipe, leading)]))
 
 
 def _dependencies(recipe: Recipe, names: list[str]) -> list[dg.AssetDep]:

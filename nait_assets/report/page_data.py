@@ -17,7 +17,7 @@ from nait_assets.report.catalogue import COMPARISON_OUTPUT
 from nait_assets.report.comparison import Comparison
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.scoring.explanation import explains, explanations
+from nait_assets.scoring.explanation import explained_by, explanations
 from nait_assets.scoring.method import Reason
 from nait_assets.scoring.methods import method_named
 from nait_assets.selection.catalogue import subset_output
@@ -117,7 +117,7 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
 def _with_reasons(page_data: PageData, warehouse: Warehouse) -> PageData:
     """The same with what contributes most to the scores of the best rows, where the leading method says it."""
     recipe = page_data.recipe
-    if not explains(recipe, method_named(recipe.leading_method)):
+    if not explained_by(recipe, method_named(recipe.leading_method)):
         return page_data
     reasons: dict[tuple[str, str], Sequence[Reason]] = {}
     inputs, heading = dict(page_data.inputs), ""

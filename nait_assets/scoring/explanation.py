@@ -66,9 +66,11 @@ def explanations(
         )
 
 
-def explains(recipe: Recipe, method: Method) -> bool:
-    """Whether a method explains more than the numbers that it read of a candidate."""
-    return method.explain is not None or (ACTIVATIONS in method.reads and recipe.extraction.projection is not None)
+def explained_by(recipe: Recipe, method: Method) -> list[str]:
+    """Keys of what `explanations` reads; empty for a method that says no more than the numbers that were read."""
+    if ACTIVATIONS in method.reads and recipe.extraction.projection:
+        return [ACTIVATIONS, *([IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else [])]
+    return list(method.reads) if method.explain else []
 
 
 def find_candidate(snapshot: Snapshot, sample_id: str) -> dict[str, Any]:

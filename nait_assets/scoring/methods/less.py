@@ -8,7 +8,7 @@ Adam would step on the candidate, and the example's gradient: to first order, ho
 vectors come projected, scaled and weighted (`measurements/gradients.py`), so that the sum is their inner product. The
 published code gives the w_c the sum 1, which changes no rank, and keeps scores in [-1, 1].
 
-Examples are averaged within a subtask, and the largest subtask counts (`less/data_selection/matching.py`). Here a
+Examples are averaged within a subtask, and the largest subtask counts (data_selection/matching.py there). Here a
 capability is a subtask: its score is the mean over its examples, or with `over: max` the largest, and that of the
 target `all` is the largest of its capabilities'.
 
