@@ -102,11 +102,6 @@ class Scores:
     reasons: Mapping[str, str] = field(default_factory=dict)
     by_example: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def of(self, inputs: ScoringInputs, target: str) -> dict[str, float]:
-        """A target's scores by `sample_id`; NaN for a candidate without one."""
-        column = list(inputs.targets).index(target)
-        return dict(zip(inputs.sample_ids, self.values[:, column].tolist(), strict=True))
-
 
 @dataclass(frozen=True)
 class Reason:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import polars as pl
 import pytest
 import yaml
 
@@ -103,7 +102,7 @@ def test_another_package_brings_a_method_that_reads_activations_and_losses(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("raise ImportError('no torch')", "cannot be loaded: ImportError: no torch. Mend or uninstall it."),
+        ("raise ImportError('no torch')", "cannot be loaded: ImportError: no torch. Fix or uninstall it."),
         ("METHOD = 3", "(your_package.loud_and_sure) is neither a Method nor a module that declares one"),
         (
             "import copy\nfrom nait_assets.scoring.methods import random\nMETHOD = copy.copy(random.METHOD)",
@@ -121,21 +120,3 @@ def test_a_package_with_a_method_that_cannot_be_used_is_named(
     assert answer.returncode == 2
     assert f"entry point 'loud_and_sure' of your-package {said}".replace(" there is", ": there is") in answer.stderr
     assert "Traceback" not in answer.stderr
-
-
-def test_a_score_is_replayed_by_the_lines_of_the_guide(recipe: Recipe, home: Path) -> None:
-    """To the last bit: what was stored is a function of what is stored beside it."""
-    text = (PROJECT_ROOT / "docs" / "walkthrough.md").read_text(encoding="utf-8")
-    (source,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
-        best = snapshot.rows(scores_table("nait_standardized"), target="math").filter(pl.col("rank") == 1)
-    for name, here in (
-        ("recipes/demo.yaml", recipe.path),
-        ("data/home/demo", home),
-        ("1c0c7583d2ac2cd6", best["sample_id"][0]),
-    ):
-        assert name in source
-        source = source.replace(name, str(here))
-    found: dict[str, float] = {}
-    exec(source, found)
-    assert found["score"] == best["score"][0]
