@@ -134,8 +134,7 @@ def extract(
     encoded, refused = (
         encode(conversations, model.tokenizer(), settings.template, settings.max_tokens) if conversations else ([], [])
     )
-    device = model.resolved_device()
-    batch_tokens = options.batch_tokens_on(device.type)
+    batch_tokens = options.batch_tokens_on(model.resolved_device().type)
     folder = store.path.parent / f"{store.path.stem}.spool" / identity
     job = Job(model, model.identity(), settings, keep_first_and_last, projector, site.width, site.layers, str(folder))
     limits = options.shard_tokens, max(1, SHARD_BYTES // job.bytes_of_sample)
@@ -146,35 +145,71 @@ def extract(
         manifests = _manifests(shards, job, options, progress)
 
     rejected = [*refused, *(pair for manifest in manifests for pair in manifest.rejected)]
+    wanted = _wanted(corpus, corpus_name, rejected, job)
+    outcome = _outcome(identity, wanted, len(known - set(wanted)), len(rejected), manifests, progress, job, options)
+    _fold(store, corpus_name, outcome, manifests, rejected, job, record_of)
+    return outcome
+
+
+def _outcome(
+    identity: str,
+    wanted: tuple[str, ...],
+    n_removed: int,
+    n_rejected: int,
+    manifests: Sequence[Manifest],
+    progress: Progress,
+    job: Job,
+    options: RunOptions,
+) -> Outcome:
+    return Outcome(
+        extraction_id=identity,
+        sample_ids=wanted,
+        n_extracted=sum(manifest.n_samples for manifest in manifests),
+        n_removed=n_removed,
+        n_rejected=n_rejected,
+        n_truncated=sum(manifest.n_truncated for manifest in manifests),
+        n_tokens=progress.n_tokens,
+        seconds=progress.seconds,
+        peak_memory_bytes=max([peak_memory(), *(manifest.peak_memory_bytes for manifest in manifests)]),
+        device=str(job.model.resolved_device()),
+        dtype=str(job.model.resolved_dtype()).removeprefix("torch."),
+        engine=options.engine,
+        layers=job.layers,
+        width=job.width,
+    )
+
+
+def _wanted(corpus: pl.DataFrame, corpus_name: str, rejected: Sequence[tuple[str, str]], job: Job) -> tuple[str, ...]:
+    """Sample ids that the table shall hold: those of the corpus that can be read.
+
+    Raises:
+        DataError: There are none.
+    """
     wanted = tuple(sorted(set(corpus["sample_id"].to_list()) - {sample_id for sample_id, _ in rejected}))
     if not wanted:
         job.spool.remove()  # the next run tries them again
         reason = f"; the first: {rejected[0][1]}" if rejected else ": there is none"
         raise DataError(f"{corpus_name}: not one example can be read{reason}")
-    outcome = Outcome(
-        extraction_id=identity,
-        sample_ids=wanted,
-        n_extracted=sum(manifest.n_samples for manifest in manifests),
-        n_removed=len(known - set(wanted)),
-        n_rejected=len(rejected),
-        n_truncated=sum(manifest.n_truncated for manifest in manifests),
-        n_tokens=progress.n_tokens,
-        seconds=progress.seconds,
-        peak_memory_bytes=max([peak_memory(), *(manifest.peak_memory_bytes for manifest in manifests)]),
-        device=str(device),
-        dtype=str(model.resolved_dtype()).removeprefix("torch."),
-        engine=options.engine,
-        layers=site.layers,
-        width=site.width,
-    )
+    return wanted
+
+
+def _fold(
+    store: Store,
+    corpus_name: str,
+    outcome: Outcome,
+    manifests: Sequence[Manifest],
+    rejected: Sequence[tuple[str, str]],
+    job: Job,
+    record_of: Callable[[str], Record],
+) -> None:
+    """Fold finished shards into the table, with its record and the rejected samples: all in one transaction."""
     with store.transaction() as transaction:
         tables = (job.spool.table(manifest) for manifest in manifests)
-        activation_table.fold(transaction, identity, wanted, tables, job.schema)
+        activation_table.fold(transaction, outcome.extraction_id, outcome.sample_ids, tables, job.schema)
         transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=corpus_name)
         record = record_of(outcome.data_version)
         transaction.put_record(replace(record, content=activation_table.content_of(transaction)))
-    job.spool.remove()
-    return outcome
+    job.spool.remove()  # last: a run that is killed before finds the shards, and folds them again
 
 
 def _manifests(shards: Sequence[Shard], job: Job, options: RunOptions, progress: Progress) -> list[Manifest]:

@@ -104,7 +104,7 @@ def train(
     """Train an autoencoder; its weights, `cfg.json` and figures come to lie in `folder`.
 
     Args:
-        tokens: On disk.
+        tokens: Tokens on disk.
         folder: For the result and for checkpoints, `checkpoint.pt`; goes on from one of the same identity.
         options: Options of the recipe.
         device: Where it is trained.
@@ -119,24 +119,13 @@ def train(
     rows = tokens.rows()
     training = rows[tokens.n_held_out :]
     run = _Training.begin(options, training, device)
-    steps_of_epoch = math.ceil(len(training) / BATCH_TOKENS)
-    steps = steps_of_epoch * options.epochs
+    steps = math.ceil(len(training) / BATCH_TOKENS) * options.epochs
     checkpoint = folder / "checkpoint.pt"
     run.resume(checkpoint, of_tokens)
     saved = time.monotonic()
-    every = max(1, steps // 40)
-    order, of_epoch = np.zeros(0, np.int64), -1
-    for step in range(run.step, steps):
-        epoch, index = divmod(step, steps_of_epoch)
-        if epoch != of_epoch:
-            order = np.random.default_rng([options.seed, epoch]).permutation(len(training))
-            of_epoch = epoch
-        chosen = np.sort(order[index * BATCH_TOKENS : (index + 1) * BATCH_TOKENS])
+    for chosen in _batches(options.seed, len(training), run.step, steps):
         loss = run.advance(torch.from_numpy(training[chosen]).to(device), options, steps)
-        run.losses.append(loss)
-        if run.step % every == 0 or run.step == steps:
-            run.curve.append((run.step, float(np.mean(run.losses))))
-            run.losses.clear()
+        run.note(loss, steps)
         if time.monotonic() - saved >= checkpoint_seconds:
             run.save(checkpoint, of_tokens)
             saved = time.monotonic()
@@ -159,6 +148,19 @@ def train(
     )
     figures.write(folder)
     return figures
+
+
+def _batches(seed: int, n_tokens: int, first: int, n_steps: int) -> Iterator[np.ndarray]:
+    """Ascending indices of the tokens of each step from `first` on; each epoch has an order of its own."""
+    steps_of_epoch = math.ceil(n_tokens / BATCH_TOKENS)
+    order, of_epoch = np.zeros(0, np.int64), -1
+    for step in range(first, n_steps):
+        epoch, batch = divmod(step, steps_of_epoch)
+        if epoch != of_epoch:
+            order = np.random.default_rng([seed, epoch]).permutation(n_tokens)
+            of_epoch = epoch
+        # Ascending, as the tokens are read from disk.
+        yield np.sort(order[batch * BATCH_TOKENS : (batch + 1) * BATCH_TOKENS])
 
 
 @dataclass
@@ -210,6 +212,13 @@ class _Training:
         if self.step == steps:
             coder.set_decoder_norm_to_unit_norm()
         return total
+
+    def note(self, loss: float, steps: int) -> None:
+        """Add a step's loss to the curve, which has about forty points."""
+        self.losses.append(loss)
+        if self.step % max(1, steps // 40) == 0 or self.step == steps:
+            self.curve.append((self.step, float(np.mean(self.losses))))
+            self.losses.clear()
 
     def save(self, checkpoint: Path, identity: str) -> None:
         """Write a checkpoint, whole or not at all."""

@@ -199,28 +199,7 @@ def bring_up_to_date(
     with store.transaction() as transaction:
         known = _prepare(transaction, table, identity)
     missing = corpus.filter(~pl.col("sample_id").is_in(list(known))).select("sample_id", "messages")
-    rejected: list[tuple[str, str]] = []
-    cost = Cost()
-    progress = Progress(
-        f"{measurement.name} of {context.corpus}", [(len(missing), len(missing))], context.log_line, "sample"
-    )
-    try:
-        progress.begin()
-        started = time.monotonic()
-        for part in measurement.read(context, missing) if len(missing) else ():
-            with store.transaction() as transaction:
-                transaction.append(_staged(table), _in_order(part.rows, table))
-            rejected += part.rejected
-            progress.advance(len(part.rows) + len(part.rejected), len(part.rows) + len(part.rejected))
-            now = time.monotonic()
-            cost += replace(part.cost, seconds=now - started)
-            started = now
-    except BaseException:
-        with context.warehouse.tables.transaction() as transaction:  # of a run that fails, too, money is spent
-            add_cost(transaction, table.asset, "" if context.corpus == POOL else context.corpus, cost)
-        raise
-    finally:
-        progress.close()
+    rejected, cost = _stage(measurement, context, missing)
     wanted = corpus["sample_id"].to_list()
     with store.transaction() as transaction:
         held = transaction.rows(table)
@@ -237,6 +216,37 @@ def bring_up_to_date(
     n_read = len(set(rows["sample_id"].to_list()) - set(held["sample_id"].to_list()))
     n_removed = len(held.filter(~pl.col("sample_id").is_in(wanted)))
     return Update(rows.sort("sample_id"), n_read, n_removed, tuple(rejected), cost)
+
+
+def _stage(
+    measurement: Measurement, context: MeasurementContext, missing: pl.DataFrame
+) -> tuple[list[tuple[str, str]], Cost]:
+    """Measure samples, and stage each chunk as it comes; pairs of `sample_id` and reason of the rejected, and the cost.
+
+    A run that fails has spent what its finished chunks cost: it is recorded too.
+    """
+    store, table = context.warehouse.measurement(measurement.name, context.corpus), measurement.table_of(context.corpus)
+    rejected: list[tuple[str, str]] = []
+    cost, n_missing = Cost(), len(missing)
+    progress = Progress(f"{measurement.name} of {context.corpus}", [(n_missing, n_missing)], context.log_line, "sample")
+    try:
+        progress.begin()
+        started = time.monotonic()
+        for chunk in measurement.read(context, missing) if n_missing else ():
+            with store.transaction() as transaction:
+                transaction.append(_staged(table), _in_order(chunk.rows, table))
+            rejected += chunk.rejected
+            progress.advance(len(chunk.rows) + len(chunk.rejected), len(chunk.rows) + len(chunk.rejected))
+            now = time.monotonic()
+            cost += replace(chunk.cost, seconds=now - started)
+            started = now
+    except BaseException:
+        with context.warehouse.tables.transaction() as transaction:
+            add_cost(transaction, table.asset, "" if context.corpus == POOL else context.corpus, cost)
+        raise
+    finally:
+        progress.close()
+    return rejected, cost
 
 
 def _prepare(transaction: Transaction, table: Table, identity: str) -> set[str]:

@@ -16,25 +16,24 @@ tokens or cost is reached are still paid, at most as many as run at once.
 """
 
 import re
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from nait_assets.errors import BudgetError, EndpointError, UserError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
+from nait_assets.measurements.judge_spending import Budget, Spending, spent, write_spending
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import conversations_of
 from nait_assets.recipe import Recipe
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.chat_endpoint import (
-    Answer,
     CallFailed,
     ChatEndpoint,
     EndpointClosed,
@@ -44,8 +43,6 @@ from nait_assets.resources.chat_endpoint import (
     host_of,
     key_of,
 )
-from nait_assets.resources.warehouse import Store
-from nait_assets.tables import Table
 
 SECTION = "measurements.judgements"
 SYSTEM = (
@@ -77,53 +74,17 @@ COLUMNS = pl.Schema(
         "model": pl.String(),
     }
 )
-SPENDING = Table(
-    "measurements.judge_spending",
-    pl.Schema(
-        {"judge": pl.String(), "n_calls": pl.Int64(), "n_prompt_tokens": pl.Int64(), "n_answer_tokens": pl.Int64()}
-    ),
-    ("judge",),
-    ("judge",),
-)
 _SCALE = re.compile(r"\b0\s*(?:-|–|to)\s*5\b")
 _NUMBER = re.compile(r"(?<![\w.,-])-?[0-9]+(?:\.[0-9]+)?(?![\w]|[.,][0-9])")
 
 
-class JudgementsOptions(EndpointOptions, MeasurementOptions):
+class JudgementsOptions(EndpointOptions, Budget, MeasurementOptions):
     """Who judges, what is rated, and how much that may cost."""
 
     section = "judgements"
     needed_by = ("measurements/candidate_judgements", "measurements/in_domain_judgements")
     dimension: Literal["accuracy", "helpfulness"] = Field("accuracy", description="What is rated.")
     concurrency: int = Field(4, ge=1, le=256, exclude=True, description="Calls made at once.")
-    max_calls: int | None = Field(
-        None, ge=1, exclude=True, description="Number of calls, over all runs, after which judging stops."
-    )
-    max_tokens_total: int | None = Field(
-        None,
-        ge=1,
-        exclude=True,
-        description="Tokens of questions and answers, over all runs, after which judging stops.",
-    )
-    max_cost: float | None = Field(
-        None, gt=0, exclude=True, description="Cost, over all runs and by the two prices, after which judging stops."
-    )
-    price_per_million_input_tokens: float | None = Field(
-        None, ge=0, exclude=True, description="Price of a million tokens of questions, in your currency."
-    )
-    price_per_million_output_tokens: float | None = Field(
-        None, ge=0, exclude=True, description="Price of a million tokens of answers, in your currency."
-    )
-
-    @model_validator(mode="after")
-    def _cost_has_prices(self) -> "JudgementsOptions":
-        prices = self.price_per_million_input_tokens, self.price_per_million_output_tokens
-        if self.max_cost is not None and None in prices:
-            raise ValueError(
-                f"max_cost {self.max_cost:g} needs `price_per_million_input_tokens` and "
-                "`price_per_million_output_tokens`"
-            )
-        return self
 
 
 def question_of(messages: Sequence[Mapping[str, str]], dimension: str) -> list[dict[str, str]]:
@@ -155,59 +116,6 @@ def score_of(text: str) -> tuple[float, str]:
     if not 0 <= score <= 5:
         raise ValueError(f"the score {found.group()} is not between 0 and 5: {first[:80]!r}")
     return score, rest.strip()[:RATIONALE]
-
-
-@dataclass
-class Spending:
-    """What a judge has taken, over all runs on a home: calls, failed ones too, and the tokens that were reported."""
-
-    n_calls: int = 0
-    n_prompt_tokens: int = 0
-    n_answer_tokens: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-
-    def permit(self, options: JudgementsOptions) -> bool:
-        """Whether one more call may be made; if so, it is counted."""
-        with self._lock:
-            if self.reached(options) is not None:
-                return False
-            self.n_calls += 1
-            return True
-
-    def add(self, answer: Answer) -> None:
-        """Count an answer's tokens."""
-        with self._lock:
-            self.n_prompt_tokens += answer.n_prompt_tokens or 0
-            self.n_answer_tokens += answer.n_answer_tokens or 0
-
-    @property
-    def n_tokens(self) -> int:
-        """Of questions and answers."""
-        return self.n_prompt_tokens + self.n_answer_tokens
-
-    def cost(self, options: JudgementsOptions) -> float | None:
-        """By the prices of the recipe; None where it has none."""
-        prices = options.price_per_million_input_tokens, options.price_per_million_output_tokens
-        if prices[0] is None or prices[1] is None:
-            return None
-        return (self.n_prompt_tokens * prices[0] + self.n_answer_tokens * prices[1]) / 1e6
-
-    def reached(self, options: JudgementsOptions) -> str | None:
-        """The budget that is spent, as `max_calls: 100`, or None."""
-        budgets = {
-            "max_calls": (self.n_calls, options.max_calls),
-            "max_tokens_total": (self.n_tokens, options.max_tokens_total),
-            "max_cost": (self.cost(options) or 0.0, options.max_cost),
-        }
-        return next(
-            (f"{name}: {most:g}" for name, (spent, most) in budgets.items() if most is not None and spent >= most), None
-        )
-
-    def says(self, options: JudgementsOptions) -> str:
-        """In words."""
-        cost = self.cost(options)
-        priced = "" if cost is None else f", at a cost of {cost:.4f}"
-        return f"{self.n_calls:,} call(s) and {self.n_tokens:,} tokens{priced}"
 
 
 @dataclass(frozen=True)
@@ -337,14 +245,14 @@ def _read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]
     options = JudgementsOptions.of(context.recipe)
     store = context.warehouse.measurement(MEASUREMENT.name, context.corpus)
     table = MEASUREMENT.table_of(context.corpus)
-    spending, n_before = _spent(store, _judge(options), table.name)
+    spending, n_before = spent(store, _judge(options), table.name)
     endpoint = ChatEndpoint(options, key_of(options, SECTION), lambda: spending.permit(options))
     judging = Judging(endpoint, options, spending, n_before)
     counted = Spending(spending.n_calls, spending.n_prompt_tokens, spending.n_answer_tokens)
     try:
         for outcomes in judging.batches(conversations_of(samples)):
             now = Spending(spending.n_calls, spending.n_prompt_tokens, spending.n_answer_tokens)
-            _write_spending(store, _judge(options), now)
+            write_spending(store, _judge(options), now)
             yield _part(outcomes, Cost(n_calls=now.n_calls - counted.n_calls, n_tokens=now.n_tokens - counted.n_tokens))
             counted = now
     finally:
@@ -361,23 +269,6 @@ def _part(outcomes: Sequence[Outcome], cost: Cost) -> Chunk:
     rows = [{"sample_id": outcome.sample_id, **outcome.row} for outcome in outcomes if outcome.row is not None]
     rejected = [(outcome.sample_id, outcome.reason) for outcome in outcomes if outcome.row is None]
     return Chunk(pl.DataFrame(rows, schema={"sample_id": pl.String(), **COLUMNS}), rejected, cost)
-
-
-def _spent(store: Store, judge: str, table: str) -> tuple[Spending, int]:
-    """What a judge has taken in earlier runs, and how many samples are judged."""
-    with store.snapshot() as snapshot:
-        names = [name for name in (table, f"{table}_staged") if snapshot.has_table(name)]
-        counts = [snapshot.connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in names]
-        rows = snapshot.rows(SPENDING, judge=judge) if snapshot.has_table(SPENDING.name) else None
-    if rows is None or rows.is_empty():
-        return Spending(), sum(counts)
-    return Spending(*rows.drop("judge").row(0)), sum(counts)
-
-
-def _write_spending(store: Store, judge: str, spending: Spending) -> None:
-    row = {name: getattr(spending, name) for name in SPENDING.written_columns}
-    with store.transaction() as transaction:
-        transaction.replace(SPENDING, pl.DataFrame([row]), judge=judge)
 
 
 def _settings(recipe: Recipe) -> list[Any]:

@@ -17,13 +17,13 @@ import torch
 from nait_assets.corpora.conversation import sample_id
 from nait_assets.errors import DataError, NumericalError, RecipeError, WarehouseError
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.extractor import Outcome, extract, extraction_identity
+from nait_assets.extraction.extractor import ALGORITHM, Outcome, extract, extraction_identity
 from nait_assets.extraction.neurons import Reader
 from nait_assets.lineage import Record
 from nait_assets.models.encoding import EncodedSample, encode
 from nait_assets.models.running import BATCH_TOKENS, RunOptions
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Extraction
+from nait_assets.recipe import DEFAULT_RECIPE, Extraction, fingerprint, load_recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import _load
 from nait_assets.resources.warehouse import Store, Transaction
@@ -684,3 +684,17 @@ def test_batches_and_shards_change_nothing_but_rounding(bench: Bench, tmp_path: 
     for mine, other in zip(bench.rows(), one_by_one.rows(), strict=True):
         assert mine[:2] == other[:2]
         np.testing.assert_allclose(mine[2], other[2], atol=1e-6)
+
+
+def test_demos_activations_are_those_of_the_first_homes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Activations are the costly part: what renames a field or moves a section must not have them read again.
+
+    The values are those of a home of commit 78c080b, made on a CPU that multiplies bfloat16.
+    """
+    recipe = load_recipe(DEFAULT_RECIPE)
+    weights = "gguf:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    monkeypatch.setattr(LanguageModel, "identity", lambda _: weights)
+    model = LanguageModel.of(recipe, tmp_path).with_dtype(torch.bfloat16)
+    assert f"{ALGORITHM}:{fingerprint(recipe.model, recipe.extraction)}" == "3:b1cfec440fa3"
+    identities = [extraction_identity(model, recipe.extraction, ends, "") for ends in (False, True)]
+    assert identities == ["5b44246e27e6", "274ed14b0e80"]
