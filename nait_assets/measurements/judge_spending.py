@@ -79,11 +79,11 @@ class Spending:
 
     @property
     def n_tokens(self) -> int:
-        """Of questions and answers."""
+        """Tokens of questions and answers."""
         return self.n_prompt_tokens + self.n_answer_tokens
 
     def cost(self, options: Budget) -> float | None:
-        """By the prices of the recipe; None where it has none."""
+        """Cost by the prices of the recipe; None where it has none."""
         prices = options.price_per_million_input_tokens, options.price_per_million_output_tokens
         if prices[0] is None or prices[1] is None:
             return None
@@ -101,7 +101,7 @@ class Spending:
         )
 
     def says(self, options: Budget) -> str:
-        """In words."""
+        """What was taken, in words."""
         cost = self.cost(options)
         priced = "" if cost is None else f", at a cost of {cost:.4f}"
         return f"{self.n_calls:,} call(s) and {self.n_tokens:,} tokens{priced}"
