@@ -31,6 +31,7 @@ class Output:
         partitions: field of `Partitions`; None for an output without partitions.
         table: where its rows lie; None if they are no table of the warehouse's own.
         on_demand: whether it is made only where another output of the recipe rests on it.
+        one_row_each: whether it has one row for each candidate, those that `refused` names excepted.
         takes_run_options: whether its asset takes the options of a run, such as the size of a batch.
     """
 
@@ -38,6 +39,7 @@ class Output:
     partitions: PartitionedBy | None = None
     table: Table | None = None
     on_demand: bool = False
+    one_row_each: bool = False
     takes_run_options: bool = False
 
     @property

@@ -42,7 +42,12 @@ class CorpusOutput(Output):
 
 
 POOL_OUTPUT = CorpusOutput(
-    CANDIDATE_POOL.asset, None, CANDIDATE_POOL, description="The examples that we choose from.", prefix=POOL
+    CANDIDATE_POOL.asset,
+    None,
+    CANDIDATE_POOL,
+    one_row_each=True,
+    description="The examples that we choose from.",
+    prefix=POOL,
 )
 EXAMPLES_OUTPUT = CorpusOutput(
     IN_DOMAIN_SET.asset,

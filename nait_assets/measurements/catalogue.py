@@ -99,7 +99,7 @@ def outputs_of(measurement: Measurement) -> tuple[MeasurementOutput, Measurement
     """Outputs of a measurement: of the candidates, and of the in-domain examples."""
     candidates, examples = measurement.assets
     return (
-        MeasurementOutput(candidates, measurement=measurement),
+        MeasurementOutput(candidates, one_row_each=True, measurement=measurement),
         MeasurementOutput(examples, "with_examples", measurement=measurement),
     )
 

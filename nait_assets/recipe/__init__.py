@@ -16,10 +16,8 @@ from nait_assets.recipe.schema import (
     POOL,
     PUBLISHED,
     STATISTICS,
-    TRAINED,
     FeatureName,
     Recipe,
-    is_by_capability,
 )
 from nait_assets.recipe.section import Section
 from nait_assets.recipe.sections import (

@@ -6,6 +6,7 @@ here: knobs that cannot change a result (batch size, device), which are run conf
 
 import difflib
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -20,6 +21,7 @@ from nait_assets.recipe.methods import (
     options_are_required,
     options_model,
 )
+from nait_assets.recipe.outputs import outputs_of
 from nait_assets.recipe.paths import resolve
 from nait_assets.recipe.ratios import ratio_key
 from nait_assets.recipe.section import Section
@@ -43,16 +45,6 @@ FeatureName = Literal["nait_directions", "standardized_centroids"]
 
 CANDIDATES, EXAMPLES = "corpora/candidate_pool", "corpora/in_domain_set"
 ACTIVATIONS, STATISTICS = "extraction/candidate_activations", "features/neuron_statistics"
-BY_CAPABILITY = ("features/nait_directions", "features/standardized_centroids", EXAMPLES)
-"""Outputs that have one partition a capability, beside all those called `in_domain_`."""
-TRAINED = ("measurements/pre_experienced_model", "measurements/less_checkpoints", "measurements/sparse_autoencoder")
-"""Outputs that are folders of files rather than tables."""
-
-
-def is_by_capability(asset: str) -> bool:
-    """Whether an output has one partition for each capability."""
-    return asset in BY_CAPABILITY or "/in_domain_" in asset
-
 
 Sources = Annotated[tuple[Source, ...], BeforeValidator(one_or_many), Field(min_length=1)]
 
@@ -136,8 +128,9 @@ class Recipe(Section, defer_build=True):
     def _methods_have_their_examples(self) -> "Recipe":
         files = [name for name, capability in self.capabilities.items() if capability.features]
         for method in self.methods if files else ():
-            read = [name for name in self.reads_of(method) if is_by_capability(name)]
-            if any(name not in BY_CAPABILITY[:2] for name in read):
+            read = [self.outputs.get(name) for name in self.reads_of(method)]
+            # where no capability has examples, the recipe has no output of them at all
+            if any(output is None or output.partitions == "with_examples" for output in read):
                 raise ValueError(
                     f"method {method!r} reads in-domain examples, and capability {files[0]!r} has a feature file in "
                     f"their place; give it examples, or take {method!r} out of `methods`"
@@ -243,6 +236,11 @@ class Recipe(Section, defer_build=True):
         if corpus.startswith(PUBLISHED):
             return self.published[corpus.removeprefix(PUBLISHED)]
         return self.candidates if corpus == POOL else self.capabilities[corpus].examples
+
+    @cached_property
+    def outputs(self) -> Mapping[str, Any]:
+        """The outputs that the recipe can have, each a `catalogue.Output`, by key, in the order of the rooms."""
+        return outputs_of(self)
 
     def reads_of(self, method: str) -> tuple[str, ...]:
         """Keys of the assets that a method's scores rest on."""

@@ -9,40 +9,44 @@ import polars as pl
 from nait_assets import lineage, plots
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint, is_by_capability, subset_size
+from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
 from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.inputs import MethodInputs, gathered
+from nait_assets.scoring.latest import Latest
 from nait_assets.scoring.method import Method, Scores
 from nait_assets.scoring.methods import method_named
 from nait_assets.scoring.ranking import ranked
 from nait_assets.tables import CANDIDATE_POOL
 
 ALGORITHM = "4"
-_latest: dict[str, tuple[object, dict[str, pl.DataFrame]]] = {}
-"""By method: what its latest pass read, and the ranking of every target. One process reads its inputs once."""
+Rankings = dict[str, pl.DataFrame]
+"""The ranking of every target that one pass over a method's inputs has scored."""
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """`<method>_scores` of every method in the recipe."""
-    return [_scores_asset(method_named(name), recipe, partitions) for name in recipe.methods]
+    latest: Latest[Rankings] = Latest()
+    return [_scores_asset(method_named(name), recipe, partitions, latest) for name in recipe.methods]
 
 
-def _scores_asset(method: Method, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+def _scores_asset(
+    method: Method, recipe: Recipe, partitions: Partitions, latest: Latest[Rankings]
+) -> dg.AssetsDefinition:
     settings, output = recipe.settings_of(method.name), scores_output(method.name)
 
     @dg.asset(
         **asset_arguments(output, partitions),
         description=f"{method.description}\n\nOne row is one candidate's score for the target; rank 1 is the best.",
-        deps=_dependencies(method, partitions),
+        deps=_dependencies(method, recipe, partitions),
         code_version=f"{ALGORITHM}.{method.version}:{fingerprint(recipe.capability_names, settings)}",
         kinds={"numpy", "duckdb"},
     )
     def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         target, started = context.partition_key, time.monotonic()
-        frame, inputs = _score(method, recipe, warehouse, target)
+        frame, inputs = score(method, recipe, warehouse, target, latest)
 
         def beside(transaction: Transaction, record: lineage.Record) -> None:
             _create_view(transaction)
@@ -54,23 +58,33 @@ def _scores_asset(method: Method, recipe: Recipe, partitions: Partitions) -> dg.
     return scores
 
 
-def _dependencies(method: Method, partitions: Partitions) -> list[dg.AssetDep]:
-    keys = {name: lineage.asset_key(name) for name in method.reads}
+def _dependencies(method: Method, recipe: Recipe, partitions: Partitions) -> list[dg.AssetDep]:
+    mapping = partitions.features_to_scores()
     return [
-        dg.AssetDep(key, partition_mapping=partitions.features_to_scores())
-        if is_by_capability(name)
-        else dg.AssetDep(key)
-        for name, key in keys.items()
+        dg.AssetDep(lineage.asset_key(name), partition_mapping=mapping if recipe.outputs[name].by_capability else None)
+        for name in method.reads
     ]
 
 
-def _score(method: Method, recipe: Recipe, warehouse: Warehouse, target: str) -> tuple[pl.DataFrame, dict[str, str]]:
-    """A target's scores, and the versions of what they rest on."""
+def score(
+    method: Method, recipe: Recipe, warehouse: Warehouse, target: str, latest: Latest[Rankings]
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """A target's scores, and the versions of what they rest on.
+
+    Args:
+        method: method of the scores.
+        recipe: recipe of the method.
+        warehouse: warehouse of the home.
+        target: target to score for.
+        latest: rankings of the methods' latest passes, from which a target is taken that was scored on the way.
+
+    Raises:
+        WarehouseError: Something that the method reads has not been made.
+    """
     with gathered(recipe, warehouse, method.name, target) as found:
-        key = (warehouse.home, recipe.targets, recipe.settings_of(method.name), found.everything)
-        if _latest.get(method.name, (None, {}))[0] != key:
-            _latest[method.name] = key, _ranked(recipe, found, method.scores(found.inputs))
-    return _latest[method.name][1][target], dict(found.versions)
+        made_from = (warehouse.home, recipe.targets, recipe.settings_of(method.name), found.everything)
+        rankings = latest.of(method.name, made_from, lambda: _ranked(recipe, found, method.scores(found.inputs)))
+    return rankings[target], dict(found.versions)
 
 
 def _ranked(recipe: Recipe, found: MethodInputs, scores: Scores) -> dict[str, pl.DataFrame]:

@@ -10,31 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from nait_assets.catalogue import Output
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.statistics import NeuronStatistics, by_layer
-from nait_assets.lineage import reference
-from nait_assets.measurements.catalogue import OUTPUTS
-from nait_assets.measurements.engine import Measurement, rejected_of, rows_of
-from nait_assets.recipe import ACTIVATIONS, POOL, STATISTICS, Recipe, is_by_capability
+from nait_assets.recipe import ACTIVATIONS, POOL, STATISTICS, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.method import Block, ScoringInputs
-from nait_assets.tables import (
-    CANDIDATE_POOL,
-    IN_DOMAIN_SET,
-    NAIT_DIRECTIONS,
-    NEURON_STATISTICS,
-    REJECTED_SAMPLES,
-    STANDARDIZED_CENTROIDS,
-    VECTOR,
-    Table,
-    published_table,
-)
-
-MEASUREMENT_OF: dict[str, Measurement] = {asset: output.measurement for asset, output in OUTPUTS.items()}
-"""Every measurement by the keys of its assets."""
-_TABLES = {table.asset: table for table in (CANDIDATE_POOL, IN_DOMAIN_SET, NAIT_DIRECTIONS, STANDARDIZED_CENTROIDS)}
+from nait_assets.tables import NEURON_STATISTICS, VECTOR
 
 
 @dataclass(frozen=True)
@@ -77,7 +60,7 @@ def gathered(
     with warehouse.activations(POOL).snapshot() as activations:  # the other files are free while these are streamed
         activations.note(ACTIVATIONS)
         found.versions |= activations.inputs
-        found.refused |= _refused_by_the_model(activations)
+        found.refused |= recipe.outputs[ACTIVATIONS].refused(warehouse, "")
         stored = activation_table.samples(activations)["sample_id"].to_list()
         found.held.append(stored)
         blocks = _Blocks(activations, len(stored), found.sample_ids, stream_only)
@@ -115,8 +98,8 @@ class _Found:
             sample_ids=sample_ids,
             targets={name: those for name, those in targets.items() if all(one.issuperset(those) for one in known)},
             frames={
-                asset: _aligned(frame, sample_ids) if _has_a_row_each(asset) else frame
-                for asset, frame in self.frames.items()
+                key: _aligned(frame, sample_ids) if recipe.outputs[key].one_row_each else frame
+                for key, frame in self.frames.items()
             },
             by_capability=self.by_capability,
             blocks=blocks,
@@ -134,25 +117,20 @@ def _tables_of(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -
         if STATISTICS in reads:
             found.statistics = by_layer(tables.read(NEURON_STATISTICS))
             found.versions |= tables.inputs
-        for asset in sorted({*reads} - {ACTIVATIONS, STATISTICS}):
-            if is_by_capability(asset):
-                frames, own, of_all = _of_capabilities(recipe, warehouse, tables, asset, target)
-                found.by_capability[asset] = frames
+        for output in (recipe.outputs[key] for key in sorted({*reads} - {ACTIVATIONS, STATISTICS})):
+            if output.by_capability:
+                frames, own, of_all = _of_capabilities(recipe, warehouse, tables, output, target)
+                found.by_capability[output.key] = frames
                 found.versions |= own
                 found.neighbours |= of_all
                 continue
-            found.frames[asset], versions = _read(warehouse, tables, asset, "")
+            frame, versions = output.read(warehouse, tables, "")
+            found.frames[output.key] = frame
             found.versions |= versions
-            if asset in MEASUREMENT_OF:
-                found.refused |= rejected_of(warehouse, MEASUREMENT_OF[asset], POOL)
-            if _has_a_row_each(asset):
-                found.held.append(found.frames[asset]["sample_id"].to_list())
+            found.refused |= output.refused(warehouse, "")
+            if output.one_row_each:
+                found.held.append(frame["sample_id"].to_list())
     return found
-
-
-def _refused_by_the_model(activations: Snapshot) -> dict[str, str]:
-    rows = activations.rows(REJECTED_SAMPLES, corpus=POOL)
-    return dict(zip(rows["sample_id"].to_list(), rows["reason"].to_list(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -183,53 +161,22 @@ class _Blocks:
 
 
 def _of_capabilities(
-    recipe: Recipe, warehouse: Warehouse, tables: Snapshot, asset: str, target: str
+    recipe: Recipe, warehouse: Warehouse, tables: Snapshot, output: Output, target: str
 ) -> tuple[dict[str, pl.DataFrame], dict[str, str], dict[str, str]]:
     """By capability the rows that can be had, the versions of those of the target, and the versions of all."""
     frames: dict[str, pl.DataFrame] = {}
     own: dict[str, str] = {}
     for name in recipe.capabilities_of(target):
-        frames[name], found = _read(warehouse, tables, asset, name)
+        frames[name], found = output.read(warehouse, tables, name)
         own |= found
     everything, wanted = dict(own), _shape(next(iter(frames.values())))
     for name in recipe.capability_names:  # for the other targets, so that one pass will do
-        if name not in frames and _exists(warehouse, tables, asset, name):
-            neighbour, found = _read(warehouse, tables, asset, name)
+        if name not in frames and output.exists(warehouse, tables, name):
+            neighbour, found = output.read(warehouse, tables, name)
             if _shape(neighbour) == wanted:  # else it is of an earlier extraction, and will be made again
                 frames[name] = neighbour
                 everything |= found
     return frames, own, everything
-
-
-def _read(warehouse: Warehouse, tables: Snapshot, asset: str, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
-    """The rows of an output, and the version of what was read."""
-    if asset in MEASUREMENT_OF:
-        return rows_of(warehouse, MEASUREMENT_OF[asset], capability or POOL)
-    if asset == IN_DOMAIN_ACTIVATIONS:
-        with warehouse.activations(capability).snapshot() as snapshot:
-            snapshot.note(asset, capability)
-            return activation_table.rows(snapshot), snapshot.inputs
-    frame = tables.read_partition(_table_of(asset), capability)
-    name = reference(asset, capability)
-    return frame, {name: tables.inputs[name]}
-
-
-def _exists(warehouse: Warehouse, tables: Snapshot, asset: str, capability: str) -> bool:
-    if asset in MEASUREMENT_OF:
-        records = warehouse.measurement(MEASUREMENT_OF[asset].name, capability).records()
-    else:
-        at_activations = asset == IN_DOMAIN_ACTIVATIONS
-        records = warehouse.activations(capability).records() if at_activations else tables.records()
-    return reference(asset, capability) in records
-
-
-def _table_of(asset: str) -> Table:
-    return _TABLES[asset] if asset in _TABLES else published_table(asset.removeprefix("corpora/published_"))
-
-
-def _has_a_row_each(asset: str) -> bool:
-    """Whether an output about candidates has one row for each of them; a published list has places of its own."""
-    return asset == CANDIDATE_POOL.asset or asset in MEASUREMENT_OF
 
 
 def _aligned(frame: pl.DataFrame, sample_ids: list[str]) -> pl.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nait_assets.measurements.catalogue import MEASUREMENTS
 from nait_assets.measurements.engine import rows_of
 from nait_assets.measurements.outputs import PRE_EXPERIENCED_MODEL
 from nait_assets.measurements.pre_experience import gain_experience
@@ -15,7 +16,6 @@ from nait_assets.models.running import RunOptions
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version
-from nait_assets.scoring.inputs import MEASUREMENT_OF
 from nait_assets.tables import CANDIDATE_POOL, scores_table
 from nait_assets_tests.command import nait, quick_home, run
 
@@ -49,7 +49,7 @@ def scores(home: Path, method: str, target: str) -> pl.DataFrame:
 
 
 def outputs(home: Path, name: str, corpus: str = POOL) -> pl.DataFrame:
-    reading = next(one for one in MEASUREMENT_OF.values() if one.name == name)
+    reading = next(one for one in MEASUREMENTS if one.name == name)
     return rows_of(Warehouse(home=str(home)), reading, corpus)[0]
 
 
