@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nait_assets.corpora.conversation import sample_id
+from nait_assets.conversation import sample_id
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.neurons import Reader
 from nait_assets.extraction.statistics import by_layer

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
+SLICE_ROWS = 10_000
 VECTOR = pl.List(pl.Float32)
 INDICES = pl.List(pl.Int32)
 N_CHARACTERS = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
@@ -20,11 +21,13 @@ EXAMPLE = pl.Schema(
     {
         "sample_id": pl.String(),
         "messages": MESSAGES,
+        "conversation": pl.String(),
         "source": pl.String(),
         "source_row": pl.Int64(),
         "topic": pl.String(),
     }
 )
+"""`messages` are normalised; `conversation` is JSON of what the source says, null where that is no more."""
 REJECTED = pl.Schema(
     {
         "corpus": pl.String(),
@@ -91,11 +94,21 @@ CONTAMINATED_CANDIDATES = Table(
 )
 CORPUS_COUNTS = Table(
     "corpora.counts",
-    pl.Schema({"corpus": pl.String(), "n_rows": pl.Int64(), "n_duplicates": pl.Int64(), "n_unsampled": pl.Int64()}),
+    pl.Schema(
+        {
+            "corpus": pl.String(),
+            "n_rows": pl.Int64(),
+            "n_duplicates": pl.Int64(),
+            "n_unsampled": pl.Int64(),
+            "n_excluded": pl.Int64(),
+            "n_cut": pl.Int64(),
+        }
+    ),
     ("corpus",),
     ("corpus",),
 )
-"""Of each corpus: rows that were read, that repeat an earlier one, that `limit` and `skip` leave out."""
+"""Of each corpus: rows of its sources; of those, that repeat an earlier one, that `limit` and `skip` leave out, that
+`where` leaves out; and how many lost turns behind their last response."""
 REJECTED_ROWS = Table("corpora.rejected", REJECTED, ("corpus",), ("source", "source_row"))
 REJECTED_SAMPLES = Table("extraction.rejected", REJECTED, ("corpus",), ("sample_id",))
 STATISTICS = pl.Schema({"layer": pl.Int16(), "mean": VECTOR, "standard_deviation": VECTOR, "n_samples": pl.Int64()})
@@ -330,7 +343,8 @@ def content_version(frame: pl.DataFrame, key: tuple[str, ...]) -> str:
         elif column.dtype.is_numeric() and column.null_count() == 0:
             digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
         else:
-            for value in column.to_list():
-                text = repr(value).encode()
-                digest.update(f"{len(text)}:".encode() + text)
+            for part in column.to_frame().iter_slices(SLICE_ROWS):  # as Python objects, rows take many times their room
+                for value in part.to_series().to_list():
+                    text = repr(value).encode()
+                    digest.update(f"{len(text)}:".encode() + text)
     return digest.hexdigest()[:16]

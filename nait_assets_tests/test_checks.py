@@ -57,7 +57,7 @@ BROKEN = [
         "rows_are_accounted_for",
         TABLES,
         "DELETE FROM corpora.in_domain_set WHERE capability = 'math' AND source_row = 1",
-        "n_rows 4, n_examples 3, n_rejected 0, n_duplicates 0, n_unsampled 0",
+        "n_rows 4, n_examples 3, n_rejected 0, n_duplicates 0, n_unsampled 0, n_excluded 0",
     ),
     (
         "extraction/candidate_activations",
@@ -270,10 +270,11 @@ def test_a_failed_blocking_check_stops_the_run_and_is_remembered(
     recipe: Recipe, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing may rest on it: not in the same run, and not in the next."""
-    from nait_assets.corpora.conversation import sample_id
+    from nait_assets.conversation import Conversation, conversations_of
 
     write_jsonl(tmp_path / "pool.jsonl", pool_rows(21))
-    monkeypatch.setattr(corpora, "sample_id", lambda messages: "another")
+    empty = Conversation(())
+    monkeypatch.setattr(corpora, "conversations_of", lambda rows: [(name, empty) for name in rows["sample_id"]])
     answer = nait("run", "--recipe", recipe.path, "--home", home)
     assert answer.code == 1
     assert (
@@ -285,7 +286,7 @@ def test_a_failed_blocking_check_stops_the_run_and_is_remembered(
     answer = nait("status", "--recipe", recipe.path, "--home", home)
     assert answer.code == 3
     assert "its check ids_are_their_own failed" in answer.out
-    monkeypatch.setattr(corpora, "sample_id", sample_id)
+    monkeypatch.setattr(corpora, "conversations_of", conversations_of)
     assert "extraction/candidate_activations" in run(recipe, home)
     assert nait("status", "--recipe", recipe.path, "--home", home).code == 0
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nait_assets.corpora.conversation import reader_of, sample_id
+from nait_assets.conversation import sample_id
+from nait_assets.corpora.formats import RowReader
 from nait_assets.recipe.ratios import ratio_key, subset_size
 from nait_assets.scoring.method import best_ranks, by_turns, ranked, round_robin
 from nait_assets.selection.choice import chosen_rows
@@ -227,7 +228,7 @@ def test_a_conversation_has_one_id_however_it_is_written(written: Any, question:
 
     def messages_of(question: str, answer: str) -> Any:
         parts = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        return reader_of("messages")({"messages": parts})
+        return RowReader("messages")({"messages": parts}).conversation.plain()
 
     messages = messages_of(question, answer)
     assert sample_id(messages_of(written(question), written(answer))) == sample_id(messages)

@@ -27,7 +27,7 @@ from nait_assets.resources.warehouse import Transaction
 from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, N_CHARACTERS, REJECTED_ROWS
 
-ALGORITHM = "2"
+ALGORITHM = "3"
 KINDS = {"polars", "duckdb"}
 
 
@@ -170,6 +170,9 @@ def _metadata(corpus: Corpus) -> dict[str, object]:
         "n_rejected": len(corpus.rejected),
         "n_duplicates": corpus.n_duplicates,
         "n_unsampled": corpus.n_unsampled,
+        "n_excluded": corpus.n_excluded,
+        "n_cut": corpus.n_cut,
+        **({"formats": dg.MetadataValue.json(dict(corpus.formats))} if corpus.formats else {}),
         "median_characters": float(characters.to_series().median() or 0),  # type: ignore[arg-type]
         "length_distribution": plots.histogram(characters, "characters"),
         "rejected": dg.MetadataValue.md("\n".join(f"- {count} × {reason}" for reason, count in reasons) or "none"),

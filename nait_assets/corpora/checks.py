@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from nait_assets.checks import AssetChecks, Check, CheckResult
+from nait_assets.conversation import conversations_of
 from nait_assets.corpora.catalogue import CorpusOutput, conversations, published_output
-from nait_assets.corpora.conversation import sample_id
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
@@ -12,8 +12,11 @@ from nait_assets.resources.warehouse import Snapshot
 from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, REJECTED_ROWS
 
 CHECKS = [
-    Check("ids_are_their_own", "Every sample_id is the hash of its row's messages, and occurs once."),
-    Check("rows_are_accounted_for", "Rows read = examples + rejected + duplicates + left out by `limit` and `skip`."),
+    Check("ids_are_their_own", "Every sample_id is the hash of its row's conversation, and occurs once."),
+    Check(
+        "rows_are_accounted_for",
+        "Rows in the sources = examples + rejected + duplicates + left out by `where`, `limit` and `skip`.",
+    ),
 ]
 PUBLISHED_CHECKS = [
     Check("rows_are_candidates", "Every row is a candidate, and occurs once."),
@@ -47,9 +50,7 @@ def check_corpus(warehouse: Warehouse, output: CorpusOutput, partition: str) -> 
         examples, _ = output.read(warehouse, snapshot, partition)
         accounted = _accounted(snapshot, output.corpus(partition), len(examples))
     ids = examples["sample_id"].to_list()
-    wrong = [
-        name for name, messages in zip(ids, examples["messages"].to_list(), strict=True) if name != sample_id(messages)
-    ]
+    wrong = [name for name, conversation in conversations_of(examples) if name != conversation.sample_id]
     twice = len(ids) - len(set(ids))
     examples_of_wrong = f", such as {wrong[0]}" if wrong else ""
     return {
@@ -79,7 +80,7 @@ def _accounted(snapshot: Snapshot, corpus: str, n_examples: int) -> CheckResult:
     n_rejected = len(snapshot.rows(REJECTED_ROWS, corpus=corpus))
     counts = snapshot.rows(CORPUS_COUNTS, corpus=corpus).row(0, named=True)
     numbers = {"n_rows": counts["n_rows"], "n_examples": n_examples, "n_rejected": n_rejected}
-    numbers |= {name: counts[name] for name in ("n_duplicates", "n_unsampled")}
+    numbers |= {name: counts[name] for name in ("n_duplicates", "n_unsampled", "n_excluded")}
     total = sum(number for name, number in numbers.items() if name != "n_rows")
     said = ", ".join(f"{name} {number}" for name, number in numbers.items())
     return CheckResult(total == counts["n_rows"], said, numbers)

@@ -1,17 +1,27 @@
-"""A corpus from its sources: rows read, rejected with a reason, sampled by content, duplicates dropped and counted."""
+"""A corpus from its sources: rows read, rejected with a reason, sampled by content, duplicates dropped and counted.
 
+Rows are read one after the other: in memory are the examples that are kept, as columns.
+"""
+
+import itertools
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from nait_assets.corpora.conversation import RowRejected, columns_of, reader_of, sample_id
-from nait_assets.recipe import POOL, PUBLISHED, Recipe, RecipeError, Source, seeded_order
+from nait_assets.corpora.detection import SAMPLE_ROWS, AnyFormat, detect, recipe_lines
+from nait_assets.corpora.formats import RowReader, RowRejected
+from nait_assets.errors import DataError, SourceError
+from nait_assets.recipe import POOL, PUBLISHED, Recipe, Source, seeded_order
 from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache
 from nait_assets.tables import EXAMPLE, REJECTED
+
+CHUNK_ROWS = 4096
+MOST_VALUES = 20
+"""Values of a column that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +31,12 @@ class Corpus:
     Attributes:
         examples: One row per sample, columns of `tables.EXAMPLE`.
         rejected: One row per row that could not be used, columns of `tables.REJECTED`.
-        n_rows: Rows read from all sources.
+        n_rows: Rows of all sources.
         n_duplicates: Rows dropped because an equal conversation stands earlier.
         n_unsampled: Usable rows left out by `limit` and `skip`.
+        n_excluded: Rows left out by `where`.
+        n_cut: Rows whose turns behind the last response were cut off.
+        formats: Of each source whose format the recipe leaves open, its name and the format that was found.
     """
 
     examples: pl.DataFrame
@@ -31,23 +44,25 @@ class Corpus:
     n_rows: int
     n_duplicates: int
     n_unsampled: int
+    n_excluded: int = 0
+    n_cut: int = 0
+    formats: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def counts(self) -> pl.DataFrame:
         """What became of the rows, one row, columns of `tables.CORPUS_COUNTS` but the corpus."""
-        return pl.DataFrame(
-            {"n_rows": [self.n_rows], "n_duplicates": [self.n_duplicates], "n_unsampled": [self.n_unsampled]}
-        )
+        names = ("n_rows", "n_duplicates", "n_unsampled", "n_excluded", "n_cut")
+        return pl.DataFrame({name: [getattr(self, name)] for name in names})
 
 
 def source_inputs(recipe: Recipe, corpus: str, hashes: HashCache) -> dict[str, str]:
     """The state that each source of a corpus is in now.
 
     Raises:
-        RecipeError: A source does not exist or cannot be reached.
+        SourceError: A source does not exist or cannot be reached.
     """
     return {
-        f"source:{number}:{source.source}": fingerprint_of(source, recipe, hashes)
+        f"source:{number}:{source.name}": fingerprint_of(source, recipe, hashes)
         for number, source in enumerate(recipe.corpus_sources(corpus))
     }
 
@@ -56,107 +71,218 @@ def read_corpus(recipe: Recipe, corpus: str) -> Corpus:
     """Read the candidate pool (`candidates`), a capability's in-domain set, or a corpus whose name has a prefix.
 
     Raises:
-        RecipeError: A source cannot be read or lacks a column of its format, or too few rows are left.
+        SourceError: A source cannot be read or lacks a column of its format.
+        DataError: Too few rows are left.
     """
-    examples: dict[str, dict[str, Any]] = {}
-    rejected: list[dict[str, Any]] = []
-    n_rows = n_duplicates = n_unsampled = 0
+    read: list[SourceReading] = []
+    known: set[str] = set()
+    examples, n_repeated = [], 0
     for source in recipe.corpus_sources(corpus):
-        read = _read_source(source, recipe)
-        chosen = _sample(read.examples, source)
-        n_rows += read.n_rows
-        n_unsampled += len(read.examples) - len(chosen)
-        n_duplicates += read.n_duplicates + sum(example["sample_id"] in examples for example in chosen)
-        for example in chosen:
-            examples.setdefault(example["sample_id"], example)
-        rejected += [{"corpus": corpus, **row} for row in read.rejected]
-    _require_enough(recipe, corpus, len(examples), n_rows, rejected)
+        reading = SourceReading(source, recipe)
+        found = reading.examples()
+        read.append(reading)
+        new = found.filter(~pl.col("sample_id").is_in(list(known))) if known else found
+        n_repeated += len(found) - len(new)
+        known |= set(new["sample_id"].to_list())
+        examples.append(new)
+    rejected = pl.concat([reading.rejected.frame() for reading in read])
+    n_rows = sum(reading.n_rows for reading in read)
+    _require_enough(recipe, corpus, len(known), n_rows, rejected, read)
     return Corpus(
-        pl.DataFrame(list(examples.values()), schema=EXAMPLE),
-        pl.DataFrame(rejected, schema=REJECTED),
+        pl.concat(examples),
+        rejected.with_columns(pl.lit(corpus).alias("corpus")).select(list(REJECTED)),
         n_rows,
-        n_duplicates,
-        n_unsampled,
+        n_repeated + sum(reading.n_duplicates for reading in read),
+        sum(reading.n_unsampled for reading in read),
+        sum(reading.n_excluded for reading in read),
+        sum(reading.n_cut for reading in read),
+        {reading.source.name: recipe_lines(reading.row_format) for reading in read if reading.source.format == "auto"},
     )
 
 
-@dataclass(frozen=True)
-class _SourceRead:
-    examples: list[dict[str, Any]]
-    rejected: list[dict[str, Any]]
-    n_rows: int
-    n_duplicates: int
+class _Rows:
+    """Rows that are gathered one by one and kept as columns."""
+
+    def __init__(self, schema: pl.Schema):
+        self._schema, self._rows = schema, list[Mapping[str, Any]]()
+        self._frames = [schema.to_frame()]
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        self._rows.append(row)
+        if len(self._rows) >= CHUNK_ROWS:
+            self._pack()
+
+    def frame(self) -> pl.DataFrame:
+        """All rows, in the order in which they came."""
+        self._pack()
+        return pl.concat(self._frames)
+
+    def _pack(self) -> None:
+        self._frames.append(pl.DataFrame(self._rows, schema=self._schema))
+        self._rows = []
 
 
-def _read_source(source: Source, recipe: Recipe) -> _SourceRead:
-    rows = list(read_rows(source, recipe))
-    present = {column for row in rows for column in row.fields}
-    needed = columns_of(source.format) | {*source.where} | ({source.topic_field} if source.topic_field else set())
-    if present and (absent := sorted(needed - present)):
-        raise RecipeError(
-            f"{recipe.path}: source {source.source!r} has no column {', '.join(map(repr, absent))}, "
-            f"which its format, `topic_field` or `where` names. Its columns: {', '.join(sorted(present))}."
-        )
-    rows = _where(rows, source, recipe)
-    conversation = reader_of(source.format)
-    examples: dict[str, dict[str, Any]] = {}
-    rejected, n_duplicates = [], 0
-    for row in rows:
+class _Sample:
+    """The examples after the first `skip`, at most `limit`, in an order seeded by content, given in source order.
+
+    Each example's place depends on its own content alone, so one row more changes at most one row of the sample, and
+    samples with the same seed and adjoining `skip` and `limit` are disjoint. In memory are those that may be taken.
+    """
+
+    def __init__(self, source: Source):
+        self._seed, self._skip = str(source.seed), source.skip
+        self._end = None if source.limit is None else source.skip + source.limit
+        self._all = _Rows(EXAMPLE)
+        self._kept: list[Mapping[str, Any]] = []
+        self._n_added = 0
+
+    def add(self, example: Mapping[str, Any]) -> None:
+        """Take an example, distinct from those before."""
+        self._n_added += 1
+        if self._skip == 0 and self._end is None:
+            self._all.add(example)
+            return
+        self._kept.append(example)
+        if self._end is not None and len(self._kept) > 2 * self._end + CHUNK_ROWS:
+            self._kept = self._of_order(0)
+
+    def frame(self) -> tuple[pl.DataFrame, int]:
+        """The sample, and how many examples are not in it."""
+        for example in self._of_order(self._skip):
+            self._all.add(example)
+        frame = self._all.frame()
+        return frame, self._n_added - len(frame)
+
+    def _of_order(self, begin: int) -> list[Mapping[str, Any]]:
+        order = seeded_order([example["sample_id"] for example in self._kept], self._seed)
+        return [self._kept[index] for index in sorted(order[begin : self._end])]
+
+
+class SourceReading:
+    """One source, read once.
+
+    Attributes:
+        source: Of the recipe.
+        row_format: Its format, found where the recipe says `auto`.
+        rejected: Rows that cannot be used.
+        first: Fields of its first rows.
+        n_rows: Rows that were read.
+        n_duplicates: Rows that repeat an earlier one.
+        n_excluded: Rows left out by `where`.
+        n_unsampled: Usable rows left out by `limit` and `skip`.
+        n_cut: Rows whose turns behind the last response were cut off.
+    """
+
+    def __init__(self, source: Source, recipe: Recipe):
+        self.source, self._recipe = source, recipe
+        self.row_format: AnyFormat = source.format
+        self.rejected = _Rows(pl.Schema({name: kind for name, kind in REJECTED.items() if name != "corpus"}))
+        self.n_rows = self.n_duplicates = self.n_excluded = self.n_unsampled = self.n_cut = self._n_readable = 0
+        self._wanted = {column: str(value) for column, value in source.where.items()}
+        self._present: dict[str, None] = {}
+        self._values: dict[str, set[str]] = {column: set() for column in self._wanted}
+        rows = read_rows(source, recipe)
+        head = list(itertools.islice(rows, SAMPLE_ROWS))
+        self.first = [row.fields for row in head if row.problem is None]
+        self._rows: Iterator[SourceRow] = itertools.chain(head, rows)
+
+    def examples(self) -> pl.DataFrame:
+        """The distinct examples that the source gives, columns of `tables.EXAMPLE`.
+
+        Raises:
+            SourceError: It cannot be read, lacks a column, or has no row that `where` asks for.
+        """
+        if self.row_format == "auto":
+            self.row_format = self._detected()
+        reader = RowReader.of(self.source, self.row_format)
+        sample, seen = _Sample(self.source), set[int]()
+        for row in self._rows:
+            self.n_rows += 1
+            example = self._example(row, reader)
+            if example is None:
+                continue
+            number = int(example["sample_id"], 16)
+            if number in seen:
+                self.n_duplicates += 1
+            else:
+                seen.add(number)
+                sample.add(example)
+        self._require_columns(reader.columns)
+        frame, self.n_unsampled = sample.frame()
+        return frame
+
+    def hint(self) -> str:
+        """What to write as the format, where the rows look like another one than the recipe says; else ""."""
+        found = detect(self.first)
+        if found is None or found == self.row_format:
+            return ""
+        return f" They look like `format: {recipe_lines(found)}`."
+
+    def _detected(self) -> AnyFormat:
+        found = detect(self.first)
+        if found is None and self.first:
+            columns = ", ".join(dict.fromkeys(name for fields in self.first for name in fields))
+            raise SourceError(
+                f"{self._recipe.path}: source {self.source.name!r}: `format: auto` finds no conversation in its "
+                f"columns ({columns}). Write `format: {{turns: COLUMN}}` or templates, {{user: ..., assistant: ...}}."
+            )
+        return found or "messages"
+
+    def _example(self, row: SourceRow, reader: RowReader) -> dict[str, Any] | None:
+        """The example that a row gives; None where `where` leaves it out, or it is rejected."""
+        source = self.source
         try:
-            if row.problem is not None:
+            if row.problem is not None:  # nobody can tell whether `where` asks for it
                 raise RowRejected(row.problem)
-            messages = conversation(row.fields)
+            self._n_readable += 1
+            self._present |= dict.fromkeys(row.fields)
+            if self._is_excluded(row.fields):
+                self.n_excluded += 1
+                return None
+            read = reader(row.fields)
         except RowRejected as reason:
             excerpt = _encodable(row.excerpt or str(dict(row.fields))[:80])
-            rejected.append(
-                {
-                    "source": source.source,
-                    "source_row": row.number,
-                    "sample_id": None,
-                    "reason": str(reason),
-                    "excerpt": excerpt,
-                }
-            )
-            continue
-        identity = sample_id(messages)
-        n_duplicates += identity in examples
+            place = {"source": source.name, "source_row": row.number, "sample_id": None}
+            self.rejected.add({**place, "reason": _encodable(str(reason)), "excerpt": excerpt})
+            return None
+        self.n_cut += read.is_cut
         topic = row.fields.get(source.topic_field) if source.topic_field else source.topic
-        examples.setdefault(
-            identity,
-            {
-                "sample_id": identity,
-                "messages": messages,
-                "source": source.source,
-                "source_row": row.number,
-                "topic": None if topic is None else _encodable(str(topic)),
-            },
-        )
-    return _SourceRead(list(examples.values()), rejected, len(rows), n_duplicates)
+        return {
+            "sample_id": read.conversation.sample_id,
+            "messages": read.conversation.plain(),
+            "conversation": read.conversation.source_text(),
+            "source": source.name,
+            "source_row": row.number,
+            "topic": None if topic is None else _encodable(str(topic)),
+        }
 
+    def _is_excluded(self, fields: Mapping[str, Any]) -> bool:
+        """Whether `where` leaves a row out. Values are equal as written: CSV holds the text `1`, Parquet a number."""
+        written = {column: str(fields.get(column)) for column in self._wanted}
+        for column, value in written.items():
+            if len(self._values[column]) <= MOST_VALUES:
+                self._values[column].add(value)
+        return written != self._wanted
 
-def _where(rows: list[SourceRow], source: Source, recipe: Recipe) -> list[SourceRow]:
-    """The rows that `where` names, and those that cannot be read, of which nobody can tell.
-
-    Values are equal as written: a CSV file holds the text `1` where Parquet holds a number.
-    """
-    wanted = {column: str(value) for column, value in source.where.items()}
-    kept = [row for row in rows if row.problem is not None or wanted.items() <= _written(row, wanted).items()]
-    readable = [row for row in rows if row.problem is None]
-    if wanted and readable and all(row.problem is not None for row in kept):
-        columns = {column: sorted({_written(row, [column])[column] for row in readable}) for column in wanted}
-        there = "; ".join(
-            f"{column} is {', '.join(map(repr, values[:20]))}{' or another' if len(values) > 20 else ''}"
-            for column, values in columns.items()
-        )
-        raise RecipeError(
-            f"{recipe.path}: no row of source {source.source!r} has {wanted}, which its `where` asks for. "
-            f"In its {len(rows)} rows {there}."
-        )
-    return kept
-
-
-def _written(row: SourceRow, columns: Iterable[str]) -> dict[str, str]:
-    return {column: str(row.fields.get(column)) for column in columns}
+    def _require_columns(self, needed: set[str]) -> None:
+        source, path = self.source, self._recipe.path
+        named = needed | {*source.where} | ({source.topic_field} if source.topic_field else set())
+        if self._present and (absent := sorted(named - set(self._present))):
+            raise SourceError(
+                f"{path}: source {source.name!r} has no column {', '.join(map(repr, absent))}, which its format, "
+                f"`topic_field` or `where` names. Its columns: {', '.join(sorted(self._present))}.{self.hint()}"
+            )
+        if self.n_excluded and self.n_excluded == self._n_readable:
+            there = "; ".join(
+                f"{column} is {', '.join(map(repr, sorted(values)[:MOST_VALUES]))}"
+                f"{' or another' if len(values) > MOST_VALUES else ''}"
+                for column, values in self._values.items()
+            )
+            raise SourceError(
+                f"{path}: no row of source {source.name!r} has {self._wanted}, which its `where` asks for. "
+                f"In its {self.n_rows} rows {there}."
+            )
 
 
 def _encodable(text: str) -> str:
@@ -164,21 +290,9 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", errors="replace").decode()
 
 
-def _sample(examples: list[dict[str, Any]], source: Source) -> list[dict[str, Any]]:
-    """The examples after the first `skip`, at most `limit`, in an order seeded by content, returned in source order.
-
-    Each example's place depends on its own content alone, so one row more changes at most one row of the sample, and
-    samples with the same seed and adjoining `skip` and `limit` are disjoint.
-    """
-    if source.skip == 0 and source.limit is None:
-        return examples
-
-    end = None if source.limit is None else source.skip + source.limit
-    order = seeded_order([example["sample_id"] for example in examples], str(source.seed))
-    return [examples[index] for index in sorted(order[source.skip : end])]
-
-
-def _require_enough(recipe: Recipe, corpus: str, n_examples: int, n_rows: int, rejected: list[dict[str, Any]]) -> None:
+def _require_enough(
+    recipe: Recipe, corpus: str, n_examples: int, n_rows: int, rejected: pl.DataFrame, read: list[SourceReading]
+) -> None:
     needs_component = corpus in recipe.capabilities and "nait_directions" in recipe.features_needed
     needed = 2 if needs_component else 1  # a principal component is a direction of variance: one example has none
     if n_examples >= needed:
@@ -188,11 +302,12 @@ def _require_enough(recipe: Recipe, corpus: str, n_examples: int, n_rows: int, r
     }
     kinds |= {f"{PUBLISHED}{name}": f"the published list {name!r}" for name in recipe.published}
     what = kinds.get(corpus, f"the held-out set {corpus!r}")
-    sources = ", ".join(source.source for source in recipe.corpus_sources(corpus))
-    reasons = Counter(row["reason"] for row in rejected).most_common(3)
+    sources = ", ".join(source.name for source in recipe.corpus_sources(corpus))
+    reasons = Counter(rejected["reason"].to_list()).most_common(3)
     because = f" Rejected: {'; '.join(f'{count} x {reason}' for reason, count in reasons)}." if reasons else ""
+    hints = "".join(dict.fromkeys(reading.hint() for reading in read)) if n_examples == 0 else ""
     why = " for a principal component" if needs_component else ""
-    raise RecipeError(
+    raise DataError(
         f"{recipe.path}: {what} has {n_examples} usable example(s) of {n_rows} row(s) from {sources}; "
-        f"{needed} are needed{why}.{because}"
+        f"{needed} are needed{why}.{because}{hints}"
     )

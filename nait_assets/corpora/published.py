@@ -53,7 +53,7 @@ def published_list(recipe: Recipe, name: str, pool: pl.DataFrame) -> PublishedLi
     rows = numbered.join(pool.select("sample_id"), on="sample_id", how="semi", maintain_order="left")
     missing = numbered.join(pool.select("sample_id"), on="sample_id", how="anti", maintain_order="left")
     if rows.is_empty():
-        sources = ", ".join(source.source for source in recipe.corpus_sources(corpus))
+        sources = ", ".join(source.name for source in recipe.corpus_sources(corpus))
         raise DataError(
             f"{recipe.path}: not one of the {len(missing)} rows of the published list {name!r} (from {sources}) is "
             f"among the {len(pool)} candidates. A row is found by its whole text: choose from the data set that the "

@@ -142,6 +142,7 @@ def _metadata(outcome: Outcome) -> dict[str, object]:
         "n_removed": outcome.n_removed,
         "n_rejected": outcome.n_rejected,
         "n_truncated": outcome.n_truncated,
+        "n_unshown": outcome.n_unshown,
         "n_tokens": outcome.n_tokens,
         "seconds": round(outcome.seconds, 2),
         "tokens_per_second": round(outcome.n_tokens / outcome.seconds, 1) if outcome.seconds else 0.0,

@@ -4,19 +4,21 @@ Finished shards lie beside the table until they are folded in. A killed run lose
 makes the same plan, finds the finished shards by name, and continues.
 """
 
+import collections
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 
+from nait_assets.conversation import conversations_of
 from nait_assets.errors import DataError
 from nait_assets.extraction import activation_table, ray_engine
 from nait_assets.extraction.projection import Projector
 from nait_assets.extraction.spool import Manifest
 from nait_assets.extraction.worker import Job, Worker, peak_memory
 from nait_assets.lineage import Record
-from nait_assets.models.encoding import Shard, conversations_of, encode, plan
+from nait_assets.models.encoding import Shard, encode, plan
 from nait_assets.models.progress import Progress
 from nait_assets.models.running import RunOptions, rejected_before, require_context
 from nait_assets.models.sites import resolve_site
@@ -41,6 +43,7 @@ class Outcome:
         n_removed: Samples that are no longer in the corpus.
         n_rejected: Samples that could not be read.
         n_truncated: Number of extracted samples that were cut to `max_tokens`.
+        n_unshown: Of those read now, those of which the template does not show tools, calls or reasoning.
         n_tokens: Tokens that the model read in this run.
         seconds: Wall time of reading and storing them, from the first batch on.
         peak_memory_bytes: Most memory that this process or a worker has held so far: the GPU's on a GPU, else resident.
@@ -65,6 +68,7 @@ class Outcome:
     engine: str
     layers: tuple[int, ...]
     width: int
+    n_unshown: int = 0
 
     @property
     def data_version(self) -> str:
@@ -131,9 +135,11 @@ def extract(
     known = held.sample_ids if held.extraction_id == identity else frozenset()
     missing = corpus.filter(~pl.col("sample_id").is_in(list(known)))
     conversations = conversations_of(missing)
-    encoded, refused = (
-        encode(conversations, model.tokenizer(), settings.template, settings.max_tokens) if conversations else ([], [])
-    )
+    reading = settings.template, settings.max_tokens, settings.unshown
+    encoded, refused = encode(conversations, model.tokenizer(), *reading) if conversations else ([], [])
+    unshown = collections.Counter(sample.unshown for sample in encoded if sample.unshown)
+    for what, count in unshown.most_common():
+        log_line(f"{corpus_name}: the template does not show the {what} of {count} conversation(s); they are used")
     batch_tokens = options.batch_tokens_on(model.resolved_device().type)
     folder = store.path.parent / f"{store.path.stem}.spool" / identity
     job = Job(model, model.identity(), settings, keep_first_and_last, projector, site.width, site.layers, str(folder))
@@ -147,6 +153,7 @@ def extract(
     rejected = [*refused, *(pair for manifest in manifests for pair in manifest.rejected)]
     wanted = _wanted(corpus, corpus_name, rejected, job)
     outcome = _outcome(identity, wanted, len(known - set(wanted)), len(rejected), manifests, progress, job, options)
+    outcome = replace(outcome, n_unshown=unshown.total())
     _fold(store, corpus_name, outcome, manifests, rejected, job, record_of)
     return outcome
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from nait_assets.conversation import conversations_of
 from nait_assets.extraction.neurons import Reader
 from nait_assets.lineage import Record
 from nait_assets.measurements import published_autoencoder
@@ -16,7 +17,7 @@ from nait_assets.measurements.autoencoder_options import SparseAutoencoderOption
 from nait_assets.measurements.autoencoder_tokens import budget, seeded, spool
 from nait_assets.measurements.autoencoder_training import Trained, finish, train
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import conversations_of, encode
+from nait_assets.models.encoding import encode
 from nait_assets.models.running import RunOptions, model_inputs
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Recipe, fingerprint
@@ -122,7 +123,8 @@ def make(
     device = model.resolved_device()
     batch_tokens = options.batch_tokens_on(device.type)
     ordered = conversations_of(seeded(pool, section.seed))
-    encoded, refused = encode(ordered, model.tokenizer(), extraction.template, extraction.max_tokens)
+    reading = extraction.template, extraction.max_tokens, extraction.unshown
+    encoded, refused = encode(ordered, model.tokenizer(), *reading)
     samples = budget(encoded, section.training_tokens)
     names = [[sample.sample_id for sample in part] for part in samples]
     of_tokens = fingerprint(identity, names, batch_tokens, options.shard_tokens)

@@ -198,7 +198,7 @@ def bring_up_to_date(
     identity = fingerprint(measurement.code_version(context.recipe), dict(inputs))
     with store.transaction() as transaction:
         known = _prepare(transaction, table, identity)
-    missing = corpus.filter(~pl.col("sample_id").is_in(list(known))).select("sample_id", "messages")
+    missing = corpus.filter(~pl.col("sample_id").is_in(list(known))).select("sample_id", "messages", "conversation")
     rejected, cost = _stage(measurement, context, missing)
     wanted = corpus["sample_id"].to_list()
     with store.transaction() as transaction:

@@ -25,11 +25,11 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import Field
 
+from nait_assets.conversation import messages_of
 from nait_assets.errors import BudgetError, EndpointError, UserError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.measurements.judge_spending import Budget, Spending, spent, write_spending
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import conversations_of
 from nait_assets.recipe import Recipe
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
@@ -250,7 +250,7 @@ def _read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]
     judging = Judging(endpoint, options, spending, n_before)
     counted = Spending(spending.n_calls, spending.n_prompt_tokens, spending.n_answer_tokens)
     try:
-        for outcomes in judging.batches(conversations_of(samples)):
+        for outcomes in judging.batches(messages_of(samples)):
             now = Spending(spending.n_calls, spending.n_prompt_tokens, spending.n_answer_tokens)
             write_spending(store, _judge(options), now)
             yield _part(outcomes, Cost(n_calls=now.n_calls - counted.n_calls, n_tokens=now.n_tokens - counted.n_tokens))

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pydantic import Field, field_validator
 
+from nait_assets.conversation import conversations_of
 from nait_assets.errors import DataError, NumericalError
 from nait_assets.models.adapter import Adapter, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import conversations_of
 from nait_assets.models.training import EpochResult, scheduled, train_epoch
 from nait_assets.recipe import Recipe, fingerprint, seeded_order
 from nait_assets.recipe.measurements import MeasurementOptions
@@ -182,7 +182,7 @@ def answered(
     """Samples with response tokens to take a loss over; pairs of `sample_id` and reason of those without."""
     extraction = recipe.extraction
     samples, refused = encode_with_answers(
-        conversations_of(rows), model.tokenizer(), extraction.template, extraction.max_tokens
+        conversations_of(rows), model.tokenizer(), extraction.template, extraction.max_tokens, extraction.unshown
     )
     without = [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
     return [sample for sample in samples if not sample.unanswered], [*refused, *without]

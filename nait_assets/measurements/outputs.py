@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from nait_assets.conversation import conversations_of
 from nait_assets.errors import NumericalError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models import attention
@@ -27,7 +28,7 @@ from nait_assets.models.answers import AnsweredSample, encode_with_answers, requ
 from nait_assets.models.attention import Packing, to_device
 from nait_assets.models.batches import Batch, BatchReader, PooledActivations, can_be_packed, require_known_tokens
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import conversations_of, encode, plan
+from nait_assets.models.encoding import encode, plan
 from nait_assets.models.running import rejected_before, require_context
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
@@ -212,7 +213,7 @@ def _read(
     """Chunks of outputs, or of answers alone, of one of the two models."""
     settings, found = context.recipe.extraction, model(context)
     samples, refused = encode_with_answers(
-        conversations_of(missing), found.tokenizer(), settings.template, settings.max_tokens
+        conversations_of(missing), found.tokenizer(), settings.template, settings.max_tokens, settings.unshown
     )
     if alone:
         refused += [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]

@@ -21,12 +21,13 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
+from nait_assets.conversation import conversations_of
 from nait_assets.errors import DataError, NumericalError
 from nait_assets.measurements.outputs import OutputReader
 from nait_assets.models.adapter import ALL_LINEAR, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import EncodedSample, conversations_of, encode, plan
+from nait_assets.models.encoding import EncodedSample, encode, plan
 from nait_assets.models.running import RunOptions
 from nait_assets.models.training import train_epoch
 from nait_assets.recipe import Extraction, Recipe, seeded_order
@@ -103,13 +104,13 @@ def gain_experience(
     """
     tokenizer = model.tokenizer()
     pairs = conversations_of(pool)
-    samples, refused = encode_with_answers(pairs, tokenizer, extraction.template, extraction.max_tokens)
+    reading = extraction.template, extraction.max_tokens, extraction.unshown
+    samples, refused = encode_with_answers(pairs, tokenizer, *reading)
     usable = {sample.sample_id: sample for sample in samples if not sample.unanswered}
     instructions, _ = encode(
-        ((sample_id, messages_before_response(messages)) for sample_id, messages in pairs if sample_id in usable),
+        ((sample_id, given.before_response()) for sample_id, given in pairs if sample_id in usable),
         tokenizer,
-        extraction.template,
-        extraction.max_tokens,
+        *reading,
     )
     if not instructions:
         unanswered = [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
@@ -131,13 +132,6 @@ def gain_experience(
     n_tokens += options.epochs * sum(len(row.token_ids) for row in rows)
     cost = Cost(n_forward=len(sample_ids) + n_trained, n_backward=n_trained, n_tokens=n_tokens)
     return Experience(tuple(chosen), clusters, tuple(losses), len(pool) - len(usable), cost)
-
-
-def messages_before_response(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """What stands before the first response; a conversation that begins with one has the rest instead."""
-    roles = [message["role"] for message in messages]
-    first = roles.index("assistant")
-    return list(messages[:first]) or [message for message in messages if message["role"] != "assistant"]
 
 
 def embedded(model: LoadedModel, samples: Sequence[EncodedSample], options: RunOptions) -> tuple[list[str], np.ndarray]:

@@ -25,12 +25,13 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
+from nait_assets.conversation import messages_of
 from nait_assets.errors import ModelError, NumericalError, RecipeError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.attention import to_device
 from nait_assets.models.batches import Batch, BatchReader, can_be_packed, require_known_tokens
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import EncodedSample, conversations_of, plain_text, plan
+from nait_assets.models.encoding import EncodedSample, plain_text, plan
 from nait_assets.models.running import model_inputs, rejected_before
 from nait_assets.recipe import ModelSpec, Recipe
 from nait_assets.recipe.measurements import MeasurementOptions
@@ -259,7 +260,7 @@ def _read(context: MeasurementContext, missing: pl.DataFrame) -> Iterator[Chunk]
     sizes = [sum(parameter.numel() for parameter in one.network.parameters()) for one in loaded]
     batch_tokens = context.options.batch_tokens_on(loaded[0].device.type)
     alone = rejected_before(context.warehouse.measurement(MEASUREMENT.name, context.corpus), context.corpus)
-    pairs = conversations_of(missing)
+    pairs = messages_of(missing)
     pairs.sort(key=lambda pair: (-len(conversation_text(pair[1])), pair[0]))  # what does not fit in memory fails first
     for begin in range(0, len(pairs), SAMPLES_OF_PART):
         yield rated(pairs[begin : begin + SAMPLES_OF_PART], askers, readers, sizes, batch_tokens, alone)

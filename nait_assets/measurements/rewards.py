@@ -22,10 +22,10 @@ import numpy as np
 import polars as pl
 from pydantic import Field, model_validator
 
+from nait_assets.conversation import messages_of
 from nait_assets.errors import ModelError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import conversations_of
 from nait_assets.recipe import Recipe
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.recipe.sections import hub_is_pinned
@@ -258,7 +258,7 @@ def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
     """Each sample's reward."""
     source, max_tokens = source_of(context.recipe, context.model.home), RewardsOptions.of(context.recipe).max_tokens
     model = load(source, max_tokens, context.model.resolved_device())
-    named = conversations_of(samples)
+    named = messages_of(samples)
     named.sort(key=lambda one: (sum(len(message["content"]) for message in one[1]), one[0]))
     for begin in range(0, len(named), CHUNK_SAMPLES):
         yield rated(model, named[begin : begin + CHUNK_SAMPLES], context.options.batch_tokens or BATCH_TOKENS)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import polars as pl
 
+from nait_assets.conversation import conversations_of
 from nait_assets.errors import RecipeError
 from nait_assets.extraction.neurons import Reader
 from nait_assets.measurements.engine import Chunk, MeasurementContext
 from nait_assets.models.attention import Packing, to_device
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import Shard, conversations_of, encode, plan
+from nait_assets.models.encoding import Shard, encode, plan
 from nait_assets.models.sites import resolve_site
 from nait_assets.resources import LanguageModel
 from nait_assets.tables import INDICES, VECTOR
@@ -137,7 +138,7 @@ def read_sparse(
     """
     settings = context.recipe.extraction
     encoded, refused = encode(
-        conversations_of(samples), context.model.tokenizer(), settings.template, settings.max_tokens
+        conversations_of(samples), context.model.tokenizer(), settings.template, settings.max_tokens, settings.unshown
     )
     yield Chunk(pl.DataFrame(schema={"sample_id": pl.String, **SPARSE}), refused)
     loaded = context.model.load()

@@ -3,15 +3,15 @@
 Belongs here: where the responses stand among the tokens. Does not belong here: what is made of those tokens.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from nait_assets.conversation import Conversation
 from nait_assets.errors import ModelError
-from nait_assets.models.encoding import EncodedSample, encode, render
-from nait_assets.recipe import fingerprint
+from nait_assets.models.encoding import PLAIN_HEADINGS, EncodedSample, encode, render
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +46,11 @@ def require_offsets(tokenizer: Any) -> None:
 
 
 def encode_with_answers(
-    conversations: Iterable[tuple[str, list[dict[str, str]]]],
+    conversations: Iterable[tuple[str, Conversation | Sequence[Mapping[str, Any]]]],
     tokenizer: Any,
     template: Literal["chat", "plain"],
     max_tokens: int,
+    unshown: Literal["use", "refuse"] = "use",
 ) -> tuple[list[AnsweredSample], list[tuple[str, str]]]:
     """Tokenise conversations as `encode` does, and find the responses' tokens.
 
@@ -57,10 +58,11 @@ def encode_with_answers(
     the template's, and where it stands in the text too, the responses' places are known to the character.
 
     Args:
-        conversations: Pairs of `sample_id` and messages.
+        conversations: Pairs of `sample_id` and conversation.
         tokenizer: Tokenizer of the model.
         template: As for `encode`.
         max_tokens: As for `encode`; response tokens beyond them are cut off.
+        unshown: As for `encode`.
 
     Returns:
         As `encode`. A conversation whose responses cannot be found, or are cut off, is among the samples.
@@ -69,17 +71,16 @@ def encode_with_answers(
         ModelError: As `encode`, or the tokenizer does not tell which characters a token holds.
     """
     require_offsets(tokenizer)
-    pairs = list(conversations)
-    encoded, refused = encode(pairs, tokenizer, template, max_tokens)
-    messages_of = dict(pairs)
-    return [_answered(sample, messages_of[sample.sample_id], tokenizer, template) for sample in encoded], refused
+    pairs = {name: Conversation.of(given) for name, given in conversations}
+    encoded, refused = encode(pairs.items(), tokenizer, template, max_tokens, unshown)
+    return [_answered(sample, pairs[sample.sample_id], tokenizer, template) for sample in encoded], refused
 
 
 def _answered(
-    sample: EncodedSample, messages: list[dict[str, str]], tokenizer: Any, template: Literal["chat", "plain"]
+    sample: EncodedSample, conversation: Conversation, tokenizer: Any, template: Literal["chat", "plain"]
 ) -> AnsweredSample:
-    text = render(messages, tokenizer, template)
-    spans = response_spans(messages, tokenizer, template, text)
+    text = render(conversation, tokenizer, template)
+    spans = response_spans(conversation, tokenizer, template, text)
     if spans is None:
         reason = "the template does not write the responses unchanged, so their tokens cannot be found"
         return _with(sample, np.zeros(len(sample.token_ids), bool), reason)
@@ -109,36 +110,89 @@ def _with(sample: EncodedSample, answers: np.ndarray, reason: str) -> AnsweredSa
 
 
 def response_spans(
-    messages: Sequence[dict[str, str]], tokenizer: Any, template: Literal["chat", "plain"], text: str
+    given: Conversation | Sequence[Mapping[str, Any]],
+    tokenizer: Any,
+    template: Literal["chat", "plain"],
+    text: str,
 ) -> list[tuple[int, int]] | None:
     """First character of each response in the rendered conversation, and the one after its last.
+
+    A response that is not to be trained on is none. One with calls or thoughts reaches from where the model begins to
+    write to where its turn ends.
 
     None where the template does something else with a response than to write it, such as leaving out earlier thoughts.
 
     Args:
-        messages: The conversation.
+        given: The conversation, or its messages.
         tokenizer: Tokenizer of the model.
         template: Template that renders it.
         text: The conversation, rendered.
     """
-    prefix = fingerprint(list(messages))  # that a conversation holds its own hash is out of the question
-    responses = [message["content"] for message in messages if message["role"] == "assistant"]
-    marks = [f"{prefix}n{number}n" for number in range(len(responses))]
-    unused = iter(marks)
-    marked = [
-        {**message, "content": next(unused)} if message["role"] == "assistant" else dict(message)
-        for message in messages
-    ]
+    conversation = Conversation.of(given)
+    whole, marks = dict[int, tuple[int, int]](), dict[int, str]()
+    for place, message in enumerate(conversation.messages):
+        if message.role != "assistant":
+            continue
+        span = _span_of_turn(conversation, place, tokenizer, template, text)
+        if span is not None:
+            whole[place] = span
+        elif not message.calls:
+            # that a conversation holds its own hash is out of the question
+            marks[place] = f"{conversation.sample_id}n{len(marks)}n"
+    found = _spans_of_marks(conversation, marks, tokenizer, template, text)
+    if found is None:
+        return None
+    spans = {**whole, **found}
+    return [spans[place] for place in sorted(spans) if conversation.messages[place].weight > 0]
+
+
+def _spans_of_marks(
+    conversation: Conversation,
+    marks: Mapping[int, str],
+    tokenizer: Any,
+    template: Literal["chat", "plain"],
+    text: str,
+) -> dict[int, tuple[int, int]] | None:
+    marked = replace(
+        conversation,
+        messages=tuple(
+            replace(message, content=marks[place]) if place in marks else message
+            for place, message in enumerate(conversation.messages)
+        ),
+    )
     try:
         rest = render(marked, tokenizer, template)
     except Exception:  # noqa: BLE001  a template may raise whatever its author wrote
         return None
-    spans: list[tuple[int, int]] = []
-    wanted = ""
-    for mark, response in zip(marks, responses, strict=True):
+    spans, wanted = {}, ""
+    for place, mark in marks.items():
+        response = conversation.messages[place].text
         before, found, rest = rest.partition(mark)
         if not found:
             return None
         wanted += before + response
-        spans.append((len(wanted) - len(response), len(wanted)))
+        spans[place] = len(wanted) - len(response), len(wanted)
     return spans if wanted + rest == text else None
+
+
+def _span_of_turn(
+    conversation: Conversation, place: int, tokenizer: Any, template: Literal["chat", "plain"], text: str
+) -> tuple[int, int] | None:
+    """The span of a response with calls or thoughts, from the texts before and through its turn."""
+    message = conversation.messages[place]
+    if not (message.calls or message.reasoning):
+        return None
+    before, through = (replace(conversation, messages=conversation.messages[:end]) for end in (place, place + 1))
+    try:
+        begin = render(before, tokenizer, template, generation=True)
+        end = render(through, tokenizer, template)
+    except Exception:  # noqa: BLE001  a template may raise whatever its author wrote
+        return None
+    if template == "plain":
+        begin += ("\n\n" if begin else "") + PLAIN_HEADINGS["assistant"]
+    if not (text.startswith(end) and end.startswith(begin)):
+        return None
+    said = end[len(begin) :].rstrip()
+    for special in tokenizer.all_special_tokens:  # what ends a turn is the template's
+        said = said.removesuffix(special).rstrip()
+    return len(begin), len(begin) + len(said)

@@ -1,13 +1,13 @@
 """Conversations as token ids, and token ids as batches: what the model is going to read, in which order."""
 
 import math
-from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 
+from nait_assets.conversation import Conversation
 from nait_assets.errors import ModelError, RecipeError
 from nait_assets.recipe import fingerprint
 
@@ -22,11 +22,13 @@ class EncodedSample:
         sample_id: Id of the conversation.
         token_ids: `(n_tokens,)` int32; the first is the beginning-of-sequence token, or what stands for it.
         truncated: Whether the conversation was cut to the recipe's `max_tokens`.
+        unshown: What of the conversation the template does not show, such as "tool calls"; "" if it shows all.
     """
 
     sample_id: str
     token_ids: np.ndarray
     truncated: bool
+    unshown: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,12 @@ class Shard:
         return sum(len(sample.token_ids) for sample in self.samples)
 
 
-def conversations_of(samples: pl.DataFrame) -> list[tuple[str, list[dict[str, str]]]]:
-    """Pairs of `sample_id` and messages, of a frame with these two columns."""
-    return list(zip(samples["sample_id"].to_list(), samples["messages"].to_list(), strict=True))
-
-
 def encode(
-    conversations: Iterable[tuple[str, list[dict[str, str]]]],
+    conversations: Iterable[tuple[str, Conversation | Sequence[Mapping[str, Any]]]],
     tokenizer: Any,
     template: Literal["chat", "plain"],
     max_tokens: int,
+    unshown: Literal["use", "refuse"] = "use",
 ) -> tuple[list[EncodedSample], list[tuple[str, str]]]:
     """Tokenise conversations.
 
@@ -70,10 +68,11 @@ def encode(
     beginning-of-sequence token, which is put in front where the template does not.
 
     Args:
-        conversations: Pairs of `sample_id` and messages.
+        conversations: Pairs of `sample_id` and conversation.
         tokenizer: Tokenizer of the model.
         template: The model's chat template, or plain headings in the manner of Alpaca.
         max_tokens: Tokens read of each example, the first one included.
+        unshown: What becomes of a conversation of which the template does not show something.
 
     Returns:
         The samples, and pairs of `sample_id` and reason for those that the chat template refuses.
@@ -90,11 +89,16 @@ def encode(
             "the model's tokenizer has neither a beginning- nor an end-of-sequence token to begin a sequence with."
         )
     samples, refused = [], []
-    for identity, messages in conversations:
+    for identity, given in conversations:
+        conversation = Conversation.of(given)
         try:
-            text = render(messages, tokenizer, template)
+            text = render(conversation, tokenizer, template)
         except Exception as error:  # noqa: BLE001  a template may raise whatever its author wrote
             refused.append((identity, f"the chat template refuses it: {error}"))
+            continue
+        missing = unshown_parts(conversation, text)
+        if missing and unshown == "refuse":
+            refused.append((identity, f"the template does not show its {missing}"))
             continue
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if not ids or ids[0] != first:
@@ -102,18 +106,52 @@ def encode(
         if len(ids) < 2:
             refused.append((identity, "no tokens after the template"))
             continue
-        samples.append(EncodedSample(identity, np.asarray(ids[:max_tokens], np.int32), len(ids) > max_tokens))
+        token_ids = np.asarray(ids[:max_tokens], np.int32)
+        samples.append(EncodedSample(identity, token_ids, len(ids) > max_tokens, unshown=missing))
     return samples, refused
 
 
-def render(messages: Sequence[dict[str, str]], tokenizer: Any, template: Literal["chat", "plain"]) -> str:
-    """A conversation as one text; raises whatever the chat template does."""
+def render(
+    given: Conversation | Sequence[Mapping[str, Any]],
+    tokenizer: Any,
+    template: Literal["chat", "plain"],
+    generation: bool = False,
+) -> str:
+    """A conversation as one text; raises whatever the chat template does.
+
+    Args:
+        given: The conversation, or its messages.
+        tokenizer: Of the model.
+        template: The model's chat template, which gets tools and calls where it takes them, or plain headings.
+        generation: Whether the text ends where the next response would begin.
+    """
+    conversation = Conversation.of(given)
     if template == "plain":
-        return plain_text(messages)
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
+        return plain_text(conversation.plain())
+    written = str(tokenizer.chat_template)
+    messages = [message.for_template(lambda key: key in written) for message in conversation.messages]
+    settings = {"add_generation_prompt": True} if generation else {}
+    tools = {"tools": conversation.tool_list} if conversation.tool_list else {}
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **tools, **settings))
 
 
-def plain_text(messages: Sequence[dict[str, str]]) -> str:
+def unshown_parts(conversation: Conversation, text: str) -> str:
+    """Which parts of a conversation are not in the text that a template made of it; "" if all are.
+
+    A template may leave out what was thought before earlier answers: some of it is enough.
+    """
+    thoughts = [message.reasoning for message in conversation.messages if message.reasoning]
+    calls = [call["name"] for message in conversation.messages for call in message.calls]
+    tools = [str(tool["function"].get("name")) for tool in conversation.tool_list]
+    missing = {
+        "reasoning": thoughts and not any(thought in text for thought in thoughts),
+        "tool calls": not all(name in text for name in calls),
+        "tools": not all(name in text for name in tools) or (conversation.tools and not tools),
+    }
+    return " and ".join(name for name, is_missing in missing.items() if is_missing)
+
+
+def plain_text(messages: Sequence[Mapping[str, str]]) -> str:
     """A conversation under plain headings, for models without a chat template."""
     return "\n\n".join(PLAIN_HEADINGS[message["role"]] + message["content"] for message in messages)
 

@@ -22,11 +22,13 @@ from nait_assets.recipe.schema import (
 from nait_assets.recipe.section import Section
 from nait_assets.recipe.sections import (
     Capability,
+    CsvOptions,
     Extraction,
     FieldTemplates,
     FormatName,
     ModelSpec,
     Projection,
     Source,
+    TurnsFormat,
 )
 from nait_assets.recipe.strategies import Selection, Strategy, StrategyName

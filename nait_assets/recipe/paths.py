@@ -18,6 +18,15 @@ def resolve(path: str, recipe: Path) -> Path:
     Raises:
         RecipeError: A variable is not set.
     """
+    return (recipe.parent / Path(expand(path, recipe)).expanduser()).resolve()
+
+
+def expand(path: str, recipe: Path) -> str:
+    """A path or URL with `${VAR}` expanded.
+
+    Raises:
+        RecipeError: A variable is not set.
+    """
 
     def value(match: re.Match[str]) -> str:
         name = match.group(1)
@@ -26,7 +35,7 @@ def resolve(path: str, recipe: Path) -> Path:
                 f"{recipe}: {path!r} needs the environment variable {name}, which is not set. "
                 f"Put {name}=... in front of the command."
             )
-        return str(Path(os.environ[name]).expanduser().absolute()) if match.start() == 0 else os.environ[name]
+        is_path = match.start() == 0 and "://" not in os.environ[name]
+        return str(Path(os.environ[name]).expanduser().absolute()) if is_path else os.environ[name]
 
-    expanded = Path(re.sub(r"\$\{(\w+)\}", value, path)).expanduser()
-    return (recipe.parent / expanded).resolve()
+    return re.sub(r"\$\{(\w+)\}", value, path)

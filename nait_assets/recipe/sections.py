@@ -3,13 +3,14 @@
 Belongs here: what all methods share. Does not belong here: what configures one method.
 """
 
+import codecs
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from nait_assets.recipe.section import Section
 
-FormatName = Literal["messages", "alpaca", "sharegpt"]
+FormatName = Literal["messages", "alpaca", "sharegpt", "auto"]
 Pinned = TypeVar("Pinned", bound=Section)
 
 
@@ -47,25 +48,53 @@ class FieldTemplates(Section):
 
     user: str = Field(description="Template of the user's message, for example '{{ question }}'.")
     assistant: str = Field(description="Template of the response, for example '{{ answer }}'.")
-    system: str | None = Field(None, description="Template of a system message in front of both; none by default.")
+    system: str | None = Field(
+        None, description="Template of a system message in front of both; one that prints nothing makes none."
+    )
 
     @field_validator("user", "assistant", "system")
     @classmethod
     def _is_a_template(cls, template: str | None) -> str | None:
-        from jinja2 import Environment, TemplateSyntaxError
+        from jinja2 import TemplateSyntaxError
+        from jinja2.sandbox import SandboxedEnvironment
 
         try:
-            Environment(autoescape=False).compile(template or "")  # parsing alone lets unknown filters pass
+            SandboxedEnvironment(autoescape=False).compile(template or "")  # parsing lets unknown filters pass
         except TemplateSyntaxError as error:
-            raise ValueError(f"not a Jinja template: {error}") from error
+            raise ValueError(
+                f"not a Jinja template: {error}. A column whose name is no identifier is written "
+                '{{ row["Best Answer"] }}'
+            ) from error
         return template
+
+
+class TurnsFormat(Section):
+    """Where in a row the turns of a conversation stand."""
+
+    turns: str | tuple[str, ...] = Field(
+        description="The column that holds the turns; several, such as [prompt, completion], are joined."
+    )
+    role: str | None = Field(None, description="Key of a turn's role; `role` or `from`, whichever is there.")
+    content: str | None = Field(None, description="Key of a turn's text; `content` or `value`, whichever is there.")
+    system: str | None = Field(None, description="A column with a system prompt; `system` if it is there.")
+    tools: str | None = Field(None, description="A column with the tools' descriptions; `tools` if it is there.")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that hold turns."""
+        return (self.turns,) if isinstance(self.turns, str) else self.turns
 
 
 def _known_format(value: Any) -> Any:
     if isinstance(value, str) and value not in get_args(FormatName):
         known = ", ".join(get_args(FormatName))
-        raise ValueError(f"unknown format {value!r}; use {known}, or a mapping with `user` and `assistant` templates")
-    return FieldTemplates.model_validate(value) if isinstance(value, dict) else value
+        raise ValueError(
+            f"unknown format {value!r}; use {known}, a mapping with `turns` (the column of the conversation), or one "
+            "with `user` and `assistant` templates"
+        )
+    if isinstance(value, dict):
+        return (TurnsFormat if "turns" in value else FieldTemplates).model_validate(value)
+    return value
 
 
 def one_or_many(value: Any) -> Any:
@@ -73,17 +102,46 @@ def one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
+class CsvOptions(Section):
+    """How a file of comma-separated values is written, where it is not as RFC 4180 says."""
+
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="Between fields; a comma, in a .tsv a tab."
+    )
+    quotes: Literal["strict", "lenient", "none"] = Field(
+        "strict",
+        description="strict: a stray quotation mark refuses the file; lenient: it is taken as it stands; none: "
+        "quotation marks are text.",
+    )
+    escape: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="In front of a quotation mark in a field, such as a backslash.",
+    )
+
+
 class Source(Section):
     """Where examples come from, how a row becomes a conversation, and which rows are taken."""
 
-    source: str = Field(
-        description="A .jsonl, .json, .csv or .parquet file, or 'hub:<org>/<name>'. `${VAR}` is expanded."
+    source: str | tuple[str, ...] = Field(
+        description="A file, a folder, a pattern with `*`, a list of files, a URL such as s3://..., or "
+        "'hub:<org>/<name>'. `${VAR}` is expanded."
     )
-    format: Annotated[FormatName | FieldTemplates, BeforeValidator(_known_format)] = Field(
-        "messages", description="messages, alpaca, sharegpt, or templates over the source's columns."
+    format: Annotated[FormatName | TurnsFormat | FieldTemplates, BeforeValidator(_known_format)] = Field(
+        "messages",
+        description="messages, alpaca, sharegpt, auto, {turns: COLUMN}, or templates over the source's columns.",
     )
+    roles: dict[str, Literal["system", "user", "assistant", "tool"]] = Field(
+        {}, description="What role names mean that are not among the known ones, such as {narrator: user}."
+    )
+    unanswered: Literal["cut", "refuse"] = Field(
+        "cut", description="What becomes of turns behind the last response: they are cut off, or the row is refused."
+    )
+    encoding: str | None = Field(None, description="Of text files; UTF-8.")
+    csv: CsvOptions = CsvOptions()
     config: str | tuple[str, ...] | None = Field(None, description="Hub only: configuration(s), read in this order.")
-    split: str = Field("train", description="Hub only: split, as `datasets` writes it.")
+    split: str = Field("train", description="Of a hub data set, as `datasets` writes it, or of a folder with several.")
     revision: str | None = Field(None, description="Hub only: commit, tag or branch; the commit read is recorded.")
     limit: int | None = Field(None, ge=1, description="Take this many examples, chosen by `seed`; all by default.")
     skip: int = Field(0, ge=0, description="Leave out the first examples of the seeded order: disjoint samples.")
@@ -96,6 +154,22 @@ class Source(Section):
     )
     topic_field: str | None = Field(None, description="Column that holds the label, instead of `topic`.")
 
+    @field_validator("source")
+    @classmethod
+    def _files_of_a_list(cls, source: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(source, tuple) and (not source or any(name.startswith("hub:") for name in source)):
+            raise ValueError("a list names files; give each data set of the hub as a source of its own")
+        return source
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str | None) -> str | None:
+        try:
+            codecs.lookup(encoding or "utf-8")
+        except LookupError as error:
+            raise ValueError(f"unknown encoding {encoding!r}; names are Python's, such as cp1252 or utf-16") from error
+        return encoding
+
     @model_validator(mode="after")
     def _one_topic(self) -> "Source":
         if self.topic is not None and self.topic_field is not None:
@@ -103,9 +177,14 @@ class Source(Section):
         return self
 
     @property
+    def name(self) -> str:
+        """The source as messages and tables name it."""
+        return self.source if isinstance(self.source, str) else ", ".join(self.source)
+
+    @property
     def hub_id(self) -> str | None:
         """`<org>/<name>` where the source is a data set of the hub, else None."""
-        return self.source.removeprefix("hub:") if self.source.startswith("hub:") else None
+        return self.name.removeprefix("hub:") if self.name.startswith("hub:") else None
 
 
 class Projection(Section):
@@ -139,6 +218,11 @@ class Extraction(Section):
     )
     max_tokens: int = Field(512, ge=8, description="Tokens of an example that are read; longer ones are cut.")
     template: Literal["chat", "plain"] = Field("chat", description="The model's chat template, or plain headings.")
+    unshown: Literal["use", "refuse"] = Field(
+        "use",
+        exclude_if=lambda rule: rule == "use",  # activations are the same: what was read stays as it is
+        description="What becomes of a conversation with tools, calls or reasoning that the template does not show.",
+    )
     projection: Annotated[Projection | None, BeforeValidator(_dimensions_or_projection)] = Field(
         None, description="Numbers to keep of each example instead of every neuron, such as 1024."
     )

@@ -154,11 +154,16 @@ def _counts(tables: Snapshot) -> pl.DataFrame:
         f"SELECT corpus, 'rejected: ' || reason AS what, count(*) AS n_rows FROM {REJECTED_ROWS.name} GROUP BY ALL"
     ]
     if tables.has_table(CORPUS_COUNTS.name):
+        stored = tables.connection.sql(f"FROM {CORPUS_COUNTS.name} LIMIT 0").columns
         for column, what in (
             ("n_rows", "read"),
             ("n_duplicates", "dropped: an equal conversation stands earlier"),
             ("n_unsampled", "left out by `limit` and `skip`"),
+            ("n_excluded", "left out by `where`"),
+            ("n_cut", "lost the turns behind its last response"),
         ):
+            if column not in stored:  # of an earlier version of this project
+                continue
             counted = f"SELECT corpus, '{what}' AS what, {column} AS n_rows FROM {CORPUS_COUNTS.name}"
             parts.append(f"{counted} WHERE {column} > 0")
     rows = tables.connection.execute(" UNION ALL ".join(parts)).fetchall()

@@ -1,57 +1,45 @@
-"""Data sets as their owners publish them: local files and the hub, row by row, with a fingerprint.
+"""Data sets as their owners publish them: files, folders, URLs and the hub, row by row, with a fingerprint.
 
-A row that cannot be read is yielded with its reason instead of its fields, so that nothing is dropped in silence.
+Belongs here: what a source is read from. Does not belong here: which files it has (`source_files.py`) and how one is
+read (`row_readers.py`).
 """
 
-import csv
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from nait_assets.errors import SourceError
+from nait_assets.errors import SourceError, UserError
 from nait_assets.recipe import Recipe, Source
-from nait_assets.resources.files import HashCache
+from nait_assets.resources.files import HashCache, folder_version
 from nait_assets.resources.hub import hub_commit, hub_error
+from nait_assets.resources.row_readers import BATCH_ROWS, rows_in, rows_of_table
+from nait_assets.resources.source_files import files_of, fingerprint_of_files, saved_dataset
+from nait_assets.resources.source_row import SourceRow
 
-
-@dataclass(frozen=True)
-class SourceRow:
-    """One row of a source.
-
-    Attributes:
-        number: Line of a .jsonl file, else the row's place in the source; counted from 1.
-        fields: Columns and values; empty where the row could not be read.
-        problem: Why the row could not be read, or None.
-        excerpt: The beginning of an unreadable row.
-    """
-
-    number: int
-    fields: dict[str, Any]
-    problem: str | None = None
-    excerpt: str = ""
+log = logging.getLogger(__name__)
 
 
 def fingerprint_of(source: Source, recipe: Recipe, hashes: HashCache) -> str:
-    """The state that a source is in: the file's SHA-256, or the hub repository's commit.
+    """The state that a source is in: the SHA-256 of its files, or the hub repository's commit.
 
     Raises:
-        SourceError: The file does not exist or may not be read, or the hub cannot be reached.
+        SourceError: A file does not exist or may not be read, or the hub cannot be reached.
     """
     if source.hub_id is not None:
-        return hub_commit(source.hub_id, source.revision, "dataset")
-    file = _local_file(source, recipe)
+        return _dataset_commit(source)
+    folder = saved_dataset(source, recipe)
     try:
-        return hashes.sha256(file)[:16]
+        if folder is not None:
+            return folder_version(folder)
+        return fingerprint_of_files(files_of(source, recipe), hashes)
     except OSError as error:
-        raise SourceError(f"{recipe.path}: {file} (source {source.source!r}) cannot be read: {error}") from error
+        raise SourceError(f"{recipe.path}: source {source.name!r} cannot be read: {error}") from error
 
 
 def read_rows(source: Source, recipe: Recipe) -> Iterator[SourceRow]:
-    """Every row of a source, in its order.
+    """Every row of a source, in its order, one after the other.
 
     Raises:
         SourceError: The source does not exist, cannot be reached, or is not the kind of file that it is named.
@@ -59,90 +47,66 @@ def read_rows(source: Source, recipe: Recipe) -> Iterator[SourceRow]:
     if source.hub_id is not None:
         yield from _hub_rows(source)
         return
-    file = _local_file(source, recipe)
-    yield from READERS[file.suffix](file)
+    folder = saved_dataset(source, recipe)
+    if folder is not None:
+        yield from _saved_rows(folder, source, recipe)
+        return
+    files = files_of(source, recipe)
+    begin = 0
+    for file in files:
+        number = 0
+        for row in rows_in(file, source):
+            number = row.number
+            where = f"{file.name}, row {row.number}: {row.excerpt}" if len(files) > 1 else row.excerpt
+            yield row if begin == 0 and not row.problem else replace(row, number=begin + row.number, excerpt=where)
+        begin += number
 
 
-def _local_file(source: Source, recipe: Recipe) -> Path:
-    file = recipe.resolve(source.source)
-    if not file.is_file():
-        raise SourceError(
-            f"{recipe.path}: there is no file {file} (source {source.source!r}). "
-            "Relative paths start at the recipe's folder."
-        )
-    if file.suffix not in READERS:
-        raise SourceError(
-            f"{recipe.path}: {file} has an unknown ending; use {', '.join(READERS)}, or 'hub:<org>/<name>'."
-        )
-    return file
+def _saved_rows(folder: Path, source: Source, recipe: Recipe) -> Iterator[SourceRow]:
+    """Rows of what `save_to_disk` wrote."""
+    import datasets
 
-
-def _jsonl_rows(file: Path) -> Iterator[SourceRow]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            excerpt = line[:80].decode("utf-8", errors="replace").strip()
-            try:
-                fields = json.loads(line.rstrip().decode("utf-8-sig"))
-            except UnicodeDecodeError as error:
-                yield SourceRow(number, {}, f"invalid UTF-8 at byte {error.start} of the line", excerpt)
-            except json.JSONDecodeError as error:
-                yield SourceRow(number, {}, f"invalid JSON: {error.msg} at column {error.colno}", excerpt)
-            except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-                yield SourceRow(number, {}, f"unreadable JSON: {error}", excerpt)
-            else:
-                yield _row_of(number, fields, excerpt)
-
-
-def _row_of(number: int, fields: Any, excerpt: str) -> SourceRow:
-    if isinstance(fields, dict):
-        return SourceRow(number, fields)
-    return SourceRow(number, {}, f"a JSON {type(fields).__name__}, not an object", excerpt)
-
-
-def _json_rows(file: Path) -> Iterator[SourceRow]:
     try:
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{file} is not JSON in UTF-8: {error}") from error
-    if not isinstance(rows, list):
-        raise SourceError(
-            f"{file} holds a JSON {type(rows).__name__}; a list of objects is needed (one object a line is .jsonl)."
-        )
-    for number, fields in enumerate(rows, start=1):
-        yield _row_of(number, fields, str(fields)[:80])
+        rows = datasets.load_from_disk(str(folder))
+    except Exception as error:  # a damaged folder raises whatever its parts do
+        raise SourceError(f"{folder} cannot be read by `datasets.load_from_disk`: {error}") from error
+    if isinstance(rows, datasets.DatasetDict):
+        if source.split not in rows:
+            raise SourceError(
+                f"{recipe.path}: {folder} has no split {source.split!r}; it has "
+                f"{', '.join(map(str, rows))}. Set `split`."
+            )
+        rows = rows[source.split]
+    yield from _dataset_rows(rows, 1)
 
 
-def _csv_rows(file: Path) -> Iterator[SourceRow]:
-    csv.field_size_limit(2**31 - 1)
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        for number, fields in enumerate(csv.DictReader(lines), start=1):
-            texts = [*filter(None, fields), *(value for value in fields.values() if isinstance(value, str))]
-            excerpt = " ".join(texts)[:80].encode("utf-8", errors="replace").decode()
-            if any("\udc80" <= character <= "\udcff" for text in texts for character in text):
-                yield SourceRow(number, {}, "invalid UTF-8", excerpt)
-            elif None in fields:
-                yield SourceRow(number, {}, "more fields than the header has", excerpt)
-            else:
-                yield SourceRow(number, dict(fields))
+def _dataset_rows(rows: Any, begin: int) -> Iterator[SourceRow]:
+    for table in rows.with_format("arrow").iter(BATCH_ROWS):
+        yield from rows_of_table(table, begin)
+        begin += len(table)
 
 
-def _parquet_rows(file: Path) -> Iterator[SourceRow]:
+def _dataset_commit(source: Source) -> str:
+    """The commit that a hub data set's revision points to; without a connection, what the cache last knew of it."""
+    assert source.hub_id is not None
     try:
-        frame = pl.read_parquet(file)
-    except pl.exceptions.PolarsError as error:
-        raise SourceError(f"{file} is not a readable Parquet file: {error}") from error
-    for number, fields in enumerate(frame.iter_rows(named=True), start=1):
-        yield SourceRow(number, fields)
+        return hub_commit(source.hub_id, source.revision, "dataset")
+    except UserError as error:
+        cached = _cached_snapshot(source.hub_id, source.revision)
+        if cached is None:
+            raise
+        log.warning("%s is read from the hub's cache, commit %s: %s", source.source, cached.name, error)
+        return cached.name
 
 
-READERS: dict[str, Callable[[Path], Iterator[SourceRow]]] = {
-    ".jsonl": _jsonl_rows,
-    ".json": _json_rows,
-    ".csv": _csv_rows,
-    ".parquet": _parquet_rows,
-}
+def _cached_snapshot(repository: str, revision: str | None) -> Path | None:
+    """The folder in the hub's cache that holds a revision of a data set, or None; its name is the commit."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, repo_type="dataset", revision=revision, local_files_only=True))
+    except Exception:  # noqa: BLE001  there are several ways in which nothing is there
+        return None
 
 
 def _hub_rows(source: Source) -> Iterator[SourceRow]:
@@ -150,13 +114,18 @@ def _hub_rows(source: Source) -> Iterator[SourceRow]:
 
     assert source.hub_id is not None
     configs = (source.config,) if source.config is None or isinstance(source.config, str) else source.config
-    commit = hub_commit(source.hub_id, source.revision, "dataset")
-    number = 0
+    commit = _dataset_commit(source)
+    number = 1
     for config in configs:
         try:
             rows = datasets.load_dataset(source.hub_id, config, split=source.split, revision=commit)
-        except Exception as error:  # as above
-            raise hub_error(source.hub_id, source.revision, "dataset", error) from error
-        for fields in rows:
-            number += 1
-            yield SourceRow(number, fields)
+        except Exception as error:  # the hub's client raises half a dozen unrelated classes
+            cached = _cached_snapshot(source.hub_id, commit)
+            if cached is None:
+                raise hub_error(source.hub_id, source.revision, "dataset", error) from error
+            try:
+                rows = datasets.load_dataset(str(cached), config, split=source.split)
+            except Exception as other:  # as above
+                raise hub_error(source.hub_id, source.revision, "dataset", other) from other
+        yield from _dataset_rows(rows, number)
+        number += len(rows)

@@ -174,7 +174,9 @@ class Snapshot:
     def rows(self, table: Table, **where: str) -> pl.DataFrame:
         """A table's rows where columns have these values; nothing is noted."""
         condition = " AND ".join(f"{column} = ?" for column in where) or "true"
-        columns = ", ".join(table.columns)
+        stored = self.connection.sql(f"FROM {table.name} LIMIT 0").columns
+        # a column that an earlier version of this project did not write is null
+        columns = ", ".join(name if name in stored else f"NULL AS {name}" for name in table.columns)
         query = f"SELECT {columns} FROM {table.name} WHERE {condition}"
         return self.connection.sql(query, params=list(where.values())).pl().cast(table.columns)
 
@@ -240,6 +242,9 @@ class Transaction(Snapshot):
         self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         self.connection.register("incoming", full.to_arrow())
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} AS FROM incoming LIMIT 0")
+        incoming = self.connection.sql("FROM incoming LIMIT 0")
+        for name, kind in zip(incoming.columns, incoming.types, strict=True):
+            self.connection.execute(f"ALTER TABLE {table.name} ADD COLUMN IF NOT EXISTS {name} {kind}")
         try:
             self.connection.execute(f"INSERT INTO {table.name} BY NAME FROM incoming")
         except duckdb.BinderException as error:

@@ -23,7 +23,7 @@ from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import read_beside_pool, sentence
 from nait_assets.selection.chosen import Chosen, choose
 from nait_assets.selection.comparison import changes, overlaps, stored_subsets
-from nait_assets.selection.exports import Exports
+from nait_assets.selection.exports import Exports, training_rows
 from nait_assets.selection.strategies.similarity import Vectors
 from nait_assets.selection.subset import dataset_card, write_folder
 from nait_assets.tables import SUBSETS, content_version
@@ -59,12 +59,13 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
         target, ratio = cell_of(context.partition_key)
         chosen = choose(recipe, warehouse, method, target, ratio, latest)
         rows, folder = chosen.with_messages(), output.folder(warehouse, target, ratio)
-        record = lineage.record_of(context, content_version(rows, ("rank",)), chosen.inputs)
+        written = training_rows(rows)
+        record = lineage.record_of(context, content_version(written, ("rank",)), chosen.inputs)
         manifest = chosen.manifest(record, recipe, lineage.upstream(warehouse.records(), record.inputs))
-        exports = Exports.of(rows, f"{method}_{target}_{ratio}", [source.source for source in recipe.candidates])
+        exports = Exports.of(rows, f"{method}_{target}_{ratio}", [source.name for source in recipe.candidates])
         write_folder(folder, rows, manifest, _card(chosen, record, manifest["model"], exports), exports)
         stored = _store(warehouse, chosen, record, manifest["lineage"])
-        return lineage.result(record, _metadata(chosen, rows, folder, stored))
+        return lineage.result(record, _metadata(chosen, written, folder, stored))
 
     return subset
 

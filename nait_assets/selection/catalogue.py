@@ -47,7 +47,7 @@ class SubsetOutput(Output):
             return faults
         with warehouse.tables.snapshot() as snapshot:
             rows = snapshot.rows(SUBSETS, method=self.method, target=target, ratio=ratio).sort("rank")
-        stored = pl.read_parquet(folder / "train.parquet")
+        stored = pl.read_parquet(folder / "train.parquet", glob=False)
         if content_version(stored, ("rank",)) != record.data_version:
             faults.append(f"{folder}/train.parquet holds other rows than its record states")
         if not stored.select(KEPT_COLUMNS).equals(rows.select(KEPT_COLUMNS)):
@@ -62,7 +62,9 @@ def _manifest_faults(folder: Path, record: Record) -> list[str]:
         stated = manifest["data_version"], manifest["code_version"], manifest["inputs"]
     except (ValueError, KeyError, TypeError) as error:
         return [f"{folder}/manifest.json is damaged: {error}"]
-    changed = [name for name in HASHED_FILES if known.get(name) != sha256(folder / name)]
+    names = sorted({*HASHED_FILES, *known})
+    gone = [name for name in names if not (folder / name).is_file()]
+    changed = gone or [name for name in names if known.get(name) != sha256(folder / name)]
     faults = [f"{folder}: {', '.join(changed)} changed since the manifest was written"] if changed else []
     if stated != (record.data_version, record.code_version, dict(record.inputs)):
         faults.append(f"{folder}/manifest.json is of another version than the record")

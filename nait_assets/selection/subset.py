@@ -7,11 +7,13 @@ from typing import Any
 
 import polars as pl
 
+from nait_assets.conversation import conversations_of
 from nait_assets.resources.files import replacing_folder, sha256
-from nait_assets.selection.exports import EXPORTED_FILES, Exports
+from nait_assets.selection.exports import EXPORTED_FILES, Exports, training_rows, write_lines
 
 HASHED_FILES = ("train.jsonl", "train.parquet", *EXPORTED_FILES, "README.md")
 SUBSET_FILES = (*HASHED_FILES, "manifest.json")
+"""That every subset has; the manifest names them with their hashes, and further ones where there are some."""
 
 
 def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], card: str, exports: Exports) -> None:
@@ -21,19 +23,18 @@ def write_folder(folder: Path, rows: pl.DataFrame, manifest: Mapping[str, Any], 
 
     Args:
         folder: `<home>/subsets/<method>/<target>/<ratio>`.
-        rows: Columns `rank`, `score`, `sample_id`, `messages`, `topic`, `source`, `source_row`, best first.
+        rows: Columns `rank`, `score`, `sample_id`, `messages`, `conversation`, `topic`, `source`, `source_row`, best
+            first.
         manifest: What the subset rests on; counts and file hashes are added.
         card: The data-set card, README.md.
         exports: The rows in the formats of other tools.
     """
     with replacing_folder(folder) as temporary:
-        with (temporary / "train.jsonl").open("w", encoding="utf-8") as file:
-            for row in rows.select("messages", "sample_id").iter_rows(named=True):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        rows.write_parquet(temporary / "train.parquet")
+        write_lines(temporary / "train.jsonl", conversations_of(rows))
+        training_rows(rows).write_parquet(temporary / "train.parquet")
         exports.write(temporary, rows)
         (temporary / "README.md").write_text(card, encoding="utf-8")
-        files = {name: {"sha256": sha256(temporary / name)} for name in HASHED_FILES}
+        files = {name: {"sha256": sha256(temporary / name)} for name in dict.fromkeys((*HASHED_FILES, *exports.files))}
         full = {**manifest, "n_rows": len(rows), "exports": exports.counts(), "files": files}
         (temporary / "manifest.json").write_text(
             json.dumps(full, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from nait_assets.corpora.conversation import sample_id
+from nait_assets.conversation import sample_id
 from nait_assets.corpora.corpus import Corpus, read_corpus, source_inputs
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.errors import UserError
+from nait_assets.recipe import Recipe
 from nait_assets.resources.files import HashCache
 from nait_assets.tables import EXAMPLE, REJECTED
 from nait_assets_tests.conftest import conversation, write_jsonl
@@ -186,23 +187,24 @@ def test_absent_column_is_named_with_the_columns_that_there_are(
     """The message holds what a user needs to correct the mapping."""
     write_jsonl(tmp_path / "pool.jsonl", [{"question": "1 + 1?", "answer": "2"}])
     recipe = recipe_in(tmp_path, candidates={"source": "pool.jsonl", **settings})
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(UserError) as error:
         read_corpus(recipe, "candidates")
     assert str(error.value).startswith(f"{recipe.path}: source 'pool.jsonl' has no column {absent},")
-    assert str(error.value).endswith("Its columns: answer, question.")
+    assert "Its columns: answer, question." in str(error.value)
 
 
 def test_column_that_only_some_rows_have_rejects_the_others(read_pool: Reader) -> None:
     """A JSON-lines file need not have the same fields in each row."""
     corpus = read_pool([{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?"}], format=TEMPLATES)
     assert len(corpus.examples) == 1
-    assert corpus.rejected["reason"].to_list() == ["the template fails: 'answer' is undefined"]
+    (reason,) = corpus.rejected["reason"].to_list()
+    assert reason.startswith("a column that the template prints is null (answer)")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n"])
+@pytest.mark.parametrize("content", [b"\n", b"\n\n"])
 def test_empty_pool_is_refused(read_pool: Reader, tmp_path: Path, content: bytes) -> None:
     """The message names the recipe and the source."""
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(UserError) as error:
         read_pool(content)
     message = f"{tmp_path / 'recipe.yaml'}: the candidate pool has 0 usable example(s) of 0 row(s) from pool.jsonl"
     assert str(error.value).startswith(message)
@@ -210,7 +212,7 @@ def test_empty_pool_is_refused(read_pool: Reader, tmp_path: Path, content: bytes
 
 def test_pool_without_a_usable_row_is_refused_with_the_reasons(read_pool: Reader) -> None:
     """The most frequent reasons say what is wrong with the file."""
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(UserError) as error:
         read_pool(b'{"messages": []}\n{"messages": []}\nx\n')
     assert "0 usable example(s) of 3 row(s)" in str(error.value)
     assert "Rejected: 2 x empty: no messages; 1 x invalid JSON" in str(error.value)
@@ -218,7 +220,7 @@ def test_pool_without_a_usable_row_is_refused_with_the_reasons(read_pool: Reader
 
 def test_sample_that_skips_everything_is_an_empty_pool(read_pool: Reader) -> None:
     """`skip` beyond the end of the source leaves nothing to choose from."""
-    with pytest.raises(RecipeError, match=r"0 usable example\(s\) of 2 row\(s\)"):
+    with pytest.raises(UserError, match=r"0 usable example\(s\) of 2 row\(s\)"):
         read_pool(rows(1, 2), skip=2)
 
 
@@ -238,9 +240,9 @@ def test_capability_with_too_few_examples_is_refused(
     tmp_path: Path, methods: list[str], numbers: list[int], words: str
 ) -> None:
     """One example has no direction of variance, nor have two equal ones: said before the model loads."""
-    write_jsonl(tmp_path / "math.jsonl", rows(*numbers))
+    write_jsonl(tmp_path / "math.jsonl", rows(*numbers)).open("a").write("\n")
     recipe = recipe_in(tmp_path, methods=methods)
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(UserError) as error:
         read_corpus(recipe, "math")
     assert f"{recipe.path}: the in-domain set of capability 'math' {words}" in str(error.value)
 

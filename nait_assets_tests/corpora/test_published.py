@@ -10,7 +10,7 @@ from nait_assets.corpora.checks import check_published
 from nait_assets.corpora.corpus import read_corpus
 from nait_assets.corpora.published import PublishedList, published_list
 from nait_assets.corpora.sensors import compare, watched_corpora
-from nait_assets.errors import DataError, RecipeError
+from nait_assets.errors import DataError
 from nait_assets.lineage import Record
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
@@ -70,7 +70,13 @@ def test_rows_that_are_no_candidates_are_counted_and_kept_with_the_reason(tmp_pa
     ]
     assert found.rejected["sample_id"].is_not_null().to_list() == [False, True]
     assert found.n_not_in_pool == 1
-    assert found.counts.row(0, named=True) == {"n_rows": 4, "n_duplicates": 1, "n_unsampled": 0}
+    assert found.counts.row(0, named=True) == {
+        "n_rows": 4,
+        "n_duplicates": 1,
+        "n_unsampled": 0,
+        "n_excluded": 0,
+        "n_cut": 0,
+    }
 
 
 def test_list_of_another_pool_is_refused_with_what_would_work(tmp_path: Path) -> None:
@@ -85,7 +91,7 @@ def test_list_of_another_pool_is_refused_with_what_would_work(tmp_path: Path) ->
 
 def test_list_without_a_usable_row_is_named_as_what_it_is(tmp_path: Path) -> None:
     """The message must not speak of a held-out set."""
-    with pytest.raises(RecipeError, match="the published list 'best' has 0 usable example"):
+    with pytest.raises(DataError, match="the published list 'best' has 0 usable example"):
         found_in(tmp_path, [{"messages": []}])
 
 
@@ -150,7 +156,7 @@ def test_checks_find_strangers_repeats_and_lost_rows(
         tables.replace(
             REJECTED_ROWS, pl.DataFrame([gone] * rejected, schema=REJECTED_ROWS.columns), corpus="published/best"
         )
-        counts = pl.DataFrame({"n_rows": [3], "n_duplicates": [0], "n_unsampled": [0]})
+        counts = pl.DataFrame({"n_rows": [3], "n_duplicates": 0, "n_unsampled": 0, "n_excluded": 0, "n_cut": 0})
         tables.replace(CORPUS_COUNTS, counts, corpus="published/best")
         for asset in (CANDIDATE_POOL.asset, table.asset):
             tables.put_record(Record(asset, "", "1", "v", {}))

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from nait_assets.corpora.corpus import Corpus, read_corpus
-from nait_assets.recipe import RecipeError
+from nait_assets.errors import UserError
 from nait_assets_tests.test_recipe import recipe_in, refusal_of
 
 ROWS = [
@@ -49,7 +49,8 @@ def test_only_rows_with_these_values_are_taken_from_files_of_any_kind(
     """One file of many lists is how lists are published; numbers are text in CSV, and still the same numbers."""
     corpus = read(tmp_path, write(tmp_path, ending), where=where)
     assert corpus.examples["source_row"].to_list() == taken
-    assert (corpus.n_rows, len(corpus.rejected), corpus.n_unsampled) == (len(taken), 0, 0)
+    assert (corpus.n_rows, len(corpus.rejected), corpus.n_unsampled) == (8, 0, 0)
+    assert corpus.n_excluded == 8 - len(taken)
 
 
 def test_sample_is_of_the_rows_that_are_left(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_row_without_the_column_is_not_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet"])
 def test_unknown_column_is_told_with_those_that_there_are(tmp_path: Path, ending: str) -> None:
     """A misspelt column must not give a list without rows."""
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(UserError) as error:
         read(tmp_path, write(tmp_path, ending), where={"lst": "a"})
     assert f"source 'rows.{ending}' has no column 'lst', which its format, `topic_field` or `where` names" in str(
         error.value
@@ -87,7 +88,7 @@ def test_unknown_column_is_told_with_those_that_there_are(tmp_path: Path, ending
 
 def test_unknown_value_is_told_with_those_that_there_are(tmp_path: Path) -> None:
     """A misspelt list must not be an empty one."""
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(UserError) as error:
         read(tmp_path, write(tmp_path, "csv"), where={"list": "c"})
     assert "no row of source 'rows.csv' has {'list': 'c'}, which its `where` asks for" in str(error.value)
     assert "In its 8 rows list is 'a', 'b'." in str(error.value)

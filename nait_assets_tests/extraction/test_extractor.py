@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import torch
 
-from nait_assets.corpora.conversation import sample_id
+from nait_assets.conversation import sample_id
 from nait_assets.errors import DataError, NumericalError, RecipeError, WarehouseError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.extractor import ALGORITHM, Outcome, extract, extraction_identity

@@ -24,7 +24,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from nait_assets.corpora.conversation import sample_id
+from nait_assets.conversation import sample_id
 from nait_assets.extraction import activation_table
 from nait_assets.extraction import spool as spool_module
 from nait_assets.extraction.extractor import extract

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from nait_assets.corpora.conversation import sample_id
+from nait_assets.conversation import sample_id
 from nait_assets.errors import BudgetError, EndpointError, SetupError
 from nait_assets.lineage import Record
 from nait_assets.measurements import judgements

@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 import torch
 
+from nait_assets.conversation import Conversation
 from nait_assets.errors import DataError, NumericalError
 from nait_assets.measurements.pre_experience import (
     BATCH_ROWS,
     PreExperiencedModelOptions,
     gain_experience,
-    messages_before_response,
     scaled,
     trained,
     varied_rows,
@@ -85,8 +85,8 @@ def test_instruction_is_what_stands_before_the_first_response() -> None:
     """An embedding of the response too would tell what the row is worth learning for."""
     messages = [{"role": role, "content": role} for role in ("system", "user", "assistant", "user", "assistant")]
 
-    assert [message["role"] for message in messages_before_response(messages)] == ["system", "user"]
-    assert [message["role"] for message in messages_before_response(messages[2:])] == ["user"]
+    assert [message.role for message in Conversation.of(messages).before_response().messages] == ["system", "user"]
+    assert [message.role for message in Conversation.of(messages[2:]).before_response().messages] == ["user"]
 
 
 def test_a_step_is_adamw_on_the_mean_loss_of_the_responses(model: LanguageModel, rows: list[AnsweredSample]) -> None:

@@ -1,0 +1,302 @@
+"""One source row as one conversation: the formats of the field, their roles, and why a row is refused.
+
+Belongs here: what turns fields into messages. Does not belong here: which format a source has (`detection.py`), what a
+conversation is (`conversation.py` of the project).
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nait_assets.conversation import ROLES, Conversation, Message, decoded
+from nait_assets.corpora.templates import RowTemplate, Unprintable
+from nait_assets.recipe import FieldTemplates, Source, TurnsFormat
+
+ROLE_WORDS = {
+    "system": ("system", "developer", "system_prompt"),
+    "user": ("user", "human", "prompter", "instruction"),
+    "assistant": (
+        *("assistant", "gpt", "chatgpt", "gpt4", "gpt_4", "bing", "bard", "gemini", "claude", "bot", "chatbot"),
+        *("model", "ai", "llm", "function_call", "tool_call"),
+    ),
+    "tool": (
+        *("tool", "observation", "ipython", "function", "environment", "tool_response", "function_response"),
+        *("tool_result", "tool_output", "function_result", "function_output"),
+    ),
+}
+"""The words of the field for each role, in lower case, with `_` for a space or a hyphen."""
+ROLE_NAMES = {word: role for role, words in ROLE_WORDS.items() for word in words}
+ROLE_KEYS, CONTENT_KEYS = ("role", "from"), ("content", "value")
+TEXT_PARTS = ("text", "input_text", "output_text")
+MEDIA_COLUMNS = ("images", "image", "videos", "video", "audios", "audio")
+SYSTEM_COLUMNS, TOOLS_COLUMNS = ("system", "system_prompt"), ("tools", "functions")
+NAMED = {"messages": "messages", "sharegpt": "conversations"}
+"""Formats by name that are turns in one column, and the column."""
+
+
+class RowRejected(ValueError):
+    """A row is not a conversation; the message is the reason that the `rejected` table states."""
+
+
+@dataclass(frozen=True)
+class ReadRow:
+    """What became of a row.
+
+    Attributes:
+        conversation: That it holds.
+        is_cut: Whether turns behind the last response were cut off.
+    """
+
+    conversation: Conversation
+    is_cut: bool = False
+
+
+class RowReader:
+    """Reads a source's rows.
+
+    Args:
+        row_format: Of the rows; `auto` has to be told apart first.
+        roles: What role names mean that are not among the known ones.
+        unanswered: Whether turns behind the last response are cut off, or the row is refused.
+    """
+
+    def __init__(
+        self, row_format: Any = "messages", roles: Mapping[str, str] | None = None, unanswered: str = "cut"
+    ) -> None:
+        self._roles = {_word(name): role for name, role in (roles or {}).items()}
+        self._refuses_unanswered = unanswered == "refuse"
+        self._turns: Callable[[Mapping[str, Any]], tuple[list[Message], Any]]
+        if isinstance(row_format, FieldTemplates):
+            self._templates = [
+                ("system", RowTemplate(row_format.system or "", empty_if_null=True)),
+                ("user", RowTemplate(row_format.user)),
+                ("assistant", RowTemplate(row_format.assistant)),
+            ]
+            self.columns = {column for _, template in self._templates for column in template.columns}
+            self._turns = self._from_templates
+        elif row_format == "alpaca":
+            self.columns = {"instruction", "output"}
+            self._turns = self._from_alpaca
+        else:
+            self._format = row_format if isinstance(row_format, TurnsFormat) else TurnsFormat(turns=NAMED[row_format])
+            named = (self._format.system, self._format.tools)
+            self.columns = {*self._format.columns, *(column for column in named if column)}
+            self._turns = self._from_turns
+
+    @classmethod
+    def of(cls, source: Source, row_format: Any = None) -> "RowReader":
+        """The reader of a source, with the format that was found where the recipe says `auto`."""
+        return cls(row_format or source.format, source.roles, source.unanswered)
+
+    def __call__(self, fields: Mapping[str, Any]) -> ReadRow:
+        """The conversation in a row's fields.
+
+        Raises:
+            RowRejected: There is none.
+        """
+        messages, tools = self._turns(fields)
+        conversation = Conversation(tuple(messages), tools)
+        kept = self._answered(messages)
+        is_cut = len(kept) < len(messages)
+        conversation = replace(conversation, messages=tuple(kept))
+        _require_whole(conversation)
+        return ReadRow(conversation, is_cut)
+
+    def _answered(self, messages: list[Message]) -> list[Message]:
+        """The messages up to the last response, without empty system messages."""
+        kept = [one for one in messages if one.role != "system" or one.text]
+        if not kept:
+            raise RowRejected("empty: no messages")
+        last = max((place for place, one in enumerate(kept) if one.role == "assistant"), default=None)
+        if last is None or (last < len(kept) - 1 and self._refuses_unanswered):
+            raise RowRejected("no response: the last message is not the assistant's")
+        return kept[: last + 1]
+
+    def _role(self, name: Any, keys: Sequence[str]) -> str:
+        if not isinstance(name, str):
+            raise RowRejected(
+                f"unknown role {name!r}: a turn has the keys {', '.join(map(str, keys)) or 'none'}; name those of role "
+                "and text by `format: {turns: COLUMN, role: KEY, content: KEY}`"
+            )
+        word = _word(name)
+        role = self._roles.get(word) or ROLE_NAMES.get(word)
+        if role is None:
+            raise RowRejected(
+                f"unknown role {name!r}; known are {', '.join(ROLE_NAMES)}. Say which it is, such as "
+                f"`roles: {{{name}: user}}` beside the source's format"
+            )
+        return role
+
+    def _message(self, turn: Mapping[str, Any], role_key: str | None, content_key: str | None) -> Message:
+        role_key = role_key or next((key for key in ROLE_KEYS if turn.get(key) is not None), ROLE_KEYS[0])
+        content_key = content_key or next((key for key in CONTENT_KEYS if turn.get(key) is not None), CONTENT_KEYS[0])
+        role = self._role(turn.get(role_key), list(turn))
+        keys = {str(key): value for key, value in turn.items() if key not in (role_key, content_key)}
+        content, thinking = _content(turn.get(content_key), role)
+        if thinking and not any(keys.get(key) for key in ("thinking", "reasoning_content", "reasoning")):
+            keys["thinking"] = thinking
+        return Message(role, content, keys)
+
+    def _from_turns(self, fields: Mapping[str, Any]) -> tuple[list[Message], Any]:
+        _require_no_media(fields)
+        layout = self._format
+        turns = [turn for column in layout.columns for turn in turns_in(fields.get(column), column)]
+        messages = [self._message(turn, layout.role, layout.content) for turn in turns]
+        return _with_system(messages, _column(fields, layout.system, SYSTEM_COLUMNS)), _tools(fields, layout.tools)
+
+    def _from_alpaca(self, fields: Mapping[str, Any]) -> tuple[list[Message], Any]:
+        _require_no_media(fields)
+        instruction, context = fields.get("instruction"), fields.get("input")
+        context = "" if _is_null(context) else context
+        if not isinstance(instruction, str) or not isinstance(context, str):
+            raise RowRejected("not text: instruction and input must be strings")
+        if context.strip() and instruction.strip():
+            instruction = f"{instruction.rstrip()}\n\n{_without_empty_lines_in_front(context)}"
+        elif context.strip():
+            instruction = context
+        pairs = [*_history(fields.get("history")), (instruction, fields.get("output"))]
+        messages = [
+            Message(role, _content(text, role)[0])
+            for pair in pairs
+            for role, text in zip(("user", "assistant"), pair, strict=True)
+        ]
+        return _with_system(messages, _column(fields, None, SYSTEM_COLUMNS)), _tools(fields, None)
+
+    def _from_templates(self, fields: Mapping[str, Any]) -> tuple[list[Message], Any]:
+        try:
+            return [Message(role, template.render(fields)) for role, template in self._templates], None
+        except Unprintable as error:
+            raise RowRejected(str(error)) from error
+
+
+def turns_in(value: Any, column: str) -> Iterator[Mapping[str, Any]]:
+    """The turns that a column holds: a list of mappings, its JSON text, or a mapping of lists, as Arrow stores them.
+
+    Raises:
+        RowRejected: It holds something else.
+    """
+    if isinstance(value, str):
+        if isinstance(decoded(value), str):
+            raise RowRejected(f"{column!r} is not a list of messages: it is text that is no JSON")
+        value = decoded(value)
+    if isinstance(value, Mapping) and value and all(isinstance(part, list | tuple) for part in value.values()):
+        if len({len(part) for part in value.values()}) > 1:
+            raise RowRejected(f"{column!r} is not a list of messages: its {', '.join(value)} are of unequal length")
+        value = [dict(zip(value, parts, strict=True)) for parts in zip(*value.values(), strict=True)]
+    if isinstance(value, list | tuple):
+        value = [decoded(turn) for turn in value]
+    if not isinstance(value, list | tuple) or not all(isinstance(turn, Mapping) for turn in value):
+        raise RowRejected(f"{column!r} is not a list of messages")
+    for turn in value:
+        yield {key: part for key, part in turn.items() if key is not None and not _is_nan(part)}
+
+
+def _content(content: Any, role: str) -> tuple[str | None, str]:
+    """The text of a message, and what it thinks where that is a part of it; parts of text are joined as they stand."""
+    if _is_null(content) or isinstance(content, str):
+        return (content if isinstance(content, str) else None), ""
+    if not isinstance(content, list | tuple):
+        raise RowRejected(f"not text: the {role} message is {type(content).__name__}")
+    texts, thoughts = [], []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        if isinstance(part, Mapping) and kind in (*TEXT_PARTS, None) and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif isinstance(part, Mapping) and kind == "thinking" and isinstance(part.get("thinking"), str):
+            thoughts.append(part["thinking"])
+        else:
+            what = next((name for name in ("image", "video", "audio", "file") if name in str(kind)), None)
+            named = f"{'an' if what in ('image', 'audio') else 'a'} {what}" if what else f"a part of type {kind!r}"
+            raise RowRejected(f"the {role} message holds {named}, which is no text")
+    return "".join(texts), "".join(thoughts)
+
+
+def _with_system(messages: list[Message], system: Any) -> list[Message]:
+    """The messages behind a system prompt from a column of its own."""
+    if _is_null(system):
+        return messages
+    if not isinstance(system, str):
+        raise RowRejected(f"not text: the system prompt is {type(system).__name__}")
+    own = messages[0] if messages and messages[0].role == "system" and messages[0].text else None
+    if not system.strip() or (own is not None and own.text == Message("system", system).text):
+        return messages
+    if own is not None:
+        raise RowRejected("two system prompts: one in a column of its own, another as the first message")
+    return [Message("system", system), *messages]
+
+
+def _history(history: Any) -> list[tuple[Any, Any]]:
+    pairs = [] if _is_null(history) or history == "" else decoded(history)
+    are_pairs = isinstance(pairs, list | tuple) and all(isinstance(each, list | tuple) for each in pairs)
+    if not are_pairs or any(len(each) != 2 for each in pairs):
+        raise RowRejected("'history' is not a list of pairs of instruction and response")
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _without_empty_lines_in_front(text: str) -> str:
+    """The text from the beginning of its first line that is not blank: the line's indentation stays."""
+    begin = len(text) - len(text.lstrip())
+    return text[max(text.rfind("\n", 0, begin), text.rfind("\r", 0, begin)) + 1 :]
+
+
+def _column(fields: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> Any:
+    """The value of a column that the format names, or of the first of the usual ones that holds something."""
+    names = [named] if named else usual
+    return next((fields[name] for name in names if not _is_null(fields.get(name))), None)
+
+
+def _tools(fields: Mapping[str, Any], named: str | None) -> Any:
+    tools = _column(fields, named, TOOLS_COLUMNS)
+    return None if decoded(tools) in ("", None, [], {}) else tools
+
+
+def _require_no_media(fields: Mapping[str, Any]) -> None:
+    for column in MEDIA_COLUMNS:
+        if not _is_null(fields.get(column)) and fields[column] not in ("", [], {}):
+            raise RowRejected(f"the column {column!r} holds {column}, which a language model does not read")
+
+
+def _require_whole(conversation: Conversation) -> None:
+    """Every message says something, a user asks, and there is a response to learn from."""
+    for message in conversation.messages:
+        role = message.role
+        assert role in ROLES
+        if message.content is None and not (message.calls or message.reasoning or role == "tool"):
+            raise RowRejected(f"not text: the {role} message is NoneType")
+        if not (message.text or message.calls or message.reasoning or role == "tool"):
+            raise RowRejected(f"empty {role} message")
+        _require_utf8(message.content, role)
+        _require_utf8(message.keys, role)
+    _require_utf8(conversation.tools, "tools")
+    if all(message.role != "user" for message in conversation.messages):
+        raise RowRejected("no instruction: there is no user message")
+    if all(message.weight == 0 for message in conversation.messages if message.role == "assistant"):
+        raise RowRejected("no response to learn from: every assistant message has the weight 0")
+
+
+def _require_utf8(value: Any, what: str) -> None:
+    if not value:
+        return
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        message = f"{what} message" if what in ROLES else what
+        raise RowRejected(f"invalid UTF-8: a lone surrogate in the {message}") from error
+
+
+def _word(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or _is_nan(value)

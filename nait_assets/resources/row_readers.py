@@ -1,0 +1,274 @@
+"""The rows in one file, by its kind, one after the other: memory does not grow with the file.
+
+A row that cannot be read is yielded with its reason in place of its fields, so that nothing is dropped in silence.
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, Literal
+
+from nait_assets.errors import SourceError
+from nait_assets.recipe import Source
+from nait_assets.resources.csv_rows import csv_rows, decoding_error
+from nait_assets.resources.source_files import SourceFile
+from nait_assets.resources.source_row import SourceRow
+
+BATCH_ROWS = 1024
+CHUNK_CHARACTERS = 2**20
+HEAD_BYTES = 2**20
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+Layout = Literal["lines", "list", "values"]
+
+
+def rows_in(file: SourceFile, source: Source) -> Iterator[SourceRow]:
+    """The rows of a file, in its order.
+
+    Raises:
+        SourceError: The file is not what its name says, or holds no data.
+    """
+    file.require_data()
+    if file.kind == ".parquet":
+        yield from _parquet_rows(file)
+    elif file.kind in (".arrow", ".feather"):
+        yield from _arrow_rows(file)
+    elif file.kind in (".csv", ".tsv"):
+        _require_bytes_of_characters(file, source)
+        lines = _decoded_lines(file, source)
+        yield from csv_rows(lines, file.path, source.csv, file.kind)
+    else:
+        _require_bytes_of_characters(file, source)
+        yield from _json_rows(file, source)
+
+
+def rows_of_table(batch: Any, begin: int) -> Iterator[SourceRow]:
+    """The rows of an Arrow table or batch, counted from `begin`."""
+    for number, fields in enumerate(batch.to_pylist(), start=begin):
+        yield SourceRow(number, {name: _without_absent_keys(value) for name, value in fields.items()})
+
+
+def _without_absent_keys(value: Any) -> Any:
+    """A value in whose lists no mapping has null keys: Arrow writes one for each key that another row has."""
+    if not isinstance(value, list):
+        return value
+    return [_without_nulls(part) for part in value]
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
+
+
+def _require_bytes_of_characters(file: SourceFile, source: Source) -> None:
+    """Whether a text file is in an encoding of bytes, unless the recipe names another."""
+    with file.open() as content:
+        head = content.read(512)
+    if source.encoding is None and (head.startswith(UTF16_MARKS) or head.count(b"\0") > len(head) // 4):
+        raise SourceError(
+            f"{file.path}, line 1: the file looks like UTF-16, as Windows programs write it. Write `encoding: utf-16` "
+            f"beside the source, or `iconv -f UTF-16 -t UTF-8`."
+        )
+
+
+def _decoded_lines(file: SourceFile, source: Source) -> Iterator[str]:
+    """Lines of text, with their ends; a byte that is not of the encoding is told with its line."""
+    n_lines = 0
+    with io.TextIOWrapper(file.open(), encoding=source.encoding or "utf-8-sig", newline="") as text:
+        try:
+            for line in text:
+                n_lines += 1
+                yield line
+        except UnicodeDecodeError as error:
+            line_number = n_lines + error.object[: error.start].count(b"\n") + 1
+            raise decoding_error(file.path, error, line_number) from error
+
+
+def _json_rows(file: SourceFile, source: Source) -> Iterator[SourceRow]:
+    layout = _layout(file, source)
+    if layout == "lines":
+        yield from _json_lines(file, source)
+        return
+    with io.TextIOWrapper(file.open(), encoding=source.encoding or "utf-8-sig") as text:
+        try:
+            n_rows = 0
+            for n_rows, fields in enumerate(_JsonValues(text, layout == "list"), start=1):
+                if layout == "values" and n_rows == 1:
+                    first = fields
+                    continue
+                if layout == "values" and n_rows == 2:
+                    yield _row_of(1, first, str(first)[:80])
+                yield _row_of(n_rows, fields, str(fields)[:80])
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"{file.path} is not JSON in UTF-8: {error}") from error
+    if layout == "values" and n_rows == 1:
+        lists = [name for name, value in first.items() if isinstance(value, list)] if isinstance(first, dict) else []
+        inner = f" Its {lists[0]!r} is a list: save that, `jq -c '.{lists[0]}[]' IN > OUT.jsonl`." if lists else ""
+        raise SourceError(
+            f"{file.path} holds a JSON {type(first).__name__}; a list of objects is needed (one object a line is "
+            f".jsonl).{inner}"
+        )
+
+
+def _layout(file: SourceFile, source: Source) -> Layout:
+    """How JSON values stand in a file: one a line, in one list, or one behind the other over several lines."""
+    with file.open() as content:
+        head = content.read(HEAD_BYTES).decode(source.encoding or "utf-8-sig", errors="replace").lstrip()
+    first, _, rest = head.partition("\n")
+    is_whole = _is_json(first)
+    if head.startswith("["):
+        return "lines" if is_whole and rest.strip() else "list"
+    if file.kind == ".json":
+        return "lines" if is_whole and rest.strip() else "values"
+    if head.startswith("{") and not is_whole and rest:
+        try:
+            _, end = json.JSONDecoder().raw_decode(head)
+        except (ValueError, RecursionError):
+            return "lines"
+        return "values" if end > len(first) else "lines"
+    return "lines"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _json_lines(file: SourceFile, source: Source) -> Iterator[SourceRow]:
+    with file.open() as lines:
+        encoded = lines if source.encoding is None else (line.encode() for line in _decoded_lines(file, source))
+        for number, line in enumerate(encoded, start=1):
+            if not line.strip():
+                continue
+            excerpt = line[:80].decode("utf-8", errors="replace").strip()
+            try:
+                fields = json.loads(line.rstrip().decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                yield SourceRow(number, {}, f"invalid UTF-8 at byte {error.start} of the line", excerpt)
+            except json.JSONDecodeError as error:
+                yield SourceRow(number, {}, f"invalid JSON: {error.msg} at column {error.colno}", excerpt)
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+                yield SourceRow(number, {}, f"unreadable JSON: {error}", excerpt)
+            else:
+                yield _row_of(number, fields, excerpt)
+
+
+def _row_of(number: int, fields: Any, excerpt: str) -> SourceRow:
+    if isinstance(fields, dict):
+        return SourceRow(number, fields)
+    return SourceRow(number, {}, f"a JSON {type(fields).__name__}, not an object", excerpt)
+
+
+class _JsonValues:
+    """Values of a list, or one behind the other, decoded as they come; of the text, a part is in memory.
+
+    Args:
+        text: To decode.
+        in_list: Whether the values stand in a list.
+    """
+
+    def __init__(self, text: IO[str], in_list: bool):
+        self._text, self._in_list = text, in_list
+        self._between = " \t\r\n," if in_list else " \t\r\n"
+        self._buffer, self._place = "", 0
+        self._decoder = json.JSONDecoder()
+
+    def __iter__(self) -> Iterator[Any]:
+        """The values; raises ValueError where the text is not JSON."""
+        self._more()
+        if self._in_list:
+            self._place = self._buffer.index("[") + 1
+        while True:
+            self._skip()
+            if self._place < len(self._buffer) and self._in_list and self._buffer[self._place] == "]":
+                self._require_end()
+                return
+            found, value = self._next()
+            if found:
+                yield value
+            elif not self._more():
+                if not self._in_list and self._place >= len(self._buffer):
+                    return
+                json.loads(self._buffer[self._place :])  # says what is wrong, where it is not the missing bracket
+                raise ValueError("the list is not closed: the file ends before it")
+
+    def _skip(self) -> None:
+        while self._place < len(self._buffer) and self._buffer[self._place] in self._between:
+            self._place += 1
+
+    def _next(self) -> tuple[bool, Any]:
+        """Whether a whole value stands at the place, and the value."""
+        if self._place >= len(self._buffer):
+            return False, None
+        try:
+            value, end = self._decoder.raw_decode(self._buffer, self._place)
+        except json.JSONDecodeError as error:
+            if "Unterminated" in error.msg or error.pos > len(self._buffer) - 16:
+                return False, None
+            raise
+        if end == len(self._buffer) and not isinstance(value, dict | list | str):
+            return False, None  # a number may go on
+        self._place = end
+        return True, value
+
+    def _more(self) -> bool:
+        more = self._text.read(max(CHUNK_CHARACTERS, len(self._buffer) - self._place))
+        self._buffer, self._place = self._buffer[self._place :] + more, 0
+        return bool(more)
+
+    def _require_end(self) -> None:
+        if (self._buffer[self._place + 1 :] + self._text.read(CHUNK_CHARACTERS)).strip():
+            raise ValueError("there is something behind the end of the list")
+
+
+def _parquet_rows(file: SourceFile) -> Iterator[SourceRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with _seekable(file) as content, pq.ParquetFile(content) as table:
+            number = 1
+            for batch in table.iter_batches(BATCH_ROWS):
+                yield from rows_of_table(batch, number)
+                number += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{file.path} is not a readable Parquet file: {error}") from error
+
+
+def _arrow_rows(file: SourceFile) -> Iterator[SourceRow]:
+    """Rows of an Arrow file, in the format of a stream, which `datasets` writes, or of a file."""
+    import pyarrow as pa
+
+    try:
+        with _seekable(file) as content:
+            is_file = content.read(6) == b"ARROW1"
+            content.seek(0)
+            if is_file:
+                reader = pa.ipc.open_file(content)
+                batches = (reader.get_batch(place) for place in range(reader.num_record_batches))
+            else:
+                batches = iter(pa.ipc.open_stream(content))
+            number = 1
+            for whole in batches:
+                for begin in range(0, len(whole), BATCH_ROWS):
+                    batch = whole.slice(begin, BATCH_ROWS)
+                    yield from rows_of_table(batch, number)
+                    number += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{file.path} is not a readable Arrow file: {error}") from error
+
+
+def _seekable(file: SourceFile) -> IO[bytes]:
+    """A file's content to be read here and there: one that is compressed as a whole is unpacked beside."""
+    if file.compression is None:
+        return file.open()
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
+    with file.open() as content:
+        while block := content.read(2**20):
+            unpacked.write(block)
+    unpacked.seek(0)
+    return unpacked

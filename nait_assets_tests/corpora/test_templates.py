@@ -1,0 +1,70 @@
+"""Templates over a row: every column by its name, nothing printed that has no text, and bounded work."""
+
+import time
+from typing import Any
+
+import pytest
+
+from nait_assets.corpora.templates import RowTemplate, Unprintable
+
+
+def refusal(template: str, fields: dict[str, Any]) -> str:
+    with pytest.raises(Unprintable) as error:
+        RowTemplate(template).render(fields)
+    return str(error.value)
+
+
+def test_any_column_has_a_name() -> None:
+    """`Best Answer` is no identifier; it is one of the columns that the source must have."""
+    template = RowTemplate('{{ row["Best Answer"] }} {{ q }}')
+    assert template.render({"Best Answer": "a", "q": 1}) == "a 1"
+    assert template.columns == {"Best Answer", "q"}
+
+
+def test_a_column_that_a_row_lacks_is_null() -> None:
+    """So that a template can ask for it."""
+    assert RowTemplate("{{ q }}{% if c %} {{ c }}{% endif %}{% if row.d %}!{% endif %}").render({"q": "a"}) == "a"
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, [{"content": "a"}], None, float("nan"), b"a", {1}, (1,), object()])
+@pytest.mark.parametrize("template", ["{{ q }}", "{{ 'a' ~ q }}", "{{ [q] | first }}"])
+def test_what_has_no_text_is_not_printed(template: str, value: Any) -> None:
+    """Python's way of writing it would be what the model learns."""
+    assert "prints" in (message := refusal(template, {"q": value})) or "holds" in message
+
+
+def test_the_message_says_what_to_write() -> None:
+    """The usual case: turns in a column that a template takes for text."""
+    message = refusal("{{ prompt }}", {"prompt": [{"role": "user", "content": "a"}]})
+    assert "{{ prompt[0].content }}" in message
+    assert "`format: {turns: prompt}`" in message
+    assert "write {% if context %}{{ context }}{% endif %}" in refusal("{{ context }}", {"context": float("nan")})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{{ f(n - 1) }}{{ f(n - 1) }}{% endmacro %}{{ f(99) }}",
+        "{{ 'x' * 10 ** 9 }}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{{ 'x'.ljust(10 ** 9) }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '%999999999d' | format(1) }}",
+        "{{ '{:999999999}'.format(1) }}",
+        "{{ 'x' | center(10 ** 9) }}",
+        "{{ q.__class__.__mro__ }}",
+    ],
+)
+def test_work_is_bounded(template: str) -> None:
+    """A recipe from elsewhere must not take the machine."""
+    begin = time.monotonic()
+    with pytest.raises((Unprintable, Exception)):
+        RowTemplate(template).render({"q": "a"})
+    assert time.monotonic() - begin < 20
+
+
+def test_formats_of_numbers_are_as_usual() -> None:
+    """Bounds are far from what templates do."""
+    template = RowTemplate("{{ '%.2f' % q }} {{ '%s-%s' | format(1, 2) }} {{ '{:.1f}'.format(q) }} {{ 'ab' * 2 }}")
+    assert template.render({"q": 1.234}) == "1.23 1-2 1.2 abab"
