@@ -223,7 +223,7 @@ def read(name: str, context: MeasurementContext, rows: dict[str, Any]) -> tuple[
 ROWS = {
     "a": conversation("add two numbers", "the sum is x")["messages"],
     "b": conversation("print a list", "x y")["messages"],
-    "c": conversation("the cat sat on a mat while two dogs add three numbers " * 3, "cut off")["messages"],
+    "c": conversation("the cat sat on a mat while two dogs add three numbers " * 4, "cut off")["messages"],
 }
 
 
