@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nait_assets.conversation import sample_id
 from nait_assets.corpora.formats import RowReader
 from nait_assets.recipe.ratios import ratio_key, subset_size
-from nait_assets.scoring.method import best_ranks, by_turns, ranked, round_robin
+from nait_assets.scoring.ranking import best_ranks, by_turns, ranked, round_robin
 from nait_assets.selection.choice import chosen_rows
 from nait_assets.selection.strategies.lengths import length_matched
 from nait_assets.tables import content_version

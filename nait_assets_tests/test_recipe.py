@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nait_assets.recipe import DEFAULT_RECIPE, Recipe, RecipeError, fingerprint, load_recipe, ratio_key, subset_size
+from nait_assets.errors import RecipeError
+from nait_assets.recipe import DEFAULT_RECIPE, Recipe, fingerprint, load_recipe, ratio_key, subset_size
 from nait_assets.recipe.measurements import declared_sections
 from nait_assets.recipe.moved import MOVED
 

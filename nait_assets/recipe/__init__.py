@@ -1,6 +1,5 @@
 """The recipe: everything that a user may set and that can change a result."""
 
-from nait_assets.recipe.errors import RecipeError
 from nait_assets.recipe.fingerprints import fingerprint, seeded_order
 from nait_assets.recipe.load import load_recipe
 from nait_assets.recipe.measurements import MeasurementOptions

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from nait_assets.errors import DataError
+from nait_assets.errors import DataError, RecipeError
 from nait_assets.extraction.neurons import Reader
 from nait_assets.measurements.autoencoder_options import SparseAutoencoderOptions
 from nait_assets.measurements.autoencoder_tokens import Tokens, budget, spool
 from nait_assets.measurements.autoencoder_training import Trained, auxk_loss, new_coder, train
 from nait_assets.models.encoding import EncodedSample
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import RecipeError
 from nait_assets_tests.models.small_networks import loaded, network_of, sample, tokens_by_hand
 
 CPU = torch.device("cpu")

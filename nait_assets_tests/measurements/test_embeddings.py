@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nait_assets.errors import ModelError
+from nait_assets.errors import ModelError, RecipeError
 from nait_assets.measurements.embeddings import FIELD, chunks_of, load, text_of, vectors
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources.model_source import ModelSource
 from nait_assets_tests.command import nait, quick_home
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 
-from nait_assets.errors import UserError
+from nait_assets.errors import RecipeError, UserError
 from nait_assets.measurements import gradients
 from nait_assets.measurements.engine import MeasurementContext
 from nait_assets.measurements.gradients import (
@@ -27,7 +27,7 @@ from nait_assets.measurements.less_checkpoints import ASSET, FIRST, SECOND, WEIG
 from nait_assets.models.adapter import Adapter
 from nait_assets.models.answers import AnsweredSample
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import POOL, Recipe, RecipeError
+from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets_tests.conftest import conversation, less_sections
 

@@ -15,14 +15,14 @@ import polars as pl
 import pytest
 
 from nait_assets.conversation import sample_id
-from nait_assets.errors import BudgetError, EndpointError, SetupError
+from nait_assets.errors import BudgetError, EndpointError, RecipeError, SetupError
 from nait_assets.lineage import Record
 from nait_assets.measurements import judgements
 from nait_assets.measurements.engine import Chunk, MeasurementContext, Update, bring_up_to_date
 from nait_assets.measurements.judgements import MEASUREMENT, question_of, score_of
 from nait_assets.models.cost import cost_of
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import POOL, Recipe, RecipeError
+from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse, chat_endpoint
 from nait_assets.tables import CANDIDATE_POOL
 from nait_assets_tests.command import nait, quick_home, run

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nait_assets.errors import DataError, NumericalError
+from nait_assets.errors import DataError, NumericalError, RecipeError
 from nait_assets.measurements import less_checkpoints
 from nait_assets.measurements.less_checkpoints import FIRST, SECOND, WARMUP_RATIO, WEIGHTS, draw, warm_up
 from nait_assets.models.adapter import adapted, resolve_targets
 from nait_assets.models.training import scheduled
-from nait_assets.recipe import Recipe, RecipeError, seeded_order
+from nait_assets.recipe import Recipe, seeded_order
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import folder_version
 from nait_assets_tests.conftest import conversation, less_sections

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nait_assets.errors import ModelError
+from nait_assets.errors import ModelError, RecipeError
 from nait_assets.measurements.rewards import FIELD, RewardModel, encoded, load, pair_of, rated
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources.model_source import ModelSource
 from nait_assets_tests.command import nait, quick_home
 from nait_assets_tests.conftest import conversation

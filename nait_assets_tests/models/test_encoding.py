@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nait_assets.errors import ModelError
+from nait_assets.errors import ModelError, RecipeError
 from nait_assets.models.encoding import EncodedSample, encode, plan
-from nait_assets.recipe import RecipeError
 
 QUESTION = [{"role": "user", "content": "add two numbers"}, {"role": "assistant", "content": "three"}]
 

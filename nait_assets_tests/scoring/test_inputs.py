@@ -10,6 +10,7 @@ from nait_assets.recipe import Recipe, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.scoring import assets
 from nait_assets.scoring.inputs import gathered
+from nait_assets.scoring.latest import Latest
 from nait_assets.scoring.method import Method, ScoringInputs
 from nait_assets.scoring.methods import method_named
 from nait_assets.selection.choice import chosen_rows
@@ -32,8 +33,7 @@ def warehouse(recipe: Recipe, tmp_path: Path) -> Warehouse:
 
 def scores(recipe: Recipe, warehouse: Warehouse, method: str) -> pl.DataFrame:
     """A method's scores for `math`, as the asset makes them."""
-    assets._latest.clear()
-    return assets._score(method_named(method), recipe, warehouse, "math")[0]
+    return assets.score(method_named(method), recipe, warehouse, "math", Latest())[0]
 
 
 def test_a_candidate_that_the_model_refused_has_its_reason_in_place_of_a_score(

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.recipe import Recipe, RecipeError, Strategy, StrategyName
+from nait_assets.errors import RecipeError
+from nait_assets.recipe import Recipe, Strategy, StrategyName
 from nait_assets.scoring.ranking import ranked
 from nait_assets.selection import choice as choice_module
 from nait_assets.selection.choice import NOT_CONTAINED, Material, chosen_rows, measurement_of, sentence

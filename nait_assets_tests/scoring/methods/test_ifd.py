@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.errors import RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.scoring.method import Scores, ScoringInputs
 from nait_assets.scoring.methods import ifd
 from nait_assets.scoring.methods.ifd import IfdOptions

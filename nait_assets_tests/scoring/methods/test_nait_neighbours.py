@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nait_assets.errors import RecipeError
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import Block, Scores, ScoringInputs
 from nait_assets.scoring.methods.nait_neighbours import METHOD, NaitNeighboursOptions, reference_places

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nait_assets.errors import RecipeError
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import Block
 from nait_assets.scoring.methods.neuron_diversity import METHOD, NeuronDiversityOptions, specialisation

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.errors import RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods.selectit import METHOD, SelectitOptions, token_scores
 from nait_assets_tests.scoring.given import without_capabilities

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.recipe import Recipe, RecipeError
+from nait_assets.errors import RecipeError
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.method import Scores
 from nait_assets.scoring.methods.sentence_embedding import EMBEDDINGS, METHOD, SentenceEmbeddingOptions
