@@ -35,7 +35,7 @@ DIMENSIONS, SEEDS = (512, 1024, 2048), (0, 1, 2)
 
 def activations(warehouse: Warehouse, corpus: str) -> tuple[list[str], dict[int, np.ndarray]]:
     """Sample ids and activations by layer."""
-    with warehouse.activations(corpus).snapshot() as snapshot:
+    with activation_table.activations_of(warehouse, corpus).snapshot() as snapshot:
         names = activation_table.samples(snapshot)["sample_id"].to_list()
         layers = activation_table.layers_of(snapshot)
         return names, {layer: activation_table.matrix(snapshot, layer) for layer in layers}

@@ -51,7 +51,7 @@ def main() -> None:
         print(f"   [{message['role']}] {message['content']}")
     print(f"2. sample_id: {sample_id(row['messages'])}; stored: {row['sample_id']}")
     activations = read(recipe, home, row)
-    with warehouse.activations("candidates").snapshot() as snapshot:
+    with activation_table.activations_of(warehouse, "candidates").snapshot() as snapshot:
         stored = activation_table.of_sample(snapshot, row["sample_id"])
     error = max(np.abs(vector - stored[layer]).max() for layer, vector in activations.items())
     print(f"   largest difference from the stored table {error:.1e}")

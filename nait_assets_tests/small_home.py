@@ -87,7 +87,7 @@ def build_home(recipe: Recipe, folder: Path) -> Warehouse:
         "excerpt": "",
     }
     _write_activations(
-        warehouse.activations("candidates"),
+        activation_table.activations_of(warehouse, "candidates"),
         "candidate_activations",
         "",
         dict(zip(ids, zip(*values.values(), strict=True), strict=True)),
@@ -105,7 +105,9 @@ def build_home(recipe: Recipe, folder: Path) -> Warehouse:
             }
         )
         example = {f"{capability}-example": tuple(mean[layer].astype(np.float32) for layer in LAYERS)}
-        _write_activations(warehouse.activations(capability), "in_domain_activations", capability, example, [])
+        _write_activations(
+            activation_table.activations_of(warehouse, capability), "in_domain_activations", capability, example, []
+        )
     with warehouse.tables.transaction() as tables:
         _put(tables, CANDIDATE_POOL, pool)
         bad = {**rejected, "source": "pool.jsonl", "source_row": 10, "sample_id": None}

@@ -106,7 +106,7 @@ def standardized(home: Path, neurons: Path, corpus: str) -> tuple[list[str], dic
     """
     with Warehouse(home=str(home)).tables.snapshot() as tables:
         calibration = {row["layer"]: row for row in tables.read(CALIBRATION_STATISTICS).iter_rows(named=True)}
-    with Warehouse(home=str(neurons)).activations(corpus).snapshot() as snapshot:
+    with activation_table.activations_of(Warehouse(home=str(neurons)), corpus).snapshot() as snapshot:
         names = activation_table.samples(snapshot)["sample_id"].to_list()
         values = {layer: activation_table.matrix(snapshot, layer).astype(np.float64) for layer in calibration}
     for layer, matrix in values.items():
@@ -129,7 +129,7 @@ def test_one_row_is_a_sample_projected_with_the_one_calibration(home: Path, neur
     matrix = np.concatenate([signs(0, layer, 48, n_random) for layer in values]).astype(np.float64)
     inside = z @ components.T
     expected = np.concatenate([inside, 0.7 * (z - inside @ components) @ matrix / np.sqrt(n_random)], axis=1)
-    with Warehouse(home=str(home)).activations(corpus).snapshot() as snapshot:
+    with activation_table.activations_of(Warehouse(home=str(home)), corpus).snapshot() as snapshot:
         assert activation_table.layers_of(snapshot) == [NETWORK]
         assert activation_table.samples(snapshot)["sample_id"].to_list() == names
         found = activation_table.matrix(snapshot, NETWORK)
@@ -140,7 +140,7 @@ def test_one_row_is_a_sample_projected_with_the_one_calibration(home: Path, neur
 def test_the_strongest_neurons_of_a_sample_are_kept_with_it(home: Path, neurons: Path) -> None:
     """What a projection takes away is which neuron it was: these are what an explanation can still name."""
     names, values = standardized(home, neurons, "candidates")
-    with Warehouse(home=str(home)).activations("candidates").snapshot() as snapshot:
+    with activation_table.activations_of(Warehouse(home=str(home)), "candidates").snapshot() as snapshot:
         found = activation_table.strongest_neurons(snapshot)
         one = activation_table.strongest_neurons(snapshot, names[3])
     assert found.columns == ["sample_id", "layer", "neuron", "value"]
@@ -337,11 +337,11 @@ def test_explain_shows_the_strongest_neurons_and_in_how_many_examples_they_are_s
     lines = [line.split() for line in answer.out.splitlines() if re.match(r"  \d+:\d+ ", line)]
     assert len(lines) == 3
     warehouse = Warehouse(home=str(home))
-    with warehouse.activations("candidates").snapshot() as snapshot:
+    with activation_table.activations_of(warehouse, "candidates").snapshot() as snapshot:
         own = {row[1:3]: row[3] for row in activation_table.strongest_neurons(snapshot, name).rows()}
     others: list[tuple[int, int]] = []
     for capability in recipe.capabilities_of(target):
-        with warehouse.activations(capability).snapshot() as snapshot:
+        with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
             others += [row[1:3] for row in activation_table.strongest_neurons(snapshot).rows()]
     for line in lines:
         layer, number = line[0].split(":")

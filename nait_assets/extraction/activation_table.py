@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nait_assets.errors import WarehouseError
-from nait_assets.resources.warehouse import Snapshot, Transaction
+from nait_assets.resources import Warehouse
+from nait_assets.resources.warehouse import Snapshot, Store, Transaction
 from nait_assets.tables import content_version
 
 CANDIDATE_ACTIVATIONS = "extraction/candidate_activations"
@@ -41,6 +42,11 @@ class Contents:
 
     extraction_id: str | None
     sample_ids: frozenset[str]
+
+
+def activations_of(warehouse: Warehouse, corpus: str) -> Store:
+    """The file of a corpus' activations: of the pool (`candidates`), or of a capability's in-domain set."""
+    return warehouse.of_corpus("activations", corpus)
 
 
 def shard_schema(width: int, keep_first_and_last: bool, n_strongest: int = 0) -> pa.Schema:

@@ -98,7 +98,7 @@ def _write(
         corpus, _ = source.read(warehouse, snapshot, partition)
     projector, calibration, calibration_inputs = projector_of(warehouse, recipe.extraction)
     inputs = {**snapshot.inputs, **calibration_inputs, **model_inputs(model, recipe.model.source)}
-    store = warehouse.activations(name)
+    store = activation_table.activations_of(warehouse, name)
     outcome = extract(
         corpus,
         name,

@@ -44,7 +44,7 @@ class ActivationsOutput(ExtractedOutput):
     """The activations of a corpus, in a file of their own: of the pool, or of each capability's examples."""
 
     def store(self, warehouse: Warehouse, partition: str) -> Store:  # noqa: D102
-        return warehouse.activations(partition or POOL)
+        return activation_table.activations_of(warehouse, partition or POOL)
 
     def faults(self, warehouse: Warehouse, record: Record) -> list[str]:
         """Whether every row has its digest, every sample its layers, and the table the samples of the record."""

@@ -52,7 +52,7 @@ def check_activations(warehouse: Warehouse, corpus: str, table: Table, partition
     """
     with warehouse.tables.snapshot() as snapshot:
         wanted = set(snapshot.read_partition(table, partition)["sample_id"].to_list())
-    with warehouse.activations(corpus).snapshot() as snapshot:
+    with activation_table.activations_of(warehouse, corpus).snapshot() as snapshot:
         read = set(activation_table.samples(snapshot)["sample_id"].to_list())
         refused = set(snapshot.rows(REJECTED_SAMPLES, corpus=corpus)["sample_id"].to_list())
         faults = stored_faults(snapshot)

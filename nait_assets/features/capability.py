@@ -43,7 +43,7 @@ def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[p
     """
     rows = []
     columns = ("activation", "first_token_activation", "last_token_activation")
-    with warehouse.activations(capability).snapshot() as snapshot:
+    with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
         snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
         for layer in activation_table.layers_of(snapshot):
             mean, first, last = (activation_table.matrix(snapshot, layer, column) for column in columns)
@@ -63,7 +63,7 @@ def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFram
     The column `centroid` is still empty: it needs the pool's statistics.
     """
     rows = []
-    with warehouse.activations(capability).snapshot() as snapshot:
+    with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
         snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
         for layer in activation_table.layers_of(snapshot):
             activations = activation_table.matrix(snapshot, layer)
@@ -117,7 +117,7 @@ def pool_statistics(recipe: Recipe, warehouse: Warehouse) -> tuple[pl.DataFrame,
     Raises:
         WarehouseError: The candidates' activations have not been made.
     """
-    with warehouse.activations(POOL).snapshot() as snapshot:
+    with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
         snapshot.note(CANDIDATE_ACTIVATIONS)
         frame = neuron_statistics(activation_table.scan(snapshot))
     n_silent = sum(row.count(0.0) for row in frame["standard_deviation"].to_list())
@@ -224,7 +224,9 @@ def _model_of(recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capabi
     """Identity of the model that read a capability's examples, which the recipe's may no longer be."""
     if not recipe.capabilities[capability].examples:
         return model.identity()
-    record = warehouse.activations(capability).records()[reference(IN_DOMAIN_ACTIVATIONS, capability)]
+    record = activation_table.activations_of(warehouse, capability).records()[
+        reference(IN_DOMAIN_ACTIVATIONS, capability)
+    ]
     return next(version for name, version in record.inputs.items() if name.startswith("model:"))
 
 

@@ -70,7 +70,7 @@ def check_directions(warehouse: Warehouse, recipe: Recipe, capability: str) -> d
         return {**results, name: CheckResult(True, "from a feature file: its examples are not here")}
     against = []
     columns = ("activation", "first_token_activation", "last_token_activation")
-    with warehouse.activations(capability).snapshot() as snapshot:
+    with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
         for layer, direction in directions.items():
             mean, first, last = (activation_table.matrix(snapshot, layer, column) for column in columns)
             if activation_change(recipe.features.change, mean, first, last).mean(axis=0) @ direction < 0:

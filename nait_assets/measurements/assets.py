@@ -12,15 +12,11 @@ import polars as pl
 from nait_assets import lineage, plots
 from nait_assets.corpora.catalogue import EXAMPLES_OUTPUT, POOL_OUTPUT
 from nait_assets.lineage import Record, asset_key
-from nait_assets.measurements import autoencoder, less_checkpoints, pre_experience
+from nait_assets.measurements import autoencoder, less_checkpoints, outputs, pre_experience
 from nait_assets.measurements.autoencoder_training import Trained
 from nait_assets.measurements.catalogue import (
-    LESS_CHECKPOINTS,
     MEASUREMENTS,
-    PRE_EXPERIENCED_MODEL,
-    SPARSE_AUTOENCODER,
     MeasurementOutput,
-    TrainedOutput,
     outputs_of,
 )
 from nait_assets.measurements.engine import (
@@ -31,6 +27,7 @@ from nait_assets.measurements.engine import (
     corpus_of,
     upstream_versions,
 )
+from nait_assets.measurements.trained import TrainedOutput
 from nait_assets.models.config import ExtractionConfig
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.models.running import RunOptions
@@ -100,21 +97,21 @@ def _trainings(recipe: Recipe) -> Sequence[Training]:
     named = autoencoder.is_named(recipe)
     return (
         Training(
-            LESS_CHECKPOINTS,
+            less_checkpoints.CHECKPOINTS,
             "The warm-up of LESS: a LoRA adapter trained on a share of the pool, and Adam's state "
             "after each epoch.\n\nA folder of files, one folder an epoch.",
             f"{less_checkpoints.ALGORITHM}:{fingerprint(less_checkpoints.settings(recipe))}",
             _warm_up,
         ),
         Training(
-            PRE_EXPERIENCED_MODEL,
+            outputs.PRE_EXPERIENCED_MODEL,
             "The model after a brief training on a few varied candidates, used to score the others.\n\n"
             "A folder of files: weights and tokenizer.",
             f"{pre_experience.ALGORITHM}:{fingerprint(pre_experience.settings(recipe))}",
             _gain_experience,
         ),
         Training(
-            SPARSE_AUTOENCODER,
+            autoencoder.AUTOENCODER,
             "The sparse autoencoder: trained on the pool, or given by the recipe.\n\nA folder of "
             "files: weights and figures; of one that the recipe names, its place and version. One that was trained is "
             "frozen: a pool that changes keeps it.",

@@ -16,6 +16,7 @@ from nait_assets.measurements import published_autoencoder
 from nait_assets.measurements.autoencoder_options import SparseAutoencoderOptions, layer_read
 from nait_assets.measurements.autoencoder_tokens import budget, seeded, spool
 from nait_assets.measurements.autoencoder_training import Trained, finish, train
+from nait_assets.measurements.trained import TrainedOutput
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import encode
 from nait_assets.models.running import RunOptions, model_inputs
@@ -24,7 +25,6 @@ from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import folder_version, replacing_folder
 
-ASSET = "measurements/sparse_autoencoder"
 VERSION = "2"
 SECONDS_BETWEEN_LINES = 10.0
 FOUND = "autoencoder.json"
@@ -64,6 +64,11 @@ def external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
         ModelError: One of them is not to be found.
     """
     return {**model_inputs(model, recipe.model.source), **published_autoencoder.external_versions(recipe, model)}
+
+
+AUTOENCODER = TrainedOutput(
+    "measurements/sparse_autoencoder", place="trained/sparse_autoencoder", versions=external_versions
+)
 
 
 def load(recipe: Recipe, model: LanguageModel, folder: Path) -> Any:

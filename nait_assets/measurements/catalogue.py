@@ -1,15 +1,15 @@
 """Outputs of the measurements: two tables of each measurement, and the folders of what is trained for them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from nait_assets.catalogue import FolderOutput, Output
+from nait_assets.catalogue import Output
 from nait_assets.lineage import Record
 from nait_assets.measurements import autoencoder, declared_measurements, less_checkpoints
 from nait_assets.measurements import outputs as losses
-from nait_assets.measurements.engine import Measurement, of_the_model, rejected_of, rows_of
+from nait_assets.measurements.engine import Measurement, rejected_of, rows_of, store_of
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store
@@ -32,7 +32,7 @@ class MeasurementOutput(Output):
     takes_run_options: bool = True
 
     def store(self, warehouse: Warehouse, partition: str) -> Store:  # noqa: D102
-        return warehouse.measurement(self.measurement.name, partition or POOL)
+        return store_of(warehouse, self.measurement.name, partition or POOL)
 
     def external_versions(  # noqa: D102
         self,
@@ -65,34 +65,7 @@ class MeasurementOutput(Output):
         return rejected_of(warehouse, self.measurement, partition or POOL)
 
 
-@dataclass(frozen=True, eq=False)
-class TrainedOutput(FolderOutput):
-    """A folder of what was trained for a measurement.
-
-    Attributes:
-        versions: function from a recipe and its model to the versions of what the training reads from outside.
-    """
-
-    versions: Callable[[Recipe, LanguageModel], dict[str, str]] = of_the_model
-    on_demand: bool = True
-    takes_run_options: bool = True
-
-    def external_versions(  # noqa: D102
-        self,
-        recipe: Recipe,
-        warehouse: Warehouse,  # noqa: ARG002
-        model: LanguageModel,
-        partition: str,  # noqa: ARG002
-    ) -> dict[str, str]:
-        return self.versions(recipe, model)
-
-
-LESS_CHECKPOINTS = TrainedOutput(less_checkpoints.ASSET, place="trained/less_checkpoints")
-PRE_EXPERIENCED_MODEL = TrainedOutput(losses.PRE_EXPERIENCED_MODEL, place="trained/pre_experienced_model")
-SPARSE_AUTOENCODER = TrainedOutput(
-    autoencoder.ASSET, place="trained/sparse_autoencoder", versions=autoencoder.external_versions
-)
-TRAINED = (LESS_CHECKPOINTS, PRE_EXPERIENCED_MODEL, SPARSE_AUTOENCODER)
+TRAINED = (less_checkpoints.CHECKPOINTS, losses.PRE_EXPERIENCED_MODEL, autoencoder.AUTOENCODER)
 
 
 def outputs_of(measurement: Measurement) -> tuple[MeasurementOutput, MeasurementOutput]:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import polars as pl
 
 from nait_assets.checks import AssetChecks, Check, CheckResult, such_as
-from nait_assets.measurements.catalogue import MEASUREMENTS, TRAINED, TrainedOutput
+from nait_assets.measurements.catalogue import MEASUREMENTS, TRAINED
 from nait_assets.measurements.engine import Measurement, corpus_of, rejected_of, rows_of
+from nait_assets.measurements.trained import TrainedOutput
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import Warehouse

@@ -41,7 +41,7 @@ def preflight(recipe: Recipe, model: LanguageModel) -> None:
 def read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
     """Each sample's mean code."""
     k, layer = SparseAutoencoderOptions.of(context.recipe).k, layer_read(context.recipe, context.model)
-    coder = autoencoder.load(context.recipe, context.model, context.warehouse.trained(autoencoder.ASSET))
+    coder = autoencoder.load(context.recipe, context.model, autoencoder.AUTOENCODER.folder(context.warehouse))
     coder = coder.to(context.model.resolved_device())
     return read_sparse(context, samples, "residual", layer, encoder(coder, k), coder.num_latents)
 
@@ -65,6 +65,6 @@ MEASUREMENT = Measurement(
     SPARSE,
     read,
     settings,
-    upstream=(autoencoder.ASSET,),
+    upstream=(autoencoder.AUTOENCODER.key,),
     preflight=preflight,
 )

@@ -18,7 +18,7 @@ from nait_assets.models.progress import Progress
 from nait_assets.models.running import RunOptions, model_inputs
 from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.resources.warehouse import Snapshot, Transaction
+from nait_assets.resources.warehouse import Snapshot, Store, Transaction
 from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_SAMPLES, Table, content_version, rejection_rows
 
 ROOM = "measurements"
@@ -147,6 +147,17 @@ class Update:
     cost: Cost = field(default_factory=Cost)
 
 
+def store_of(warehouse: Warehouse, name: str, corpus: str) -> Store:
+    """The file of a measurement of a corpus.
+
+    Args:
+        warehouse: warehouse of the home.
+        name: name of the measurement.
+        corpus: `candidates`, or a capability for its in-domain set.
+    """
+    return warehouse.of_corpus(f"{ROOM}/{name}", corpus)
+
+
 def corpus_of(warehouse: Warehouse, corpus: str) -> tuple[pl.DataFrame, dict[str, str]]:
     """The samples of a corpus, `candidates` or a capability's, and the version of what was read."""
     with warehouse.tables.snapshot() as tables:
@@ -161,14 +172,14 @@ def rows_of(warehouse: Warehouse, measurement: Measurement, corpus: str) -> tupl
     Raises:
         WarehouseError: It has not been made.
     """
-    with warehouse.measurement(measurement.name, corpus).snapshot() as snapshot:
+    with store_of(warehouse, measurement.name, corpus).snapshot() as snapshot:
         snapshot.note(measurement.table_of(corpus).asset, "" if corpus == POOL else corpus)
         return snapshot.rows(measurement.table_of(corpus)).sort("sample_id"), snapshot.inputs
 
 
 def rejected_of(warehouse: Warehouse, measurement: Measurement, corpus: str) -> dict[str, str]:
     """Samples about which a measurement could find out nothing, and why."""
-    with warehouse.measurement(measurement.name, corpus).snapshot() as snapshot:
+    with store_of(warehouse, measurement.name, corpus).snapshot() as snapshot:
         rows = snapshot.rows(REJECTED_SAMPLES, corpus=corpus)
     return dict(zip(rows["sample_id"].to_list(), rows["reason"].to_list(), strict=True))
 
@@ -194,7 +205,7 @@ def bring_up_to_date(
         DataError: Nothing can be found out about any sample.
     """
     corpus, _ = corpus_of(context.warehouse, context.corpus)
-    store, table = context.warehouse.measurement(measurement.name, context.corpus), measurement.table_of(context.corpus)
+    store, table = store_of(context.warehouse, measurement.name, context.corpus), measurement.table_of(context.corpus)
     identity = fingerprint(measurement.code_version(context.recipe), dict(inputs))
     with store.transaction() as transaction:
         known = _prepare(transaction, table, identity)
@@ -225,7 +236,7 @@ def _stage(
 
     A run that fails has spent what its finished chunks cost: it is recorded too.
     """
-    store, table = context.warehouse.measurement(measurement.name, context.corpus), measurement.table_of(context.corpus)
+    store, table = store_of(context.warehouse, measurement.name, context.corpus), measurement.table_of(context.corpus)
     rejected: list[tuple[str, str]] = []
     cost, n_missing = Cost(), len(missing)
     progress = Progress(f"{measurement.name} of {context.corpus}", [(n_missing, n_missing)], context.log_line, "sample")

@@ -45,7 +45,7 @@ from nait_assets.errors import WarehouseError
 from nait_assets.extraction.projection import signs
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.measurements.less_checkpoints import (
-    ASSET,
+    CHECKPOINTS,
     FIRST,
     SECOND,
     WEIGHTS,
@@ -201,11 +201,12 @@ def read(context: MeasurementContext, missing: pl.DataFrame) -> Iterator[Chunk]:
     samples, refused = answered(missing, context.recipe, context.model)
     if refused:
         yield Chunk(_rows([], np.zeros((0, 1), np.float32)), refused)
-    checkpoints = checkpoints_in(context.warehouse.trained(ASSET))
+    folder = CHECKPOINTS.folder(context.warehouse)
+    checkpoints = checkpoints_in(folder)
     if not samples:
         return
     if not checkpoints:
-        raise WarehouseError(f"{ASSET}: {context.warehouse.trained(ASSET)} holds no checkpoint; materialize it first.")
+        raise WarehouseError(f"{CHECKPOINTS.key}: {folder} holds no checkpoint; materialize it first.")
     adapter = checkpoints[0].adapter(context.model.load_causal())
     projection = RandomProjection(adapter.n_weights, options.dimensions, options.projection, options.seed)
     size = max(1, min(GROUP_SAMPLES, GROUP_BYTES // (4 * adapter.n_weights)))
@@ -249,6 +250,6 @@ MEASUREMENT = Measurement(
     columns=pl.Schema({"vector": VECTOR}),
     read=read,
     settings=settings,
-    upstream=(ASSET,),
+    upstream=(CHECKPOINTS.key,),
     preflight=preflight,
 )

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from nait_assets.conversation import messages_of
 from nait_assets.errors import BudgetError, EndpointError, UserError
-from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
+from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext, store_of
 from nait_assets.measurements.judge_spending import Budget, Spending, spent, write_spending
 from nait_assets.models.cost import Cost
 from nait_assets.recipe import Recipe
@@ -243,7 +243,7 @@ def _judge(options: JudgementsOptions) -> str:
 
 def _read(context: MeasurementContext, samples: pl.DataFrame) -> Iterator[Chunk]:
     options = JudgementsOptions.of(context.recipe)
-    store = context.warehouse.measurement(MEASUREMENT.name, context.corpus)
+    store = store_of(context.warehouse, MEASUREMENT.name, context.corpus)
     table = MEASUREMENT.table_of(context.corpus)
     spending, n_before = spent(store, _judge(options), table.name)
     endpoint = ChatEndpoint(options, key_of(options, SECTION), lambda: spending.permit(options))

@@ -27,6 +27,7 @@ from pydantic import Field, field_validator
 
 from nait_assets.conversation import conversations_of
 from nait_assets.errors import DataError, NumericalError
+from nait_assets.measurements.trained import TrainedOutput
 from nait_assets.models.adapter import Adapter, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
@@ -39,7 +40,7 @@ from nait_assets.resources.language_model import LanguageModel, LoadedModel
 if TYPE_CHECKING:
     import torch
 
-ASSET = "measurements/less_checkpoints"
+CHECKPOINTS = TrainedOutput("measurements/less_checkpoints", place="trained/less_checkpoints")
 ALGORITHM = "1"
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 LARGEST_NORM = 1.0
@@ -254,8 +255,8 @@ def _train_epoch(
         return train_epoch(adapter, optimizer, ordered, options.batch_size, learning_rate, LARGEST_NORM)
     except NumericalError as error:
         raise NumericalError(
-            f"{ASSET}: {error} in epoch {epoch}; use a smaller measurements.less_checkpoints.learning_rate, or "
-            "model.dtype float32."
+            f"{CHECKPOINTS.key}: {error} in epoch {epoch}; use a smaller "
+            "measurements.less_checkpoints.learning_rate, or model.dtype float32."
         ) from error
 
 

@@ -22,7 +22,8 @@ import polars as pl
 
 from nait_assets.conversation import conversations_of
 from nait_assets.errors import NumericalError
-from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
+from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext, store_of
+from nait_assets.measurements.trained import TrainedOutput
 from nait_assets.models import attention
 from nait_assets.models.answers import AnsweredSample, encode_with_answers, require_offsets
 from nait_assets.models.attention import Packing, to_device
@@ -38,7 +39,7 @@ from nait_assets.tables import VECTOR
 if TYPE_CHECKING:
     import torch
 
-PRE_EXPERIENCED_MODEL = "measurements/pre_experienced_model"
+PRE_EXPERIENCED_MODEL = TrainedOutput("measurements/pre_experienced_model", place="trained/pre_experienced_model")
 LOGITS = 2**25
 """Logits that are in memory at once: 128 MiB in float32."""
 
@@ -199,7 +200,7 @@ def require_outputs(recipe: Recipe, model: LanguageModel) -> None:
 def experienced(context: MeasurementContext) -> LanguageModel:
     """The model that was briefly trained on a few of the candidates."""
     dtype = str(context.model.resolved_dtype()).removeprefix("torch.")
-    folder = context.warehouse.trained(PRE_EXPERIENCED_MODEL)
+    folder = PRE_EXPERIENCED_MODEL.folder(context.warehouse)
     return LanguageModel(source=str(folder), dtype=dtype, home=context.model.home, device=context.model.device)
 
 
@@ -227,7 +228,7 @@ def _read(
     require_context(loaded.network.config, settings.max_tokens)
     reader = OutputReader(loaded)
     batch_tokens = context.options.batch_tokens_on(loaded.device.type)
-    alone_ids = rejected_before(context.warehouse.measurement(name, context.corpus), context.corpus)
+    alone_ids = rejected_before(store_of(context.warehouse, name, context.corpus), context.corpus)
     for shard in plan(samples, batch_tokens, context.options.shard_tokens, alone=alone_ids):
         results = list(reader.read(shard.batches))
         read = [sample for result in results for sample in result.samples if isinstance(sample, AnsweredSample)]
@@ -288,7 +289,7 @@ def _measurement(name: str, description: str, alone: bool, of_trained: bool) -> 
         columns=ANSWER_COLUMNS if alone else OUTPUT_COLUMNS,
         read=functools.partial(_read, name=name, alone=alone, model=experienced if of_trained else _own),
         settings=_settings,
-        upstream=(PRE_EXPERIENCED_MODEL,) if of_trained else (),
+        upstream=(PRE_EXPERIENCED_MODEL.key,) if of_trained else (),
         preflight=require_outputs,
     )
 

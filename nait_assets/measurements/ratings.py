@@ -27,7 +27,7 @@ from pydantic import Field
 
 from nait_assets.conversation import messages_of
 from nait_assets.errors import ModelError, NumericalError, RecipeError
-from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
+from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext, store_of
 from nait_assets.models.attention import to_device
 from nait_assets.models.batches import Batch, BatchReader, can_be_packed, require_known_tokens
 from nait_assets.models.cost import Cost
@@ -259,7 +259,7 @@ def _read(context: MeasurementContext, missing: pl.DataFrame) -> Iterator[Chunk]
     readers = [RatingReader(one, asker.marks.token_ids) for one, asker in zip(loaded, askers, strict=True)]
     sizes = [sum(parameter.numel() for parameter in one.network.parameters()) for one in loaded]
     batch_tokens = context.options.batch_tokens_on(loaded[0].device.type)
-    alone = rejected_before(context.warehouse.measurement(MEASUREMENT.name, context.corpus), context.corpus)
+    alone = rejected_before(store_of(context.warehouse, MEASUREMENT.name, context.corpus), context.corpus)
     pairs = messages_of(missing)
     pairs.sort(key=lambda pair: (-len(conversation_text(pair[1])), pair[0]))  # what does not fit in memory fails first
     for begin in range(0, len(pairs), SAMPLES_OF_PART):

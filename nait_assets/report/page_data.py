@@ -183,7 +183,7 @@ def _with_activations(page_data: PageData, warehouse: Warehouse) -> PageData:
     """The same with what the model's activations say."""
     recipe, folder, counts = page_data.recipe, warehouse.folder / "report", [page_data.counts]
     examples: dict[str, MethodInputs] = {}
-    with warehouse.activations(POOL).snapshot() as snapshot:
+    with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
         snapshot.note(CANDIDATE_ACTIVATIONS)
         inputs = {**page_data.inputs, **snapshot.inputs}
         samples = activation_table.samples(snapshot)
@@ -191,7 +191,7 @@ def _with_activations(page_data: PageData, warehouse: Warehouse) -> PageData:
         candidates = gather(snapshot, on_map, folder)
         counts.append(_rejected_samples(snapshot, POOL))
     for capability in recipe.capabilities_with_examples if recipe.reads_activations_of_examples else ():
-        with warehouse.activations(capability).snapshot() as snapshot:
+        with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
             snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
             inputs |= snapshot.inputs
             names = activation_table.samples(snapshot)["sample_id"].to_list()

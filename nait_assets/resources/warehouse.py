@@ -295,18 +295,14 @@ class Warehouse(dg.ConfigurableResource):
         """The file of everything small: corpora, features, scores, subsets."""
         return self._store("warehouse.duckdb")
 
-    def activations(self, corpus: str) -> Store:
-        """The activations of the candidates (`candidates`) or of a capability's in-domain set."""
-        return self._store("activations", "candidates.duckdb" if corpus == POOL else f"in_domain/{corpus}.duckdb")
+    def of_corpus(self, place: str, corpus: str) -> Store:
+        """The file of what is known of each sample of a corpus.
 
-    def measurement(self, name: str, corpus: str) -> Store:
-        """A measurement of the candidates (`candidates`) or of a capability's in-domain set."""
-        file = "candidates.duckdb" if corpus == POOL else f"in_domain/{corpus}.duckdb"
-        return self._store("measurements", name, file)
-
-    def trained(self, asset: str) -> Path:
-        """Folder of what an asset trained, by its key as a path."""
-        return self.folder / "trained" / asset.split("/")[1]
+        Args:
+            place: what is known: a folder under the home, such as `activations` or `measurements/outputs`.
+            corpus: `candidates`, or a capability for its in-domain set.
+        """
+        return self._store(place, "candidates.duckdb" if corpus == POOL else f"in_domain/{corpus}.duckdb")
 
     @property
     def hashes(self) -> HashCache:
@@ -316,9 +312,9 @@ class Warehouse(dg.ConfigurableResource):
     def records(self) -> dict[str, Record]:
         """Version records of all files under the home, by reference."""
         files = [self.folder / "warehouse.duckdb"]
-        files += [
-            file for name in ("activations", "measurements") for file in sorted((self.folder / name).rglob("*.duckdb"))
-        ]
+        for place in ("*", "*/*"):  # as deep as `of_corpus` is given; of a home that has many subsets, not all of it
+            for name in ("candidates.duckdb", "in_domain/*.duckdb"):
+                files += sorted(self.folder.glob(f"{place}/{name}"))
         return {name: record for file in files for name, record in Store(file).records().items()}
 
 

@@ -61,7 +61,7 @@ def check_scores(warehouse: Warehouse, method: str, target: str, reads_activatio
         lengths = snapshot.read(CANDIDATE_POOL).select("sample_id", length=N_CHARACTERS)
     wanted, unit = set(lengths["sample_id"].to_list()), "characters"
     if reads_activations:
-        with warehouse.activations(POOL).snapshot() as activations:
+        with activation_table.activations_of(warehouse, POOL).snapshot() as activations:
             lengths = activation_table.samples(activations).select("sample_id", length="n_tokens")
         unit = "tokens"
     scored = scores["sample_id"].to_list()

@@ -53,7 +53,7 @@ def explanations(
     """
     declared = method_named(method)
     if ACTIVATIONS in declared.reads:
-        with warehouse.activations(POOL).snapshot() as snapshot:
+        with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
             _require(snapshot, projected=recipe.extraction.projection is not None)
         if recipe.extraction.projection:
             return _strongest(recipe, warehouse, target, sample_ids, n)
@@ -192,12 +192,12 @@ def _strongest(recipe: Recipe, warehouse: Warehouse, target: str, sample_ids: Se
     versions: dict[str, str] = {}
     for capability in recipe.capabilities_of(target):
         if recipe.capabilities[capability].examples:  # a feature file has no examples
-            with warehouse.activations(capability).snapshot() as snapshot:
+            with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
                 _require(snapshot, projected=True)
                 snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
                 parts.append(activation_table.strongest_neurons(snapshot))
                 versions |= snapshot.inputs
-    with warehouse.activations(POOL).snapshot() as snapshot:
+    with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
         snapshot.note(ACTIVATIONS)
         versions |= snapshot.inputs
         samples = {name: activation_table.strongest_neurons(snapshot, name) for name in sample_ids}

@@ -57,7 +57,8 @@ def gathered(
     if ACTIVATIONS not in recipe.reads_of(method):
         yield found.for_method(recipe, method)
         return
-    with warehouse.activations(POOL).snapshot() as activations:  # the other files are free while these are streamed
+    # A block of its own: the other files are free while these are streamed.
+    with activation_table.activations_of(warehouse, POOL).snapshot() as activations:
         activations.note(ACTIVATIONS)
         found.versions |= activations.inputs
         found.refused |= recipe.outputs[ACTIVATIONS].refused(warehouse, "")

@@ -87,7 +87,7 @@ def _rejected_samples(recipe: Recipe, warehouse: Warehouse) -> list[tuple[str, i
         return []
     counts = []
     for corpus in _read_corpora(recipe):
-        with warehouse.activations(corpus).snapshot() as snapshot:
+        with activation_table.activations_of(warehouse, corpus).snapshot() as snapshot:
             (count,) = snapshot.connection.execute(f"SELECT count(*) FROM {REJECTED_SAMPLES.name}").fetchall()[0]
             counts.append((f"{corpus} when the model read it", count))
     return [(name, count) for name, count in counts if count]
@@ -98,7 +98,7 @@ def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: floa
         return []
     n_tokens, truncated = {}, {}
     for corpus in _read_corpora(recipe):
-        with warehouse.activations(corpus).snapshot() as snapshot:
+        with activation_table.activations_of(warehouse, corpus).snapshot() as snapshot:
             samples = activation_table.samples(snapshot)
         n_tokens[corpus], truncated[corpus] = int(samples["n_tokens"].sum()), int(samples["truncated"].sum())
     speed = f" at {tokens_per_second:,.0f} tokens/s" if tokens_per_second else ""

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from nait_assets.errors import ModelError, UserError
 from nait_assets.measurements import autoencoder, codes, gates
-from nait_assets.measurements.catalogue import SPARSE_AUTOENCODER
 from nait_assets.measurements.engine import MeasurementContext
 from nait_assets.models.encoding import conversations_of, encode
 from nait_assets.models.running import RunOptions
@@ -333,5 +332,5 @@ def test_run_with_a_found_autoencoder_trains_none_and_notices_that_its_files_cha
     stored = weights()
     save_file({**stored, "encoder.bias": stored["encoder.bias"] + 1}, folder / "sae.safetensors")
     model = LanguageModel.of(recipe, home)
-    after = SPARSE_AUTOENCODER.external_versions(recipe, Warehouse(home=str(home)), model, "")
+    after = autoencoder.AUTOENCODER.external_versions(recipe, Warehouse(home=str(home)), model, "")
     assert {name for name in before if before[name] != after[name]} == {f"autoencoder:{folder.parent}"}

@@ -10,7 +10,7 @@ import pytest
 
 from nait_assets.errors import DataError, WarehouseError
 from nait_assets.lineage import Record
-from nait_assets.measurements.catalogue import PRE_EXPERIENCED_MODEL, outputs_of
+from nait_assets.measurements.catalogue import outputs_of
 from nait_assets.measurements.checks import check_measurement, check_trained
 from nait_assets.measurements.engine import (
     Chunk,
@@ -20,7 +20,9 @@ from nait_assets.measurements.engine import (
     bring_up_to_date,
     rejected_of,
     rows_of,
+    store_of,
 )
+from nait_assets.measurements.outputs import PRE_EXPERIENCED_MODEL
 from nait_assets.models.cost import Cost
 from nait_assets.models.running import RunOptions
 from nait_assets.recipe import POOL, Recipe
@@ -180,13 +182,13 @@ def test_the_audit_and_the_checks_find_what_was_changed_behind_them(context: Mea
     record = context.warehouse.records()["measurements/candidate_characters"]
     assert output.faults(context.warehouse, record) == []
     assert all(verdict.passed for verdict in check_measurement(context.warehouse, MEASUREMENT, POOL).values())
-    with context.warehouse.measurement("characters", POOL).transaction() as transaction:
+    with store_of(context.warehouse, "characters", POOL).transaction() as transaction:
         transaction.connection.execute(
             "UPDATE measurements.candidate_characters SET vector = [1, 'nan'::FLOAT] WHERE sample_id = 'a'"
         )
     assert output.faults(context.warehouse, record)
     assert not check_measurement(context.warehouse, MEASUREMENT, POOL)["numbers_are_finite"].passed
-    with context.warehouse.measurement("characters", POOL).transaction() as transaction:
+    with store_of(context.warehouse, "characters", POOL).transaction() as transaction:
         transaction.connection.execute("DELETE FROM measurements.candidate_characters WHERE sample_id = 'a'")
     verdict = check_measurement(context.warehouse, MEASUREMENT, POOL)["samples_are_accounted_for"]
     assert not verdict.passed

@@ -23,7 +23,7 @@ from nait_assets.measurements.gradients import (
     read,
     weights_of,
 )
-from nait_assets.measurements.less_checkpoints import ASSET, FIRST, SECOND, WEIGHTS, Checkpoint, answered, warm_up
+from nait_assets.measurements.less_checkpoints import CHECKPOINTS, FIRST, SECOND, WEIGHTS, Checkpoint, answered, warm_up
 from nait_assets.models.adapter import Adapter
 from nait_assets.models.answers import AnsweredSample
 from nait_assets.models.running import RunOptions
@@ -72,12 +72,12 @@ def context(recipe_of: Callable[..., Recipe], tmp_path: Path) -> MeasurementCont
 def warmed(recipe: Recipe, home: Path, corpus: str = POOL) -> MeasurementContext:
     """A context whose warm-up has been done."""
     warehouse, model = Warehouse(home=str(home)), LanguageModel.of(recipe, home)
-    warm_up(pool(), recipe, model, warehouse.trained(ASSET), {}, lambda _: None)
+    warm_up(pool(), recipe, model, CHECKPOINTS.folder(warehouse), {}, lambda _: None)
     return MeasurementContext(recipe, warehouse, model, RunOptions(), corpus, lambda _: None)
 
 
 def checkpoints_of(context: MeasurementContext) -> list[Checkpoint]:
-    return gradients.checkpoints_in(context.warehouse.trained(ASSET))
+    return gradients.checkpoints_in(CHECKPOINTS.folder(context.warehouse))
 
 
 def samples_of(context: MeasurementContext, rows: pl.DataFrame) -> list[AnsweredSample]:

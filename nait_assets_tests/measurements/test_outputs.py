@@ -13,7 +13,7 @@ import transformers
 
 from nait_assets.errors import ModelError, NumericalError, RecipeError
 from nait_assets.measurements import outputs
-from nait_assets.measurements.engine import MeasurementContext
+from nait_assets.measurements.engine import MeasurementContext, store_of
 from nait_assets.measurements.outputs import OutputReader, require_outputs
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.encoding import EncodedSample
@@ -205,7 +205,7 @@ def context(make_recipe: Callable[..., Recipe], causal_folder: Path, tmp_path: P
     home = tmp_path / "home"
     warehouse, model = Warehouse(home=str(home)), LanguageModel.of(recipe, home)
     for name in ("outputs", "answers"):
-        with warehouse.measurement(name, "candidates").transaction():
+        with store_of(warehouse, name, "candidates").transaction():
             pass
     return MeasurementContext(recipe, warehouse, model, RunOptions(batch_tokens=64), "candidates", lambda _line: None)
 

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from nait_assets.extraction.activation_table import activations_of
 from nait_assets.lineage import Record
 from nait_assets.recipe import PROJECT_ROOT
 from nait_assets.resources.warehouse import Store, Warehouse, WarehouseError, home_of
@@ -409,7 +410,7 @@ def test_records_of_a_home_are_those_of_all_its_files(tmp_path: Path) -> None:
     """Planning asks once what the home holds: small tables, candidates, and every in-domain file."""
     warehouse = Warehouse(home=str(tmp_path))
     assert warehouse.records() == {}
-    stores = [warehouse.tables, warehouse.activations("candidates"), warehouse.activations("math")]
+    stores = [warehouse.tables, activations_of(warehouse, "candidates"), activations_of(warehouse, "math")]
     for number, store in enumerate(stores):
         with store.transaction() as transaction:
             transaction.put_record(Record(f"asset_{number}", "", "code", "1"))

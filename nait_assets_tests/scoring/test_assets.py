@@ -133,7 +133,7 @@ def test_scores_follow_activations_and_statistics_that_change(
         tables.put_record(Record("features/neuron_statistics", "", "1", "another version"))
     score(warehouse, "math")
     assert len(scans) == 2
-    with warehouse.activations("candidates").transaction() as transaction:
+    with activation_table.activations_of(warehouse, "candidates").transaction() as transaction:
         transaction.put_record(Record("extraction/candidate_activations", "", "1", "another version"))
     score(warehouse, "math")
     assert len(scans) == 3

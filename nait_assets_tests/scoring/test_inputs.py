@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nait_assets.extraction.activation_table import activations_of
 from nait_assets.recipe import Recipe, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.scoring import assets
@@ -61,7 +62,7 @@ def test_activations_are_aligned_with_rows_of_other_outputs(
     """A method over texts and activations has the candidates that both have, each with its own numbers."""
     both = Method("random", "Reads activations and texts.", (POOL, ACTIVATIONS), lambda inputs: np.zeros(0))
     monkeypatch.setattr("nait_assets.recipe.schema.method_named", lambda _: both)
-    with warehouse.activations("candidates").transaction() as transaction:
+    with activations_of(warehouse, "candidates").transaction() as transaction:
         transaction.connection.execute("DELETE FROM extraction.sample WHERE sample_id = 'c2'")
         transaction.connection.execute("DELETE FROM extraction.activation WHERE sample_id = 'c2'")
     with warehouse.tables.transaction() as tables:

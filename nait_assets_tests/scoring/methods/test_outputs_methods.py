@@ -139,5 +139,5 @@ def test_pre_experienced_model_finds_responses_likelier_and_is_the_same_when_mad
         pool.reverse(), model, recipe.extraction, options, RunOptions(), tmp_path / "again", lambda _line: None
     )
 
-    first = Warehouse(home=str(home)).trained(PRE_EXPERIENCED_MODEL)
+    first = PRE_EXPERIENCED_MODEL.folder(Warehouse(home=str(home)))
     assert folder_version(tmp_path / "again") == folder_version(first)
