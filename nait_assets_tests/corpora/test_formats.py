@@ -217,3 +217,135 @@ def test_columns_may_have_any_name() -> None:
     """A column called `self`, as some data sets have, is no argument of the template engine."""
     templates = FieldTemplates(user="{{ q }}", assistant="{{ a }}")
     assert read({"self": 3, "q": "1 + 1?", "a": "2"}, templates) == QUESTION_AND_ANSWER
+
+
+def turns(*roles: str) -> dict[str, Any]:
+    return {"conversations": [{"from": role, "value": role} for role in roles]}
+
+
+@pytest.mark.parametrize(
+    ("names", "role"),
+    [
+        (("human", "user", "prompter", "User"), "user"),
+        (("gpt", "assistant", "chatgpt", "bing", "bard", "bot", "model", "function_call", "tool_call"), "assistant"),
+        (("observation", "tool", "ipython", "function", "tool-response", "Function Response"), "tool"),
+        (("system", "developer", "SYSTEM"), "system"),
+    ],
+)
+def test_role_names_of_the_field_are_known(names: tuple[str, ...], role: str) -> None:
+    """In any case, with hyphens, spaces or underscores."""
+    for name in names:
+        others = ["human", "gpt"]
+        read_roles = [message["role"] for message in read(turns(name, *others), "sharegpt")]
+        assert read_roles == [role, "user", "assistant"]
+
+
+def test_an_unknown_role_names_the_known_ones_and_can_be_mapped() -> None:
+    """Every data set has one of its own."""
+    fields = turns("Story Teller", "human", "gpt")
+    reason = rejection_of(fields, "sharegpt")
+    assert "unknown role 'Story Teller'; known are system, developer," in reason
+    assert "`roles: {Story Teller: user}`" in reason
+    assert read(fields, "sharegpt", roles={"story teller": "system"})[0]["role"] == "system"
+
+
+@pytest.mark.parametrize("behind", [["human"], ["human", "human"], ["observation"], ["system"]])
+def test_turns_behind_the_last_response_are_cut_and_counted(behind: list[str]) -> None:
+    """Nothing can be learnt from a question without an answer; the conversation before it stays."""
+    row = read_row(turns("human", "gpt", *behind), "sharegpt")
+    assert (len(row.conversation.messages), row.is_cut) == (2, True)
+    assert not read_row(turns("human", "gpt"), "sharegpt").is_cut
+    assert "no response" in rejection_of(turns("human", "gpt", *behind), "sharegpt", unanswered="refuse")
+
+
+@pytest.mark.parametrize("system", ["", " \n", None, float("nan"), []])
+def test_no_system_text_is_no_system_message(system: Any) -> None:
+    """Half of OpenOrca has none; the conversation stays."""
+    own = {"role": "system", "content": system}
+    assert read({"messages": [own, *QUESTION_AND_ANSWER]}) == QUESTION_AND_ANSWER
+    if system != []:
+        assert read({"messages": QUESTION_AND_ANSWER, "system": system}) == QUESTION_AND_ANSWER
+        for template in ("{{ s }}", "{% if s %}{{ s }}{% endif %}"):
+            templates = FieldTemplates(system=template, user="1 + 1?", assistant="2")
+            assert read({"s": system}, templates) == QUESTION_AND_ANSWER
+
+
+def test_system_history_and_tools_of_a_row_are_read() -> None:
+    """Columns that LLaMA-Factory documents, and that the exports of this project have."""
+    fields = {"instruction": "c", "output": "d", "system": "s", "history": [["a", "b"]], "tools": '[{"name": "look"}]'}
+    found = conversation(fields, "alpaca")
+    assert [message.content for message in found.messages] == ["s", "a", "b", "c", "d"]
+    assert found.tool_list == [{"type": "function", "function": {"name": "look"}}]
+    assert "two system prompts" in rejection_of(
+        {"messages": [{"role": "system", "content": "one"}, *QUESTION_AND_ANSWER], "system": "other"}
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "text", "text": "1 + "}, {"type": "text", "text": "1?"}],
+        [{"type": "input_text", "text": "1 + 1?"}],
+        ["1 + 1?"],
+        [{"type": "text", "text": "1 + 1?", "image_url": None}],
+    ],
+)
+def test_parts_of_text_are_joined_as_they_stand(content: list[Any]) -> None:
+    """As OpenAI and TRL write a message."""
+    assert read({"messages": [{"role": "user", "content": content}, QUESTION_AND_ANSWER[1]]}) == QUESTION_AND_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ({"type": "image_url", "image_url": {"url": "x"}}, "an image"),
+        ({"type": "image"}, "an image"),
+        ({"type": "input_audio"}, "an audio"),
+        ({"type": "video"}, "a video"),
+        ({"type": "hologram"}, "a part of type 'hologram'"),
+    ],
+)
+def test_a_part_that_is_no_text_refuses_the_row_by_name(part: dict[str, Any], named: str) -> None:
+    """A question about a picture is another question without it."""
+    content = [{"type": "text", "text": "What is it?"}, part]
+    reason = rejection_of({"messages": [{"role": "user", "content": content}, QUESTION_AND_ANSWER[1]]})
+    assert f"the user message holds {named}" in reason
+    assert "'images'" in rejection_of({"messages": QUESTION_AND_ANSWER, "images": ["a.png"]})
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        QUESTION_AND_ANSWER,
+        '[{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]',
+        {"role": ["user", "assistant"], "content": ["1 + 1?", "2"]},
+        ['{"role": "user", "content": "1 + 1?"}', '{"role": "assistant", "content": "2"}'],
+        [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}],
+    ],
+)
+@pytest.mark.parametrize("row_format", ["messages", TurnsFormat(turns="messages")])
+def test_turns_are_read_however_they_are_stored(stored: Any, row_format: AnyFormat) -> None:
+    """JSON text, Arrow's struct of lists, lists of JSON text, either pair of keys."""
+    assert read({"messages": stored}, row_format) == QUESTION_AND_ANSWER
+
+
+def test_turns_whose_keys_are_others_are_told_and_can_be_named() -> None:
+    """What a turn has is what a person has to choose from."""
+    fields = {"x y": [{"who": "human", "says": "1 + 1?"}, {"who": "gpt", "says": "2"}]}
+    assert "a turn has the keys who, says" in rejection_of(fields, TurnsFormat(turns="x y"))
+    assert read(fields, TurnsFormat(turns="x y", role="who", content="says")) == QUESTION_AND_ANSWER
+
+
+def test_indentation_of_an_alpaca_input_is_kept() -> None:
+    """It is code, often."""
+    fields = {"instruction": "Explain.\n", "input": "\n    x = 1\n    y = 2\n", "output": "\tz"}
+    assert [message.content for message in conversation(fields, "alpaca").messages] == [
+        "Explain.\n\n    x = 1\n    y = 2\n",
+        "\tz",
+    ]
+
+
+def test_a_conversation_with_nothing_to_learn_is_refused() -> None:
+    """Every response has the weight 0."""
+    fields = {"messages": [QUESTION_AND_ANSWER[0], {**QUESTION_AND_ANSWER[1], "weight": 0}]}
+    assert "no response to learn from" in rejection_of(fields)
