@@ -7,23 +7,25 @@ corpora, the history of subsets and the costs are left as they are. Features, sc
 disk or a kill, is done over by the next command, as `home.json` is written last.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from nait_assets.lineage import Record
 from nait_assets.recipe import fingerprint
 from nait_assets.resources import home as homes
-from nait_assets.resources.warehouse import Store, Transaction
+from nait_assets.resources.warehouse import Store, Transaction, Warehouse
 
 ACTIVATIONS = ("candidate_activations", "in_domain_activations", "calibration_statistics")
 REMADE_ROOMS = ("features", "scoring", "selection", "report", "audit")
 KEPT_TABLES = ("selection.history",)
 
 
-def carry_over(home: Path) -> str:
+def carry_over(home: Path, report: Callable[[Record], None]) -> str:
     """Bring a home of schema 1 to the present schema.
 
     Args:
         home: Home folder that no other command writes to now.
+        report: Tells the home's Dagster instance of an output under its present name, which it would make again.
 
     Returns:
         What was done, in one line.
@@ -41,6 +43,9 @@ def carry_over(home: Path) -> str:
             _rename_records(transaction)
             _rename_costs(transaction)
             n_dropped = _drop_remade(transaction)
+    for record in Warehouse(home=str(home)).records().values():
+        if record.asset.startswith("measurements/"):
+            report(record)
     homes.mark(home)
     measurements = f", {n_measurements} measurements" if n_measurements else ""
     return (

@@ -123,7 +123,21 @@ class Workplace:
         from nait_assets.cli.carry_over import carry_over
 
         with self.locked():
-            click.echo(carry_over(self.home))
+            click.echo(carry_over(self.home, self._report))
+
+    def _report(self, record: Any) -> None:
+        """Tell the Dagster instance of an output that no run of its own made under this name."""
+        import dagster as dg
+
+        self.instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                dg.AssetKey(record.asset.split("/")),
+                description="Carried over from an earlier version of nait_assets.",
+                metadata={"nait/inputs": dg.MetadataValue.json(dict(record.inputs))},
+                partition=record.partition or None,
+                tags={"dagster/data_version": record.data_version},
+            )
+        )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

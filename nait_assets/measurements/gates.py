@@ -43,7 +43,8 @@ def layer_read(recipe: Recipe, model: LanguageModel) -> int:
 
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that gates depend on."""
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, GatesOptions.of(recipe)]
+    options = GatesOptions.of(recipe)
+    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options.layer, options.k]
 
 
 def preflight(recipe: Recipe, model: LanguageModel) -> None:

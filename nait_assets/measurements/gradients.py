@@ -232,7 +232,7 @@ def settings(recipe: Recipe) -> Mapping[str, Any]:
         "model": recipe.model,
         "max_tokens": recipe.extraction.max_tokens,
         "template": recipe.extraction.template,
-        "projection": options,
+        "projection": [options.dimensions, options.projection, options.seed],
     }
 
 

@@ -120,7 +120,7 @@ class WarmUp:
 
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that the warm-up reads."""
-    options = LessCheckpointsOptions.of(recipe)
+    options = LessCheckpointsOptions.of(recipe).model_dump()  # not in JSON's form: homes of schema 1 keep their folder
     return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options]
 
 
