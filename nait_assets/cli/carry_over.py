@@ -18,6 +18,13 @@ from nait_assets.resources.warehouse import Store, Transaction, Warehouse
 ACTIVATIONS = ("candidate_activations", "in_domain_activations", "calibration_statistics")
 REMADE_ROOMS = ("features", "scoring", "selection", "report", "audit")
 KEPT_TABLES = ("selection.history",)
+ADDED_COLUMNS = {
+    "corpora.candidate_pool": ("conversation VARCHAR",),
+    "corpora.in_domain_set": ("conversation VARCHAR",),
+    "corpora.evaluation_set": ("conversation VARCHAR",),
+    "corpora.counts": ("n_excluded BIGINT DEFAULT 0", "n_cut BIGINT DEFAULT 0"),
+}
+"""Columns that tables of schema 1 lack; the next run reads the corpora again from their sources and fills them."""
 
 
 def carry_over(home: Path, report: Callable[[Record], None]) -> str:
@@ -42,6 +49,7 @@ def carry_over(home: Path, report: Callable[[Record], None]) -> str:
         with Store(home / "warehouse.duckdb").transaction() as transaction:
             _rename_records(transaction)
             _rename_costs(transaction)
+            _add_columns(transaction)
             n_dropped = _drop_remade(transaction)
     for record in Warehouse(home=str(home)).records().values():
         if record.asset.startswith("measurements/"):
@@ -116,6 +124,12 @@ def _rename_costs(transaction: Transaction) -> None:
             transaction.connection.execute(
                 "UPDATE lineage.costs SET asset = ? WHERE asset = ?", [renamed(asset), asset]
             )
+
+
+def _add_columns(transaction: Transaction) -> None:
+    for table, columns in ADDED_COLUMNS.items():
+        for column in columns if transaction.has_table(table) else ():
+            transaction.connection.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}")
 
 
 def _drop_remade(transaction: Transaction) -> int:
