@@ -93,6 +93,13 @@ def test_every_asset_makes_an_output_of_its_room(make_recipe: MakeRecipe, tmp_pa
             assert (spec.partitions_def is None) == (output.partitions is None)
 
 
+def test_keys_are_put_together_in_one_place() -> None:
+    """A key that is taken apart elsewhere is a fact about an output that stands in its name."""
+    package = Path(nait_assets.__file__).parent
+    files = {str(file.relative_to(package)) for file in package.rglob("*.py") if "AssetKey(" in file.read_text("utf-8")}
+    assert files == {"lineage.py"}
+
+
 def bodies() -> dict[str, int]:
     """Lines of the body of every asset, its docstring excepted."""
     found = {}

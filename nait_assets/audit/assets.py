@@ -41,7 +41,9 @@ def build_assets(
         code_version=ALGORITHM,
         deps=deps,
         check_specs=[
-            dg.AssetCheckSpec(CHECK, asset=dg.AssetKey([ROOM, "lineage_audit"]), description="No chain is broken.")
+            dg.AssetCheckSpec(
+                CHECK, asset=lineage.asset_key(f"{ROOM}/lineage_audit"), description="No chain is broken."
+            )
         ],
     )
     def lineage_audit(warehouse: Warehouse, language_model: LanguageModel) -> dg.MaterializeResult:
