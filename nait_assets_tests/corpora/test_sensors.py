@@ -16,6 +16,7 @@ from nait_assets.lineage import Record
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
+from nait_assets.resources.home import mark
 from nait_assets_tests.conftest import in_domain_rows, pool_rows, write_jsonl
 from nait_assets_tests.resources.test_warehouse import held_by_another_process
 
@@ -199,6 +200,7 @@ def test_a_home_that_is_locked_is_a_skip_with_the_reason(built: Home) -> None:
 def test_a_home_that_cannot_be_read_is_a_skip_with_the_reason(home: Home) -> None:
     """A damaged file is no reason to build everything again."""
     home.warehouse.folder.mkdir()
+    mark(home.warehouse.folder)
     home.warehouse.tables.path.write_bytes(b"no data base " * 1000)
     requested, reason = home.tick()
     assert requested == {}
