@@ -32,7 +32,7 @@ class Manifest:
         peak_memory_bytes: Most memory that the process that read them had held by then: the GPU's on a GPU, else
             resident.
         rejected: Pairs of `sample_id` and reason.
-        sha256: Of the Arrow file.
+        sha256: SHA-256 of the Arrow file.
     """
 
     shard: str

@@ -113,7 +113,7 @@ def make(
         folder: Folder of the result.
         before: Result that is there, or None.
         options: How the model is run.
-        log_line: Where lines for people go.
+        log_line: Function that takes lines for the run's log.
 
     Raises:
         RecipeError: The model lacks the layer.

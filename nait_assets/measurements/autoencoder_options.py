@@ -46,7 +46,7 @@ def require_latents(k: int, n_latents: int, whence: str) -> None:
     Args:
         k: Latents that are kept of each token.
         n_latents: Size of its dictionary.
-        whence: Where that size is from, for the error.
+        whence: Source of that size, for the error.
 
     Raises:
         RecipeError: It has fewer.

@@ -89,13 +89,13 @@ def spool(
     """The samples' token activations on disk, in bounded memory; continues where an earlier run stopped.
 
     Args:
-        folder: Where they lie.
+        folder: Folder of the tokens.
         identity: Identity of the samples and of how they are read; another's tokens are thrown away.
         samples: Those that judge, and those that train.
         reader_of: Loads the model; not asked for where all has been read.
         batch_tokens: Most tokens in a batch.
         shard_tokens: Tokens after which the progress is noted.
-        log_line: Where progress goes.
+        log_line: Function that takes lines for the run's log.
 
     Raises:
         DataError: Not one sample can be read of those that judge, or of those that train.
@@ -147,7 +147,7 @@ def _readable(reader: Reader, batch: tuple[EncodedSample, ...]) -> Iterator[tupl
     try:
         yield reader.tokens(batch), len(batch)
     except (RuntimeError, MemoryError, IndexError):
-        if len(batch) == 1:  # the reading of codes gives the reason, where it rejects it too
+        if len(batch) == 1:  # the measurement of codes gives the reason, where it rejects it too
             yield np.zeros((0, reader.site.width), np.float32), 0
             return
         for sample in batch:

@@ -107,7 +107,7 @@ def train(
         tokens: Tokens on disk.
         folder: For the result and for checkpoints, `checkpoint.pt`; goes on from one of the same identity.
         options: Options of the recipe.
-        device: Where it is trained.
+        device: Device that it is trained on.
         layer: Layer that the tokens are of.
         identity: Identity of the settings and the model, stored with the result.
         of_tokens: Identity of the tokens too, stored with checkpoints.

@@ -49,7 +49,7 @@ class MeasurementContext:
         model: Model of the recipe.
         options: How a model is run; they do not change what is read.
         corpus: `candidates` or a capability.
-        log_line: Where lines for people go.
+        log_line: Function that takes lines for the run's log.
     """
 
     recipe: Recipe

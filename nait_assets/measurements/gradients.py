@@ -25,7 +25,7 @@ is asked for in float32; here the adapter, its gradients and the projection are 
 
 Cost: a sample takes one forward and one backward pass at each checkpoint, with the sign matrix 2 x weights x dimensions
 operations, and 4 x checkpoints x dimensions bytes: 131 kB by default, 6.8 GB for 52,000 candidates, which the last step
-of the reading and scoring hold in memory; `dimensions: 1024` takes an eighth. Measured on one core
+of the measurement and scoring hold in memory; `dimensions: 1024` takes an eighth. Measured on one core
 of a busy machine, with SmolLM2-135M at rank 8 (0.92 million weights): 2.9 s forwards and back (mean of 6 samples of 180
 tokens, in the warm-up), 4.8 s for a projection to 8,192 dimensions, 6 ms as a sketch. From that, not from a whole run,
 1,000 candidates at four checkpoints take 8.6 hours, or 3.2 by the sketch. At rank 128 the signs take sixteen times as

@@ -96,8 +96,8 @@ def gain_experience(
         extraction: Extraction of the recipe; tokens and template are read.
         options: How many rows, and how they are learnt.
         run_options: How the model is run.
-        folder: Where it is saved; what is there is replaced once it is whole.
-        log_line: Where lines for people go.
+        folder: Folder that it is saved in; what is there is replaced once it is whole.
+        log_line: Function that takes lines for the run's log.
 
     Raises:
         DataError: No candidate can be learnt from.

@@ -128,7 +128,7 @@ def load(source: ModelSource, max_tokens: int, device: "torch.device") -> Reward
     """A reward model in memory; the same process loads it once.
 
     Args:
-        source: Where it is.
+        source: Source of its files.
         max_tokens: Most tokens of a pair, if the model reads as many.
         device: Device that it runs on.
 

@@ -121,7 +121,7 @@ def render(
 
     Args:
         given: The conversation, or its messages.
-        tokenizer: Of the model.
+        tokenizer: The model's tokenizer.
         template: The model's chat template, which gets tools and calls where it takes them, or plain headings.
         generation: Whether the text ends where the next response would begin.
     """

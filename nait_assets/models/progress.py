@@ -1,4 +1,4 @@
-"""Progress of an extraction or a reading: a bar on a terminal, else a line every so often for the run's log."""
+"""Progress of an extraction or a measurement: a bar on a terminal, else a line every so often for the run's log."""
 
 import logging
 import sys
