@@ -112,7 +112,7 @@ def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: floa
 
 
 def _best_lines(scores: pl.DataFrame, pool: pl.DataFrame) -> list[str]:
-    best = scores.sort("rank").head(N_BEST).join(pool, on="sample_id", maintain_order="left")
+    best = scores.drop_nulls("rank").sort("rank").head(N_BEST).join(pool, on="sample_id", maintain_order="left")
     return [
         f"  {row['rank']}. {row['score']:+.3f}  {row['topic'] or '-':<14} {row['sample_id']}"
         f"  {_one_line(row['messages'][0]['content'])}"
