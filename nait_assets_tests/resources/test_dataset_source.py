@@ -319,6 +319,24 @@ def test_hub_data_set_is_read_config_by_config(recipe: Recipe, hub: str) -> None
         assert all(word in message for word in words)
 
 
+def test_hub_data_set_is_read_from_the_cache_without_a_connection(recipe: Recipe) -> None:
+    """`hf download` put it there; the commit is the one that the cache last knew of the revision."""
+    cache = recipe.path.parent / "hf" / "hub" / "datasets--org--name"
+    for name, content in HUB_FILES.items():
+        file = cache / "snapshots" / COMMIT / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(COMMIT)
+    sources = [
+        {"source": "hub:org/name", "config": "two"},
+        {"source": "hub:org/name", "config": "one", "revision": COMMIT},
+    ]
+    two, one = read_in_another_process(recipe, sources, HF_HUB_OFFLINE="1")
+    assert two == [[1, {"q": "3", "a": "4"}], [2, {"q": "5", "a": "6"}]]
+    assert one == [[1, {"q": "1", "a": "2"}]]
+
+
 def test_hub_data_set_that_is_not_at_hand_is_named_with_the_way_to_a_local_copy(recipe: Recipe) -> None:
     """On a machine without a connection, with the commit given or not."""
     sources = [{"source": "hub:org/name"}, {"source": "hub:org/name", "revision": COMMIT}]
