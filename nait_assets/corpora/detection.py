@@ -40,10 +40,10 @@ def detect(rows: Sequence[Mapping[str, Any]]) -> AnyFormat | None:
     for name in TURN_COLUMNS:
         if by_name.get(name) in turns:
             return _turns_format((by_name[name],), samples)
-    if "prompt" in turns and "completion" in turns:
-        return _turns_format(("prompt", "completion"), samples)
     if "chosen" in turns:
         return _turns_format(("chosen",) if _repeats_the_prompt(rows) else ("prompt", "chosen"), samples)
+    if "prompt" in turns and (answer := next((name for name in ANSWERS if samples.get(name)), None)):
+        return _turns_format(("prompt", answer), samples)
     others = [name for name in turns if name.lower() not in ("rejected", "tools", "functions")]
     if len(others) == 1:
         return _turns_format((others[0],), samples)
@@ -109,7 +109,8 @@ def _repeats_the_prompt(rows: Sequence[Mapping[str, Any]]) -> bool:
 def _pair(columns: Sequence[str], by_name: Mapping[str, str], samples: Mapping[str, Sequence[Any]]) -> AnyFormat | None:
     """A question and its answer in columns of their own."""
     texts = {name for name in columns if samples[name] and all(isinstance(one, str) for one in samples[name])}
-    answer = next((by_name[name] for name in ANSWERS if by_name.get(name) in texts), None)
+    numbers = {name for name in columns if samples[name] and all(type(one) in (int, float) for one in samples[name])}
+    answer = next((by_name[name] for name in ANSWERS if by_name.get(name) in texts | numbers), None)
     question = next((by_name[name] for name in QUESTIONS if by_name.get(name) in texts - {answer}), None)
     if question is None or answer is None:
         return None

@@ -7,7 +7,7 @@ conversation is (`conversation.py` of the project).
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from nait_assets.conversation import ROLES, Conversation, Message, decoded
@@ -97,16 +97,14 @@ class RowReader:
             RowRejected: There is none.
         """
         messages, tools = self._turns(fields)
-        conversation = Conversation(tuple(messages), tools)
-        kept = self._answered(messages)
-        is_cut = len(kept) < len(messages)
-        conversation = replace(conversation, messages=tuple(kept))
-        _require_whole(conversation)
-        return ReadRow(conversation, is_cut)
-
-    def _answered(self, messages: list[Message]) -> list[Message]:
-        """The messages up to the last response, without empty system messages."""
         kept = [one for one in messages if one.role != "system" or one.text]
+        answered = self._answered(kept)
+        conversation = Conversation(tuple(answered), tools)
+        _require_whole(conversation)
+        return ReadRow(conversation, len(answered) < len(kept))
+
+    def _answered(self, kept: list[Message]) -> list[Message]:
+        """The messages up to the last response."""
         if not kept:
             raise RowRejected("empty: no messages")
         last = max((place for place, one in enumerate(kept) if one.role == "assistant"), default=None)
@@ -142,9 +140,17 @@ class RowReader:
     def _from_turns(self, fields: Mapping[str, Any]) -> tuple[list[Message], Any]:
         _require_no_media(fields)
         layout = self._format
-        turns = [turn for column in layout.columns for turn in turns_in(fields.get(column), column)]
+        turns = [turn for place, column in enumerate(layout.columns) for turn in self._turns_of(fields, place, column)]
         messages = [self._message(turn, layout.role, layout.content) for turn in turns]
         return _with_system(messages, _column(fields, layout.system, SYSTEM_COLUMNS)), _tools(fields, layout.tools)
+
+    def _turns_of(self, fields: Mapping[str, Any], place: int, column: str) -> Iterator[Mapping[str, Any]]:
+        """The turns of one of the format's columns; text beside a column of turns is the question, or the answer."""
+        value = fields.get(column)
+        if len(self._format.columns) > 1 and isinstance(value, str) and not isinstance(decoded(value), list | dict):
+            role, content = self._format.role or ROLE_KEYS[0], self._format.content or CONTENT_KEYS[0]
+            return iter([{role: "assistant" if place else "user", content: value}])
+        return turns_in(value, column)
 
     def _from_alpaca(self, fields: Mapping[str, Any]) -> tuple[list[Message], Any]:
         _require_no_media(fields)

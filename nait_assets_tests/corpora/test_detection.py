@@ -28,6 +28,8 @@ SHAREGPT = [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]
         ({"prompt": [QUESTION], "completion": [ANSWER]}, "{turns: [prompt, completion]}"),
         ({"prompt": [QUESTION], "chosen": [ANSWER], "rejected": [ANSWER]}, "{turns: [prompt, chosen]}"),
         ({"prompt": "1 + 1?", "chosen": TURNS, "rejected": TURNS}, "{turns: chosen}"),
+        ({"prompt": [QUESTION], "response": "2"}, "{turns: [prompt, response]}"),
+        ({"question": "1 + 1?", "answer": 2}, '{user: "{{ question }}", assistant: "{{ answer }}"}'),
         ({"instruction": "1 + 1?", "input": "", "output": "2"}, "alpaca"),
         ({"instruction": "1 + 1?", "response": "2"}, '{user: "{{ instruction }}", assistant: "{{ response }}"}'),
         (

@@ -268,6 +268,7 @@ def test_no_system_text_is_no_system_message(system: Any) -> None:
         for template in ("{{ s }}", "{% if s %}{{ s }}{% endif %}"):
             templates = FieldTemplates(system=template, user="1 + 1?", assistant="2")
             assert read({"s": system}, templates) == QUESTION_AND_ANSWER
+            assert not read_row({"s": system}, templates).is_cut
 
 
 def test_system_history_and_tools_of_a_row_are_read() -> None:
