@@ -36,7 +36,7 @@ class Corpus:
         n_unsampled: Usable rows left out by `limit` and `skip`.
         n_excluded: Rows left out by `where`.
         n_cut: Rows whose turns behind the last response were cut off.
-        formats: Of each source whose format the recipe leaves open, its name and the format that was found.
+        formats: Pairs of source and the format that was found, where the recipe leaves the format open.
     """
 
     examples: pl.DataFrame
@@ -163,7 +163,7 @@ class SourceReading:
     """One source, read once.
 
     Attributes:
-        source: Of the recipe.
+        source: Source as the recipe names it.
         row_format: Its format, found where the recipe says `auto`.
         rejected: Rows that cannot be used.
         first: Fields of its first rows.

@@ -45,7 +45,7 @@ class ReadRow:
     """What became of a row.
 
     Attributes:
-        conversation: That it holds.
+        conversation: Conversation that the row holds.
         is_cut: Whether turns behind the last response were cut off.
     """
 
@@ -57,7 +57,7 @@ class RowReader:
     """Reads a source's rows.
 
     Args:
-        row_format: Of the rows; `auto` has to be told apart first.
+        row_format: Format of the rows; `auto` must have been resolved before.
         roles: What role names mean that are not among the known ones.
         unanswered: Whether turns behind the last response are cut off, or the row is refused.
     """

@@ -34,7 +34,7 @@ class RowTemplate:
     """A template of one message.
 
     Args:
-        text: Of the template.
+        text: Jinja text of the template.
         empty_if_null: Whether null prints as nothing instead of refusing the row.
     """
 

@@ -43,7 +43,7 @@ class Outcome:
         n_removed: Samples that are no longer in the corpus.
         n_rejected: Samples that could not be read.
         n_truncated: Number of extracted samples that were cut to `max_tokens`.
-        n_unshown: Of those read now, those of which the template does not show tools, calls or reasoning.
+        n_unshown: Number of extracted samples whose tools, calls or reasoning the template does not show.
         n_tokens: Tokens that the model read in this run.
         seconds: Wall time of reading and storing them, from the first batch on.
         peak_memory_bytes: Most memory that this process or a worker has held so far: the GPU's on a GPU, else resident.

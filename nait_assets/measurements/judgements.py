@@ -126,7 +126,7 @@ class Outcome:
         sample_id: The sample.
         row: Row of the measurement, or None.
         reason: Why there is no row.
-        blame: Whose fault that is: the answer is of no use, the endpoint did not answer, or the run has to end.
+        blame: Party at fault: the answer is of no use, the endpoint did not answer, or the run has to end.
     """
 
     sample_id: str

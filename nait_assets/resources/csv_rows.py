@@ -22,8 +22,8 @@ def csv_rows(lines: Iterable[str], name: str, options: CsvOptions, kind: str) ->
 
     Args:
         lines: Its text, with line ends as they are.
-        name: Of the file, for messages.
-        options: Of the recipe.
+        name: Name of the file, for messages.
+        options: How the recipe says that the file is written.
         kind: `.csv` or `.tsv`.
 
     Raises:

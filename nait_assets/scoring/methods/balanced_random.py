@@ -32,7 +32,7 @@ def turns(groups: Sequence[Hashable], numbers: np.ndarray, sample_ids: Sequence[
     """`(n_samples,)` how many samples of the same group have a larger number; ties go to the smaller `sample_id`.
 
     Args:
-        groups: Of each sample.
+        groups: Group of each sample.
         numbers: `(n_samples,)`.
         sample_ids: Ids of the samples.
     """
