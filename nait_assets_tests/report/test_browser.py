@@ -111,7 +111,7 @@ def test_target_and_ratio_filter_the_rows(page: Any) -> None:
 
 def test_a_click_on_a_heading_sorts_and_a_second_one_turns_the_order(page: Any) -> None:
     """The best score first, as nobody looks for the worst of the best."""
-    heading = page.locator("#rows th", has_text="score")
+    heading = page.locator('#rows th[data-sort="score"]')
     heading.click()
     scores = [float(text) for text in texts(page, 3)]
     assert scores == sorted(scores, reverse=True)
