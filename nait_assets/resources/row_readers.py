@@ -6,7 +6,7 @@ A row that cannot be read is yielded with its reason in place of its fields, so 
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import IO, Any, Literal
 
 from nait_assets.errors import SourceError
@@ -50,15 +50,15 @@ def rows_of_table(batch: Any, begin: int) -> Iterator[SourceRow]:
 
 def _without_absent_keys(value: Any) -> Any:
     """A value in whose lists no mapping has null keys: Arrow writes one for each key that another row has."""
-    if not isinstance(value, list):
-        return value
-    return [_without_nulls(part) for part in value]
+    return _without_nulls(value) if isinstance(value, list) else value
 
 
 def _without_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _without_nulls(part) for key, part in value.items() if part is not None}
-    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
+    if isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+        return [_without_nulls(part) for part in value]
+    return value
 
 
 def _require_bytes_of_characters(file: SourceFile, source: Source) -> None:
