@@ -16,6 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from nait_assets import __version__
 from nait_assets.recipe import Recipe, load_recipe
+from nait_assets.recipe.paths import expand
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import RunEvent
@@ -191,6 +192,10 @@ def _outside(kind: str, source: str, recipe: Recipe) -> tuple[str, str]:
         return HUB, f"{'datasets/' if kind == 'source' else ''}{source.removeprefix('hub:')}"
     if source.startswith("package:"):
         return "package", source.removeprefix("package:")
+    scheme, mark, rest = expand(source, recipe.path).partition("://")
+    if mark:
+        host, _, path = rest.partition("/")
+        return f"{scheme}://{host}", path
     return "file", str(recipe.resolve(source))
 
 

@@ -429,3 +429,18 @@ def test_home_is_the_environments_or_the_recipes_own(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAIT_HOME", "here")
     assert home_of(recipe) == tmp_path / "here"
+
+
+def test_a_column_that_an_earlier_version_did_not_write_is_null_and_is_added(tmp_path: Path) -> None:
+    """A home outlives the version that made it: what it holds can be read, and written on."""
+    before = Table("room.grows", pl.Schema({"name": pl.String()}), (), ("name",))
+    after = Table("room.grows", pl.Schema({"name": pl.String(), "parts": pl.List(pl.String())}), (), ("name",))
+    store = Store(tmp_path / "warehouse.duckdb")
+    with store.transaction() as transaction:
+        transaction.replace(before, pl.DataFrame({"name": ["a"]}))
+    with store.snapshot() as snapshot:
+        assert snapshot.rows(after).rows() == [("a", None)]
+    with store.transaction() as transaction:
+        transaction.append(after, pl.DataFrame({"name": ["b"], "parts": [["c"]]}))
+    with store.snapshot() as snapshot:
+        assert snapshot.rows(after).sort("name").rows() == [("a", None), ("b", ["c"])]
