@@ -119,10 +119,13 @@ class _Reader:
         if len(inside) < ROWS_WITHIN or n_columns < 2:
             return False
         try:
-            widths = {len(row) for row in csv.reader(inside, delimiter=self._delimiter, strict=True)}
+            rows = list(csv.reader(inside, delimiter=self._delimiter, strict=True))
         except csv.Error:
             return False
-        return widths == {n_columns}
+        is_prose = all(
+            field.startswith(" ") for row in rows for field in row[1:]
+        )  # commas of a text
+        return {len(row) for row in rows} == {n_columns} and not is_prose
 
     def _refused(self, begin: int, problem: str) -> SourceError:
         raw = "".join(self._raw)

@@ -46,6 +46,8 @@ def test_a_stray_quotation_mark_refuses_the_file_with_its_line(tmp_path: Path, l
 
 def test_fields_of_several_lines_are_read(tmp_path: Path) -> None:
     """Poems and code with commas are no rows."""
+    poem = "Roses, red,\nviolets, blue\nsugar, sweet\nand so, and so, are you"
+    assert rows(tmp_path, f'{GOOD}q1,"{poem}"\n')[1:] == [{"q": "q1", "a": poem}]
     text = "def f(a, b):\n    return a, b\n\nx, y = 1, 2\nprint(x)"
     assert rows(tmp_path, f'{GOOD}q1,"{text}"\n"a ""b""\nc",""\n')[1:] == [
         {"q": "q1", "a": text},
