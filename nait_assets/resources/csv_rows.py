@@ -122,9 +122,7 @@ class _Reader:
             rows = list(csv.reader(inside, delimiter=self._delimiter, strict=True))
         except csv.Error:
             return False
-        is_prose = all(
-            field.startswith(" ") for row in rows for field in row[1:]
-        )  # commas of a text
+        is_prose = all(field.startswith(" ") for row in rows for field in row[1:])  # commas of a text
         return {len(row) for row in rows} == {n_columns} and not is_prose
 
     def _refused(self, begin: int, problem: str) -> SourceError:
