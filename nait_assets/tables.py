@@ -310,9 +310,9 @@ def scores_table(method: str) -> Table:
 
 
 def published_table(name: str) -> Table:
-    """Candidates on a published list: `place` 1 stands first there."""
+    """Candidates on a published list: `position` 1 stands first there."""
     return Table(
-        f"corpora.published_{name}", pl.Schema({"sample_id": pl.String(), "place": pl.Int64()}), (), ("place",)
+        f"corpora.published_{name}", pl.Schema({"sample_id": pl.String(), "position": pl.Int64()}), (), ("position",)
     )
 
 

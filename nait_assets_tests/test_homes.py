@@ -17,6 +17,7 @@ from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.home import FILE, SCHEMA_VERSION, schema_version
 from nait_assets.resources.warehouse import Store
+from nait_assets.tables import CANDIDATE_POOL, published_table
 from nait_assets_tests.command import instance_of, nait, quick_home, run
 
 MakeRecipe = Callable[..., Recipe]
@@ -96,6 +97,7 @@ def home(recipe: Recipe, tmp_path: Path) -> Path:
             "0::BIGINT AS source_row, NULL::VARCHAR AS topic",
             "CREATE TABLE corpora.counts AS SELECT 'candidates' AS corpus, 1 AS n_rows, 0 AS n_duplicates, "
             "0 AS n_unsampled",
+            "CREATE TABLE corpora.published_best AS SELECT 'a' AS sample_id, 1::BIGINT AS place",
             "CREATE TABLE features.nait_directions AS SELECT 'math' AS capability",
             "CREATE TABLE scoring.mona_scores AS SELECT 'all' AS target, 'a' AS sample_id",
             "CREATE VIEW scoring.scores AS FROM scoring.mona_scores",
@@ -137,6 +139,9 @@ def test_what_the_model_computed_is_kept_under_its_present_name(home: Path) -> N
     assert _asked(home, "FROM selection.history") == [("mona", 1)]
     assert _asked(home, "SELECT asset, seconds FROM lineage.costs") == [("measurements/less_checkpoints", 12.5)]
     assert not (home / "readings").exists()
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
+        assert snapshot.rows(CANDIDATE_POOL).select("sample_id", "conversation").rows() == [("a", None)]
+        assert snapshot.rows(published_table("best")).rows() == [("a", 1)]
     assert "activations, 1 measurements, history and costs are kept; 1 features, scores, subsets" in said
     assert len(said.splitlines()) == 1
 
@@ -196,7 +201,7 @@ def test_a_new_home_says_its_schema_and_an_empty_folder_is_one(tmp_path: Path) -
     """Whatever writes first, a command, Dagster's UI or a notebook."""
     home = tmp_path / "new"
     assert schema_version(home) == SCHEMA_VERSION
-    with Warehouse(home=str(home)).activations("math").transaction():
+    with Warehouse(home=str(home)).of_corpus("activations", "math").transaction():
         pass
     assert json.loads((home / FILE).read_text()) == {"schema_version": SCHEMA_VERSION}
 

@@ -102,7 +102,7 @@ def test_words_find_the_capability(home: Path) -> None:
 def test_published_list_is_in_its_order_and_says_what_is_missing(home: Path) -> None:
     """The subset of a list is the list, as far as the pool has it."""
     with Warehouse(home=str(home)).tables.snapshot() as snapshot:
-        rows = snapshot.rows(published_table("cherry")).sort("place")
+        rows = snapshot.rows(published_table("cherry")).sort("position")
         ids = dict(snapshot.connection.execute("SELECT sample_id, source_row FROM corpora.candidate_pool").fetchall())
     assert [ids[name] - 1 for name in rows["sample_id"].to_list()] == LISTED
     assert frames(home, "cherry", "math")[1]["0.30"] == rows["sample_id"].to_list()

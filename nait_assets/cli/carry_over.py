@@ -127,9 +127,13 @@ def _rename_costs(transaction: Transaction) -> None:
 
 
 def _add_columns(transaction: Transaction) -> None:
+    """Give the tables of corpora the columns that they have now."""
     for table, columns in ADDED_COLUMNS.items():
         for column in columns if transaction.has_table(table) else ():
             transaction.connection.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}")
+    query = "SELECT table_name FROM duckdb_columns() WHERE schema_name = 'corpora' AND column_name = 'place'"
+    for (published,) in transaction.connection.execute(query).fetchall():
+        transaction.connection.execute(f"ALTER TABLE corpora.{published} RENAME COLUMN place TO position")
 
 
 def _drop_remade(transaction: Transaction) -> int:

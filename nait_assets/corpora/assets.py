@@ -66,9 +66,9 @@ def _conversations_asset(
     def corpus(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         name = output.corpus(lineage.partition_name(context))
         inputs = source_inputs(recipe, name, warehouse.hashes)  # before the rows, or it could be newer than they are
-        found = read_corpus(recipe, name)
-        rejected = _writes_rejected(name, found.rejected, found.counts)
-        return write_table(context, warehouse, output, found.examples, inputs, _metadata(found), rejected)
+        read = read_corpus(recipe, name)
+        rejected = _writes_rejected(name, read.rejected, read.counts)
+        return write_table(context, warehouse, output, read.examples, inputs, _metadata(read), rejected)
 
     return corpus
 
@@ -111,7 +111,7 @@ def _published_asset(name: str, recipe: Recipe, partitions: Partitions) -> dg.As
 
     @dg.asset(
         **asset_arguments(output, partitions),
-        description="Candidates that others chose. One row is one candidate on the published list, by its place there.",
+        description="Candidates that others chose. One row is one candidate on the published list, by position.",
         deps=[asset_key(POOL_OUTPUT.key)],
         code_version=f"{ALGORITHM}:{fingerprint(recipe.published[name])}",
         kinds=KINDS,
@@ -121,10 +121,10 @@ def _published_asset(name: str, recipe: Recipe, partitions: Partitions) -> dg.As
         inputs = source_inputs(recipe, corpus, warehouse.hashes)
         with warehouse.tables.snapshot() as snapshot:
             pool = snapshot.read(CANDIDATE_POOL)
-        found = published_list(recipe, name, pool)
-        rejected = _writes_rejected(corpus, found.rejected, found.counts)
-        metadata = _published_metadata(found, len(pool))
-        return write_table(context, warehouse, output, found.rows, {**inputs, **snapshot.inputs}, metadata, rejected)
+        listed = published_list(recipe, name, pool)
+        rejected = _writes_rejected(corpus, listed.rejected, listed.counts)
+        metadata = _published_metadata(listed, len(pool))
+        return write_table(context, warehouse, output, listed.rows, {**inputs, **snapshot.inputs}, metadata, rejected)
 
     return published
 
@@ -141,13 +141,13 @@ def _writes_rejected(
     return write
 
 
-def _published_metadata(found: PublishedList, n_candidates: int) -> dict[str, object]:
+def _published_metadata(listed: PublishedList, n_candidates: int) -> dict[str, object]:
     return {
-        "n_rows_read": int(found.counts["n_rows"][0]),
-        "n_not_in_pool": found.n_not_in_pool,
-        "n_rejected": len(found.rejected) - found.n_not_in_pool,
-        "n_duplicates": int(found.counts["n_duplicates"][0]),
-        "share_of_pool": len(found.rows) / n_candidates,
+        "n_rows_read": int(listed.counts["n_rows"][0]),
+        "n_not_in_pool": listed.n_not_in_pool,
+        "n_rejected": len(listed.rejected) - listed.n_not_in_pool,
+        "n_duplicates": int(listed.counts["n_duplicates"][0]),
+        "share_of_pool": len(listed.rows) / n_candidates,
     }
 
 

@@ -29,7 +29,7 @@ def words_of(text: str) -> list[str]:
 
 
 class Spoken:
-    """What a conversation says, in words; a system message is the template's, and left out.
+    """The words of a conversation, by message; a system message is the template's, and left out.
 
     Args:
         messages: Messages of the conversation.
@@ -37,14 +37,14 @@ class Spoken:
     """
 
     def __init__(self, messages: Sequence[Mapping[str, str]], n: int):
-        said = [(message["role"], words_of(message["content"])) for message in messages if message["role"] != "system"]
-        self.texts = [words for _, words in said]
-        self.instruction = tuple(word for role, words in said if role == "user" for word in words)
+        texts = [(message["role"], words_of(message["content"])) for message in messages if message["role"] != "system"]
+        self.texts = [words for _, words in texts]
+        self.instruction = tuple(word for role, words in texts if role == "user" for word in words)
         self.hashes = [_ngram_hashes(words, n) for words in self.texts]
 
 
 class Examples:
-    """The examples of one corpus, to be looked up by what they say.
+    """The examples of one corpus, to be looked up by their words.
 
     Args:
         frame: Columns `sample_id`, `messages`.
@@ -55,15 +55,16 @@ class Examples:
         self.n = n
         self._rows = frame.select("sample_id", "messages").sort("sample_id").rows()
         self._instructions: dict[tuple[str, ...], str] = {}
-        found = []
+        hashes_of_rows = []
         for sample_id, messages in self._rows:
             spoken = Spoken(messages, n)
             self._instructions.setdefault(spoken.instruction, sample_id)
-            found.append(np.concatenate([np.empty(0, np.uint64), *spoken.hashes]))
-        hashes = np.concatenate([np.empty(0, np.uint64), *found])
+            hashes_of_rows.append(np.concatenate([np.empty(0, np.uint64), *spoken.hashes]))
+        hashes = np.concatenate([np.empty(0, np.uint64), *hashes_of_rows])
         order = np.argsort(hashes, kind="stable")  # so that the first of equal ones is of the smallest id
         self._hashes = hashes[order]
-        self._places = np.repeat(np.arange(len(found), dtype=np.int32), list(map(len, found)))[order]
+        lengths = [len(hashes) for hashes in hashes_of_rows]
+        self._row_indices = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)[order]
 
     def match(self, candidate: Spoken) -> tuple[str, str, str] | None:
         """The first example that a candidate leaks: its id, how, and the words that they share; else None."""
@@ -73,8 +74,8 @@ class Examples:
             left, right = (np.searchsorted(self._hashes, hashes, side=side) for side in ("left", "right"))
             for begin in np.flatnonzero(right > left):
                 shared = words[begin : begin + self.n]
-                for place in self._places[left[begin] : right[begin]]:
-                    sample_id, messages = self._rows[place]
+                for index in self._row_indices[left[begin] : right[begin]]:
+                    sample_id, messages = self._rows[index]
                     if any(shared in _ngrams(text, self.n) for text in Spoken(messages, self.n).texts):
                         return sample_id, f"{self.n}-gram", " ".join(shared)
         return None

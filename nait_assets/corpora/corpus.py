@@ -79,10 +79,10 @@ def read_corpus(recipe: Recipe, corpus: str) -> Corpus:
     examples, n_repeated = [], 0
     for source in recipe.corpus_sources(corpus):
         reading = SourceReading(source, recipe)
-        found = reading.examples()
+        of_source = reading.examples()
         read.append(reading)
-        new = found.filter(~pl.col("sample_id").is_in(list(known))) if known else found
-        n_repeated += len(found) - len(new)
+        new = of_source.filter(~pl.col("sample_id").is_in(list(known))) if known else of_source
+        n_repeated += len(of_source) - len(new)
         known |= set(new["sample_id"].to_list())
         examples.append(new)
     rejected = pl.concat([reading.rejected.frame() for reading in read])
@@ -126,7 +126,7 @@ class _Rows:
 class _Sample:
     """The examples after the first `skip`, at most `limit`, in an order seeded by content, given in source order.
 
-    Each example's place depends on its own content alone, so one row more changes at most one row of the sample, and
+    Each example's rank depends on its own content alone, so one row more changes at most one row of the sample, and
     samples with the same seed and adjoining `skip` and `limit` are disjoint. In memory are those that may be taken.
     """
 
@@ -214,20 +214,20 @@ class SourceReading:
 
     def hint(self) -> str:
         """What to write as the format, where the rows look like another one than the recipe says; else ""."""
-        found = detect(self.first)
-        if found is None or found == self.row_format:
+        row_format = detect(self.first)
+        if row_format is None or row_format == self.row_format:
             return ""
-        return f" They look like `format: {recipe_lines(found)}`."
+        return f" They look like `format: {recipe_lines(row_format)}`."
 
     def _detected(self) -> AnyFormat:
-        found = detect(self.first)
-        if found is None and self.first:
+        row_format = detect(self.first)
+        if row_format is None and self.first:
             columns = ", ".join(dict.fromkeys(name for fields in self.first for name in fields))
             raise SourceError(
                 f"{self._recipe.path}: source {self.source.name!r}: `format: auto` finds no conversation in its "
                 f"columns ({columns}). Write `format: {{turns: COLUMN}}` or templates, {{user: ..., assistant: ...}}."
             )
-        return found or "messages"
+        return row_format or "messages"
 
     def _example(self, row: SourceRow, reader: RowReader) -> dict[str, Any] | None:
         """The example that a row gives; None where `where` leaves it out, or it is rejected."""
@@ -243,8 +243,8 @@ class SourceReading:
             read = reader(row.fields)
         except RowRejected as reason:
             excerpt = _encodable(row.excerpt or str(dict(row.fields))[:80])
-            place = {"source": source.name, "source_row": row.number, "sample_id": None}
-            self.rejected.add({**place, "reason": _encodable(str(reason)), "excerpt": excerpt})
+            origin = {"source": source.name, "source_row": row.number, "sample_id": None}
+            self.rejected.add({**origin, "reason": _encodable(str(reason)), "excerpt": excerpt})
             return None
         self.n_cut += read.is_cut
         topic = row.fields.get(source.topic_field) if source.topic_field else source.topic

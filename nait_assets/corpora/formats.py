@@ -107,7 +107,7 @@ class RowReader:
         """The messages up to the last response."""
         if not kept:
             raise RowRejected("empty: no messages")
-        last = max((place for place, one in enumerate(kept) if one.role == "assistant"), default=None)
+        last = max((index for index, one in enumerate(kept) if one.role == "assistant"), default=None)
         if last is None or (last < len(kept) - 1 and self._refuses_unanswered):
             raise RowRejected("no response: the last message is not the assistant's")
         return kept[: last + 1]
@@ -140,16 +140,16 @@ class RowReader:
     def _from_turns(self, fields: Mapping[str, Any]) -> tuple[list[Message], Any]:
         _require_no_media(fields)
         layout = self._format
-        turns = [turn for place, column in enumerate(layout.columns) for turn in self._turns_of(fields, place, column)]
+        turns = [turn for index, column in enumerate(layout.columns) for turn in self._turns_of(fields, index, column)]
         messages = [self._message(turn, layout.role, layout.content) for turn in turns]
         return _with_system(messages, _column(fields, layout.system, SYSTEM_COLUMNS)), _tools(fields, layout.tools)
 
-    def _turns_of(self, fields: Mapping[str, Any], place: int, column: str) -> Iterator[Mapping[str, Any]]:
+    def _turns_of(self, fields: Mapping[str, Any], index: int, column: str) -> Iterator[Mapping[str, Any]]:
         """The turns of one of the format's columns; text beside a column of turns is the question, or the answer."""
         value = fields.get(column)
         if len(self._format.columns) > 1 and isinstance(value, str) and not isinstance(decoded(value), list | dict):
             role, content = self._format.role or ROLE_KEYS[0], self._format.content or CONTENT_KEYS[0]
-            return iter([{role: "assistant" if place else "user", content: value}])
+            return iter([{role: "assistant" if index else "user", content: value}])
         return turns_in(value, column)
 
     def _from_alpaca(self, fields: Mapping[str, Any]) -> tuple[list[Message], Any]:
@@ -252,8 +252,8 @@ def _without_empty_lines_in_front(text: str) -> str:
 
 def _column(fields: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> Any:
     """The value of a column that the format names, or of the first of the usual ones that holds something."""
-    names = [named] if named else usual
-    return next((fields[name] for name in names if not _is_null(fields.get(name))), None)
+    columns = [named] if named else usual
+    return next((fields[name] for name in columns if not _is_null(fields.get(name))), None)
 
 
 def _tools(fields: Mapping[str, Any], named: str | None) -> Any:

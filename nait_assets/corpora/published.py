@@ -49,7 +49,7 @@ def published_list(recipe: Recipe, name: str, pool: pl.DataFrame) -> PublishedLi
     """
     corpus = f"{PUBLISHED}{name}"
     read = read_corpus(recipe, corpus)
-    numbered = read.examples.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("place"))
+    numbered = read.examples.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("position"))
     rows = numbered.join(pool.select("sample_id"), on="sample_id", how="semi", maintain_order="left")
     missing = numbered.join(pool.select("sample_id"), on="sample_id", how="anti", maintain_order="left")
     if rows.is_empty():

@@ -19,9 +19,9 @@ def sampled(sample_ids: list[str], most: int) -> list[str]:
     """At most so many of the ids, drawn by a fixed seed, in ascending order; the order they come in has no say."""
     if len(sample_ids) <= most:
         return sorted(sample_ids)
-    places = np.random.default_rng(SEED).choice(len(sample_ids), size=most, replace=False)
+    indices = np.random.default_rng(SEED).choice(len(sample_ids), size=most, replace=False)
     ordered = sorted(sample_ids)
-    return sorted(ordered[place] for place in places)
+    return sorted(ordered[index] for index in indices)
 
 
 def similarities(layers: Iterable[np.ndarray], n_candidates: int) -> np.ndarray:

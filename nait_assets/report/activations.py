@@ -28,14 +28,14 @@ class MethodInputs:
     layers: list[int]
     values: np.ndarray
 
-    def places(self, sample_ids: Sequence[str]) -> list[int]:
-        """Where samples lie along the first axis of `values`.
+    def indices(self, sample_ids: Sequence[str]) -> list[int]:
+        """Indices of samples along the first axis of `values`.
 
         Raises:
             KeyError: One of them is not there.
         """
-        place_of = {name: place for place, name in enumerate(self.sample_ids)}
-        return [place_of[name] for name in sample_ids]
+        index_of = {sample_id: index for index, sample_id in enumerate(self.sample_ids)}
+        return [index_of[sample_id] for sample_id in sample_ids]
 
     def of_sample(self, sample_id: str) -> dict[int, np.ndarray]:
         """One sample's activations by layer, each `(width,)`.
@@ -43,8 +43,8 @@ class MethodInputs:
         Raises:
             KeyError: The sample is not among them.
         """
-        place = self.places([sample_id])[0]
-        return {layer: self.values[place, row] for row, layer in enumerate(self.layers)}
+        index = self.indices([sample_id])[0]
+        return {layer: self.values[index, row] for row, layer in enumerate(self.layers)}
 
 
 def gather(snapshot: Snapshot, sample_ids: Sequence[str], folder: Path) -> MethodInputs:
@@ -59,11 +59,11 @@ def gather(snapshot: Snapshot, sample_ids: Sequence[str], folder: Path) -> Metho
     wanted = sorted(known & set(sample_ids))
     layers = activation_table.layers_of(snapshot)
     values = np.zeros((0, len(layers), 0), np.float32)
-    for layer, places, block in activation_table.scan(snapshot, sample_ids=wanted):
+    for layer, indices, block in activation_table.scan(snapshot, sample_ids=wanted):
         if not values.size:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:  # the map keeps it when the block ends
                 shape = (len(wanted), len(layers), block.shape[1])
                 values = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
-        values[places, layers.index(layer)] = block
+        values[indices, layers.index(layer)] = block
     return MethodInputs(wanted, layers, values)

@@ -123,19 +123,19 @@ def _compared(recipe: Recipe, warehouse: Warehouse) -> tuple[Comparison, dict[st
 
 def _read_by_the_page(recipe: Recipe) -> list[str]:
     """What `read` reads beside scores and subsets."""
-    names = [CANDIDATE_POOL.asset]
+    keys = [CANDIDATE_POOL.asset]
     if recipe.reads_activations:
-        names.append(CANDIDATE_ACTIVATIONS)
-        names += [IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else []
+        keys.append(CANDIDATE_ACTIVATIONS)
+        keys += [IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else []
     if STANDARDIZED_CENTROIDS.asset in recipe.outputs_read:
-        names.append(STANDARDIZED_CENTROIDS.asset)
+        keys.append(STANDARDIZED_CENTROIDS.asset)
     leading = method_named(recipe.leading_method)
-    return list(dict.fromkeys([*names, *explained_by(recipe, leading)]))
+    return list(dict.fromkeys([*keys, *explained_by(recipe, leading)]))
 
 
-def _dependencies(recipe: Recipe, names: list[str]) -> list[dg.AssetDep]:
+def _dependencies(recipe: Recipe, outputs: list[str]) -> list[dg.AssetDep]:
     """Every partition of these, and of all scores and subsets."""
     scores = [scores_output(method).key for method in recipe.methods]
     subsets_of = [subset_output(method).key for method in recipe.methods]
-    keys = [lineage.asset_key(name) for name in (*names, *scores, *subsets_of)]
+    keys = [lineage.asset_key(name) for name in (*outputs, *scores, *subsets_of)]
     return [dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in keys]

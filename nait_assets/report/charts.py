@@ -34,7 +34,7 @@ def score_histogram(scores: pl.Series, thresholds: Mapping[str, float]) -> Spec:
 
 def ratio_colours(ratios: Sequence[str]) -> dict[str, str]:
     """The colour of each ratio's threshold; the smallest one is the darkest."""
-    return {ratio: SHADES[min(place, len(SHADES) - 1)] for place, ratio in enumerate(ratios)}
+    return {ratio: SHADES[min(index, len(SHADES) - 1)] for index, ratio in enumerate(ratios)}
 
 
 def length_histogram(samples: pl.DataFrame, max_tokens: int) -> Spec:
@@ -59,7 +59,7 @@ def length_histogram(samples: pl.DataFrame, max_tokens: int) -> Spec:
 
 def heat_map(matrix: pl.DataFrame) -> Spec:
     """Overlap of every pair; columns as `overlap.overlap_matrix` has them."""
-    names = matrix["one"].unique(maintain_order=True).to_list()
+    selections = matrix["one"].unique(maintain_order=True).to_list()
     scale = {"scheme": "blues", "domain": [0, 1]}
     cells = {
         "mark": "rect",
@@ -73,12 +73,12 @@ def heat_map(matrix: pl.DataFrame) -> Spec:
         "mark": {"type": "text", "fontSize": 10},
         "encoding": {"text": _number("overlap", format=".0%"), "color": dark},
     }
-    place = {
-        "x": _text("one", sort=names, title=None, axis={"labelAngle": -40}),
-        "y": _text("other", sort=names, title=None),
+    axes = {
+        "x": _text("one", sort=selections, title=None, axis={"labelAngle": -40}),
+        "y": _text("other", sort=selections, title=None),
     }
-    size = CELL * max(2, len(names))
-    return {**_data(matrix), "encoding": place, "layer": [cells, numbers], "width": size, "height": size}
+    size = CELL * max(2, len(selections))
+    return {**_data(matrix), "encoding": axes, "layer": [cells, numbers], "width": size, "height": size}
 
 
 def core_bars(core: pl.DataFrame, by_chance: float) -> Spec:
@@ -138,10 +138,10 @@ def candidate_map(points: pl.DataFrame, capabilities: Sequence[str]) -> Spec:
         ("centroid", {**label, "stroke": "white", "strokeWidth": 4}, True, {"text": _text("target")}),
         ("centroid", {**label, "color": "#111111"}, True, {"text": _text("target")}),
     ]
-    place = {axis: _number(axis, axis=None, scale={"zero": False}) for axis in ("x", "y")}
+    axes = {axis: _number(axis, axis=None, scale={"zero": False}) for axis in ("x", "y")}
     return {
         **_data(points),
-        "encoding": {**place, "tooltip": [_text("target"), _text("kind"), _text("text")]},
+        "encoding": {**axes, "tooltip": [_text("target"), _text("kind"), _text("text")]},
         "layer": [
             {
                 "transform": [{"filter": f"datum.kind == '{kind}' && isValid(datum.target) == {str(chosen).lower()}"}],

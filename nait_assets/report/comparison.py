@@ -82,7 +82,7 @@ def costs(
     }
     rows = []
     for method, outputs in rests_on.items():
-        others = set().union(*(found for other, found in rests_on.items() if other != method))
+        others = set().union(*(outputs for other, outputs in rests_on.items() if other != method))
         total = sum((spent[name] for name in outputs), Cost())
         shared = sum(spent[name].seconds for name in outputs & others)
         rows.append({"method": method, **vars(total), "shared_seconds": float(shared)})
@@ -163,10 +163,10 @@ def retrieval(scores: pl.DataFrame, topics: Mapping[str, str | None], topic: str
     ordered = scores.sort("rank", "sample_id", nulls_last=True)
     wanted = np.asarray([topics.get(name) == topic for name in ordered["sample_id"].to_list()])
     n_wanted = int(wanted.sum())
-    places = ordered["rank"].fill_null(len(ordered) + 1).to_numpy()
-    area = float(roc_auc_score(wanted, -places)) if 0 < n_wanted < len(wanted) else float("nan")
-    found = wanted[:n_wanted] & ordered["rank"].is_not_null().to_numpy()[:n_wanted]
-    return area, float(found.mean()) if n_wanted else 0.0, n_wanted
+    ranks = ordered["rank"].fill_null(len(ordered) + 1).to_numpy()
+    area = float(roc_auc_score(wanted, -ranks)) if 0 < n_wanted < len(wanted) else float("nan")
+    hits = wanted[:n_wanted] & ordered["rank"].is_not_null().to_numpy()[:n_wanted]
+    return area, float(hits.mean()) if n_wanted else 0.0, n_wanted
 
 
 def reproductions(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nait_assets.report.page import render
 from nait_assets.report.page_data import MOST_EXPLAINED, PageData
-from nait_assets.report.rows import MOST_CHARACTERS, Rows, table_rows
+from nait_assets.report.rows import MOST_CHARACTERS, ReportTable, table_rows
 from nait_assets.report.sections import Charts, all_sections
 
 
@@ -61,7 +61,7 @@ def _facts(page_data: PageData) -> list[tuple[str, str]]:
     ]
 
 
-def _table_notes(page_data: PageData, rows: Rows) -> list[str]:
+def _table_notes(page_data: PageData, rows: ReportTable) -> list[str]:
     notes = [
         "One row is one candidate that was chosen for one target; click on it for more. "
         f"Texts are cut to {MOST_CHARACTERS} characters of the first question and of the last answer, and only these "

@@ -17,19 +17,19 @@ def map_points(page_data: PageData) -> pl.DataFrame:
     """Columns `x`, `y`, `kind`, `target` and `text`, as `charts.candidate_map` draws them."""
     candidates, examples = page_data.candidates, page_data.examples
     assert candidates is not None
-    places = candidates.places(page_data.on_map)
+    indices = candidates.indices(page_data.on_map)
     means = _mean_activations(page_data)
     layers = (
         np.concatenate(
             [
-                candidates.values[places, number],
+                candidates.values[indices, number],
                 *(gathered.values[:, number] for gathered in examples.values() if gathered.sample_ids),
                 *(by_layer[layer][None] for by_layer in means.values()),
             ]
         )
         for number, layer in enumerate(candidates.layers)
     )
-    xy = activation_map.coordinates(layers, n_candidates=len(places))
+    xy = activation_map.coordinates(layers, n_candidates=len(indices))
     best = best_targets(
         {
             name: page_data.subsets[page_data.recommended, name, page_data.recipe.ratios[-1]]

@@ -27,7 +27,7 @@ def occurrences(selections: Mapping[str, Collection[str]]) -> pl.DataFrame:
     Returns:
         Columns `n_selections`, from 1 to the number of selections, `n_rows`, and `share` of all chosen rows.
     """
-    counts = Counter(Counter(name for rows in selections.values() for name in set(rows)).values())
+    counts = Counter(Counter(sample_id for rows in selections.values() for sample_id in set(rows)).values())
     n_chosen = counts.total()
     rows = [(n, counts[n], counts[n] / n_chosen if n_chosen else 0.0) for n in range(1, len(selections) + 1)]
     return pl.DataFrame(rows, schema={"n_selections": pl.Int64, "n_rows": pl.Int64, "share": pl.Float64}, orient="row")
@@ -42,14 +42,14 @@ def shared_core(selections: Mapping[str, Collection[str]], comprehensive: Collec
 def best_targets(selections: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The selection in which each chosen row ranks highest, the first of equals.
 
-    Places are compared and not scores: the scores of different targets have no common scale.
+    Positions are compared and not scores: the scores of different targets have no common scale.
 
     Args:
         selections: Sample ids by name, best first.
     """
     best: dict[str, tuple[int, str]] = {}
     for selection, rows in selections.items():
-        for place, name in enumerate(rows):
-            if name not in best or place < best[name][0]:
-                best[name] = place, selection
-    return {name: selection for name, (_, selection) in best.items()}
+        for position, sample_id in enumerate(rows):
+            if sample_id not in best or position < best[sample_id][0]:
+                best[sample_id] = position, selection
+    return {sample_id: selection for sample_id, (_, selection) in best.items()}

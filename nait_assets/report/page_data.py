@@ -123,10 +123,10 @@ def _with_reasons(page_data: PageData, warehouse: Warehouse) -> PageData:
     inputs, heading = dict(page_data.inputs), ""
     for target in recipe.targets:
         rows = page_data.subsets[recipe.leading_method, target, recipe.ratios[-1]][:MOST_EXPLAINED]
-        found = explanations(recipe, warehouse, recipe.leading_method, target, rows, N_REASONS)
-        inputs |= found.versions
-        for name, explanation in found.explanations.items():
-            reasons[target, name], heading = explanation.reasons, explanation.heading
+        explained = explanations(recipe, warehouse, recipe.leading_method, target, rows, N_REASONS)
+        inputs |= explained.versions
+        for sample_id, explanation in explained.explanations.items():
+            reasons[target, sample_id], heading = explanation.reasons, explanation.heading
     return replace(page_data, reasons=reasons, what_reasons_are=heading, inputs=inputs)
 
 
@@ -194,8 +194,8 @@ def _with_activations(page_data: PageData, warehouse: Warehouse) -> PageData:
         with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
             snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
             inputs |= snapshot.inputs
-            names = activation_table.samples(snapshot)["sample_id"].to_list()
-            examples[capability] = gather(snapshot, sampled(names, MOST_EXAMPLES), folder)
+            sample_ids = activation_table.samples(snapshot)["sample_id"].to_list()
+            examples[capability] = gather(snapshot, sampled(sample_ids, MOST_EXAMPLES), folder)
             counts.append(_rejected_samples(snapshot, capability))
     return replace(
         page_data,

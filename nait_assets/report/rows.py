@@ -20,7 +20,7 @@ MOST_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
-class Rows:
+class ReportTable:
     """The table as the page holds it.
 
     Attributes:
@@ -34,7 +34,7 @@ class Rows:
     n_kept: int
 
 
-def table_rows(page_data: PageData, most_bytes: int = MOST_BYTES) -> Rows:
+def table_rows(page_data: PageData, most_bytes: int = MOST_BYTES) -> ReportTable:
     """The chosen rows of the recommended method, those of the best rank first, as many as there is room for.
 
     Args:
@@ -46,28 +46,28 @@ def table_rows(page_data: PageData, most_bytes: int = MOST_BYTES) -> Rows:
     ranked = [_scores_of_rows(page_data, method, target) for target in recipe.targets]
     best: dict[str, int] = {}
     for rows, scores in zip(of_targets, ranked, strict=True):
-        for name in rows:
-            best[name] = min(scores[name][0], best.get(name, scores[name][0]))
+        for sample_id in rows:
+            best[sample_id] = min(scores[sample_id][0], best.get(sample_id, scores[sample_id][0]))
     sources: dict[str, int] = {}
     examples = {row["sample_id"]: row for row in page_data.pool.iter_rows(named=True) if row["sample_id"] in best}
     kept: dict[str, int] = {}
     candidates: list[list[Any]] = []
-    for name in sorted(best, key=lambda name: (best[name], name)):
-        candidate = _candidate(examples[name], sources)
+    for sample_id in sorted(best, key=lambda sample_id: (best[sample_id], sample_id)):
+        candidate = _candidate(examples[sample_id], sources)
         most_bytes -= len(json.dumps(candidate, ensure_ascii=False).encode()) + 1
         if most_bytes < 0:
             break
-        kept[name] = len(candidates)
+        kept[sample_id] = len(candidates)
         candidates.append(candidate)
     choices, notes = [], {}
-    for place, (target, rows, scores) in enumerate(zip(recipe.targets, of_targets, ranked, strict=True)):
-        for name in sorted(rows, key=lambda name: scores[name][0]):
-            if name in kept:
-                rank, score = scores[name]
-                choices.append([place, kept[name], rank, float(f"{score:.5g}"), rows[name]])
-                reasons = page_data.reasons.get((target, name), ())
+    for number, (target, rows, scores) in enumerate(zip(recipe.targets, of_targets, ranked, strict=True)):
+        for sample_id in sorted(rows, key=lambda sample_id: scores[sample_id][0]):
+            if sample_id in kept:
+                rank, score = scores[sample_id]
+                choices.append([number, kept[sample_id], rank, float(f"{score:.5g}"), rows[sample_id]])
+                reasons = page_data.reasons.get((target, sample_id), ())
                 if reasons:
-                    notes[f"{place}:{kept[name]}"] = [(reason.label, reason.detail) for reason in reasons]
+                    notes[f"{number}:{kept[sample_id]}"] = [(reason.label, reason.detail) for reason in reasons]
     data = {
         "targets": recipe.targets,
         "ratios": recipe.ratios,
@@ -76,7 +76,7 @@ def table_rows(page_data: PageData, most_bytes: int = MOST_BYTES) -> Rows:
         "choices": choices,
         "reasons": notes,
     }
-    return Rows(data, len(best), len(kept))
+    return ReportTable(data, len(best), len(kept))
 
 
 def _ratios_of_rows(page_data: PageData, method: str, target: str) -> dict[str, int]:
@@ -84,21 +84,23 @@ def _ratios_of_rows(page_data: PageData, method: str, target: str) -> dict[str, 
 
     By some strategies a smaller subset is not the beginning of a larger one.
     """
-    found: dict[str, int] = {}
+    ratios: dict[str, int] = {}
     for bit, ratio in enumerate(page_data.recipe.ratios):
-        for name in page_data.subsets[method, target, ratio]:
-            found[name] = found.get(name, 0) | 1 << bit
-    return found
+        for sample_id in page_data.subsets[method, target, ratio]:
+            ratios[sample_id] = ratios.get(sample_id, 0) | 1 << bit
+    return ratios
 
 
 def _scores_of_rows(page_data: PageData, method: str, target: str) -> dict[str, tuple[int, float]]:
     """Rank and score by `sample_id`, of the candidates that have some."""
     scored = page_data.scores[method, target].filter(pl.col("rank").is_not_null())
-    return {name: (rank, score) for name, rank, score in scored.select("sample_id", "rank", "score").iter_rows()}
+    return {
+        sample_id: (rank, score) for sample_id, rank, score in scored.select("sample_id", "rank", "score").iter_rows()
+    }
 
 
 def _candidate(row: Mapping[str, Any], sources: dict[str, int]) -> list[Any]:
-    """Id, topic, place of the source, row there, question and answer."""
+    """Id, topic, index of the source, row there, question and answer."""
     source = sources.setdefault(row["source"], len(sources))
     question, answer = excerpts(row["messages"])
     return [row["sample_id"], row["topic"] or "", source, row["source_row"], question, answer]

@@ -215,26 +215,28 @@ def _methods(page_data: PageData, drawn: Charts) -> list[Section]:
 
 
 def _comparison(page_data: PageData) -> list[Section]:
-    found = page_data.comparison
-    if found is None:
+    comparison = page_data.comparison
+    if comparison is None:
         return []
     section = Section(
         "comparison",
         "Comparison",
         "Comparison of the methods",
         "What does each method cost, does it find what it should, and how much of it is length?",
-        tables=[_costs(found), _lengths(found, page_data.recipe.ratios[-1])],
+        tables=[_costs(comparison), _lengths(comparison, page_data.recipe.ratios[-1])],
     )
-    if not found.retrievals.is_empty():
-        section.tables.insert(0, _retrievals(found))
-    section.tables += [_reproductions(found, name) for name in found.reproductions["published"].unique().sort()]
+    if not comparison.retrievals.is_empty():
+        section.tables.insert(0, _retrievals(comparison))
+    section.tables += [
+        _reproductions(comparison, name) for name in comparison.reproductions["published"].unique().sort()
+    ]
     return [section]
 
 
-def _retrievals(found: Comparison) -> dict[str, Any]:
-    capabilities = found.retrievals["capability"].unique().sort().to_list()
+def _retrievals(comparison: Comparison) -> dict[str, Any]:
+    capabilities = comparison.retrievals["capability"].unique().sort().to_list()
     rows = []
-    for (method,), frame in found.retrievals.group_by("method", maintain_order=True):
+    for (method,), frame in comparison.retrievals.group_by("method", maintain_order=True):
         of = {row["capability"]: row for row in frame.iter_rows(named=True)}
         cells = [f"{of[name]['area']:.3f} / {of[name]['precision']:.2f}" for name in capabilities]
         mean = float(frame["area"].mean() or 0), float(frame["precision"].mean() or 0)  # type: ignore[arg-type]
@@ -248,7 +250,7 @@ def _retrievals(found: Comparison) -> dict[str, Any]:
     return {"title": "Retrieval", "notes": [note], "header": ["method", *capabilities, "mean"], "rows": ordered}
 
 
-def _costs(found: Comparison) -> dict[str, Any]:
+def _costs(comparison: Comparison) -> dict[str, Any]:
     rows = [
         [
             row["method"],
@@ -256,7 +258,7 @@ def _costs(found: Comparison) -> dict[str, Any]:
             f"{row['seconds']:,.1f}",
             f"{row['shared_seconds']:,.1f}",
         ]
-        for row in found.costs.sort("seconds", "method").iter_rows(named=True)
+        for row in comparison.costs.sort("seconds", "method").iter_rows(named=True)
     ]
     note = (
         "What the scores of all targets and everything that they depend on have cost so far on this machine, over all "
@@ -267,8 +269,8 @@ def _costs(found: Comparison) -> dict[str, Any]:
     return {"title": "Cost", "notes": [note], "header": header, "rows": rows}
 
 
-def _lengths(found: Comparison, ratio: str) -> dict[str, Any]:
-    of_ratio = found.lengths.filter(pl.col("ratio") == ratio)
+def _lengths(comparison: Comparison, ratio: str) -> dict[str, Any]:
+    of_ratio = comparison.lengths.filter(pl.col("ratio") == ratio)
     targets = of_ratio["target"].unique(maintain_order=True).to_list()
     of_pool = float(of_ratio["median_characters_of_pool"][0]) if len(of_ratio) else 0.0
     rows = []
@@ -283,8 +285,10 @@ def _lengths(found: Comparison, ratio: str) -> dict[str, Any]:
     return {"title": "Length", "notes": [note], "header": ["method", *targets], "rows": rows}
 
 
-def _reproductions(found: Comparison, published: str) -> dict[str, Any]:
-    frame = found.reproductions.filter(pl.col("published") == published).sort("n_shared", "method", descending=True)
+def _reproductions(comparison: Comparison, published: str) -> dict[str, Any]:
+    frame = comparison.reproductions.filter(pl.col("published") == published).sort(
+        "n_shared", "method", descending=True
+    )
     rows = [
         [
             row["method"],

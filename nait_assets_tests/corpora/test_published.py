@@ -144,7 +144,7 @@ def test_checks_find_strangers_repeats_and_lost_rows(
         tables.replace(
             CANDIDATE_POOL, pl.DataFrame([{"sample_id": n, **example} for n in "abc"], schema=CANDIDATE_POOL.columns)
         )
-        tables.replace(table, pl.DataFrame({"sample_id": ids, "place": [1, 2]}, table.columns))
+        tables.replace(table, pl.DataFrame({"sample_id": ids, "position": [1, 2]}, table.columns))
         gone = {
             "source": "s",
             "source_row": 1,

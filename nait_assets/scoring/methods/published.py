@@ -31,16 +31,16 @@ def key_of(name: str) -> str:
 
 
 def score(inputs: ScoringInputs, name: str) -> Scores:
-    """`(n_candidates, n_targets)` places, negative; NaN for candidates that are not on the list.
+    """`(n_candidates, n_targets)` positions, negative; NaN for candidates that are not on the list.
 
     Args:
         inputs: With the pool and the list.
         name: Name of the list.
     """
     frame = inputs.of(key_of(name))
-    places = dict(zip(frame["sample_id"].to_list(), frame["place"].to_list(), strict=True))
-    values = np.asarray([-places.get(sample_id, np.nan) for sample_id in inputs.sample_ids], dtype=np.float64)
-    reasons = {sample_id: NOT_ON_LIST for sample_id in inputs.sample_ids if sample_id not in places}
+    positions = dict(zip(frame["sample_id"].to_list(), frame["position"].to_list(), strict=True))
+    values = np.asarray([-positions.get(sample_id, np.nan) for sample_id in inputs.sample_ids], dtype=np.float64)
+    reasons = {sample_id: NOT_ON_LIST for sample_id in inputs.sample_ids if sample_id not in positions}
     return Scores(inputs.same_for_all_targets(values), reasons)
 
 

@@ -12,7 +12,7 @@ from nait_assets_tests.scoring.methods.small_texts import inputs
 def test_order_is_the_lists_and_the_rest_has_a_reason_and_no_score() -> None:
     """A row that the authors left out was not judged the worst by them: it must never fill up a subset."""
     given = inputs()
-    rows = pl.DataFrame({"sample_id": ["s04", "s01"], "place": [2, 7]}, published_table("cherry").columns)
+    rows = pl.DataFrame({"sample_id": ["s04", "s01"], "position": [2, 7]}, published_table("cherry").columns)
     given.frames["corpora/published_cherry"] = rows  # type: ignore[index]
     found = method_named("cherry").scores(given)
     assert found.values.shape == (7, 3)
