@@ -1,5 +1,6 @@
 """The command line: exit codes, what is said, and what is left after a failure."""
 
+import errno
 import importlib.resources
 import os
 import signal
@@ -10,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 import yaml
 
+from nait_assets.cli.messages import user_errors
 from nait_assets.corpora import assets as corpora_assets
 from nait_assets.recipe import Recipe
 from nait_assets_tests.command import nait, quick_home, run
@@ -206,3 +209,60 @@ def test_ctrl_c_ends_the_command_and_not_only_the_step(
     assert answer.code == 130
     assert begun == ["candidates"]
     assert "the next run continues from there" in answer.err
+
+
+@pytest.mark.parametrize("name", sorted(user_errors()))
+def test_an_error_that_a_user_can_fix_is_one_message_and_bad_input_has_an_exit_code_of_its_own(
+    recipe: Recipe, home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Dagster stores of an error in a step no more than the name of its class; every class of ours must be known."""
+    error_class = user_errors()[name]
+
+    def failing(*_: object) -> None:
+        raise error_class("the sky is down; hold it up")
+
+    monkeypatch.setattr(corpora_assets, "read_corpus", failing)
+    answer = nait("run", "--recipe", recipe.path, "--home", home, "--select", "key:corpora/candidate_pool")
+    assert answer.err == "Error: corpora/candidate_pool: the sky is down; hold it up\n"
+    assert answer.code == (1 if name in ("NumericalError", "WarehouseError", "WorkerError") else 2)
+
+
+def test_a_fault_of_our_own_comes_with_where_it_was_raised(
+    recipe: Recipe, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reports it has the line at hand."""
+
+    def failing(*_: object) -> None:
+        raise KeyError("nobody thought of this")
+
+    monkeypatch.setattr(corpora_assets, "read_corpus", failing)
+    answer = nait("run", "--recipe", recipe.path, "--home", home, "--select", "key:corpora/candidate_pool")
+    assert answer.code == 1
+    assert "KeyError: 'nobody thought of this'" in answer.err
+    assert "in failing" in answer.err
+
+
+def test_a_home_that_is_in_use_is_refused_with_who_uses_it(recipe: Recipe, home: Path) -> None:
+    """Two commands would do the same work twice; one that waits would look dead."""
+    lock = home / "dagster" / "nait_run.lock"
+    lock.write_text("process 1 on here, since 2026-01-01 00:00:00\n")
+    with filelock.FileLock(lock):
+        answer = nait("run", "--recipe", recipe.path, "--home", home)
+    assert (answer.code, answer.out) == (5, "")
+    (line,) = answer.err.splitlines()
+    assert f"another `nait run` is using {home} (process 1 on here, since 2026-01-01 00:00:00). Wait" in line
+
+
+def test_a_file_system_without_locks_is_no_reason_to_stop(
+    recipe: Recipe, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some network mounts have none; the person is told what to look after."""
+
+    def unsupported(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", unsupported)
+    answer = nait("run", "--recipe", recipe.path, "--home", home, "--select", "key:corpora/candidate_pool")
+    assert answer.code == 0
+    assert "cannot be locked" in caplog.text
+    assert "run one `nait run` at a time" in caplog.text
