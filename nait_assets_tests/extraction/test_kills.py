@@ -190,7 +190,7 @@ def in_the_middle_of_the_insert() -> None:
 
 
 def at_the_commit(before: bool) -> None:
-    connect = Store._connect
+    attach = Store._attach
 
     class Connection:
         def __init__(self, connection: Any):
@@ -205,7 +205,11 @@ def at_the_commit(before: bool) -> None:
             found = self.connection.execute(query, *parameters)
             return die() if query == "COMMIT" else found
 
-    Store._connect = lambda self, option: Connection(connect(self, option))  # type: ignore
+    def attached(store: Store, option: str) -> tuple[Any, Any]:
+        engine, connection = attach(store, option)
+        return engine, Connection(connection)
+
+    Store._attach = attached  # type: ignore[method-assign]
 
 
 def before_the_spool_is_removed() -> None:
