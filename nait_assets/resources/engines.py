@@ -4,6 +4,7 @@ To start DuckDB takes 17 ms, to attach a file to it 1 ms. So a process keeps the
 attached for one block and detached behind it, and other processes find it as free as if the engine had ended.
 """
 
+import ctypes
 import os
 import threading
 
@@ -37,9 +38,15 @@ def give_back(engine: duckdb.DuckDBPyConnection) -> None:
 
 
 def _forget() -> None:
-    """A forked process has none of the threads that its parent's engines work with, nor perhaps a free lock."""
+    """A forked process has none of the threads that its parent's engines work with, nor perhaps a free lock.
+
+    One more reference, which nobody drops, keeps the engines from ending: they would wait for those threads, which
+    crashes the process.
+    """
     global _lock
     _lock = threading.Lock()
+    for engine in _idle:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
     _idle.clear()
 
 

@@ -200,6 +200,40 @@ def test_killed_writer_leaves_the_old_table_and_no_lock(store: Store) -> None:
     assert read(store, "math") == [0.3]
 
 
+READ_IN_FORKED_PROCESSES = """
+import multiprocessing, os, subprocess, sys
+from pathlib import Path
+from nait_assets.resources.warehouse import Store
+
+store = Store(Path(sys.argv[1]))
+with store.snapshot(), store.snapshot():
+    pass
+
+def read():
+    with store.snapshot() as snapshot:
+        assert snapshot.records()
+
+process = multiprocessing.get_context("fork").Process(target=read)
+process.start()
+process.join()
+codes = [process.exitcode, subprocess.run(["true"], preexec_fn=lambda: None).returncode]
+child = os.fork()
+if child == 0:
+    read()
+    sys.exit()
+read()
+print([*codes, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])])
+"""
+
+
+def test_forked_processes_read_with_engines_of_their_own(store: Store) -> None:
+    """Ray forks with a function to call before the program, and the parent's engines crash a child that ends them."""
+    write(store, "1", "math", 0.1)
+    command = [sys.executable, "-c", READ_IN_FORKED_PROCESSES, str(store.path)]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[0, 0, 0]"], done.stderr
+
+
 def test_store_is_one_file_between_writes(store: Store) -> None:
     """The write-ahead log is folded in, so that a copy of the file is a copy of the data."""
     write(store, "1", "math", 0.1)
