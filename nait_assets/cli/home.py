@@ -129,9 +129,11 @@ class Workplace:
         """Tell the Dagster instance of an output that no run of its own made under this name."""
         import dagster as dg
 
+        from nait_assets.lineage import asset_key
+
         self.instance.report_runless_asset_event(
             dg.AssetMaterialization(
-                dg.AssetKey(record.asset.split("/")),
+                asset_key(record.asset),
                 description="Carried over from an earlier version of nait_assets.",
                 metadata={"nait/inputs": dg.MetadataValue.json(dict(record.inputs))},
                 partition=record.partition or None,
