@@ -12,6 +12,7 @@ from typing import Literal
 import polars as pl
 
 from nait_assets.lineage import Record, reference
+from nait_assets.losses import Losses
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version
@@ -125,6 +126,14 @@ class Output:
         """Samples that a partition has no row of, and the reason of each."""
         return {}
 
+    def losses(self, warehouse: Warehouse, partition: str) -> Losses | None:  # noqa: ARG002
+        """What became of the rows that a stored partition was made from; None where every row is used by design.
+
+        Raises:
+            WarehouseError: It has not been made.
+        """
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class FolderOutput(Output):
@@ -173,3 +182,19 @@ class Catalogue(Mapping[str, Output]):
     def rooms(self) -> list[str]:
         """Rooms that have an output, in order."""
         return list(dict.fromkeys(output.room for output in self._outputs.values()))
+
+
+def losses_of(outputs: Mapping[str, Output], warehouse: Warehouse, records: Iterable[Record]) -> dict[str, Losses]:
+    """What became of the rows that stored outputs were made from, by reference, of those that can lose rows.
+
+    Args:
+        outputs: outputs by key, among them those of the records; others are passed over.
+        warehouse: warehouse of the home.
+        records: version records of stored outputs.
+    """
+    found = {
+        record.reference: outputs[record.asset].losses(warehouse, record.partition)
+        for record in records
+        if record.asset in outputs
+    }
+    return {name: losses for name, losses in found.items() if losses is not None}

@@ -11,6 +11,8 @@ from typing import Any
 import dagster as dg
 
 from nait_assets.lineage import asset_key
+from nait_assets.losses import Losses
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 
 
@@ -102,3 +104,27 @@ def such_as(found: Iterable[object]) -> str:
     """The first three of some ids, as the end of a sentence; "" where there are none."""
     first = sorted(map(str, found))[:3]
     return f", such as {', '.join(first)}" if first else ""
+
+
+FEW_REJECTED, ENOUGH_LEFT = "few_rows_are_rejected", "enough_rows_are_left"
+
+
+def checks_of_losses(recipe: Recipe) -> list[Check]:
+    """The checks of every output that rejects rows: a warning, and where the recipe sets a limit, a blocking one."""
+    limit, most = recipe.refuse_above, recipe.max_rejected
+    blocking = Check(ENOUGH_LEFT, f"At most {limit or 0:.2%} of the rows are rejected, as `refuse_above` says.")
+    warning = Check(FEW_REJECTED, f"At most {most:.2%} of the rows are rejected (`max_rejected`).", blocking=False)
+    return [warning, *([] if limit is None else [blocking])]
+
+
+def check_losses(recipe: Recipe, losses: Losses | None) -> dict[str, CheckResult]:
+    """The results of `checks_of_losses`; an output that has no counts passes."""
+    if losses is None:
+        return {name: CheckResult(True, "there are no counts of rows") for name in (FEW_REJECTED, ENOUGH_LEFT)}
+    share, numbers = losses.share_rejected, {"n_rejected": losses.n_rejected, "share_rejected": losses.share_rejected}
+    said = f"{share:.1%} are rejected; {losses.sentence}"
+    limit = 1.0 if recipe.refuse_above is None else recipe.refuse_above
+    return {
+        FEW_REJECTED: CheckResult(share <= recipe.max_rejected, said, numbers),
+        ENOUGH_LEFT: CheckResult(share <= limit, said, numbers),
+    }

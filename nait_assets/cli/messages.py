@@ -52,11 +52,26 @@ def reason_lines(steps: list[Any], n_partitions: int) -> list[str]:
     return lines
 
 
-def failed_check_line(event: Any, partition: str | None) -> str:
-    """What a check that failed found."""
-    evaluation = event.event_specific_data
-    kind = "check failed" if evaluation.blocking else "warning"
-    return f"{kind}: {label([evaluation.asset_key], partition)}, {evaluation.check_name}: {evaluation.description}"
+def grouped_check_lines(failed: list[tuple[Any, str | None]]) -> list[str]:
+    """One line for each check that failed, with a count where it did for several outputs; blocking ones first.
+
+    Args:
+        failed: evaluations of checks, each with the partition of the output.
+    """
+    groups: dict[tuple[bool, str], list[tuple[str, str]]] = {}
+    for evaluation, partition in failed:
+        one = label([evaluation.asset_key], partition), str(evaluation.description)
+        groups.setdefault((not evaluation.blocking, evaluation.check_name), []).append(one)
+    lines = []
+    for (warns, check), found in sorted(groups.items()):
+        kind = "warning" if warns else "check failed"
+        (output, said), count = found[0], len(found)
+        lines.append(
+            f"{kind}: {output}, {check}: {said}"
+            if count == 1
+            else f"{kind}: {check} of {count} outputs, such as {output}: {said}"
+        )
+    return lines
 
 
 def cause_of(event: Any) -> Any:

@@ -12,8 +12,8 @@ from nait_assets.cli.messages import (
     StepFailed,
     StepRefused,
     cause_of,
-    failed_check_line,
     full_disk,
+    grouped_check_lines,
     is_bad_input,
     is_full_disk,
     label,
@@ -93,9 +93,23 @@ def _run_stage(workplace: Workplace, steps: list[Any], extraction: dict[str, Any
         result = jobs.execute(assets, partition, configuration, {"nait/command": "run"})
         outcome = "done  " if result.success else "FAILED"
         click.echo(f"{outcome} {time.monotonic() - started:6.1f} s  {label(assets, partition)}")
+        for line in _losses(workplace, result, partition):
+            click.echo(f"    {line}")
         failures.collect(workplace, result, assets, partition)
+    for line in grouped_check_lines(failures.checks):
+        click.echo(f"  {line}")
     failures.raise_if_any()
     return len(runs)
+
+
+def _losses(workplace: Workplace, result: Any, partition: str | None) -> list[str]:
+    """What became of the rows of every output that a run has made, of those that can lose rows."""
+    from nait_assets.lineage import asset_path
+
+    made = [asset_path(event.asset_key) for event in result.get_asset_materialization_events()]
+    found = {key: workplace.catalogue[key].losses(workplace.warehouse, partition or "") for key in made}
+    lost = {key: losses for key, losses in found.items() if losses is not None}
+    return [(f"{key}: " if len(lost) > 1 else "") + losses.sentence for key, losses in lost.items()]
 
 
 def _configuration(catalogue: Any, assets: list[Any], extraction: dict[str, Any]) -> dict[str, Any]:
@@ -113,14 +127,15 @@ def _configuration(catalogue: Any, assets: list[Any], extraction: dict[str, Any]
 
 
 class _Failures:
-    """What failed in the runs of a stage: outputs by reason, and the classes of the errors."""
+    """What failed in the runs of a stage: outputs by reason, the classes of the errors, and checks by partition."""
 
     def __init__(self) -> None:
         self.outputs: dict[str, list[str]] = {}
         self.classes: set[str] = set()
+        self.checks: list[tuple[Any, str | None]] = []
 
     def collect(self, workplace: Workplace, result: Any, assets: list[Any], partition: str | None) -> None:
-        """Add the failures of one run, and print its failed checks.
+        """Add the failures of one run, and its failed checks.
 
         Raises:
             KeyboardInterrupt: The run was interrupted.
@@ -131,7 +146,7 @@ class _Failures:
             raise KeyboardInterrupt  # which Dagster takes for a failure of the step
         for event in result.all_events:
             if event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.event_specific_data.passed:
-                click.echo(f"  {failed_check_line(event, partition)}")
+                self.checks.append((event.event_specific_data, partition))
         if any(is_full_disk(error, workplace.home) for error in errors.values()):
             raise DiskFull(f"{label(assets, partition)}: {full_disk(workplace.home)}")
         of_run = label(assets, partition)

@@ -20,6 +20,7 @@ from nait_assets.corpora.contamination import contaminated
 from nait_assets.corpora.corpus import Corpus, read_corpus, source_inputs
 from nait_assets.corpora.published import PublishedList, published_list
 from nait_assets.lineage import Record, asset_key
+from nait_assets.losses import as_list, kinds_of_reasons
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
@@ -162,7 +163,7 @@ def _contamination_metadata(frame: pl.DataFrame, n_candidates: int) -> dict[str,
 
 
 def _metadata(corpus: Corpus) -> dict[str, object]:
-    reasons = Counter(corpus.rejected["reason"].to_list()).most_common(10)
+    reasons = kinds_of_reasons(Counter(corpus.rejected["reason"].to_list()))
     examples = corpus.examples
     characters = examples.select(characters=N_CHARACTERS)
     return {
@@ -175,7 +176,7 @@ def _metadata(corpus: Corpus) -> dict[str, object]:
         **({"formats": dg.MetadataValue.json(dict(corpus.formats))} if corpus.formats else {}),
         "median_characters": float(characters.to_series().median() or 0),  # type: ignore[arg-type]
         "length_distribution": plots.histogram(characters, "characters"),
-        "rejected": dg.MetadataValue.md("\n".join(f"- {count} × {reason}" for reason, count in reasons) or "none"),
+        "rejected": dg.MetadataValue.md(as_list(reasons)),
         "topics": dg.MetadataValue.json(
             {str(topic): count for topic, count in Counter(examples["topic"].to_list()).most_common(30)}
         ),

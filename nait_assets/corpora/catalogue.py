@@ -4,13 +4,16 @@ from dataclasses import dataclass
 
 from nait_assets.catalogue import Output
 from nait_assets.corpora.corpus import source_inputs
+from nait_assets.losses import Losses, kinds_of_reasons
 from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CONTAMINATED_CANDIDATES,
+    CORPUS_COUNTS,
     EVALUATION_SET,
     IN_DOMAIN_SET,
+    REJECTED_ROWS,
     published_table,
 )
 
@@ -39,6 +42,20 @@ class CorpusOutput(Output):
         partition: str,
     ) -> dict[str, str]:
         return source_inputs(recipe, self.corpus(partition), warehouse.hashes)
+
+    def losses(self, warehouse: Warehouse, partition: str) -> Losses | None:  # noqa: D102
+        assert self.table is not None, f"{self.key} has no table"
+        with warehouse.tables.snapshot() as snapshot:
+            if not snapshot.has_table(CORPUS_COUNTS.name):
+                return None
+            counts = snapshot.rows(CORPUS_COUNTS, corpus=self.corpus(partition))
+            reasons = snapshot.counted(REJECTED_ROWS, "reason", corpus=self.corpus(partition))
+        if counts.is_empty():
+            return None
+        of = {name: count or 0 for name, count in counts.drop("corpus").row(0, named=True).items()}
+        n_left_out, kinds = of["n_unsampled"] + of["n_excluded"], kinds_of_reasons(reasons)
+        n_used = of["n_rows"] - of["n_duplicates"] - n_left_out - sum(count for _, count in kinds)
+        return Losses(of["n_rows"], n_used, kinds, of["n_duplicates"], n_left_out, of["n_cut"])
 
 
 POOL_OUTPUT = CorpusOutput(

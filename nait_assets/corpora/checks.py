@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from nait_assets.checks import AssetChecks, Check, CheckResult
+from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, checks_of_losses
 from nait_assets.conversation import conversations_of
 from nait_assets.corpora.catalogue import CorpusOutput, conversations, published_output
 from nait_assets.partitions import Partitions
@@ -27,7 +27,7 @@ PUBLISHED_CHECKS = [
 def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
     """Checks of the pool, the in-domain sets, the held-out sets and the published lists."""
     lists = [published_output(name) for name in recipe.published_lists]
-    return [*map(_checks_of_examples, conversations(recipe)), *map(_checks_of_list, lists)]
+    return [*(_checks_of_examples(recipe, output) for output in conversations(recipe)), *map(_checks_of_list, lists)]
 
 
 def _checks_of_list(output: CorpusOutput) -> AssetChecks:
@@ -37,11 +37,12 @@ def _checks_of_list(output: CorpusOutput) -> AssetChecks:
     return AssetChecks(output.key, PUBLISHED_CHECKS, execute)
 
 
-def _checks_of_examples(output: CorpusOutput) -> AssetChecks:
+def _checks_of_examples(recipe: Recipe, output: CorpusOutput) -> AssetChecks:
     def execute(warehouse: Warehouse, partition: str) -> Mapping[str, CheckResult]:
-        return check_corpus(warehouse, output, partition)
+        lost = check_losses(recipe, output.losses(warehouse, partition))
+        return {**check_corpus(warehouse, output, partition), **lost}
 
-    return AssetChecks(output.key, CHECKS, execute)
+    return AssetChecks(output.key, [*CHECKS, *checks_of_losses(recipe)], execute)
 
 
 def check_corpus(warehouse: Warehouse, output: CorpusOutput, partition: str) -> dict[str, CheckResult]:

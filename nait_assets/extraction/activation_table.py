@@ -230,6 +230,12 @@ def _bound_memory(connection: duckdb.DuckDBPyConnection, n_numbers: int) -> None
     connection.execute(f"SET memory_limit = '{max(128, 6 * 2048 * 4 * n_numbers // 2**20)}MiB'")
 
 
+def n_samples(snapshot: Snapshot) -> int:
+    """How many samples a file has activations of."""
+    ((count,),) = snapshot.connection.execute(f"SELECT count(*) FROM {SAMPLE}").fetchall()
+    return int(count)
+
+
 def samples(snapshot: Snapshot) -> pl.DataFrame:
     """Every sample with activations, by `sample_id`: `sample_id`, `n_tokens`, `truncated`."""
     return snapshot.connection.sql(f"SELECT sample_id, n_tokens, truncated FROM {SAMPLE} ORDER BY sample_id").pl()

@@ -11,6 +11,7 @@ from nait_assets.extraction import activation_table
 from nait_assets.extraction.calibration import calibrate, projector_of
 from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT, CANDIDATES_OUTPUT, EXAMPLES_OUTPUT
 from nait_assets.extraction.extractor import ALGORITHM, Outcome, extract
+from nait_assets.losses import as_list, kinds_of_reasons
 from nait_assets.models.config import ExtractionConfig
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.models.running import model_inputs
@@ -19,7 +20,7 @@ from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Store
 from nait_assets.rooms import asset_arguments, write_table
-from nait_assets.tables import CANDIDATE_POOL
+from nait_assets.tables import CANDIDATE_POOL, REJECTED_SAMPLES
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -118,7 +119,7 @@ def _write(
     n_rows = len(outcome.sample_ids) * (1 if projector else len(outcome.layers))
     where_it_lies = {"dagster/uri": str(store.path), "dagster/table_name": "extraction.activation"}
     metadata = {**where_it_lies, "dagster/row_count": n_rows, **_metadata(outcome)}
-    metadata |= _lengths(store, recipe.extraction.max_tokens)
+    metadata |= {**_lengths(store, recipe.extraction.max_tokens), **_lost(store, name)}
     return lineage.result(lineage.record_of(context, outcome.data_version, inputs), metadata)
 
 
@@ -133,6 +134,13 @@ def _lengths(store: Store, max_tokens: int) -> dict[str, object]:
         "median_tokens": float(samples["n_tokens"].median() or 0),  # type: ignore[arg-type]
         "length_distribution": plots.histogram(samples, "n_tokens", limit, legend_title="limit"),
     }
+
+
+def _lost(store: Store, corpus: str) -> dict[str, object]:
+    """Why samples were rejected, the commonest reasons first."""
+    with store.snapshot() as snapshot:
+        kinds = kinds_of_reasons(snapshot.counted(REJECTED_SAMPLES, "reason", corpus=corpus))
+    return {"rejected": dg.MetadataValue.md(as_list(kinds))}
 
 
 def _metadata(outcome: Outcome) -> dict[str, object]:

@@ -10,6 +10,7 @@ from nait_assets.catalogue import Output
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.lineage import Record
+from nait_assets.losses import Losses, kinds_of_reasons
 from nait_assets.models.running import model_inputs
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import POOL, Recipe, fingerprint
@@ -68,6 +69,12 @@ class ActivationsOutput(ExtractedOutput):
         with self.store(warehouse, partition).snapshot() as snapshot:
             rows = snapshot.rows(REJECTED_SAMPLES, corpus=partition or POOL)
         return dict(zip(rows["sample_id"].to_list(), rows["reason"].to_list(), strict=True))
+
+    def losses(self, warehouse: Warehouse, partition: str) -> Losses:  # noqa: D102
+        with self.store(warehouse, partition).snapshot() as snapshot:
+            n_used = activation_table.n_samples(snapshot)
+            kinds = kinds_of_reasons(snapshot.counted(REJECTED_SAMPLES, "reason", corpus=partition or POOL))
+        return Losses(n_used + sum(count for _, count in kinds), n_used, kinds)
 
 
 CANDIDATES_OUTPUT = ActivationsOutput(CANDIDATE_ACTIVATIONS)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nait_assets.checks import AssetChecks, Check, CheckResult, such_as
+from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, checks_of_losses, such_as
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT, CANDIDATES_OUTPUT, EXAMPLES_OUTPUT, stored_faults
 from nait_assets.partitions import Partitions
@@ -28,14 +28,17 @@ def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
     """Checks of the candidates' and the in-domain examples' activations."""
 
     def check_candidates(warehouse: Warehouse, _: str) -> Mapping[str, CheckResult]:
-        return check_activations(warehouse, POOL, CANDIDATE_POOL, "")
+        lost = check_losses(recipe, CANDIDATES_OUTPUT.losses(warehouse, ""))
+        return {**check_activations(warehouse, POOL, CANDIDATE_POOL, ""), **lost}
 
     def check_examples(warehouse: Warehouse, capability: str) -> Mapping[str, CheckResult]:
-        return check_activations(warehouse, capability, IN_DOMAIN_SET, capability)
+        lost = check_losses(recipe, EXAMPLES_OUTPUT.losses(warehouse, capability))
+        return {**check_activations(warehouse, capability, IN_DOMAIN_SET, capability), **lost}
 
-    checks = [AssetChecks(CANDIDATES_OUTPUT.key, CHECKS, check_candidates)]
+    of_activations = [*CHECKS, *checks_of_losses(recipe)]
+    checks = [AssetChecks(CANDIDATES_OUTPUT.key, of_activations, check_candidates)]
     if recipe.capabilities_with_examples:
-        checks.append(AssetChecks(EXAMPLES_OUTPUT.key, CHECKS, check_examples))
+        checks.append(AssetChecks(EXAMPLES_OUTPUT.key, of_activations, check_examples))
     if recipe.extraction.projection:
         checks.append(AssetChecks(CALIBRATION_OUTPUT.key, CALIBRATION_CHECKS, check_calibration))
     return checks

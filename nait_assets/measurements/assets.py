@@ -12,6 +12,7 @@ import polars as pl
 from nait_assets import lineage, plots
 from nait_assets.corpora.catalogue import EXAMPLES_OUTPUT, POOL_OUTPUT
 from nait_assets.lineage import Record, asset_key
+from nait_assets.losses import as_list, kinds_of_reasons
 from nait_assets.measurements import autoencoder, less_checkpoints, outputs, pre_experience
 from nait_assets.measurements.autoencoder_training import Trained
 from nait_assets.measurements.catalogue import (
@@ -277,7 +278,7 @@ def _costs(cost: Cost, total: Cost) -> dict[str, object]:
 
 
 def _measurement_metadata(update: Update) -> dict[str, object]:
-    reasons = Counter(reason for _, reason in update.rejected).most_common(10)
+    reasons = kinds_of_reasons(Counter(reason for _, reason in update.rejected))
     cut = {"n_truncated": int(update.rows["truncated"].sum())} if "truncated" in update.rows.columns else {}
     return {
         "dagster/row_count": len(update.rows),
@@ -286,5 +287,5 @@ def _measurement_metadata(update: Update) -> dict[str, object]:
         "n_read": update.n_read,
         "n_removed": update.n_removed,
         "n_rejected": len(update.rejected),
-        "rejected": dg.MetadataValue.md("\n".join(f"- {count} × {reason}" for reason, count in reasons) or "none"),
+        "rejected": dg.MetadataValue.md(as_list(reasons)),
     }

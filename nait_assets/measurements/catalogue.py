@@ -7,13 +7,14 @@ import polars as pl
 
 from nait_assets.catalogue import Output
 from nait_assets.lineage import Record
+from nait_assets.losses import Losses, kinds_of_reasons
 from nait_assets.measurements import autoencoder, declared_measurements, less_checkpoints
 from nait_assets.measurements import outputs as losses
 from nait_assets.measurements.engine import Measurement, rejected_of, rows_of, store_of
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store
-from nait_assets.tables import content_version
+from nait_assets.tables import REJECTED_SAMPLES, content_version
 
 MEASUREMENTS = declared_measurements()
 """What is found out about samples beside their activations."""
@@ -63,6 +64,13 @@ class MeasurementOutput(Output):
 
     def refused(self, warehouse: Warehouse, partition: str) -> dict[str, str]:  # noqa: D102
         return rejected_of(warehouse, self.measurement, partition or POOL)
+
+    def losses(self, warehouse: Warehouse, partition: str) -> Losses:  # noqa: D102
+        corpus = partition or POOL
+        with self.store(warehouse, partition).snapshot() as snapshot:
+            n_used = snapshot.n_rows(self.measurement.table_of(corpus))
+            kinds = kinds_of_reasons(snapshot.counted(REJECTED_SAMPLES, "reason", corpus=corpus))
+        return Losses(n_used + sum(count for _, count in kinds), n_used, kinds)
 
 
 TRAINED = (less_checkpoints.CHECKPOINTS, losses.PRE_EXPERIENCED_MODEL, autoencoder.AUTOENCODER)

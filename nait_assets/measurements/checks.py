@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from nait_assets.checks import AssetChecks, Check, CheckResult, such_as
-from nait_assets.measurements.catalogue import MEASUREMENTS, TRAINED
+from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, checks_of_losses, such_as
+from nait_assets.measurements.catalogue import MEASUREMENTS, TRAINED, outputs_of
 from nait_assets.measurements.engine import Measurement, corpus_of, rejected_of, rows_of
 from nait_assets.measurements.trained import TrainedOutput
 from nait_assets.partitions import Partitions
@@ -19,9 +19,9 @@ MEASUREMENT_CHECKS = [
 TRAINED_CHECKS = [Check("files_are_as_written", "The folder holds exactly the files that training wrote.")]
 
 
-def build_checks(_recipe: Recipe, _partitions: Partitions) -> list[AssetChecks]:
+def build_checks(recipe: Recipe, _partitions: Partitions) -> list[AssetChecks]:
     """Checks of every measurement, and of what is trained for them."""
-    return [*map(trained_check, TRAINED), *(one for found in MEASUREMENTS for one in measurement_checks(found))]
+    return [*map(trained_check, TRAINED), *(one for found in MEASUREMENTS for one in measurement_checks(recipe, found))]
 
 
 def trained_check(output: TrainedOutput) -> AssetChecks:
@@ -42,17 +42,16 @@ def check_trained(warehouse: Warehouse, output: TrainedOutput) -> dict[str, Chec
     return {"files_are_as_written": CheckResult(not faults, said)}
 
 
-def measurement_checks(measurement: Measurement) -> list[AssetChecks]:
+def measurement_checks(recipe: Recipe, measurement: Measurement) -> list[AssetChecks]:
     """Checks of a measurement of the candidates and of the in-domain examples."""
 
     def execute(warehouse: Warehouse, capability: str) -> Mapping[str, CheckResult]:
-        return check_measurement(warehouse, measurement, capability or POOL)
+        output = outputs_of(measurement)[1 if capability else 0]
+        lost = check_losses(recipe, output.losses(warehouse, capability))
+        return {**check_measurement(warehouse, measurement, capability or POOL), **lost}
 
-    candidates, examples = measurement.assets
-    return [
-        AssetChecks(candidates, MEASUREMENT_CHECKS, execute),
-        AssetChecks(examples, MEASUREMENT_CHECKS, execute),
-    ]
+    checks = [*MEASUREMENT_CHECKS, *checks_of_losses(recipe)]
+    return [AssetChecks(asset, checks, execute) for asset in measurement.assets]
 
 
 def check_measurement(warehouse: Warehouse, measurement: Measurement, corpus: str) -> dict[str, CheckResult]:

@@ -79,6 +79,12 @@ class Recipe(Section, defer_build=True):
     seed: int = Field(0, description="Seed of the random control.")
     evaluation: dict[str, Sources] = Field({}, description="Held-out sets, whose examples no subset should leak.")
     decontamination: Decontamination = Decontamination()
+    max_rejected: float = Field(
+        0.05, ge=0, le=1, description="Share of a corpus' rows above which a check warns that so many are rejected."
+    )
+    refuse_above: float | None = Field(
+        None, ge=0, le=1, description="Share of rejected rows above which nothing is made from what is left."
+    )
     path: Path = Field(exclude=True, description="The file that the recipe was read from.")
 
     @field_validator("capabilities")

@@ -10,6 +10,7 @@ import polars as pl
 
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
+from nait_assets.measurements.catalogue import OUTPUTS
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.report.activation_map import MOST_CANDIDATES, MOST_EXAMPLES, sampled
 from nait_assets.report.activations import MethodInputs, gather
@@ -95,7 +96,7 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
         page_data = PageData(
             recipe,
             tables.read(CANDIDATE_POOL),
-            _counts(tables),
+            pl.concat([_counts(tables), _rejected_by_measurements(recipe, warehouse)]),
             {
                 (method, target): tables.read(scores_table(method), target=target).drop_nulls("score")
                 for method in recipe.methods
@@ -170,6 +171,18 @@ def _counts(tables: Snapshot) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=COUNTED, orient="row").sort(
         "corpus", "n_rows", "what", descending=[False, True, False]
     )
+
+
+def _rejected_by_measurements(recipe: Recipe, warehouse: Warehouse) -> pl.DataFrame:
+    """Samples that a measurement which a method reads could not be made of, by reason."""
+    read = [OUTPUTS[key] for key in sorted(recipe.outputs_read) if key in OUTPUTS]
+    rows = []
+    for output in read:
+        for corpus in recipe.capabilities_with_examples if output.by_capability else [POOL]:
+            losses = output.losses(warehouse, corpus if output.by_capability else "")
+            name = output.measurement.name
+            rows += [(corpus, f"rejected by {name}: {reason}", count) for reason, count in losses.reasons]
+    return pl.DataFrame(rows, schema=COUNTED, orient="row")
 
 
 def _rejected_samples(activations: Snapshot, corpus: str) -> pl.DataFrame:

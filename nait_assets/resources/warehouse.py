@@ -180,6 +180,19 @@ class Snapshot:
         query = f"SELECT {columns} FROM {table.name} WHERE {condition}"
         return self.connection.sql(query, params=list(where.values())).pl().cast(table.columns)
 
+    def n_rows(self, table: Table, **where: str) -> int:
+        """How many rows a table has where columns have these values."""
+        condition = " AND ".join(f"{column} = ?" for column in where) or "true"
+        query = f"SELECT count(*) FROM {table.name} WHERE {condition}"
+        ((count,),) = self.connection.execute(query, list(where.values())).fetchall()
+        return int(count)
+
+    def counted(self, table: Table, column: str, **where: str) -> dict[str, int]:
+        """The values of a column where others have these values, and how often each occurs."""
+        condition = " AND ".join(f"{name} = ?" for name in where) or "true"
+        query = f"SELECT {column}, count(*) FROM {table.name} WHERE {condition} GROUP BY ALL"
+        return {str(value): count for value, count in self.connection.execute(query, list(where.values())).fetchall()}
+
     def note(self, asset: str, partition: str = "") -> Record:
         """The record of an asset's partition, noted as read.
 

@@ -9,8 +9,10 @@ import dagster as dg
 import polars as pl
 
 from nait_assets import lineage
+from nait_assets.catalogue import losses_of
 from nait_assets.corpora.catalogue import CONTAMINATION_OUTPUT, POOL_OUTPUT
 from nait_assets.lineage import Record, asset_key
+from nait_assets.losses import Losses
 from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
@@ -61,16 +63,25 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
         rows, folder = chosen.with_messages(), output.folder(warehouse, target, ratio)
         written = training_rows(rows)
         record = lineage.record_of(context, content_version(written, ("rank",)), chosen.inputs)
-        manifest = chosen.manifest(record, recipe, lineage.upstream(warehouse.records(), record.inputs))
+        records = warehouse.records()
+        manifest = chosen.manifest(record, recipe, lineage.upstream(records, record.inputs))
         exports = Exports.of(rows, f"{method}_{target}_{ratio}", [source.name for source in recipe.candidates])
-        write_folder(folder, rows, manifest, _card(chosen, record, manifest["model"], exports), exports)
+        upstream = (record for name, record in records.items() if name in manifest["lineage"] and not record.partition)
+        losses = losses_of(recipe.outputs, warehouse, upstream)
+        write_folder(folder, rows, manifest, _card(chosen, record, manifest["model"], exports, losses), exports)
         stored = _store(warehouse, chosen, record, manifest["lineage"])
         return lineage.result(record, _metadata(chosen, written, folder, stored))
 
     return subset
 
 
-def _card(chosen: Chosen, record: Record, model: Mapping[str, str] | None, exports: Exports) -> str:
+def _card(
+    chosen: Chosen,
+    record: Record,
+    model: Mapping[str, str] | None,
+    exports: Exports,
+    losses: Mapping[str, Losses],
+) -> str:
     """The subset's data-set card."""
     return dataset_card(
         chosen.method,
@@ -82,6 +93,7 @@ def _card(chosen: Chosen, record: Record, model: Mapping[str, str] | None, expor
         model["source"] if model else None,
         record.inputs,
         exports.card(),
+        losses,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from nait_assets.conversation import conversations_of
+from nait_assets.losses import Losses
 from nait_assets.resources.files import replacing_folder, sha256
 from nait_assets.selection.exports import EXPORTED_FILES, Exports, training_rows, write_lines
 
@@ -51,6 +52,7 @@ def dataset_card(
     model: str | None,
     lineage: Mapping[str, str],
     files: str,
+    losses: Mapping[str, Losses],
 ) -> str:
     """The README.md of a subset: front matter that `datasets` reads, and where the rows come from.
 
@@ -64,7 +66,9 @@ def dataset_card(
         model: As the recipe names it, or None where the method reads none.
         lineage: Version of each direct input.
         files: What each file is, as Markdown.
+        losses: What became of the rows of the pool's sources, and of the candidates where they were read, by output.
     """
+    lost = "\n".join(f"- `{name}`: {found.sentence}." for name, found in losses.items())
     inputs = "\n".join(f"| `{name}` | `{version}` |" for name, version in sorted(lineage.items()))
     return f"""---
 configs:
@@ -82,6 +86,8 @@ tags:
 {description}
 
 {chosen}.{f" The model is `{model}`." if model else ""}
+
+{lost}
 
 The rows keep the licence of the pool that they were chosen from.
 

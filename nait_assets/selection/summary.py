@@ -6,7 +6,9 @@ small, check.
 
 import polars as pl
 
+from nait_assets.catalogue import losses_of
 from nait_assets.extraction import activation_table
+from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, subset_size
 from nait_assets.resources import Warehouse
 from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, scores_table
@@ -58,6 +60,7 @@ def summarize(
     refused = ", ".join(f"{n} in {corpus}" for corpus, n in rejected) or "none"
     rows_read = f" {n_rows_read:,} rows read from all sources." if n_rows_read is not None else ""
     lines = [f"Pool: {len(pool):,} candidates.{rows_read} Rejected rows: {refused}."]
+    lines += _lost_lines(recipe, warehouse)
     lines += _reading_lines(recipe, warehouse, tokens_per_second)
     leading = recipe.leading_method
     if recipe.is_targeted(leading):
@@ -75,6 +78,18 @@ def summarize(
     return "\n".join(
         [*lines, "", f"Subsets: {warehouse.folder / 'subsets'}/<method>/<target>/<ratio>/train.jsonl and train.parquet"]
     )
+
+
+def _lost_lines(recipe: Recipe, warehouse: Warehouse) -> list[str]:
+    """What became of the rows of every output that has rejected some, and why."""
+    partitions, wanted = Partitions.of(recipe), []
+    for record in warehouse.records().values():
+        output = recipe.outputs.get(record.asset)
+        definition = partitions.of_output(output.partitions) if output else None
+        if output and (definition is None or record.partition in definition.get_partition_keys()):
+            wanted.append(record)
+    lost = losses_of(recipe.outputs, warehouse, wanted)
+    return [f"  {name}: {losses.sentence}" for name, losses in sorted(lost.items()) if losses.n_rejected]
 
 
 def _read_corpora(recipe: Recipe) -> list[str]:
