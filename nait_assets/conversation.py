@@ -177,6 +177,26 @@ class Conversation:
         kept = self.messages[:first] or tuple(message for message in self.messages if message.role != "assistant")
         return replace(self, messages=kept)
 
+    def folded(self) -> "Conversation":
+        """The same without system messages: their texts stand in front of the next user turn.
+
+        Before a response, or at the end, where no user turn follows, they are a user turn of their own.
+        """
+        messages: list[Message] = []
+        pending: list[str] = []
+        for message in self.messages:
+            if message.role == "system":
+                pending += [message.text] if message.text else []
+                continue
+            if message.role == "user":
+                message, pending = replace(message, content="\n\n".join([*pending, message.text])), []
+            elif pending and message.role == "assistant":
+                messages.append(Message("user", "\n\n".join(pending)))
+                pending = []
+            messages.append(message)
+        messages += [Message("user", "\n\n".join(pending))] if pending else []
+        return replace(self, messages=tuple(messages))
+
     def plain(self) -> list[dict[str, str]]:
         """The messages as tables keep them: role and normalised text, with calls as lines of JSON."""
         return [{"role": message.role, "content": message.said} for message in self.messages]

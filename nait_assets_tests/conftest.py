@@ -15,6 +15,7 @@ from nait_assets.recipe import Recipe, load_recipe
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks of the tests are so small that threads wait for each other
 
 CHAT_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}</s>\n{% endfor %}"
+REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
 WORDS = [
     "the",
     "cat",
@@ -131,6 +132,14 @@ def causal_folder(tmp_path_factory: pytest.TempPathFactory, llama: Any, tokenize
     return folder
 
 
+@pytest.fixture
+def strict_model(model_folder: Path, tmp_path: Path) -> Path:
+    """The two-layer Llama under a chat template that refuses system messages, as Gemma's does."""
+    folder = Path(shutil.copytree(model_folder, tmp_path / "strict"))
+    (folder / "chat_template.jinja").write_text(REFUSES_SYSTEM + CHAT_TEMPLATE, encoding="utf-8")
+    return folder
+
+
 def conversation(question: str, answer: str) -> dict[str, Any]:
     """A row in the `messages` format."""
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
@@ -151,6 +160,13 @@ def pool_rows(n: int = 20) -> list[dict[str, Any]]:
         text = " ".join(WORDS[: 3 + number % 7])
         rows.append({**conversation(f"{topic} question {number}: {text}?", f"{text} {number}"), "topic": topic})
     return rows
+
+
+def half_with_system(n: int = 20) -> list[dict[str, Any]]:
+    """The same, every second one with a system message in front."""
+    system = {"role": "system", "content": "Be brief."}
+    rows = pool_rows(n)
+    return [{**row, "messages": [system, *row["messages"]]} if place % 2 else row for place, row in enumerate(rows)]
 
 
 def in_domain_rows(capability: str, n: int = 4) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nait_assets.conversation import Conversation, conversations_of
 from nait_assets.corpora.formats import RowReader
@@ -101,3 +103,24 @@ def test_openai_s_agent_row_is_read_whole() -> None:
     read = RowReader()({"messages": AGENT, "tools": TOOLS}).conversation
     assert [message.role for message in read.messages] == ["user", "assistant", "tool", "assistant"]
     assert read.source()["tools"] == TOOLS
+
+
+TURNS = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": st.text("ab \n", max_size=4)}
+    ),
+    max_size=8,
+)
+
+
+@given(TURNS)
+def test_folding_loses_no_text_and_leaves_no_system_message(turns: list[dict[str, str]]) -> None:
+    """Whatever the turns: every text stays, in order, and what had no system message is as it was."""
+    whole = Conversation.of(turns)
+    folded = whole.folded()
+    assert all(message.role != "system" for message in folded.messages)
+    letters, kept = ("".join(sorted("".join(m.text for m in one.messages))) for one in (whole, folded))
+    assert kept.replace("\n", "").strip() == letters.replace("\n", "").strip()
+    assert all(message.text in "\n".join(other.text for other in folded.messages) for message in whole.messages)
+    if all(message.role != "system" for message in whole.messages):
+        assert folded.plain() == whole.plain()

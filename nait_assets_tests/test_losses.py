@@ -1,39 +1,17 @@
-"""What was lost is said: after each output, in its metadata, in the summary, on the card; and many losses are warned of."""
+"""What was lost is said: behind each output, in the summary, on the card; and a check warns where it is much."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nait_assets.losses import Losses, kinds_of_reasons
 from nait_assets.recipe import Recipe
 from nait_assets_tests.command import nait, quick_home
-from nait_assets_tests.conftest import CHAT_TEMPLATE, pool_rows, write_jsonl
+from nait_assets_tests.conftest import half_with_system, pool_rows, write_jsonl
 
 MakeRecipe = Callable[..., Recipe]
-REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
-
-
-@pytest.fixture
-def strict_model(model_folder: Path, tmp_path: Path) -> Path:
-    """The small model under a chat template that refuses system messages, as Gemma's does."""
-    folder = Path(shutil.copytree(model_folder, tmp_path / "strict"))
-    (folder / "chat_template.jinja").write_text(REFUSES_SYSTEM + CHAT_TEMPLATE, encoding="utf-8")
-    return folder
-
-
-def with_system(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "messages": [{"role": "system", "content": "Be brief."}, *row["messages"]]}
-
-
-def half_with_system(tmp_path: Path) -> None:
-    """Twenty candidates, of which ten have a system message; and a row of another kind, and a duplicate."""
-    rows = [with_system(row) if place % 2 else row for place, row in enumerate(pool_rows())]
-    write_jsonl(tmp_path / "pool.jsonl", [*rows, {"text": "neither"}, rows[0]])
 
 
 def test_reasons_of_one_kind_are_counted_together() -> None:
@@ -57,7 +35,8 @@ def test_what_was_lost_is_said_after_each_output_and_on_the_card(
     make_recipe: MakeRecipe, tmp_path: Path, strict_model: Path
 ) -> None:
     """Whoever does not read metadata would train on half of the pool without knowing it."""
-    half_with_system(tmp_path)
+    rows = half_with_system()
+    write_jsonl(tmp_path / "pool.jsonl", [*rows, {"text": "neither"}, rows[0]])
     recipe, home = make_recipe(model={"source": str(strict_model)}, ratios=[0.2]), quick_home(tmp_path / "home")
 
     answer = nait("run", "--recipe", recipe.path, "--home", home)

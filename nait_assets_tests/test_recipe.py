@@ -426,3 +426,28 @@ def test_new_place_of_every_field_that_moved_is_a_field(make_recipe: Callable[..
         for path in re.findall(r"measurements[\w.]*", place):
             name, *field = path.removeprefix("measurements.").split(".")
             assert set(field) <= set(declared_sections()[name].model_fields), path
+
+
+def test_folding_system_messages_leaves_what_was_read_without_it_valid(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """At its default the option is in no fingerprint, so that activations and measurements of before stay current."""
+    from nait_assets.definitions import build_definitions
+
+    methods = ["nait_standardized", "ifd", "less", "mona", "gate_overlap", "ifd_pre_experienced", "selectit"]
+
+    def versions(**extraction: Any) -> dict[str, str | None]:
+        recipe = make_recipe(methods=methods, extraction={"max_tokens": 64, **extraction})
+        specs = build_definitions(recipe, tmp_path).resolve_all_asset_specs()
+        return {"/".join(spec.key.path): spec.code_version for spec in specs}
+
+    before, kept, folded = versions(), versions(system="keep"), versions(system="fold")
+    assert before == kept
+    assert "system" not in make_recipe().extraction.model_dump(mode="json")
+    changed = {key for key in before if before[key] != folded[key]}
+    room = {key for key in before if key.startswith(("extraction/", "measurements/"))}
+    ratings = {"measurements/candidate_ratings", "measurements/in_domain_ratings"}  # which ask by a prompt of their own
+    assert changed >= room - ratings
+    assert not any(key.startswith(("corpora/", "scoring/", "selection/")) or key in ratings for key in changed)
+    with pytest.raises(RecipeError, match=r"`system: fold` is for chat templates"):
+        make_recipe(extraction={"system": "fold", "template": "plain"})

@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Workplace:
 
         self.recipe = load_recipe(recipe_path)
         self.home = home.expanduser().absolute() if home else home_of(self.recipe)
+        _require_usable(self.home)
         self.warehouse = Warehouse(home=str(self.home))
         self.model = LanguageModel.of(self.recipe, self.home)
         self._defs: Any = None
@@ -252,3 +254,16 @@ def opened(recipe_path: Path | None, home: Path | None, writes: bool = False) ->
 def _logs_of_runs(_folder: str, names: list[str]) -> list[str]:
     """Dagster's file of events of each run, which can be many, and which no command reads."""
     return [name for name in names if re.match(r"[0-9a-f]{8}-[0-9a-f-]{27}\.db", name)]
+
+
+def _require_usable(home: Path) -> None:
+    """Refuse a path that Dagster cannot keep its databases at: it writes it into a URL as it is.
+
+    Raises:
+        WarehouseError: It has a `?`, or what a URL reads as another sign, such as `%20`.
+    """
+    if "?" in str(home) or urllib.parse.unquote(str(home)) != str(home):
+        raise WarehouseError(
+            f"{home} cannot be a home: Dagster reads `?`, and `%` before two digits, as parts of a URL. Name a folder "
+            "without them (--home, NAIT_HOME), or rename those above it."
+        )

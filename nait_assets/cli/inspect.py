@@ -50,7 +50,7 @@ def _shown(recipe_path: Path | None, home: Path | None) -> tuple[Callable[[Any],
     from nait_assets.resources import LanguageModel, home_of
 
     recipe = load_recipe(recipe_path)
-    template = recipe.extraction.template
+    template = recipe.extraction.rendering
     tokenizer = LanguageModel.of(recipe, home or home_of(recipe)).tokenizer()
-    reader = f"the chat template of {recipe.model.source}" if template == "chat" else "plain headings"
+    reader = f"the chat template of {recipe.model.source}" if template != "plain" else "plain headings"
     return lambda conversation: render(conversation, tokenizer, template), reader

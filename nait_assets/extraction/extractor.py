@@ -135,7 +135,7 @@ def extract(
     known = held.sample_ids if held.extraction_id == identity else frozenset()
     missing = corpus.filter(~pl.col("sample_id").is_in(list(known)))
     conversations = conversations_of(missing)
-    reading = settings.template, settings.max_tokens, settings.unshown
+    reading = settings.rendering, settings.max_tokens, settings.unshown
     encoded, refused = encode(conversations, model.tokenizer(), *reading) if conversations else ([], [])
     unshown = collections.Counter(sample.unshown for sample in encoded if sample.unshown)
     for what, count in unshown.most_common():

@@ -151,7 +151,7 @@ def feature_from_file(
     layers = resolve_site(model.skeleton(), settings.site, settings.layers).layers
     change = _change_of(recipe, feature)
     origin, tensors = read_feature_file(
-        path, feature, model.identity(), settings.site, layers, settings.template, change
+        path, feature, model.identity(), settings.site, layers, settings.rendering, change
     )
     rows = [
         {"layer": layer, "n_samples": origin.n_samples, **{name: tensor[index] for name, tensor in tensors.items()}}
@@ -208,7 +208,7 @@ def export(
         model=_model_of(recipe, warehouse, model, capability),
         site=recipe.extraction.site,
         layers=tuple(frame["layer"].to_list()),
-        template=recipe.extraction.template,
+        template=recipe.extraction.rendering,
         max_tokens=recipe.extraction.max_tokens,
         change=_change_of(recipe, feature),
         nait_assets=__version__,

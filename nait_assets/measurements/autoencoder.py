@@ -49,7 +49,7 @@ class Made:
 
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that the autoencoder depends on."""
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, SparseAutoencoderOptions.of(recipe)]
+    return [recipe.model, *recipe.extraction.reading, SparseAutoencoderOptions.of(recipe)]
 
 
 def is_named(recipe: Recipe) -> bool:
@@ -128,7 +128,7 @@ def make(
     device = model.resolved_device()
     batch_tokens = options.batch_tokens_on(device.type)
     ordered = conversations_of(seeded(pool, section.seed))
-    reading = extraction.template, extraction.max_tokens, extraction.unshown
+    reading = extraction.rendering, extraction.max_tokens, extraction.unshown
     encoded, refused = encode(ordered, model.tokenizer(), *reading)
     samples = budget(encoded, section.training_tokens)
     names = [[sample.sample_id for sample in part] for part in samples]

@@ -24,7 +24,7 @@ from nait_assets.resources import LanguageModel
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that codes depend on, beside those that the autoencoder does."""
     options = SparseAutoencoderOptions.of(recipe)
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options.layer, options.k]
+    return [recipe.model, *recipe.extraction.reading, options.layer, options.k]
 
 
 def preflight(recipe: Recipe, model: LanguageModel) -> None:

@@ -44,7 +44,7 @@ def layer_read(recipe: Recipe, model: LanguageModel) -> int:
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that gates depend on."""
     options = GatesOptions.of(recipe)
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options.layer, options.k]
+    return [recipe.model, *recipe.extraction.reading, options.layer, options.k]
 
 
 def preflight(recipe: Recipe, model: LanguageModel) -> None:

@@ -231,7 +231,8 @@ def settings(recipe: Recipe) -> Mapping[str, Any]:
     return {
         "model": recipe.model,
         "max_tokens": recipe.extraction.max_tokens,
-        "template": recipe.extraction.template,
+        "template": recipe.extraction.rendering,
+        **({} if recipe.extraction.unshown == "use" else {"unshown": recipe.extraction.unshown}),
         "projection": [options.dimensions, options.projection, options.seed],
     }
 

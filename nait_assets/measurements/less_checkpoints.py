@@ -121,7 +121,7 @@ class WarmUp:
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that the warm-up reads."""
     options = LessCheckpointsOptions.of(recipe).model_dump()  # not in JSON's form: homes of schema 1 keep their folder
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options]
+    return [recipe.model, *recipe.extraction.reading, options]
 
 
 def checkpoints_in(folder: Path) -> list[Checkpoint]:
@@ -183,7 +183,7 @@ def answered(
     """Samples with response tokens to take a loss over; pairs of `sample_id` and reason of those without."""
     extraction = recipe.extraction
     samples, refused = encode_with_answers(
-        conversations_of(rows), model.tokenizer(), extraction.template, extraction.max_tokens, extraction.unshown
+        conversations_of(rows), model.tokenizer(), extraction.rendering, extraction.max_tokens, extraction.unshown
     )
     without = [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
     return [sample for sample in samples if not sample.unanswered], [*refused, *without]

@@ -192,7 +192,7 @@ def require_outputs(recipe: Recipe, model: LanguageModel) -> None:
     """
     tokenizer = model.tokenizer()
     require_offsets(tokenizer)
-    encode([], tokenizer, recipe.extraction.template, recipe.extraction.max_tokens)
+    encode([], tokenizer, recipe.extraction.rendering, recipe.extraction.max_tokens)
     require_context(model.skeleton().config, recipe.extraction.max_tokens)
     model.require_head()
 
@@ -214,7 +214,7 @@ def _read(
     """Chunks of outputs, or of answers alone, of one of the two models."""
     settings, found = context.recipe.extraction, model(context)
     samples, refused = encode_with_answers(
-        conversations_of(missing), found.tokenizer(), settings.template, settings.max_tokens, settings.unshown
+        conversations_of(missing), found.tokenizer(), settings.rendering, settings.max_tokens, settings.unshown
     )
     if alone:
         refused += [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
@@ -275,7 +275,7 @@ def _of_answers(samples: Sequence[AnsweredSample], columns: dict[str, np.ndarray
 
 
 def _settings(recipe: Recipe) -> list[Any]:
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template]
+    return [recipe.model, *recipe.extraction.reading]
 
 
 def _own(context: MeasurementContext) -> LanguageModel:

@@ -76,7 +76,7 @@ class Experience:
 def settings(recipe: Recipe) -> list[Any]:
     """Fields of the recipe that the training reads."""
     options = PreExperiencedModelOptions.of(recipe)
-    return [recipe.model, recipe.extraction.max_tokens, recipe.extraction.template, options]
+    return [recipe.model, *recipe.extraction.reading, options]
 
 
 def gain_experience(
@@ -104,7 +104,7 @@ def gain_experience(
     """
     tokenizer = model.tokenizer()
     pairs = conversations_of(pool)
-    reading = extraction.template, extraction.max_tokens, extraction.unshown
+    reading = extraction.rendering, extraction.max_tokens, extraction.unshown
     samples, refused = encode_with_answers(pairs, tokenizer, *reading)
     usable = {sample.sample_id: sample for sample in samples if not sample.unanswered}
     instructions, _ = encode(

@@ -138,7 +138,7 @@ def read_sparse(
     """
     settings = context.recipe.extraction
     encoded, refused = encode(
-        conversations_of(samples), context.model.tokenizer(), settings.template, settings.max_tokens, settings.unshown
+        conversations_of(samples), context.model.tokenizer(), settings.rendering, settings.max_tokens, settings.unshown
     )
     yield Chunk(pl.DataFrame(schema={"sample_id": pl.String, **SPARSE}), refused)
     loaded = context.model.load()

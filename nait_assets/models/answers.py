@@ -11,7 +11,7 @@ import numpy as np
 
 from nait_assets.conversation import Conversation
 from nait_assets.errors import ModelError
-from nait_assets.models.encoding import PLAIN_HEADINGS, EncodedSample, encode, render
+from nait_assets.models.encoding import PLAIN_HEADINGS, EncodedSample, Rendering, encode, render
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def require_offsets(tokenizer: Any) -> None:
 def encode_with_answers(
     conversations: Iterable[tuple[str, Conversation | Sequence[Mapping[str, Any]]]],
     tokenizer: Any,
-    template: Literal["chat", "plain"],
+    template: Rendering,
     max_tokens: int,
     unshown: Literal["use", "refuse"] = "use",
 ) -> tuple[list[AnsweredSample], list[tuple[str, str]]]:
@@ -76,9 +76,7 @@ def encode_with_answers(
     return [_answered(sample, pairs[sample.sample_id], tokenizer, template) for sample in encoded], refused
 
 
-def _answered(
-    sample: EncodedSample, conversation: Conversation, tokenizer: Any, template: Literal["chat", "plain"]
-) -> AnsweredSample:
+def _answered(sample: EncodedSample, conversation: Conversation, tokenizer: Any, template: Rendering) -> AnsweredSample:
     text = render(conversation, tokenizer, template)
     spans = response_spans(conversation, tokenizer, template, text)
     if spans is None:
@@ -112,7 +110,7 @@ def _with(sample: EncodedSample, answers: np.ndarray, reason: str) -> AnsweredSa
 def response_spans(
     given: Conversation | Sequence[Mapping[str, Any]],
     tokenizer: Any,
-    template: Literal["chat", "plain"],
+    template: Rendering,
     text: str,
 ) -> list[tuple[int, int]] | None:
     """First character of each response in the rendered conversation, and the one after its last.
@@ -150,7 +148,7 @@ def _spans_of_marks(
     conversation: Conversation,
     marks: Mapping[int, str],
     tokenizer: Any,
-    template: Literal["chat", "plain"],
+    template: Rendering,
     text: str,
 ) -> dict[int, tuple[int, int]] | None:
     marked = replace(
@@ -176,7 +174,7 @@ def _spans_of_marks(
 
 
 def _span_of_turn(
-    conversation: Conversation, place: int, tokenizer: Any, template: Literal["chat", "plain"], text: str
+    conversation: Conversation, place: int, tokenizer: Any, template: Rendering, text: str
 ) -> tuple[int, int] | None:
     """The span of a response with calls or thoughts, from the texts before and through its turn."""
     message = conversation.messages[place]

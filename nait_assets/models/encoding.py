@@ -11,6 +11,8 @@ from nait_assets.conversation import Conversation
 from nait_assets.errors import ModelError, RecipeError
 from nait_assets.recipe import fingerprint
 
+Rendering = Literal["chat", "plain", "folded"]
+"""The model's chat template, plain headings, or the chat template with system texts in front of user turns."""
 PLAIN_HEADINGS = {"system": "", "user": "### Instruction:\n", "assistant": "### Response:\n", "tool": "### Tool:\n"}
 
 
@@ -57,7 +59,7 @@ class Shard:
 def encode(
     conversations: Iterable[tuple[str, Conversation | Sequence[Mapping[str, Any]]]],
     tokenizer: Any,
-    template: Literal["chat", "plain"],
+    template: Rendering,
     max_tokens: int,
     unshown: Literal["use", "refuse"] = "use",
 ) -> tuple[list[EncodedSample], list[tuple[str, str]]]:
@@ -70,7 +72,8 @@ def encode(
     Args:
         conversations: Pairs of `sample_id` and conversation.
         tokenizer: Tokenizer of the model.
-        template: The model's chat template, or plain headings in the manner of Alpaca.
+        template: The model's chat template, with system messages as they are or folded into user turns; or plain
+            headings in the manner of Alpaca.
         max_tokens: Tokens read of each example, the first one included.
         unshown: What becomes of a conversation of which the template does not show something.
 
@@ -81,7 +84,7 @@ def encode(
         RecipeError: The tokenizer has no chat template.
         ModelError: It has no token that can begin a sequence.
     """
-    if template == "chat" and not tokenizer.chat_template:
+    if template != "plain" and not tokenizer.chat_template:
         raise RecipeError("extraction.template: the model's tokenizer has no chat template; use `template: plain`.")
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if first is None:
@@ -94,7 +97,9 @@ def encode(
         try:
             text = render(conversation, tokenizer, template)
         except Exception as error:  # noqa: BLE001  a template may raise whatever its author wrote
-            refused.append((identity, f"the chat template refuses it: {error}"))
+            refused.append(
+                (identity, f"the chat template refuses it: {error}; {_remedy(conversation, tokenizer, template)}")
+            )
             continue
         missing = unshown_parts(conversation, text)
         if missing and unshown == "refuse":
@@ -114,7 +119,7 @@ def encode(
 def render(
     given: Conversation | Sequence[Mapping[str, Any]],
     tokenizer: Any,
-    template: Literal["chat", "plain"],
+    template: Rendering,
     generation: bool = False,
 ) -> str:
     """A conversation as one text; raises whatever the chat template does.
@@ -122,17 +127,31 @@ def render(
     Args:
         given: The conversation, or its messages.
         tokenizer: The model's tokenizer.
-        template: The model's chat template, which gets tools and calls where it takes them, or plain headings.
+        template: As for `encode`; a chat template gets tools and calls where it takes them.
         generation: Whether the text ends where the next response would begin.
     """
     conversation = Conversation.of(given)
     if template == "plain":
         return plain_text(conversation.plain())
+    if template == "folded":
+        conversation = conversation.folded()
     written = str(tokenizer.chat_template)
     messages = [message.for_template(lambda key: key in written) for message in conversation.messages]
     settings = {"add_generation_prompt": True} if generation else {}
     tools = {"tools": conversation.tool_list} if conversation.tool_list else {}
     return str(tokenizer.apply_chat_template(messages, tokenize=False, **tools, **settings))
+
+
+def _remedy(conversation: Conversation, tokenizer: Any, template: Rendering) -> str:
+    """What of a recipe would let a refused conversation be read."""
+    plain = "`extraction: {template: plain}` or another model reads it"
+    if template != "chat" or all(message.role != "system" for message in conversation.messages):
+        return plain
+    try:
+        render(conversation, tokenizer, "folded")
+    except Exception:  # noqa: BLE001  a template may raise whatever its author wrote
+        return plain
+    return f"`extraction: {{system: fold}}`, {plain}"
 
 
 def unshown_parts(conversation: Conversation, text: str) -> str:

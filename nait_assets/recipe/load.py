@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from nait_assets.recipe.moved import MOVED
 from nait_assets.recipe.paths import DEFAULT_RECIPE
 from nait_assets.recipe.schema import Recipe
 from nait_assets.recipe.section import Section
+
+BOOLEAN = "tag:yaml.org,2002:bool"
 
 
 def load_recipe(path: str | Path | None = None) -> Recipe:
@@ -46,7 +49,10 @@ def load_recipe(path: str | Path | None = None) -> Recipe:
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, where the library would drop the first in silence."""
+    """YAML whose booleans are `true` and `false` alone, as YAML 1.2 has them: `no` is a language, `on` a word.
+
+    It refuses a key written twice, where the library would drop the first in silence.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         written = [self.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
@@ -56,6 +62,13 @@ class _RecipeLoader(yaml.SafeLoader):
                 problem=f"{', '.join(twice)} written twice", problem_mark=node.start_mark
             )
         return super().construct_mapping(node, deep)
+
+
+_RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_RecipeLoader.add_implicit_resolver(BOOLEAN, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
 
 
 def _explain(problem: Any) -> str:

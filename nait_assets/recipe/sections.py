@@ -218,6 +218,11 @@ class Extraction(Section):
     )
     max_tokens: int = Field(512, ge=8, description="Tokens of an example that are read; longer ones are cut.")
     template: Literal["chat", "plain"] = Field("chat", description="The model's chat template, or plain headings.")
+    system: Literal["keep", "fold"] = Field(
+        "keep",
+        exclude_if=lambda rule: rule == "keep",  # activations are the same: what was read stays as it is
+        description="fold: a system message is put in front of the next user turn, for chat templates that refuse it.",
+    )
     unshown: Literal["use", "refuse"] = Field(
         "use",
         exclude_if=lambda rule: rule == "use",  # activations are the same: what was read stays as it is
@@ -226,6 +231,22 @@ class Extraction(Section):
     projection: Annotated[Projection | None, BeforeValidator(_dimensions_or_projection)] = Field(
         None, description="Numbers to keep of each example instead of every neuron, such as 1024."
     )
+
+    @property
+    def rendering(self) -> Literal["chat", "plain", "folded"]:
+        """How a conversation becomes one text; `folded` is `chat` with system messages folded into user turns."""
+        return "folded" if self.system == "fold" else self.template
+
+    @property
+    def reading(self) -> tuple[int | str, ...]:
+        """What the token ids of an example depend on beside the model."""
+        return (self.max_tokens, self.rendering, *(() if self.unshown == "use" else (self.unshown,)))
+
+    @model_validator(mode="after")
+    def _folding_is_of_a_chat_template(self) -> "Extraction":
+        if self.system == "fold" and self.template == "plain":
+            raise ValueError("`system: fold` is for chat templates; plain headings show a system text as it is")
+        return self
 
     @field_validator("layers")
     @classmethod

@@ -62,8 +62,13 @@ class Strategy(Section):
 
 
 class Selection(Strategy):
-    """The strategy of all methods, and those of single ones in its place."""
+    """The strategy of all methods, those of single ones in its place, and which candidates may be chosen."""
 
+    of: Literal["pool", "judged"] = Field(
+        "pool",
+        description="What a ratio is a share of: the whole pool, or the candidates that every method of the recipe "
+        "has a score for, from which alone all methods then choose.",
+    )
     by_method: dict[str, Strategy] = Field(
         {}, description="Strategies of single methods; each replaces the common one completely."
     )

@@ -23,7 +23,7 @@ from nait_assets.scoring.methods import method_named
 from nait_assets.selection import history
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import read_beside_pool, sentence
-from nait_assets.selection.chosen import Chosen, choose
+from nait_assets.selection.chosen import Chosen, beside, choose
 from nait_assets.selection.comparison import changes, overlaps, stored_subsets
 from nait_assets.selection.exports import Exports, training_rows
 from nait_assets.selection.strategies.similarity import Vectors
@@ -43,6 +43,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
     output, strategy = subset_output(method), recipe.strategy_of(method)
     contamination = [CONTAMINATION_OUTPUT.key] if recipe.has_examples else []
     drops = recipe.decontamination.action == "drop"
+    of_judged = [recipe.selection.of] if beside(recipe) else []  # subsets of the whole pool keep their version
 
     @dg.asset(
         **asset_arguments(output, partitions),
@@ -51,10 +52,13 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
             "One row is one chosen candidate, with its score and rank."
         ),
         deps=[
-            dg.AssetDep(asset_key(scores_output(method).key), partition_mapping=partitions.scores_to_subsets()),
+            *(
+                dg.AssetDep(asset_key(scores_output(name).key), partition_mapping=partitions.scores_to_subsets())
+                for name in dict.fromkeys((method, *beside(recipe)))
+            ),
             *map(asset_key, [POOL_OUTPUT.key, *contamination, *read_beside_pool(strategy)]),
         ],
-        code_version=f"{ALGORITHM}:{fingerprint(drops, strategy.settings)}",
+        code_version=f"{ALGORITHM}:{fingerprint(drops, strategy.settings, *of_judged)}",
         kinds={"parquet", "json", "duckdb"},
     )
     def subset(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
@@ -87,7 +91,7 @@ def _card(
         chosen.method,
         method_named(chosen.method).description,
         chosen.target,
-        sentence(chosen.strategy, chosen.ratio, chosen.choice),
+        sentence(chosen.strategy, chosen.ratio, chosen.choice, chosen.ground),
         len(chosen.choice.rows),
         chosen.n_candidates,
         model["source"] if model else None,

@@ -176,14 +176,14 @@ def measurement_of(by: str) -> tuple[Measurement, str]:
     return with_vectors[found[0]], found[0][1]
 
 
-def sentence(strategy: Strategy, ratio: str, choice: Choice) -> str:
+def sentence(strategy: Strategy, ratio: str, choice: Choice, ground: str = "the pool") -> str:
     """How a subset was taken, for its card."""
     fields = {name: value for name, value in strategy.settings.items() if name != "strategy"}
     with_fields = f" ({', '.join(f'{name} {value}' for name, value in fields.items())})" if fields else ""
     said = [
-        f"The best {ratio} of the pool"
+        f"The best {ratio} of {ground}"
         if strategy.strategy == "top"
-        else f"{ratio} of the pool, which the strategy `{strategy.strategy}`{with_fields} took from the ranking"
+        else f"{ratio} of {ground}, which the strategy `{strategy.strategy}`{with_fields} took from the ranking"
     ]
     if len(choice.rows) < choice.n_wanted:
         said.append(f"{choice.n_wanted} rows were asked for, and only {len(choice.rows)} have a score")

@@ -44,6 +44,11 @@ class Chosen:
     inputs: Mapping[str, str]
 
     @property
+    def ground(self) -> str:
+        """What the ratio is a share of, in words."""
+        return "the pool" if self.n_candidates == len(self.pool) else "the candidates that every method has judged"
+
+    @property
     def cell(self) -> dict[str, str]:
         """Values of the slice columns of `tables.SUBSETS`."""
         return {"method": self.method, "target": self.target, "ratio": self.ratio}
@@ -97,6 +102,18 @@ class Chosen:
         }
 
 
+def beside(recipe: Recipe) -> tuple[str, ...]:
+    """Methods whose scores say who may be chosen: all of the recipe where `selection.of` is `judged`, else none."""
+    return recipe.methods if recipe.selection.of == "judged" else ()
+
+
+def _judged_by_all(scores: pl.DataFrame, others: list[pl.DataFrame]) -> pl.DataFrame:
+    """The scores of those candidates that have one in every other table too."""
+    for other in others:
+        scores = scores.join(other.filter(pl.col("rank").is_not_null()), on="sample_id", how="semi")
+    return scores
+
+
 def choose(
     recipe: Recipe, warehouse: Warehouse, method: str, target: str, ratio: str, latest: Latest[Vectors]
 ) -> Chosen:
@@ -116,6 +133,7 @@ def choose(
     strategy, contamination = recipe.strategy_of(method), [CONTAMINATED_CANDIDATES] if recipe.has_examples else []
     with warehouse.tables.snapshot() as tables:
         scores, pool = tables.read(scores_table(method), target=target), tables.read(CANDIDATE_POOL)
+        scores = _judged_by_all(scores, [tables.read(scores_table(other), target=target) for other in beside(recipe)])
         flagged = frozenset(name for table in contamination for name in tables.read(table)["sample_id"].to_list())
     material = gather(strategy, warehouse, pool, tables.inputs[CANDIDATE_POOL.asset], latest)
     dropped = flagged if recipe.decontamination.action == "drop" else ()

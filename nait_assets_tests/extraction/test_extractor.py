@@ -565,7 +565,8 @@ def test_refused_sample_is_recorded_with_its_reason_and_the_rest_goes_on(bench: 
             ).fetchall()
             assert set(activation_table.samples(snapshot)["sample_id"]) == set(CORPUS["sample_id"]) - picked
         assert {name for name, _, _ in rejected} == picked
-        assert {row[1:] for row in rejected} == {("candidates", "the chat template refuses it: no loops")}
+        remedy = "`extraction: {template: plain}` or another model reads it"
+        assert {row[1:] for row in rejected} == {("candidates", f"the chat template refuses it: no loops; {remedy}")}
 
 
 def test_corpus_that_is_refused_whole_fails_with_the_reason(bench: Bench, own_folder: Path) -> None:

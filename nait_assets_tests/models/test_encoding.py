@@ -108,7 +108,22 @@ def test_conversation_that_the_template_refuses_is_returned_with_the_reason(toke
     samples, refused = encode([("a", QUESTION), ("b", system), ("c", QUESTION)], picky, "chat", 99)
 
     assert [sample.sample_id for sample in samples] == ["a", "c"]
-    assert refused == [("b", "the chat template refuses it: no system role")]
+    remedy = "`extraction: {system: fold}`, `extraction: {template: plain}` or another model reads it"
+    assert refused == [("b", f"the chat template refuses it: no system role; {remedy}")]
+    folded, refused = encode([("b", system)], picky, "folded", 99)
+    merged = [{"role": "user", "content": "be brief\n\nadd two numbers"}, QUESTION[1]]
+    assert refused == []
+    assert facts(folded[0]) == facts(encode([("b", merged)], tokenizer, "chat", 99)[0][0])
+
+
+def test_a_remedy_that_would_not_help_is_not_named(tokenizer: Any) -> None:
+    """Whoever follows it would run everything once more to be refused again."""
+    system = [{"role": "system", "content": "be brief"}, *QUESTION]
+    never = with_template(tokenizer, "{{ raise_exception('never') }}")
+    for conversation in (system, QUESTION):
+        _, ((_, reason),) = encode([("a", conversation)], never, "chat", 99)
+        assert "fold" not in reason
+        assert "`extraction: {template: plain}`" in reason
 
 
 def test_conversation_without_tokens_is_refused(tokenizer: Any) -> None:

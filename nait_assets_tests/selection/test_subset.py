@@ -64,7 +64,9 @@ def write(path: Path, chosen: pl.DataFrame, manifest: dict[str, Any]) -> None:
     exports = Exports.of(chosen, "nait_math_0.10", ["pool.jsonl"])
     inputs = {"scoring/nait[math]": "v1"}
     how = "The best 0.10 of the pool"
-    card = dataset_card("nait", "The paper's rule.", "math", how, len(chosen), 20, "a-model", inputs, exports.card(), {})
+    card = dataset_card(
+        "nait", "The paper's rule.", "math", how, len(chosen), 20, "a-model", inputs, exports.card(), {}
+    )
     write_folder(path, chosen, manifest, card, exports)
 
 
