@@ -48,7 +48,10 @@ def judging(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> Callable[...,
     warehouse = Warehouse(home=str(tmp_path / "home"))
     conversations = [row["messages"] for row in pool_rows(N)]
     columns: dict[str, Any] = {"sample_id": [sample_id(one) for one in conversations], "messages": conversations}
-    pool = pl.DataFrame({**columns, "source": "", "source_row": range(N), "topic": ""}, schema=CANDIDATE_POOL.columns)
+    pool = pl.DataFrame(
+        {**columns, "conversation": None, "source": "", "source_row": range(N), "topic": ""},
+        schema=CANDIDATE_POOL.columns,
+    )
     with warehouse.tables.transaction() as transaction:
         transaction.replace(CANDIDATE_POOL, pool)
         transaction.put_record(Record(CANDIDATE_POOL.asset, "", "1", "pool"))
