@@ -15,8 +15,8 @@ from nait_assets.lineage import Record, reference
 from nait_assets.losses import Losses
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.resources.files import folder_version
-from nait_assets.resources.warehouse import Snapshot, Store
+from nait_assets.resources.files import folder_version, remove
+from nait_assets.resources.warehouse import Snapshot, Store, Transaction
 from nait_assets.tables import Table, content_version
 
 PartitionedBy = Literal["capability", "with_examples", "evaluation", "target", "cell"]
@@ -125,6 +125,25 @@ class Output:
     def refused(self, warehouse: Warehouse, partition: str) -> dict[str, str]:  # noqa: ARG002
         """Samples that a partition has no row of, and the reason of each."""
         return {}
+
+    def discard(self, recipe: Recipe, warehouse: Warehouse, tables: Transaction, partition: str) -> None:
+        """Remove a stored partition: its rows, its record and its files.
+
+        Args:
+            recipe: recipe that no longer has it.
+            warehouse: warehouse of the home.
+            tables: transaction on the warehouse's own tables.
+            partition: partition key, or "".
+        """
+        if self.table is not None and tables.has_table(self.table.name):
+            tables.delete(self.table, **self.table.slice_of(partition))
+        tables.forget(self.key, partition)
+        for path in self.files(recipe, warehouse, partition):
+            remove(path)
+        file = self.store(warehouse, partition).path
+        if file != tables.path:
+            for beside in (file, file.with_name(f"{file.name}.wal"), file.with_name(f"{file.stem}.spool")):
+                remove(beside)
 
     def losses(self, warehouse: Warehouse, partition: str) -> Losses | None:  # noqa: ARG002
         """What became of the rows that a stored partition was made from; None where every row is used by design.

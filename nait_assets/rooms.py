@@ -18,12 +18,28 @@ from nait_assets.checks import AssetChecks
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.resources.warehouse import Transaction
+from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import content_version
 
 
 def _none(_recipe: Recipe, _partitions: Partitions) -> list[Any]:
     return []
+
+
+def _no_output(_key: str) -> Output | None:
+    return None
+
+
+def _nothing_stored(_warehouse: Warehouse) -> list[tuple[str, str]]:
+    return []
+
+
+def _no_view(_transaction: Transaction, _recipe: Recipe) -> None:
+    return None
+
+
+def _always(_snapshot: Snapshot, _recipe: Recipe) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -35,12 +51,20 @@ class Room:
         build_assets: the assets that make them; one that is made on demand may be left out again.
         build_checks: checks of the assets.
         build_sensors: sensors that request assets of the room.
+        output_named: the output with a key that another recipe has, for what only some recipes have; else None.
+        stored_files: keys and partitions of outputs whose files are in a home, whether or not they have a record.
+        refresh_views: brings the room's views to what a recipe has, in a transaction on the warehouse's tables.
+        views_are_current: whether they show just that.
     """
 
     outputs: Callable[[Recipe], Sequence[Output]]
     build_assets: Callable[[Recipe, Partitions], Sequence[dg.AssetsDefinition]]
     build_checks: Callable[[Recipe, Partitions], Sequence[AssetChecks]] = _none
     build_sensors: Callable[[Recipe, Partitions], Sequence[dg.SensorDefinition]] = _none
+    output_named: Callable[[str], Output | None] = _no_output
+    stored_files: Callable[[Warehouse], list[tuple[str, str]]] = _nothing_stored
+    refresh_views: Callable[[Transaction, Recipe], None] = _no_view
+    views_are_current: Callable[[Snapshot, Recipe], bool] = _always
 
 
 def asset_arguments(output: Output, partitions: Partitions) -> dict[str, Any]:

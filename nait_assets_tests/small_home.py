@@ -14,9 +14,9 @@ from nait_assets.lineage import Record
 from nait_assets.recipe import Recipe, load_recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Store, Transaction
-from nait_assets.scoring.assets import _create_view
 from nait_assets.scoring.methods import method_named
 from nait_assets.scoring.ranking import ranked
+from nait_assets.scoring.view import create_view
 from nait_assets.tables import (
     CANDIDATE_POOL,
     NEURON_STATISTICS,
@@ -125,7 +125,7 @@ def build_home(recipe: Recipe, folder: Path) -> Warehouse:
         for method in METHODS_SCORED:
             for target, scores in zip(wanted, method_named(method).scores(inputs).values.T, strict=True):
                 _put(tables, scores_table(method), ranked(ids, scores, {UNREAD: "no token"}), target=target)
-        _create_view(tables)
+        create_view(tables, recipe)
     return warehouse
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from nait_assets.recipe import PROJECT_ROOT
 
-SCRIPTS = ("extraction", "extraction_gpu", "extraction_ray", "orchestration", "pool_size", "scoring")
+SCRIPTS = ("corpora", "extraction", "extraction_gpu", "extraction_ray", "orchestration", "pool_size", "scoring")
 
 
 @pytest.mark.slow

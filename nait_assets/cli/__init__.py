@@ -12,7 +12,7 @@ import warnings
 
 import click
 
-from nait_assets.cli import audit, diff, explain, inspect, run, status, summary, ui
+from nait_assets.cli import audit, clean, diff, explain, inspect, run, status, summary, ui
 from nait_assets.cli.messages import BAD_INPUT, INTERRUPTED
 from nait_assets.errors import UserError
 
@@ -23,7 +23,7 @@ def nait() -> None:
     """Choose instruction-tuning examples by the neurons that they activate."""
 
 
-for module in (inspect, run, status, explain, audit, diff, summary, ui):
+for module in (inspect, run, status, explain, audit, diff, summary, clean, ui):
     nait.add_command(module.command)
 
 

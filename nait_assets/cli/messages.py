@@ -74,6 +74,14 @@ def grouped_check_lines(failed: list[tuple[Any, str | None]]) -> list[str]:
     return lines
 
 
+def leftover_lines(found: list[Any]) -> list[str]:
+    """One line for each asset that has leftovers, with their partitions."""
+    partitions: dict[str, list[str]] = {}
+    for leftover in found:
+        partitions.setdefault(leftover.output.key, []).append(leftover.partition)
+    return [f"{key}: {', '.join(names)}" if any(names) else key for key, names in partitions.items()]
+
+
 def cause_of(event: Any) -> Any:
     """The error that failed a step, without Dagster's own around it."""
     error = event.step_failure_data.error

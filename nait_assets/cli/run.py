@@ -49,6 +49,8 @@ from nait_assets.cli.options import home_option, recipe_option
 @click.option("--batch-tokens", type=click.IntRange(1), default=None, help="Largest number of tokens in a batch.")
 def command(recipe_path: Path | None, home: Path | None, selection: str | None, **extraction: Any) -> None:
     """Make what is missing or out of date, and nothing else."""
+    from nait_assets.leftovers import refresh_views
+
     with opened(recipe_path, home, writes=True) as workplace, workplace.locked():
         plan, records = workplace.plan(selection), workplace.warehouse.records()
         n_runs = n_outputs = 0
@@ -58,6 +60,7 @@ def command(recipe_path: Path | None, home: Path | None, selection: str | None, 
             if steps:
                 n_runs, n_outputs = n_runs + _run_stage(workplace, steps, extraction), n_outputs + len(steps)
                 records = workplace.warehouse.records()
+        refresh_views(workplace.recipe, workplace.warehouse)
         if n_outputs == 0:
             what = "Everything" if selection is None else "What was selected"
             click.echo(f"{what} is up to date in {workplace.home}; nothing was computed.")

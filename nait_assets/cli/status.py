@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from nait_assets.cli.home import opened
-from nait_assets.cli.messages import STATUS_STALE, reason_lines
+from nait_assets.cli.messages import STATUS_STALE, leftover_lines, reason_lines
 from nait_assets.cli.options import home_option, recipe_option
 
 
@@ -15,6 +15,8 @@ from nait_assets.cli.options import home_option, recipe_option
 @home_option
 def command(recipe_path: Path | None, home: Path | None) -> int:
     """Show what is missing or out of date, and why. Exit code 3 if anything is."""
+    from nait_assets.leftovers import leftovers
+
     with opened(recipe_path, home) as workplace:
         plan, records = workplace.plan(None), workplace.warehouse.records()
         graph = workplace.defs.resolve_asset_graph()
@@ -28,6 +30,11 @@ def command(recipe_path: Path | None, home: Path | None) -> int:
                 click.echo(f"    {line}")
             if steps:
                 stale.add(asset)
+        left = leftovers(workplace.recipe, workplace.defs, workplace.warehouse)
+        if left:
+            click.echo(f"{len(left)} outputs that the recipe no longer has; `nait clean` removes them:")
+            for line in leftover_lines(left):
+                click.echo(f"    {line}")
         if stale:
             click.echo("`nait run` brings it up to date.")
             return STATUS_STALE

@@ -7,6 +7,7 @@ from nait_assets.corpora.corpus import source_inputs
 from nait_assets.losses import Losses, kinds_of_reasons
 from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.warehouse import Transaction
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CONTAMINATED_CANDIDATES,
@@ -42,6 +43,12 @@ class CorpusOutput(Output):
         partition: str,
     ) -> dict[str, str]:
         return source_inputs(recipe, self.corpus(partition), warehouse.hashes)
+
+    def discard(self, recipe: Recipe, warehouse: Warehouse, tables: Transaction, partition: str) -> None:  # noqa: D102
+        super().discard(recipe, warehouse, tables, partition)
+        for table in (REJECTED_ROWS, CORPUS_COUNTS):
+            if tables.has_table(table.name):
+                tables.replace(table, table.columns.to_frame(), corpus=self.corpus(partition))
 
     def losses(self, warehouse: Warehouse, partition: str) -> Losses | None:  # noqa: D102
         assert self.table is not None, f"{self.key} has no table"
@@ -105,3 +112,10 @@ def corpora(recipe: Recipe) -> list[CorpusOutput]:
 def outputs(recipe: Recipe) -> list[Output]:
     """Outputs of the corpora of a recipe."""
     return [*corpora(recipe), *([CONTAMINATION_OUTPUT] if recipe.has_examples else [])]
+
+
+def output_named(key: str) -> Output | None:
+    """The output of a key that only some recipes have."""
+    fixed = {output.key: output for output in (EXAMPLES_OUTPUT, EVALUATION_OUTPUT, CONTAMINATION_OUTPUT)}
+    begin = published_output("").key
+    return fixed.get(key) or (published_output(key.removeprefix(begin)) if key.startswith(begin) else None)

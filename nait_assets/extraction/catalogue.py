@@ -109,3 +109,8 @@ def outputs(recipe: Recipe) -> list[Output]:
         CANDIDATES_OUTPUT,
         *([EXAMPLES_OUTPUT] if recipe.capabilities_with_examples else []),
     ]
+
+
+def output_named(key: str) -> Output | None:
+    """The output of a key that only some recipes have."""
+    return {output.key: output for output in (CALIBRATION_OUTPUT, EXAMPLES_OUTPUT)}.get(key)

@@ -58,6 +58,20 @@ def put_in_place(made: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there, and the folders above it that are empty then, but not the home's."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif not path.exists():
+        return
+    else:
+        path.unlink()
+    for above in path.parents:
+        if (above / "home.json").exists() or any(above.iterdir()):
+            return
+        above.rmdir()
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hex."""
     with path.open("rb") as file:

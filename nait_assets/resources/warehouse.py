@@ -267,6 +267,20 @@ class Transaction(Snapshot):
             ) from error
         self.connection.unregister("incoming")
 
+    def delete(self, table: Table, **where: str) -> None:
+        """Remove a table's rows where columns have these values, and the table with its last row."""
+        condition = " AND ".join(f"{column} = ?" for column in where) or "true"
+        self.connection.execute(f"DELETE FROM {table.name} WHERE {condition}", list(where.values()))
+        if not self.n_rows(table):
+            self.connection.execute(f"DROP TABLE {table.name}")
+
+    def forget(self, asset: str, partition: str) -> None:
+        """Remove the version record of an asset's partition, if there is one."""
+        self._records = None
+        if self.has_table("lineage.versions"):
+            query = "DELETE FROM lineage.versions WHERE asset = ? AND partition = ?"
+            self.connection.execute(query, [asset, partition])
+
     def put_record(self, record: Record) -> None:
         """Replace the version record of an asset's partition."""
         self._records = None

@@ -19,6 +19,7 @@ from nait_assets.scoring.latest import Latest
 from nait_assets.scoring.method import Method, Scores
 from nait_assets.scoring.methods import method_named
 from nait_assets.scoring.ranking import ranked
+from nait_assets.scoring.view import create_view
 from nait_assets.tables import CANDIDATE_POOL
 
 ALGORITHM = "4"
@@ -49,7 +50,7 @@ def _scores_asset(
         frame, inputs = score(method, recipe, warehouse, target, latest)
 
         def beside(transaction: Transaction, record: lineage.Record) -> None:
-            _create_view(transaction)
+            create_view(transaction, recipe)
             add_cost(transaction, record.asset, target, Cost(seconds=time.monotonic() - started))
 
         metadata = _metadata(frame, recipe, warehouse)
@@ -99,17 +100,6 @@ def _ranked(recipe: Recipe, found: MethodInputs, scores: Scores) -> dict[str, pl
         by_example = scores.by_example.get(target)
         frames[target] = ranked(found.inputs.sample_ids, values[target], reasons, by_example, by_capability)
     return frames
-
-
-def _create_view(transaction: Transaction) -> None:
-    """`scoring.scores(method, target, sample_id, score, rank, reason)`: the tables of every method that has run."""
-    query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'store' AND schema_name = 'scoring'"
-    methods = sorted(name.removesuffix("_scores") for (name,) in transaction.connection.execute(query).fetchall())
-    parts = [
-        f"SELECT '{method}' AS method, target, sample_id, score, rank, reason FROM scoring.{method}_scores"
-        for method in methods
-    ]
-    transaction.connection.execute(f"CREATE OR REPLACE VIEW scoring.scores AS {' UNION ALL '.join(parts)}")
 
 
 def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse) -> dict[str, object]:

@@ -11,7 +11,8 @@ from nait_assets.lineage import Record
 from nait_assets.partitions import cell_of
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.resources.files import sha256
+from nait_assets.resources.files import remove, sha256
+from nait_assets.resources.warehouse import Transaction
 from nait_assets.selection.subset import HASHED_FILES, SUBSET_FILES
 from nait_assets.tables import SUBSETS, content_version
 
@@ -36,6 +37,13 @@ class SubsetOutput(Output):
     def files(self, recipe: Recipe, warehouse: Warehouse, partition: str) -> list[Path]:  # noqa: ARG002, D102
         folder = self.folder(warehouse, *cell_of(partition))
         return [folder / name for name in SUBSET_FILES]
+
+    def discard(self, recipe: Recipe, warehouse: Warehouse, tables: Transaction, partition: str) -> None:  # noqa: ARG002, D102
+        target, ratio = cell_of(partition)
+        if tables.has_table(SUBSETS.name):
+            tables.replace(SUBSETS, SUBSETS.columns.to_frame(), method=self.method, target=target, ratio=ratio)
+        tables.forget(self.key, partition)
+        remove(self.folder(warehouse, target, ratio))
 
     def faults(self, warehouse: Warehouse, record: Record) -> list[str]:
         """Whether all files are those of the manifest, the manifest the record's, and the rows the table's."""
@@ -79,3 +87,16 @@ def subset_output(method: str) -> SubsetOutput:
 def outputs(recipe: Recipe) -> list[Output]:
     """Outputs of the selection of a recipe."""
     return [subset_output(method) for method in recipe.methods]
+
+
+def output_named(key: str) -> SubsetOutput | None:
+    """The subsets of a method that a recipe may no longer have, by their key."""
+    begin, _, end = subset_output("*").key.partition("*")
+    return subset_output(key[len(begin) : -len(end)]) if key.startswith(begin) and key.endswith(end) else None
+
+
+def stored_folders(warehouse: Warehouse) -> list[tuple[str, str]]:
+    """Keys and cells of the subsets that have a folder."""
+    root = warehouse.folder / "subsets"
+    found = (folder.relative_to(root).parts for folder in root.glob("*/*/*") if (folder / "manifest.json").is_file())
+    return [(subset_output(method).key, f"{target}|{ratio}") for method, target, ratio in found]

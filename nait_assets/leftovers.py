@@ -1,0 +1,91 @@
+"""What a home has and its recipe no longer: outputs of a renamed capability, a removed method, ratio or held-out set.
+
+Belongs here: finding them, and removing them from tables and folders. Does not belong here: what an output consists
+of, which it knows itself (`catalogue.Output.discard`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from nait_assets.catalogue import Output
+from nait_assets.definitions import ROOMS
+from nait_assets.lineage import asset_path, reference
+from nait_assets.recipe import Recipe
+from nait_assets.resources import Warehouse
+from nait_assets.rooms import Room
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A stored partition that the recipe does not have.
+
+    Attributes:
+        output: output that it is of.
+        partition: partition key, or "".
+    """
+
+    output: Output
+    partition: str
+
+    @property
+    def reference(self) -> str:
+        """How it is named."""
+        return reference(self.output.key, self.partition)
+
+
+def leftovers(
+    recipe: Recipe, defs: dg.Definitions, warehouse: Warehouse, rooms: Sequence[Room] = ROOMS
+) -> list[Leftover]:
+    """Stored outputs that no asset of the recipe makes, in alphabetical order.
+
+    What was made for a method that the recipe no longer has, such as a measurement, is among them.
+
+    Args:
+        recipe: recipe of the home.
+        defs: its definitions.
+        warehouse: warehouse of the home.
+        rooms: rooms that know how an output of another recipe is stored.
+    """
+    graph = defs.resolve_asset_graph()
+    wanted: set[str] = set()
+    for key in graph.get_all_asset_keys():
+        definition = graph.get(key).partitions_def
+        partitions = [str(name) for name in definition.get_partition_keys()] if definition else [None]
+        wanted |= {reference(asset_path(key), partition) for partition in partitions}
+    stored = [(record.asset, record.partition) for record in warehouse.records().values()]
+    stored += [found for room in rooms for found in room.stored_files(warehouse)]
+    found = {}
+    for asset, partition in sorted(set(stored)):
+        output = _output(asset, recipe, rooms) if reference(asset, partition) not in wanted else None
+        if output is not None:
+            found[reference(asset, partition)] = Leftover(output, partition)
+    return list(found.values())
+
+
+def _output(asset: str, recipe: Recipe, rooms: Iterable[Room]) -> Output | None:
+    """The output that has a key, in this recipe or in another; None where no room knows it."""
+    known: Output | None = recipe.outputs.get(asset)
+    return known or next((output for room in rooms if (output := room.output_named(asset)) is not None), None)
+
+
+def remove(found: Iterable[Leftover], recipe: Recipe, warehouse: Warehouse, rooms: Sequence[Room] = ROOMS) -> None:
+    """Remove leftovers from tables and folders. What they cost, and the history of subsets, stays."""
+    with warehouse.tables.transaction() as tables:
+        for leftover in found:
+            leftover.output.discard(recipe, warehouse, tables, leftover.partition)
+        for room in rooms:
+            room.refresh_views(tables, recipe)
+
+
+def refresh_views(recipe: Recipe, warehouse: Warehouse, rooms: Sequence[Room] = ROOMS) -> None:
+    """Bring the views of a home to what the recipe has, where they show something else."""
+    if not warehouse.tables.path.exists():
+        return
+    with warehouse.tables.snapshot() as snapshot:
+        stale = [room for room in rooms if not room.views_are_current(snapshot, recipe)]
+    if stale:
+        with warehouse.tables.transaction() as tables:
+            for room in stale:
+                room.refresh_views(tables, recipe)

@@ -1,0 +1,40 @@
+"""`scoring.scores`: the scores of all methods in one view, of those methods and targets that the recipe has."""
+
+from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.resources.warehouse import Snapshot, Transaction
+from nait_assets.tables import scores_table
+
+VIEW = "scoring.scores"
+
+
+def create_view(transaction: Transaction, recipe: Recipe) -> None:
+    """Make `scoring.scores(method, target, sample_id, score, rank, reason)` of the methods that have been run."""
+    methods = _methods(transaction, recipe)
+    if not methods:
+        transaction.connection.execute(f"DROP VIEW IF EXISTS {VIEW}")
+        return
+    targets = ", ".join(f"'{target}'" for target in recipe.targets)
+    parts = [
+        f"SELECT '{method}' AS method, target, sample_id, score, rank, reason FROM {scores_table(method).name} "
+        f"WHERE target IN ({targets})"
+        for method in methods
+    ]
+    transaction.connection.execute(f"CREATE OR REPLACE VIEW {VIEW} AS {' UNION ALL '.join(parts)}")
+    transaction.connection.execute(f"COMMENT ON VIEW {VIEW} IS '{_version(methods, recipe)}'")
+
+
+def view_is_current(snapshot: Snapshot, recipe: Recipe) -> bool:
+    """Whether the view shows the recipe's methods that have been run, and its targets, and nothing else."""
+    query = "SELECT comment FROM duckdb_views() WHERE database_name = 'store' AND schema_name || '.' || view_name = ?"
+    stored = [comment for (comment,) in snapshot.connection.execute(query, [VIEW]).fetchall()]
+    methods = _methods(snapshot, recipe)
+    return stored == ([_version(methods, recipe)] if methods else [])
+
+
+def _methods(snapshot: Snapshot, recipe: Recipe) -> list[str]:
+    """Methods of the recipe whose table of scores is there."""
+    return sorted(method for method in recipe.methods if snapshot.has_table(scores_table(method).name))
+
+
+def _version(methods: list[str], recipe: Recipe) -> str:
+    return fingerprint(methods, recipe.targets)
