@@ -18,10 +18,13 @@ import polars as pl
 ROLES = ("system", "user", "assistant", "tool")
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 """Names for what an assistant thinks before it answers; a chat template gets it under the one that it reads."""
+FURTHER_REASONING_KEYS = ("reasoning_details", "thought", "thoughts")
+"""Names that no chat template reads: the model sees their text under another."""
 SEEN_KEYS = ("name", "tool_call_id", "tools", "functions", "channel", "recipient")
 """Further keys of a message that chat templates read: they are shown to the model as they came."""
-TRAIN_KEYS = ("train", "trainable", "loss")
-"""Flags of a message: false says that no loss is to be taken on it."""
+TRAIN_KEYS = ("train", "training", "trainable", "train_on", "loss", "loss_mask", "loss_weight")
+"""Flags of a message: false, or 0, says that no loss is to be taken on it."""
+ARGUMENTS_KEYS = ("arguments", "parameters", "input", "args", "kwargs")
 NO_WORDS = ("false", "no", "off")
 
 
@@ -58,10 +61,15 @@ class Message:
         return [_call(each) for each in found if each]
 
     @cached_property
+    def thoughts(self) -> list[str]:
+        """Distinct texts of what the assistant thinks, normalised: often one, under several names."""
+        texts = (_thought(self.keys.get(key)) for key in (*REASONING_KEYS, *FURTHER_REASONING_KEYS))
+        return list(dict.fromkeys(text for text in texts if text))
+
+    @property
     def reasoning(self) -> str:
         """What the assistant thinks before it answers, normalised; "" where nothing is written."""
-        texts = (self.keys.get(key) for key in REASONING_KEYS)
-        return next((normalised(text) for text in texts if isinstance(text, str) and text.strip()), "")
+        return self.thoughts[0] if self.thoughts else ""
 
     @cached_property
     def weight(self) -> float:
@@ -87,7 +95,7 @@ class Message:
     def identity(self) -> list[Any]:
         """What distinguishes a message: its role and normalised text, and further keys only where they are there."""
         more: dict[str, Any] = {key: canonical(self.keys.get(key)) for key in SEEN_KEYS}
-        more |= {"reasoning": self.reasoning, "calls": canonical(self.calls)}
+        more |= {"reasoning": self.reasoning, "thoughts": self.thoughts[1:], "calls": canonical(self.calls)}
         if self.role == "assistant" and self.weight != 1:
             more["weight"] = self.weight
         more = {key: value for key, value in more.items() if value not in (None, "", [], {})}
@@ -116,7 +124,8 @@ class Message:
             ]
         if self.reasoning:
             given = [key for key in REASONING_KEYS if self.keys.get(key)]
-            key = next((key for key in (*given, *REASONING_KEYS) if reads(key)), given[0])
+            names = (*given, *REASONING_KEYS)
+            key = next((key for key in names if reads(key)), names[0])
             shown[key] = self.reasoning
         return shown
 
@@ -153,9 +162,8 @@ class Conversation:
     def tool_list(self) -> list[dict[str, Any]]:
         """Descriptions of tools in the shape that chat templates take: `{type: function, function: {...}}`."""
         tools = decoded(self.tools)
-        if isinstance(tools, Mapping):
-            tools = [tools]
-        if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        tools = [decoded(tool) for tool in tools] if isinstance(tools, list | tuple) else [tools]
+        if not all(isinstance(tool, Mapping) for tool in tools):
             return []
         return [dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)} for tool in tools]
 
@@ -166,7 +174,7 @@ class Conversation:
         The same content has the same id everywhere. Keys that no template reads, such as a time, are no part of it.
         """
         turns: Any = [message.identity() for message in self.messages]
-        tools = canonical(self.tool_list) or (normalised(self.tools) if isinstance(self.tools, str) else None)
+        tools = canonical(self.tool_list or self.tools)
         content = {"messages": turns, "tools": tools} if tools else turns
         text = json.dumps(content, ensure_ascii=False, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -257,9 +265,22 @@ def _call(call: Any) -> dict[str, Any]:
     function = decoded(call.get("function")) or call
     if not isinstance(function, Mapping):  # OpenAI's other shape: the name alone
         function = {**call, "name": function}
-    arguments = function.get("arguments", function.get("parameters"))
+    arguments = next((function[key] for key in ARGUMENTS_KEYS if function.get(key) is not None), None)
     named = {"name": str(function.get("name")), "arguments": {} if arguments is None else decoded(arguments)}
     return {**named, "id": str(call["id"])} if call.get("id") is not None else named
+
+
+def _thought(value: Any) -> str:
+    """The text of what is thought, which may stand in parts or as their JSON text."""
+    parts = decoded(value)
+    if isinstance(parts, Mapping | list | tuple):
+        texts = []
+        for part in [parts] if isinstance(parts, Mapping) else parts:
+            held = part if isinstance(part, Mapping) else {"text": part}
+            texts += [held[key] for key in ("text", "thinking", "content", "summary") if isinstance(held.get(key), str)]
+        if texts:
+            return normalised("\n".join(texts))
+    return normalised(value) if isinstance(value, str) else ""
 
 
 def _says_no(value: Any) -> bool:

@@ -32,6 +32,7 @@ ROLE_KEYS, CONTENT_KEYS = ("role", "from"), ("content", "value")
 TEXT_PARTS = ("text", "input_text", "output_text")
 MEDIA_COLUMNS = ("images", "image", "videos", "video", "audios", "audio")
 SYSTEM_COLUMNS, TOOLS_COLUMNS = ("system", "system_prompt"), ("tools", "functions")
+MEDIA = ("image", "video", "audio", "file", "input_audio")
 NAMED = {"messages": "messages", "sharegpt": "conversations"}
 """Formats by name that are turns in one column, and the column."""
 
@@ -96,7 +97,7 @@ class RowReader:
         Raises:
             RowRejected: There is none.
         """
-        messages, tools = self._turns(fields)
+        messages, tools = _with_tools_of_silent(*self._turns(fields))
         kept = [one for one in messages if one.role != "system" or one.text]
         answered = self._answered(kept)
         conversation = Conversation(tuple(answered), tools)
@@ -133,6 +134,9 @@ class RowReader:
         role = self._role(turn.get(role_key), list(turn))
         keys = {str(key): value for key, value in turn.items() if key not in (role_key, content_key)}
         content, thinking = _content(turn.get(content_key), role)
+        media = next((key for key in MEDIA_COLUMNS if keys.get(key)), None)
+        if media:
+            raise RowRejected(f"the {role} message holds {media}, which a language model does not read")
         if thinking and not any(keys.get(key) for key in ("thinking", "reasoning_content", "reasoning")):
             keys["thinking"] = thinking
         return Message(role, content, keys)
@@ -142,7 +146,9 @@ class RowReader:
         layout = self._format
         turns = [turn for index, column in enumerate(layout.columns) for turn in self._turns_of(fields, index, column)]
         messages = [self._message(turn, layout.role, layout.content) for turn in turns]
-        return _with_system(messages, _column(fields, layout.system, SYSTEM_COLUMNS)), _tools(fields, layout.tools)
+        if "history" not in layout.columns and isinstance(decoded(fields.get("history")), list):
+            messages = _behind(self._history(fields["history"]), messages)
+        return _with_system(messages, _system(fields, layout.system)), _tools(fields, layout.tools)
 
     def _turns_of(self, fields: Mapping[str, Any], index: int, column: str) -> Iterator[Mapping[str, Any]]:
         """The turns of one of the format's columns; text beside a column of turns is the question, or the answer."""
@@ -162,13 +168,18 @@ class RowReader:
             instruction = f"{instruction.rstrip()}\n\n{_without_empty_lines_in_front(context)}"
         elif context.strip():
             instruction = context
-        pairs = [*_history(fields.get("history")), (instruction, fields.get("output"))]
-        messages = [
-            Message(role, _content(text, role)[0])
-            for pair in pairs
-            for role, text in zip(("user", "assistant"), pair, strict=True)
-        ]
-        return _with_system(messages, _column(fields, None, SYSTEM_COLUMNS)), _tools(fields, None)
+        messages = [*self._history(fields.get("history")), *_pair(instruction, fields.get("output"))]
+        return _with_system(messages, _system(fields, None)), _tools(fields, None)
+
+    def _history(self, history: Any) -> list[Message]:
+        """Earlier turns: pairs of instruction and response, or turns with a role."""
+        earlier = [] if _is_null(history) or history == "" else decoded(history)
+        if isinstance(earlier, list | tuple) and all(isinstance(each, Mapping) for each in earlier):
+            return [self._message(turn, None, None) for turn in turns_in(earlier, "history")]
+        are_pairs = isinstance(earlier, list | tuple) and all(isinstance(each, list | tuple) for each in earlier)
+        if not are_pairs or any(len(each) != 2 for each in earlier):
+            raise RowRejected("'history' is not a list of pairs of instruction and response")
+        return [message for pair in earlier for message in _pair(*pair)]
 
     def _from_templates(self, fields: Mapping[str, Any]) -> tuple[list[Message], Any]:
         try:
@@ -211,6 +222,8 @@ def _content(content: Any, role: str) -> tuple[str | None, str]:
             texts.append(part)
             continue
         kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        if kind is None:
+            kind = next((str(key) for key in part if part[key] and str(key).startswith(MEDIA)), None)
         if isinstance(part, Mapping) and kind in (*TEXT_PARTS, None) and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif isinstance(part, Mapping) and kind == "thinking" and isinstance(part.get("thinking"), str):
@@ -224,10 +237,9 @@ def _content(content: Any, role: str) -> tuple[str | None, str]:
 
 def _with_system(messages: list[Message], system: Any) -> list[Message]:
     """The messages behind a system prompt from a column of its own."""
-    if _is_null(system):
+    system, _ = _content(system, "system")
+    if system is None:
         return messages
-    if not isinstance(system, str):
-        raise RowRejected(f"not text: the system prompt is {type(system).__name__}")
     own = messages[0] if messages and messages[0].role == "system" and messages[0].text else None
     if not system.strip() or (own is not None and own.text == Message("system", system).text):
         return messages
@@ -236,12 +248,27 @@ def _with_system(messages: list[Message], system: Any) -> list[Message]:
     return [Message("system", system), *messages]
 
 
-def _history(history: Any) -> list[tuple[Any, Any]]:
-    pairs = [] if _is_null(history) or history == "" else decoded(history)
-    are_pairs = isinstance(pairs, list | tuple) and all(isinstance(each, list | tuple) for each in pairs)
-    if not are_pairs or any(len(each) != 2 for each in pairs):
-        raise RowRejected("'history' is not a list of pairs of instruction and response")
-    return [(pair[0], pair[1]) for pair in pairs]
+def _pair(instruction: Any, response: Any) -> list[Message]:
+    return [Message("user", _content(instruction, "user")[0]), Message("assistant", _content(response, "assistant")[0])]
+
+
+def _behind(earlier: list[Message], messages: list[Message]) -> list[Message]:
+    """The messages behind earlier ones and their system prompt, unless they repeat these."""
+    place = next((place for place, one in enumerate(messages) if one.role != "system"), len(messages))
+    rest = messages[place:]
+    if [one.identity() for one in rest[: len(earlier)]] == [one.identity() for one in earlier]:
+        return messages
+    return [*messages[:place], *earlier, *rest]
+
+
+def _with_tools_of_silent(messages: list[Message], tools: Any) -> tuple[list[Message], Any]:
+    """Tools that stand in a system message without text, which is none, are the conversation's."""
+    for message in messages:
+        own = _tools(message.keys, None) if message.role == "system" and not message.text else None
+        if own is not None and tools is not None and decoded(own) != decoded(tools):
+            raise RowRejected("two lists of tools: one in a column of its own, another in a system message")
+        tools = own if own is not None else tools
+    return messages, tools
 
 
 def _without_empty_lines_in_front(text: str) -> str:
@@ -250,15 +277,28 @@ def _without_empty_lines_in_front(text: str) -> str:
     return text[max(text.rfind("\n", 0, begin), text.rfind("\r", 0, begin)) + 1 :]
 
 
-def _column(fields: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> Any:
-    """The value of a column that the format names, or of the first of the usual ones that holds something."""
-    columns = [named] if named else usual
-    return next((fields[name] for name in columns if not _is_null(fields.get(name))), None)
+def _columns(fields: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> list[Any]:
+    """Distinct values of a column that the format names, or of the usual ones, that hold something."""
+    found: list[Any] = []
+    for name in [named] if named else usual:
+        value = fields.get(name)
+        is_empty = decoded(value) in (None, [], {}) or _is_nan(value) or (isinstance(value, str) and not value.strip())
+        found += [] if is_empty or value in found else [value]
+    return found
+
+
+def _system(fields: Mapping[str, Any], named: str | None) -> Any:
+    found = _columns(fields, named, SYSTEM_COLUMNS)
+    if len(found) > 1:
+        raise RowRejected(f"two system prompts, in the columns {' and '.join(SYSTEM_COLUMNS)}")
+    return found[0] if found else None
 
 
 def _tools(fields: Mapping[str, Any], named: str | None) -> Any:
-    tools = _column(fields, named, TOOLS_COLUMNS)
-    return None if decoded(tools) in ("", None, [], {}) else tools
+    found = _columns(fields, named, TOOLS_COLUMNS)
+    if len(found) > 1:
+        raise RowRejected(f"two lists of tools: {' and '.join(TOOLS_COLUMNS)} differ")
+    return found[0] if found else None
 
 
 def _require_no_media(fields: Mapping[str, Any]) -> None:
@@ -276,6 +316,8 @@ def _require_whole(conversation: Conversation) -> None:
             raise RowRejected(f"not text: the {role} message is NoneType")
         if not (message.text or message.calls or message.reasoning or role == "tool"):
             raise RowRejected(f"empty {role} message")
+        if isinstance(calls := decoded(message.keys.get("tool_calls")), str) and calls.strip():
+            raise RowRejected(f"'tool_calls' of the {role} message is text that is no JSON: {calls[:40]!r}")
         _require_utf8(message.content, role)
         _require_utf8(message.keys, role)
     _require_utf8(conversation.tools, "tools")

@@ -13,11 +13,18 @@ from typing import Any
 
 import polars as pl
 
-from nait_assets.conversation import REASONING_KEYS, SEEN_KEYS, Conversation, Message, conversations_of
+from nait_assets.conversation import (
+    FURTHER_REASONING_KEYS,
+    REASONING_KEYS,
+    SEEN_KEYS,
+    Conversation,
+    Message,
+    conversations_of,
+)
 from nait_assets.resources.files import sha256
 
 PARQUET_KEYS: dict[str, pl.DataType] = {
-    **{key: pl.String() for key in (*REASONING_KEYS, *SEEN_KEYS)},
+    **{key: pl.String() for key in (*REASONING_KEYS, *FURTHER_REASONING_KEYS, *SEEN_KEYS)},
     "weight": pl.Float64(),
     "tool_calls": pl.List(
         pl.Struct(

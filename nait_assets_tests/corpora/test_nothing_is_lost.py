@@ -1,0 +1,104 @@
+"""What a row says in less usual places reaches the conversation, tells it from others, or refuses the row."""
+
+import json
+from typing import Any
+
+import pytest
+
+from nait_assets.conversation import Conversation
+from nait_assets.corpora.formats import RowReader, RowRejected
+
+USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+TOOL = {"name": "f", "parameters": {}}
+
+
+def conversation(*messages: dict[str, Any], **columns: Any) -> Conversation:
+    return RowReader("messages")({"messages": list(messages), **columns}).conversation
+
+
+def answered(**keys: Any) -> Conversation:
+    return conversation(USER, {**ASSISTANT, **keys})
+
+
+def texts(read: Conversation) -> list[tuple[str, str]]:
+    return [(message.role, message.text) for message in read.messages]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"tools": [json.dumps(TOOL)]},
+        {"tools": [], "functions": [TOOL]},
+        {"tools": "", "functions": json.dumps([TOOL])},
+    ],
+)
+def test_tools_are_read_wherever_they_stand(columns: dict[str, Any]) -> None:
+    """As a list of JSON texts, or in the second column where the first is empty."""
+    assert [tool["function"] for tool in conversation(USER, ASSISTANT, **columns).tool_list] == [TOOL]
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_tools_of_a_system_message_without_text_are_the_conversations(content: str | None) -> None:
+    """The message is dropped as empty; what it says is not."""
+    system = {"role": "system", "content": content, "tools": [TOOL]}
+    assert conversation(system, USER, ASSISTANT).sample_id == conversation(USER, ASSISTANT, tools=[TOOL]).sample_id
+
+
+def test_first_system_column_that_says_something_is_read_and_two_are_refused() -> None:
+    """An empty cell is no system prompt; of two different ones neither is dropped."""
+    assert texts(conversation(USER, ASSISTANT, system="", system_prompt="s"))[0] == ("system", "s")
+    assert texts(conversation(USER, ASSISTANT, system=[{"type": "text", "text": "s"}]))[0] == ("system", "s")
+    with pytest.raises(RowRejected, match="two system prompts, in the columns system and system_prompt"):
+        conversation(USER, ASSISTANT, system="s", system_prompt="t")
+
+
+@pytest.mark.parametrize(
+    "history", [[["hq", "ha"]], [{"role": "user", "content": "hq"}, {"role": "assistant", "content": "ha"}]]
+)
+def test_history_of_a_row_of_turns_stands_between_system_prompt_and_turns(history: Any) -> None:
+    """As pairs or as turns, in Alpaca rows and in rows of turns; one that the turns begin with is not repeated."""
+    expected = [("user", "hq"), ("assistant", "ha"), ("user", "q"), ("assistant", "a")]
+    system = {"role": "system", "content": "s"}
+    assert texts(conversation(system, USER, ASSISTANT, history=history)) == [("system", "s"), *expected]
+    alpaca = RowReader("alpaca")({"instruction": "q", "output": "a", "history": history}).conversation
+    assert texts(alpaca) == expected
+    assert texts(conversation(*(one.source() for one in alpaca.messages), history=history)) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "others"),
+    [
+        ({"reasoning": [{"text": "r"}]}, {"reasoning": [{"text": "s"}]}),
+        ({"reasoning_details": [{"text": "r"}]}, {}),
+        ({"thought": "r"}, {}),
+        ({"thinking": "r", "reasoning_content": "s"}, {"thinking": "t", "reasoning_content": "s"}),
+        ({"training": False}, {}),
+        ({"loss_mask": 0}, {}),
+        ({"tool_calls": [{"name": "f", "input": {"x": 1}}]}, {"tool_calls": [{"name": "f", "input": {"x": 2}}]}),
+    ],
+)
+def test_rows_that_differ_in_a_key_are_no_duplicates(keys: dict[str, Any], others: dict[str, Any]) -> None:
+    """Reasoning in parts or under two names, further flags of training, arguments under another name."""
+    before = {"role": "assistant", "content": "b"}
+    first, second = (conversation(USER, {**ASSISTANT, **each}, USER, before) for each in (keys, others))
+    assert first.sample_id != second.sample_id
+
+
+def test_reasoning_that_no_template_reads_is_shown_under_a_name_that_one_may() -> None:
+    """Of a template that reads none, no name is better than another."""
+    message = answered(thought="r").messages[-1]
+    assert message.for_template(lambda _: False) == {**ASSISTANT, "reasoning_content": "r"}
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({**USER, "images": ["a.png"]}, "the user message holds images"),
+        ({"role": "user", "content": [{"text": "q", "image": "a.png"}]}, "the user message holds an image"),
+        ({"role": "assistant", "content": None, "tool_calls": "[{'name': 'f'}]"}, "text that is no JSON"),
+    ],
+)
+def test_row_that_cannot_be_read_whole_is_refused(message: dict[str, Any], reason: str) -> None:
+    """An image beside the text, a part without a type, calls as Python prints them."""
+    with pytest.raises(RowRejected, match=reason):
+        conversation(message, USER, ASSISTANT)
