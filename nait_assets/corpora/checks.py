@@ -9,7 +9,7 @@ from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, REJECTED_ROWS
+from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, REJECTED_ROWS, SLICE_ROWS
 
 CHECKS = [
     Check("ids_are_their_own", "Every sample_id is the hash of its row's conversation, and occurs once."),
@@ -51,7 +51,12 @@ def check_corpus(warehouse: Warehouse, output: CorpusOutput, partition: str) -> 
         examples, _ = output.read(warehouse, snapshot, partition)
         accounted = _accounted(snapshot, output.corpus(partition), len(examples))
     ids = examples["sample_id"].to_list()
-    wrong = [name for name, conversation in conversations_of(examples) if name != conversation.sample_id]
+    wrong = [
+        name
+        for part in examples.iter_slices(SLICE_ROWS)  # as Python objects, rows take many times their room
+        for name, conversation in conversations_of(part)
+        if name != conversation.sample_id
+    ]
     twice = len(ids) - len(set(ids))
     examples_of_wrong = f", such as {wrong[0]}" if wrong else ""
     return {

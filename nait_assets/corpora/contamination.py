@@ -94,13 +94,14 @@ def contaminated(pool: pl.DataFrame, corpora: Mapping[str, pl.DataFrame], n: int
     """
     examples = {corpus: Examples(frame, n) for corpus, frame in sorted(corpora.items())}
     rows = []
-    for sample_id, messages in pool.select("sample_id", "messages").sort("sample_id").iter_rows():
+    for sample_id, messages in pool.select("sample_id", "messages").iter_rows():
         candidate = Spoken(messages, n)
         for corpus, known in examples.items():
             match = known.match(candidate)
             if match is not None:
                 rows.append((sample_id, corpus, *match))
-    return pl.DataFrame(rows, schema=CONTAMINATED_CANDIDATES.columns, orient="row")
+    # not the pool is sorted, which would be in memory twice
+    return pl.DataFrame(rows, schema=CONTAMINATED_CANDIDATES.columns, orient="row").sort("sample_id", "corpus")
 
 
 def _ngrams(words: Sequence[str], n: int) -> Iterator[Sequence[str]]:

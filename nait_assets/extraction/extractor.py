@@ -196,9 +196,7 @@ def _wanted(corpus: pl.DataFrame, corpus_name: str, rejected: Sequence[tuple[str
     if not wanted:
         job.spool.remove()  # the next run tries them again
         reason = f"; the first: {rejected[0][1]}" if rejected else ": there is none"
-        works = " `extraction: {template: plain}` reads them, or a model whose template takes what they hold."
-        remedy = f".{works}" if "the chat template refuses it" in reason else ""
-        raise DataError(f"{corpus_name}: not one example can be read{reason}{remedy}")
+        raise DataError(f"{corpus_name}: not one example can be read{reason}")
     return wanted
 
 
