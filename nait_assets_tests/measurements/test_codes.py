@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nait_assets.conversation import conversations_of
 from nait_assets.errors import ModelError, UserError
 from nait_assets.measurements import autoencoder, codes, gates
 from nait_assets.measurements.engine import MeasurementContext
-from nait_assets.models.encoding import conversations_of, encode
+from nait_assets.models.encoding import encode
 from nait_assets.models.running import RunOptions
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Recipe
