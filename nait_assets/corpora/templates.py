@@ -6,6 +6,7 @@ list, is refused rather than printed as Python writes it.
 
 import datetime
 import decimal
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,23 @@ MOST_STEPS = 1_000_000
 MOST_CHARACTERS = 10_000_000
 WIDENING = ("center", "ljust", "rjust", "zfill", "expandtabs")
 """Methods of text that make much of little."""
+PRINTING = (
+    *(
+        "capitalize",
+        "e",
+        "escape",
+        "forceescape",
+        "indent",
+        "lower",
+        "pprint",
+        "replace",
+        "string",
+        "striptags",
+        "title",
+    ),
+    *("trim", "truncate", "upper", "urlize", "wordwrap"),
+)
+"""Filters that print what they are given: to them null is the word "None"."""
 WIDE = re.compile(r"\d{5}|\*|\{[^}]*:[^}]*\{")
 """What makes a format wide: a width of five digits, or one that is an argument."""
 
@@ -159,7 +177,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(**settings)
         self.n_steps = 0
         del self.globals["lipsum"], self.filters["center"]
-        self.filters["format"] = _formatted
+        self.filters["format"] = self._formatted
+        self.filters |= {name: self._printing(self.filters[name]) for name in PRINTING}
+        self.filters["join"] = self._printing(self.filters["join"], is_join=True)
 
     def counted(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items of a loop, all loops of a template counted together."""
@@ -175,11 +195,16 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         if isinstance(text := getattr(value, "__self__", None), str):
             _require_narrow(text)
-        return super().wrap_str_format(value)
+        formatted = super().wrap_str_format(value)
+        if formatted is None:
+            return None
+        return lambda *values, **named: formatted(
+            *map(self._not_null, values), **{name: self._not_null(one) for name, one in named.items()}
+        )
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
-            return _formatted(left, right)
+            return self._formatted(left, right)
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if operator == "**" and not (numbers and abs(right) <= 64 and abs(left) <= 1e6):
             raise Unprintable("the template raises to a power that is too high")
@@ -189,16 +214,37 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 raise Unprintable(f"the template repeats text to more than {MOST_CHARACTERS:,} characters")
         return super().call_binop(context, operator, left, right)
 
+    def _printing(self, own: Callable[..., Any], is_join: bool = False) -> Callable[..., Any]:
+        """One of Jinja's filters that refuses what is not to be printed: its value, or items of the list it joins."""
+        place = int(hasattr(own, "jinja_pass_arg"))  # a context stands in front of the value
+        printed = self.finalize or str
+
+        @functools.wraps(own)
+        def checked(*values: Any, **options: Any) -> Any:
+            value = values[place]
+            if not is_join:
+                value = printed(value)
+            elif isinstance(value, Iterable) and len(values) < place + 3 and "attribute" not in options:
+                value = [printed(item) for item in value]
+            return own(*values[:place], value, *values[place + 1 :], **options)
+
+        return checked
+
+    def _formatted(self, text: Any, *values: Any) -> str:
+        """`text % values`, as Jinja's filter and operator have it, of a bounded width."""
+        _require_narrow(str(text))
+        given = values[0] if len(values) == 1 else values
+        given = tuple(map(self._not_null, given)) if isinstance(given, tuple) else self._not_null(given)
+        return str(text) % given
+
+    def _not_null(self, value: Any) -> Any:
+        """A value to be formatted; null is printed as everywhere else."""
+        return self.finalize(value) if value is None and self.finalize is not None else value
+
 
 def _require_narrow(text: str) -> None:
     if WIDE.search(text):
         raise Unprintable(f"the template formats by {text[:40]!r}, whose width is not bounded")
-
-
-def _formatted(text: Any, *values: Any) -> str:
-    """`text % values`, as Jinja's filter and operator have it, of a bounded width."""
-    _require_narrow(str(text))
-    return str(text) % (values[0] if len(values) == 1 else values)
 
 
 def _bounded(tree: nodes.Template) -> nodes.Template:

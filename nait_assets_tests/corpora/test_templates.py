@@ -68,3 +68,19 @@ def test_formats_of_numbers_are_as_usual() -> None:
     """Bounds are far from what templates do."""
     template = RowTemplate("{{ '%.2f' % q }} {{ '%s-%s' | format(1, 2) }} {{ '{:.1f}'.format(q) }} {{ 'ab' * 2 }}")
     assert template.render({"q": 1.234}) == "1.23 1-2 1.2 abab"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        *("{{ q | trim }}", "{{ q | upper }}", "{{ q | replace('a', 'b') }}", "{{ q | string }}", "{{ q | e }}"),
+        *("{{ 'Q: %s' | format(q) }}", "{{ 'Q: %s' % q }}", "{{ 'Q: {}'.format(q) }}", "{{ 'Q: {x}'.format(x=q) }}"),
+        *("{{ ['x', q] | join(' ') }}", "{{ [q] | map('upper') | join }}", "{% set x = q %}{{ x | lower }}"),
+    ],
+)
+def test_null_is_not_printed_as_a_word_by_a_filter_or_a_format(template: str) -> None:
+    """Jinja's filters write None, which a model would read; with a text they do as ever."""
+    for fields in ({"q": None}, {}, {"q": float("nan")}):
+        assert "a column that the template prints is null (q)" in refusal(template, fields)
+        assert "None" not in RowTemplate(template, empty_if_null=True).render(fields)
+    assert "text" in RowTemplate(template).render({"q": "text"}).lower()
