@@ -116,14 +116,25 @@ class _Reader:
     def _swallows(self, n_columns: int) -> bool:
         """Whether lines within a quoted field look like rows of their own, and begin and end as one does."""
         inside = [line for line in self._raw[1:-1] if line.strip()]
-        if len(inside) < ROWS_WITHIN or n_columns < 2:
+        if n_columns < 2:
             return False
+        if len(inside) < ROWS_WITHIN:
+            return self._is_few_rows(inside, n_columns)
         try:
             rows = list(csv.reader(inside, delimiter=self._delimiter, strict=True))
         except csv.Error:
             return False
         is_prose = all(field.startswith(" ") for row in rows for field in row[1:])  # commas of a text
         return {len(row) for row in rows} == {n_columns} and not is_prose
+
+    def _is_few_rows(self, inside: Sequence[str], n_columns: int) -> bool:
+        """Whether also the first and the last line look like rows: of few lines within, all have to."""
+        lines = [self._raw[0], *inside, self._raw[-1]]
+        rows = [line.split(self._delimiter) for line in lines]
+        if len(lines) + n_columns < 5 or {len(row) for row in rows} != {n_columns}:
+            return False
+        is_indented = any(line[:1].isspace() for line in lines[1:])
+        return not is_indented and not all(field.startswith(" ") for row in rows[1:] for field in row[1:])
 
     def _refused(self, begin: int, problem: str) -> SourceError:
         raw = "".join(self._raw)

@@ -5,7 +5,9 @@ A row that cannot be read is yielded with its reason in place of its fields, so 
 
 import io
 import json
+import lzma
 import tempfile
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any, Literal
 
@@ -19,6 +21,7 @@ BATCH_ROWS = 1024
 CHUNK_CHARACTERS = 2**20
 HEAD_BYTES = 2**20
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+OTHER_ENCODING = "; where the file is in another encoding, write it beside the source, such as `encoding: cp1252`"
 Layout = Literal["lines", "list", "values"]
 
 
@@ -28,6 +31,18 @@ def rows_in(file: SourceFile, source: Source) -> Iterator[SourceRow]:
     Raises:
         SourceError: The file is not what its name says, or holds no data.
     """
+    try:
+        yield from _rows_of_kind(file, source)
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if file.compression is None:
+            raise
+        raise SourceError(
+            f"{file.path} cannot be unpacked by {file.compression}: {error}. It is damaged, or was not copied to its "
+            "end: download or write it again."
+        ) from error
+
+
+def _rows_of_kind(file: SourceFile, source: Source) -> Iterator[SourceRow]:
     file.require_data()
     if file.kind == ".parquet":
         yield from _parquet_rows(file)
@@ -148,13 +163,27 @@ def _json_lines(file: SourceFile, source: Source) -> Iterator[SourceRow]:
             try:
                 fields = json.loads(line.rstrip().decode("utf-8-sig"))
             except UnicodeDecodeError as error:
-                yield SourceRow(number, {}, f"invalid UTF-8 at byte {error.start} of the line", excerpt)
+                problem = f"invalid UTF-8 at byte {error.start} of the line{OTHER_ENCODING}"
+                yield SourceRow(number, {}, problem, excerpt)
             except json.JSONDecodeError as error:
-                yield SourceRow(number, {}, f"invalid JSON: {error.msg} at column {error.colno}", excerpt)
+                problem = f"invalid JSON: {error.msg} at column {error.colno}{_cure(error)}"
+                yield SourceRow(number, {}, problem, excerpt)
             except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
                 yield SourceRow(number, {}, f"unreadable JSON: {error}", excerpt)
             else:
                 yield _row_of(number, fields, excerpt)
+
+
+def _cure(error: json.JSONDecodeError) -> str:
+    """What would make a line readable, where that is plain; else ""."""
+    rest = error.doc[error.pos :].strip() if error.msg == "Extra data" else ""
+    if rest == ",":
+        return "; a comma stands behind the object: `sed 's/,[[:space:]]*$//' IN > OUT`"
+    if rest.startswith("{"):
+        return "; another object stands on the same line: `jq -c . IN > OUT`"
+    if error.doc.startswith("{'"):
+        return "; it looks like a Python dict: write it by `json.dumps`"
+    return ""
 
 
 def _row_of(number: int, fields: Any, excerpt: str) -> SourceRow:
@@ -193,7 +222,8 @@ class _JsonValues:
             elif not self._more():
                 if not self._in_list and self._place >= len(self._buffer):
                     return
-                json.loads(self._buffer[self._place :])  # says what is wrong, where it is not the missing bracket
+                if rest := self._buffer[self._place :]:
+                    json.loads(rest)  # says what is wrong, where it is not the missing bracket
                 raise ValueError("the list is not closed: the file ends before it")
 
     def _skip(self) -> None:

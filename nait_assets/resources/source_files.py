@@ -30,6 +30,26 @@ SPLITS = {"train": "train", "test": "test", "eval": "test", "validation": "valid
 SPLITS |= {"val": "validation", "dev": "validation"}
 SPLIT_WORD = re.compile(rf"(?:^|[-._ /])({'|'.join(SPLITS)})(?=$|[-._ /])")
 LFS = b"version https://git-lfs.github.com/spec/"
+ANNEX = b"/annex/objects/"
+WEB_PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--", b"<body", b"<error")
+ANSWERS = (
+    b"404",
+    b"403",
+    b"401",
+    b"not found",
+    b"entry not found",
+    b"repository not found",
+    b"access to ",
+    b"access denied",
+)
+"""With what short texts begin that a server sends in place of a file."""
+OTHERS = {
+    b"PK\x03\x04": "a ZIP archive, or an Excel workbook: unpack it, or save it as CSV",
+    b"SQLite format 3": "an SQLite database: save the table's rows as CSV or Parquet",
+    b"%PDF": "a PDF document: it holds no rows",
+    b"\x89HDF": "an HDF5 file: save its rows as Parquet",
+}
+"""Files of other programs, by their first bytes, and what to do."""
 VERSION_FIELDS = ("ETag", "etag", "md5Hash", "crc32c", "sha256", "blob_id", "oid", "lfs", "content_md5")
 """What remote file systems call the hash of a file's content."""
 
@@ -100,27 +120,43 @@ class SourceFile:
         Raises:
             SourceError: It is empty, or something else was saved in its place.
         """
-        start = self.head.lstrip(b"\xef\xbb\xbf \r\n\t")
-        if not self.head:
+        head = self.head
+        if self.compression is not None:
+            with self.open() as content:
+                head = content.read(512)
+        start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
+        if not head:
             raise SourceError(
                 f"{self.path} is empty, 0 bytes: nothing was written to it. Download or write it again, or name other "
                 "files."
             )
         if start.startswith(LFS):
-            size = re.search(rb"size (\d+)", self.head)
+            size = re.search(rb"size (\d+)", head)
             whole = f" of {int(size.group(1)):,} bytes" if size else ""
             raise SourceError(
                 f"{self.path} is a Git LFS pointer, not the file{whole}: run `git lfs pull` in its repository (`git "
                 "lfs install` first, where that is not known), or download it by `hf download --repo-type dataset`."
             )
-        if start[:20].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        if start.startswith(ANNEX):
+            raise SourceError(
+                f"{self.path} is a git-annex pointer, not the file: run `git annex get` in its repository."
+            )
+        if start[:20].lower().startswith(WEB_PAGES):
             raise SourceError(
                 f"{self.path} is a web page (HTML), not data: an address with `/blob/` shows a page, and so does one "
                 "that asks for a log-in. Download the file itself: `curl -L -o FILE URL`, on the hub with `/resolve/` "
                 "in the place of `/blob/`, or `hf download --repo-type dataset`."
             )
-        if start.startswith(b"PK\x03\x04"):
-            raise SourceError(f"{self.path} is a ZIP archive, or an Excel workbook: unpack it, or save it as CSV.")
+        if len(head) < 200 and b"\n" not in head.strip() and start.lower().startswith(ANSWERS):
+            raise SourceError(
+                f"{self.path} holds the answer of a server, {head.decode(errors='replace').strip()!r}, not data: look "
+                "at the address, log in where it asks for that, and download the file again."
+            )
+        other = next((what for mark, what in OTHERS.items() if start.startswith(mark)), None)
+        if other is not None:
+            raise SourceError(f"{self.path} is {other}.")
+        if self.compression is not None and any(head.startswith(magic) for magic in MAGIC):
+            raise SourceError(f"{self.path} is compressed twice: unpack it once, and keep the ending of what is left.")
         if self.head.startswith(b"PAR1") and self.kind not in ("", ".parquet"):
             raise SourceError(f"{self.path} is a Parquet file: give it the ending .parquet.")
 

@@ -13,6 +13,7 @@ from nait_assets.corpora.corpus import Corpus, read_corpus, source_inputs
 from nait_assets.errors import UserError
 from nait_assets.recipe import Recipe
 from nait_assets.resources.files import HashCache
+from nait_assets.resources.row_readers import OTHER_ENCODING
 from nait_assets.tables import EXAMPLE, REJECTED
 from nait_assets_tests.conftest import conversation, write_jsonl
 from nait_assets_tests.test_recipe import recipe_in
@@ -81,7 +82,7 @@ def test_unusable_rows_are_rejected_with_reason_and_line_and_the_rest_goes_on(re
     assert corpus.rejected.select("source_row", "reason").rows() == [
         (2, "empty user message"),
         (3, "not text: the assistant message is int"),
-        (4, "invalid UTF-8 at byte 14 of the line"),
+        (4, f"invalid UTF-8 at byte 14 of the line{OTHER_ENCODING}"),
         (5, "invalid JSON: Expecting value at column 15"),
         (6, "a JSON list, not an object"),
         (8, "invalid UTF-8: a lone surrogate in the user message"),

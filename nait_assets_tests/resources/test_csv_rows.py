@@ -30,6 +30,8 @@ def refusal(folder: Path, content: str | bytes, name: str = "pool.csv", **settin
         ('"never closed,a\nq2,a2\nq3,a3\n', "line 3: a quotation mark is opened and never closed"),
         ('q1,"opened here\nq2,a2\nq3,a3\nq4,a4"\n', "line 3: a quotation mark is opened and closed only on line 6"),
         ('"opened here,a1\nq2,a2\nclosed",here,more\n', "line 3: a quotation mark is opened and closed only on line 5"),
+        ('q1,"opened here\nq2,a2\nq3,and closed"\n', "line 3: a quotation mark is opened and closed only on line 5"),
+        ('"opened here,a1\nq2,a2\nclosed",a3\n', "line 3: a quotation mark is opened and closed only on line 5"),
         ('q1,"closed" and on\n', "line 3: a quotation mark is closed in the middle of a field"),
         ('q1,5" pipe\n', "line 3: a quotation mark inside a field that does not begin with one"),
         ('"Say \\"hi\\", then","a"\n', 'escaped by backslashes: write `csv: {escape: "\\\\"}`'),

@@ -210,6 +210,14 @@ def test_state_of_shards_is_that_of_all(recipe: Recipe, tmp_path: Path) -> None:
         (b"<html>Log in</html>", ("web page",)),
         (b"", ("is empty, 0 bytes",)),
         (b"PK\x03\x04 xl/workbook.xml", ("ZIP archive, or an Excel workbook",)),
+        (b"<!-- x -->\n<!DOCTYPE html>", ("web page",)),
+        (b"Entry not found", ("answer of a server, 'Entry not found'",)),
+        (b"404: Not Found\n", ("answer of a server, '404: Not Found'",)),
+        (b"/annex/objects/MD5E-s100--abc.jsonl\n", ("git annex get",)),
+        (b"SQLite format 3\x00" + b"\x00" * 100, ("SQLite database",)),
+        (gzip.compress(b"version https://git-lfs.github.com/spec/v1\nsize 4321\n"), ("4,321 bytes", "git lfs pull")),
+        (gzip.compress(b""), ("is empty",)),
+        (gzip.compress(gzip.compress(LINES)), ("compressed twice",)),
     ],
 )
 def test_what_is_no_data_is_said_as_what_it_is(
@@ -220,3 +228,41 @@ def test_what_is_no_data_is_said_as_what_it_is(
     message = refusal(recipe, name)
     assert str(tmp_path / name) in message
     assert all(word in message for word in words)
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstd)]
+)
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_a_compressed_file_that_breaks_off_is_said_as_that(
+    recipe: Recipe, tmp_path: Path, ending: str, compress: Callable[[bytes], bytes], kind: str
+) -> None:
+    """A download that stopped: refused by name, in place of an error of the library's."""
+    whole = compress(b"q,a\n" * 100 if kind == "csv" else LINES * 100)
+    (tmp_path / f"pool.{kind}.{ending}").write_bytes(whole[:-9])
+    assert "is damaged, or was not copied to its end" in refusal(recipe, f"pool.{kind}.{ending}")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (LINES.replace(b"\n", b",\n"), "a comma stands behind the object"),
+        (LINES.replace(b"\n", b""), "another object stands on the same line: `jq"),
+        (b"{'q': 1}\n", "looks like a Python dict"),
+        ('{"q": "é"}\n'.encode("cp1252"), "`encoding: cp1252`"),
+    ],
+)
+def test_lines_that_are_nearly_json_say_what_mends_them(
+    recipe: Recipe, tmp_path: Path, content: bytes, words: str
+) -> None:
+    """Each line is a row with its problem."""
+    (tmp_path / "pool.jsonl").write_bytes(content)
+    problems = [row.problem for row in read_rows(Source(source="pool.jsonl"), recipe)]
+    assert problems
+    assert all(problem is not None and words in problem for problem in problems)
+
+
+def test_a_list_that_breaks_off_is_said_as_that(recipe: Recipe, tmp_path: Path) -> None:
+    """Behind its last whole row the file ends."""
+    (tmp_path / "pool.json").write_text('[{"q": 1},\n{"q": 2},\n')
+    assert "the list is not closed: the file ends before it" in refusal(recipe, "pool.json")
