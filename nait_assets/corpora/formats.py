@@ -114,6 +114,7 @@ class RowReader:
         return kept[: last + 1]
 
     def _role(self, name: Any, keys: Sequence[str]) -> str:
+        name = str(name) if isinstance(name, int) else name  # numbers that a recipe's `roles` may map
         if not isinstance(name, str):
             raise RowRejected(
                 f"unknown role {name!r}: a turn has the keys {', '.join(map(str, keys)) or 'none'}; name those of role "
@@ -122,9 +123,10 @@ class RowReader:
         word = _word(name)
         role = self._roles.get(word) or ROLE_NAMES.get(word)
         if role is None:
+            written = name if name.replace(" ", "").replace("_", "").isalpha() else json.dumps(name, ensure_ascii=False)
             raise RowRejected(
                 f"unknown role {name!r}; known are {', '.join(ROLE_NAMES)}. Say which it is, such as "
-                f"`roles: {{{name}: user}}` beside the source's format"
+                f"`roles: {{{written}: user}}` beside the source's format"
             )
         return role
 
@@ -183,9 +185,13 @@ class RowReader:
 
     def _from_templates(self, fields: Mapping[str, Any]) -> tuple[list[Message], Any]:
         try:
-            return [Message(role, template.render(fields)) for role, template in self._templates], None
+            messages = [Message(role, template.render(fields)) for role, template in self._templates]
         except Unprintable as error:
             raise RowRejected(str(error)) from error
+        if "history" not in self.columns and isinstance(decoded(fields.get("history")), list):
+            messages = _behind(self._history(fields["history"]), messages)
+        tools = None if "tools" in self.columns else _tools(fields, None)
+        return messages, tools if Conversation((), tools).tool_list else None
 
 
 def turns_in(value: Any, column: str) -> Iterator[Mapping[str, Any]]:
@@ -214,6 +220,8 @@ def _content(content: Any, role: str) -> tuple[str | None, str]:
     """The text of a message, and what it thinks where that is a part of it; parts of text are joined as they stand."""
     if _is_null(content) or isinstance(content, str):
         return (content if isinstance(content, str) else None), ""
+    if role == "tool" and isinstance(content, Mapping):  # what a tool returns, before it is written as JSON
+        return json.dumps(content, ensure_ascii=False, default=str), ""
     if not isinstance(content, list | tuple):
         raise RowRejected(f"not text: the {role} message is {type(content).__name__}")
     texts, thoughts = [], []
@@ -339,7 +347,7 @@ def _require_utf8(value: Any, what: str) -> None:
 
 
 def _word(name: str) -> str:
-    return name.strip().lower().replace("-", "_").replace(" ", "_")
+    return name.strip().rstrip(":").lower().replace("-", "_").replace(" ", "_")
 
 
 def _is_nan(value: Any) -> bool:

@@ -7,6 +7,7 @@ import pytest
 
 from nait_assets.conversation import Conversation
 from nait_assets.corpora.formats import RowReader, RowRejected
+from nait_assets.recipe import FieldTemplates
 
 USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 TOOL = {"name": "f", "parameters": {}}
@@ -102,3 +103,34 @@ def test_row_that_cannot_be_read_whole_is_refused(message: dict[str, Any], reaso
     """An image beside the text, a part without a type, calls as Python prints them."""
     with pytest.raises(RowRejected, match=reason):
         conversation(message, USER, ASSISTANT)
+
+
+def test_templates_leave_tools_and_history_to_the_conversation_unless_they_print_them() -> None:
+    """As `auto` writes templates for a pair of columns, beside which others stand."""
+    row = {"q": "q", "a": "a", "tools": json.dumps([TOOL]), "history": [["hq", "ha"]]}
+    read = RowReader(FieldTemplates(user="{{ q }}", assistant="{{ a }}"))(row).conversation
+    assert texts(read) == [("user", "hq"), ("assistant", "ha"), ("user", "q"), ("assistant", "a")]
+    assert read.tools == row["tools"]
+    prints = FieldTemplates(user="{{ q }} {{ tools }} {{ history[0][0] }}", assistant="{{ a }}")
+    printed = RowReader(prints)(row).conversation
+    assert (len(printed.messages), printed.tools) == (2, None)
+    assert (
+        RowReader(FieldTemplates(user="{{ q }}", assistant="{{ a }}"))({**row, "tools": "saw"}).conversation.tools
+        is None
+    )
+
+
+def test_role_with_a_colon_is_known_and_one_that_is_a_number_can_be_mapped() -> None:
+    """The message has the line of recipe, in quotation marks where YAML would take it for something else."""
+    turns = {"messages": [{"role": "Human:", "content": "q"}, {"role": 1, "content": "a"}]}
+    with pytest.raises(RowRejected, match=r'roles: \{"1": user\}'):
+        RowReader("messages")(turns)
+    assert texts(RowReader("messages", {"1": "assistant"})(turns).conversation) == [("user", "q"), ("assistant", "a")]
+
+
+def test_what_a_tool_returns_may_be_a_mapping() -> None:
+    """It is read as the JSON text that a model would be given."""
+    assert texts(conversation(USER, ASSISTANT, {"role": "tool", "content": {"x": "é"}}, ASSISTANT))[2] == (
+        "tool",
+        '{"x": "é"}',
+    )
