@@ -174,7 +174,7 @@ class Conversation:
         The same content has the same id everywhere. Keys that no template reads, such as a time, are no part of it.
         """
         turns: Any = [message.identity() for message in self.messages]
-        tools = canonical(self.tool_list or self.tools)
+        tools = canonical(self.tool_list or decoded(self.tools))
         content = {"messages": turns, "tools": tools} if tools else turns
         text = json.dumps(content, ensure_ascii=False, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

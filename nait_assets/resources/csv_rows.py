@@ -142,7 +142,8 @@ class _Reader:
             problem = "a quotation mark is opened and never closed"
         elif "expected after" in problem:
             problem = "a quotation mark is closed in the middle of a field"
-        if '\\"' in raw:
+        is_json = "inside a field" in problem and '"' in raw.replace('\\"', "")
+        if '\\"' in raw and not is_json:
             advice = 'It looks escaped by backslashes: write `csv: {escape: "\\\\"}` beside the source'
         else:
             advice = (

@@ -134,3 +134,9 @@ def test_what_a_tool_returns_may_be_a_mapping() -> None:
         "tool",
         '{"x": "é"}',
     )
+
+
+def test_names_of_tools_are_the_same_as_a_list_and_as_its_json_text() -> None:
+    """The text is what `train.parquet` has of it."""
+    named, other = (conversation(USER, ASSISTANT, tools=tools) for tools in (["f", "g"], ["f"]))
+    assert named.sample_id == conversation(USER, ASSISTANT, tools='["f", "g"]').sample_id != other.sample_id

@@ -37,6 +37,7 @@ def refusal(folder: Path, content: str | bytes, name: str = "pool.csv", **settin
         ('"Say \\"hi\\", then","a"\n', 'escaped by backslashes: write `csv: {escape: "\\\\"}`'),
         ('"Say \\"hi\\" then","a"\n', "escaped by backslashes"),
         ('q1,"ends \\""\n', "escaped by backslashes"),
+        ('q1,{"a": "say \\"hi\\""}\n', "write `csv: {quotes: none}`"),
     ],
 )
 def test_a_stray_quotation_mark_refuses_the_file_with_its_line(tmp_path: Path, line: str, said: str) -> None:
