@@ -94,7 +94,7 @@ class Message:
 
     def identity(self) -> list[Any]:
         """What distinguishes a message: its role and normalised text, and further keys only where they are there."""
-        more: dict[str, Any] = {key: canonical(self.keys.get(key)) for key in SEEN_KEYS}
+        more: dict[str, Any] = {key: canonical(decoded(self.keys.get(key))) for key in SEEN_KEYS}
         more |= {"reasoning": self.reasoning, "thoughts": self.thoughts[1:], "calls": canonical(self.calls)}
         if self.role == "assistant" and self.weight != 1:
             more["weight"] = self.weight

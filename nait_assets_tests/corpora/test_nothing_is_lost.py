@@ -140,3 +140,10 @@ def test_names_of_tools_are_the_same_as_a_list_and_as_its_json_text() -> None:
     """The text is what `train.parquet` has of it."""
     named, other = (conversation(USER, ASSISTANT, tools=tools) for tools in (["f", "g"], ["f"]))
     assert named.sample_id == conversation(USER, ASSISTANT, tools='["f", "g"]').sample_id != other.sample_id
+
+
+@pytest.mark.parametrize("keys", [{"name": 5}, {"tools": [TOOL]}])
+def test_keys_of_a_message_are_the_same_as_their_json_text(keys: dict[str, Any]) -> None:
+    """The text is what `train.parquet` has of them."""
+    written = {name: json.dumps(value) for name, value in keys.items()}
+    assert answered(**keys).sample_id == answered(**written).sample_id != answered().sample_id
