@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 from common import conversations, demo_model, parser, random_model, tell
 
-from nait_assets.extraction import activation_table, extractor, ray_engine
+from nait_assets.extraction import activation_table, ray_engine
 from nait_assets.extraction.extractor import extract
 from nait_assets.lineage import Record
-from nait_assets.models.running import RunOptions
+from nait_assets.models.running import BATCH_TOKENS_ELSEWHERE, RunOptions
 from nait_assets.recipe import Extraction
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.warehouse import Store
@@ -91,7 +91,7 @@ def main() -> None:
             tables[name].equals(tables["local, 1"]) for name in spans
         ),
         "largest difference from the local engine's on every core, relative": difference,
-        "batch tokens": extractor.BATCH_TOKENS_ELSEWHERE,
+        "batch tokens": BATCH_TOKENS_ELSEWHERE,
     }
     shutil.rmtree(arguments.work / "ray")
     tell("Ray workers, each on one core", rows, figures, arguments.json)
