@@ -61,11 +61,24 @@ def build_definitions(recipe: Recipe, home: Path | None = None, rooms: Sequence[
             for checks in room.build_checks(recipe, partitions)
             if checks.asset in code_versions
         ],
-        resources={"warehouse": Warehouse(home=str(home)), "language_model": LanguageModel.of(recipe, home)},
+        resources={
+            "warehouse": _fixed(Warehouse(home=str(home))),
+            "language_model": _fixed(LanguageModel.of(recipe, home)),
+        },
         sensors=[sensor for room in rooms for sensor in room.build_sensors(recipe, partitions)],
         schedules=audit.build_schedules(),
         executor=dg.in_process_executor,
     )
+
+
+def _fixed(resource: dg.ConfigurableResource) -> dg.ResourceDefinition:
+    """A resource that no run's configuration can change: whoever may start a run must not choose where it writes."""
+
+    def build(context: dg.InitResourceContext) -> dg.ConfigurableResource:
+        resource.setup_for_execution(context)
+        return resource
+
+    return dg.ResourceDefinition(build, config_schema={}, description=type(resource).__doc__)
 
 
 def _rested_on(assets: Sequence[dg.AssetsDefinition], catalogue: Catalogue) -> list[dg.AssetsDefinition]:

@@ -50,7 +50,7 @@ CAPABILITIES = ("code", "math")
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test must not depend on the recipe or home of the person who runs it."""
     lineage = [name for name in os.environ if name.startswith("OPENLINEAGE_")]
-    for name in ("NAIT_RECIPE", "NAIT_HOME", "NAIT_DATA", "DAGSTER_HOME", *lineage):
+    for name in ("NAIT_RECIPE", "NAIT_HOME", "NAIT_DATA", "DAGSTER_HOME", "RAY_ADDRESS", *lineage):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 
 from nait_assets.definitions import build_definitions
+from nait_assets.models.config import ExtractionConfig
 from nait_assets.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
@@ -178,3 +180,33 @@ def test_importing_the_definitions_imports_no_heavy_library(tmp_path: Path) -> N
     )
     assert done.stdout.strip() == "[]"
     assert list(tmp_path.iterdir()) == []  # and it writes nothing
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        {"resources": {"warehouse": {"config": {"home": "ELSEWHERE"}}}},
+        {"resources": {"language_model": {"config": {"source": "ELSEWHERE"}}}},
+        {"resources": {"language_model": {"config": {"home": "ELSEWHERE"}}}},
+        {"ops": {"extraction__candidate_activations": {"config": {"ray_address": "ray://attacker.example:1"}}}},
+    ],
+)
+def test_no_run_chooses_where_it_writes_or_what_it_loads(
+    make_recipe: MakeRecipe, tmp_path: Path, configuration: dict[str, Any]
+) -> None:
+    """Whoever may start a run in the web page is not thereby someone who may write to any folder of the machine."""
+    elsewhere = tmp_path / "elsewhere"
+    filled = yaml.safe_load(yaml.safe_dump(configuration).replace("ELSEWHERE", str(elsewhere)))
+    job = build_definitions(make_recipe(), tmp_path / "home").resolve_implicit_global_asset_job_def()
+    with pytest.raises(dg.DagsterInvalidConfigError, match="unexpected config entry"):
+        job.execute_in_process(
+            run_config=filled, asset_selection=[dg.AssetKey(["extraction", "candidate_activations"])]
+        )
+    assert not elsewhere.exists()
+
+
+def test_a_run_takes_its_ray_cluster_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray runs what it unpickles: the address is the operator's to give, as to Ray's own programs."""
+    assert ExtractionConfig().options().ray_address is None
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert ExtractionConfig().options().ray_address == "head:6379"

@@ -25,7 +25,6 @@ LONGER_FUNCTIONS: dict[str, str] = {
 """Functions that may be longer, by file and name, and why."""
 NOT_IMPORTED = {
     "accelerate": "transformers asks for it to read GGUF files",
-    "dagster-webserver": "`nait ui` starts it as a program",
 }
 """Declared dependencies that no module imports, and why they are declared."""
 FRAGMENT = re.compile(r"^\s+[\w*]+: (Of|That|Whose) ")

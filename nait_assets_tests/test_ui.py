@@ -6,30 +6,66 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 
 from nait_assets_tests.chromium import headless_chromium
+from nait_assets_tests.command import instance_of
 from nait_assets_tests.conftest import CAPABILITIES, conversation, in_domain_rows, pool_rows, write_jsonl
+from nait_assets_tests.local_server import LocalServer
 
 pytestmark = pytest.mark.slow
 
 PATIENCE_SECONDS = 180
 ROOMS = ("corpora", "extraction", "features", "scoring", "selection", "report", "audit")
 SUBSET = "selection/nait_standardized_subset"
+STRANGER = "stranger.example"
+"""A host that the browser finds on this machine, as it does a page that has its own name point here."""
 TARGETS = (*CAPABILITIES, "all")
 STALE = """
 query Stale($key: AssetKeyInput!) {
   assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys staleStatusByPartition } }
 }
 """
+
+REPOSITORY = 'repositoryName: "__repository__", repositoryLocationName: "nait_assets.definitions"'
+START_SCHEDULE = f"""
+mutation {{ startSchedule(scheduleSelector: {{{REPOSITORY}, scheduleName: "weekly_audit"}}) {{ __typename }} }}
+"""
+START_SENSOR = f"""
+mutation {{ startSensor(sensorSelector: {{{REPOSITORY}, sensorName: "sources_changed"}}) {{ __typename }} }}
+"""
+ATTACK = """
+async ([server, schedule, sensor]) => {
+    const graphql = mutation => `${server}/graphql?query=${encodeURIComponent(mutation)}`;
+    const check = `${server}/report_asset_check/audit/lineage_audit?check_name=every_chain_holds&passed=true`;
+    const get = new Promise(done => {
+        const image = new Image();
+        image.onload = image.onerror = done;
+        image.src = graphql(schedule);
+    });
+    const post = address => fetch(address, {method: "POST", mode: "no-cors"}).catch(() => null);
+    const socket = new Promise(done => {
+        const one = new WebSocket(server.replace("http", "ws") + "/graphql", "graphql-ws");
+        one.onopen = () => one.send(JSON.stringify({type: "connection_init"}));
+        one.onmessage = message => done(JSON.parse(message.data).type);
+        one.onerror = () => done("refused");
+    });
+    const [,,, answer] = await Promise.all([get, post(graphql(sensor)), post(check), socket]);
+    return answer;
+}
+"""
+"""What another page can make a browser send unasked: a picture, two posts, and a WebSocket, whose answer it returns."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +88,7 @@ class Site:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium."""
-    with headless_chromium() as browser:
+    with headless_chromium(f"--host-resolver-rules=MAP {STRANGER} 127.0.0.1") as browser:
         yield browser
 
 
@@ -113,18 +149,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, port: int) -> Iterator[None]:
-    """The processes that `nait ui` becomes; at the end none of them is left."""
+def serving(folder: Path, port: int, *options: str) -> Iterator[None]:
+    """`nait ui` and the processes that it starts; at the end none of them is left."""
     log = folder / "server.log"
-    program = [str(Path(sys.executable).with_name("dagster")), "dev", "-m", "nait_assets.definitions"]
-    home = folder / "home"
-    variables = environment(
-        NAIT_RECIPE=str(folder / "recipe.yaml"), NAIT_HOME=str(home), DAGSTER_HOME=str(home / "dagster")
-    )
+    command = [Path(sys.executable).with_name("nait"), "ui", "--port", str(port), *options]
+    place = ["--recipe", folder / "recipe.yaml", "--home", folder / "home"]
     with log.open("w") as output:
         server = subprocess.Popen(
-            [*program, "--host", "127.0.0.1", "--port", str(port)],
-            env=variables,
+            [str(word) for word in [*command, *place]],
+            env=environment(),
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -133,10 +166,9 @@ def serving(folder: Path, port: int) -> Iterator[None]:
             wait_until(lambda: server.poll() is not None or answers(port), f"the server answers; see {log}")
             assert server.poll() is None, log.read_text()
             yield
-        finally:
             server.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(20)
+            assert server.wait(60) == 0, log.read_text()
+        finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
             server.wait()
@@ -241,3 +273,108 @@ def test_a_capability_whose_examples_changed_is_unsynced_and_no_other_is(page: A
     page.get_by_text("Materialized", exact=True).wait_for()
     page.wait_for_load_state("networkidle")
     assert page.get_by_text("Unsynced").count() == 0
+
+
+class StrangersPage(BaseHTTPRequestHandler):
+    """An empty page."""
+
+    def do_GET(self) -> None:
+        """Send it."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>Strange</title>")
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def page_of(host: str, browser: Any) -> Iterator[Any]:
+    """An empty page of a host that lies on this machine."""
+    server = LocalServer(("127.0.0.1", 0), StrangersPage)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    page.goto(f"http://{host}:{server.server_address[1]}/")
+    yield page
+    page.close()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(params=[STRANGER, "localhost", "127.0.0.1"])
+def strangers_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A page of another origin in the same browser: of another host, and of another port of this machine."""
+    with page_of(request.param, browser) as page:
+        yield page
+
+
+def switched_on(home: Path) -> set[str]:
+    """What someone has switched on or turned green on a home's instance."""
+    key = dg.AssetCheckKey(dg.AssetKey(["audit", "lineage_audit"]), "every_chain_holds")
+    with instance_of(home) as instance:
+        running = {state.instigator_name for state in instance.all_instigator_state() if state.is_running}
+        checked = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        return running | ({key.name} if checked else set())
+
+
+def attacked(page: Any, address: str) -> str:
+    """Attack a server from a page; what its WebSocket heard."""
+    answer = page.evaluate(ATTACK, [address, START_SCHEDULE, START_SENSOR])
+    page.wait_for_timeout(1000)  # of a picture nobody learns when the server has done what its address says
+    return str(answer)
+
+
+def test_another_page_in_the_browser_does_nothing_here(strangers_page: Any, site: Site) -> None:
+    """127.0.0.1 keeps other machines out, but whatever page is open in the same browser is on this machine."""
+    assert attacked(strangers_page, site.address) == "refused"
+    assert switched_on(site.folder / "home") == set()
+    strangers_page.evaluate(
+        "address => new Promise(done => { const f = document.createElement('iframe');"
+        "f.onload = done; f.src = address; document.body.append(f) })",
+        site.address,
+    )
+    assert "Dagster" not in strangers_page.frames[-1].content()
+
+
+def test_a_page_whose_name_was_made_to_mean_this_machine_reads_nothing(browser: Any, site: Site) -> None:
+    """To the browser it is of one origin with the server: only the host in the request tells them apart."""
+    page = browser.new_page()
+    address = site.address.replace("127.0.0.1", STRANGER)
+    answer = page.goto(address)
+    assert (answer.status, "--allow-host" in answer.text()) == (403, True)
+    asked = "() => fetch('/graphql', {method: 'POST', headers: {'content-type': 'application/json'}, body: '{}'})"
+    assert page.evaluate(f"{asked}.then(answer => answer.status)") == 403
+    page.close()
+
+
+def test_read_only_shows_everything_and_starts_nothing(browser: Any, site: Site) -> None:
+    """For those who only look: the page is whole, and a mutation of the page itself is refused."""
+    port = free_port()
+    with serving(site.folder, port, "--read-only"):
+        page = browser.new_page(base_url=f"http://127.0.0.1:{port}")
+        page.goto("/asset-groups")
+        page.locator("foreignObject").get_by_text("scoring", exact=True).first.wait_for(timeout=PATIENCE_SECONDS * 1000)
+        answer = page.request.post("/graphql", data={"query": START_SCHEDULE}).json()
+        page.close()
+    assert answer["data"]["startSchedule"]["__typename"] == "UnauthorizedError"
+    assert switched_on(site.folder / "home") == set()
+
+
+def test_the_attacks_work_on_an_unguarded_server(browser: Any, site: Site) -> None:
+    """Else the tests above would show nothing: all of it is what Dagster's own server does."""
+    home, port = site.folder / "home", free_port()
+    variables = environment(
+        NAIT_RECIPE=str(site.folder / "recipe.yaml"), NAIT_HOME=str(home), DAGSTER_HOME=str(home / "dagster")
+    )
+    program = Path(sys.executable).with_name("dagster-webserver")
+    command = [str(program), "-m", "nait_assets.definitions", "--port", str(port)]
+    server = subprocess.Popen(command, env=variables, start_new_session=True)
+    try:
+        wait_until(lambda: answers(port), "the unguarded server answers")
+        with page_of(STRANGER, browser) as page:
+            assert attacked(page, f"http://127.0.0.1:{port}") == "connection_ack"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert switched_on(home) == {"weekly_audit", "sources_changed", "every_chain_holds"}

@@ -1,5 +1,6 @@
 """`nait run`: make what is missing or out of date, stage by stage."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,10 @@ from nait_assets.cli.options import home_option, recipe_option
     help="What runs the model over samples.",
 )
 @click.option(
-    "--ray-address", default=None, help="Address of a running Ray cluster; starts Ray on this machine by default."
+    "--ray-address",
+    envvar="RAY_ADDRESS",
+    default=None,
+    help="Address of a running Ray cluster; $RAY_ADDRESS, else Ray is started on this machine.",
 )
 @click.option(
     "--ray-workers", type=click.IntRange(1), default=2, show_default=True, help="Ray actors; each loads the model."
@@ -47,10 +51,14 @@ from nait_assets.cli.options import home_option, recipe_option
 @click.option("--ray-cpus", type=float, default=1.0, show_default=True, help="CPUs of each actor.")
 @click.option("--ray-gpus", type=float, default=0.0, show_default=True, help="GPUs of each actor.")
 @click.option("--batch-tokens", type=click.IntRange(1), default=None, help="Largest number of tokens in a batch.")
-def command(recipe_path: Path | None, home: Path | None, selection: str | None, **extraction: Any) -> None:
+def command(
+    recipe_path: Path | None, home: Path | None, selection: str | None, ray_address: str | None, **extraction: Any
+) -> None:
     """Make what is missing or out of date, and nothing else."""
     from nait_assets.leftovers import refresh_views
 
+    if ray_address:
+        os.environ["RAY_ADDRESS"] = ray_address  # not run configuration: whoever may start a run must not choose it
     with opened(recipe_path, home, writes=True) as workplace, workplace.locked():
         plan, records = workplace.plan(selection), workplace.warehouse.records()
         n_runs = n_outputs = 0

@@ -126,7 +126,7 @@ def _cluster(options: RunOptions, n_workers: int) -> Iterator[None]:
             **(local if options.ray_address is None else {}),
         )
     except ConnectionError as error:
-        raise SetupError(f"ray_address: there is no Ray cluster at {options.ray_address!r}: {error}") from error
+        raise SetupError(f"--ray-address: there is no Ray cluster at {options.ray_address!r}: {error}") from error
     if terminated not in (None, signal.SIG_DFL) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminated)  # Ray put its own there
     try:
@@ -144,6 +144,6 @@ def _require_reachable(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise SetupError(
-            f"ray_address: there is no Ray cluster at {address!r} ({error}). Use host:port of its head, or "
+            f"--ray-address: there is no Ray cluster at {address!r} ({error}). Use host:port of its head, or "
             "leave it out to start Ray on this machine."
         ) from error
