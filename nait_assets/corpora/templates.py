@@ -6,42 +6,21 @@ list, is refused rather than printed as Python writes it.
 
 import datetime
 import decimal
-import functools
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, nodes
+from jinja2 import StrictUndefined, nodes
 from jinja2.meta import find_undeclared_variables
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from nait_assets.errors import SourceError
+from nait_assets.sandbox import FAILURES, MOST_CHARACTERS, Sandbox, TooMuch
 
 ROW = "row"
 """The name of the whole row, for columns whose names are no identifiers: `{{ row["Best Answer"] }}`."""
 PRINTABLE = (str, int, float, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta)
-MOST_STEPS = 1_000_000
-MOST_CHARACTERS = 10_000_000
-WIDENING = ("center", "ljust", "rjust", "zfill", "expandtabs")
-"""Methods of text that make much of little."""
-PRINTING = (
-    *(
-        "capitalize",
-        "e",
-        "escape",
-        "forceescape",
-        "indent",
-        "lower",
-        "pprint",
-        "replace",
-        "string",
-        "striptags",
-        "title",
-    ),
-    *("trim", "truncate", "upper", "urlize", "wordwrap"),
-)
-"""Filters that print what they are given: to them null is the word "None"."""
-WIDE = re.compile(r"\d{5}|\*|\{[^}]*:[^}]*\{")
-"""What makes a format wide: a width of five digits, or one that is an argument."""
+MOST_RUNAWAYS = 20
+"""Rows for which a template does too much before its source is given up: each takes about a second."""
 
 
 class Unprintable(ValueError):
@@ -59,37 +38,44 @@ class RowTemplate:
     def __init__(self, text: str, empty_if_null: bool = False):
         self._row: Mapping[str, Any] = {}
         self._empty_if_null = empty_if_null
-        environment = _Sandbox(undefined=StrictUndefined, finalize=self._printed, autoescape=False, optimized=False)
-        environment.filters |= {"_printed": self._printed, "_counted": environment.counted}
-        tree = environment.parse(text)
+        self._text, self._n_runaways = text, 0
+        self._sandbox = Sandbox(self._printed, undefined=StrictUndefined)
+        self._template = self._sandbox.bounded(text)
+        tree = self._sandbox.parse(text)
         self.columns = _columns(tree)
         self._names_the_row = ROW in find_undeclared_variables(tree)
-        self._environment = environment
-        self._template = environment.from_string(_bounded(tree))
 
     def render(self, fields: Mapping[str, Any]) -> str:
         """The message's text.
 
         Raises:
             Unprintable: The template prints a value that has no text, or fails, or does too much.
+            SourceError: It does too much for row after row.
         """
         named = fields if self._names_the_row else [name for name in self.columns if name in fields]
         self._row = _Mapping({name: _guarded(fields[name]) for name in named})
         variables = {**dict.fromkeys(self.columns), ROW: self._row, **self._row}
-        self._environment.n_steps = 0
+        self._sandbox.restart()
         size, parts = 0, []
         try:
             for part in self._template.generate(variables):
                 size += len(part)
                 if size > MOST_CHARACTERS:
-                    raise Unprintable(f"the template prints more than {MOST_CHARACTERS:,} characters")
+                    raise TooMuch(f"the template prints more than {MOST_CHARACTERS:,} characters")
                 parts.append(part)
         except Unprintable:
             raise
-        except (TemplateError, ArithmeticError, TypeError, LookupError, ValueError, RecursionError) as error:
-            raise Unprintable(f"the template fails: {error}") from error
-        except (AttributeError, MemoryError) as error:
-            raise Unprintable(f"the template fails: {type(error).__name__}: {error}") from error
+        except TooMuch as error:
+            self._n_runaways += 1
+            if self._n_runaways == MOST_RUNAWAYS:
+                raise SourceError(
+                    f"{error}, for {MOST_RUNAWAYS} rows; write it simpler: {self._text[:80]!r}"
+                ) from error
+            raise Unprintable(str(error)) from error
+        except FAILURES as error:
+            said = str(error) or "it nests too deep"
+            kind = f"{type(error).__name__}: " if isinstance(error, AttributeError | MemoryError) else ""
+            raise Unprintable(f"the template fails: {kind}{said}") from error
         return "".join(parts)
 
     def _printed(self, value: Any) -> Any:
@@ -166,105 +152,6 @@ def _guarded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return _List(_guarded(part) for part in value)
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, in which also the work is bounded."""
-
-    intercepted_binops = frozenset(["*", "**", "%"])
-
-    def __init__(self, **settings: Any):
-        super().__init__(**settings)
-        self.n_steps = 0
-        del self.globals["lipsum"], self.filters["center"]
-        self.filters["format"] = self._formatted
-        self.filters |= {name: self._printing(self.filters[name]) for name in PRINTING}
-        self.filters["join"] = self._printing(self.filters["join"], is_join=True)
-
-    def counted(self, items: Iterable[Any]) -> Iterator[Any]:
-        """The items of a loop, all loops of a template counted together."""
-        for item in items:
-            self.n_steps += 1
-            if self.n_steps > MOST_STEPS:
-                raise Unprintable(f"the template takes more than {MOST_STEPS:,} steps")
-            yield item
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return not (isinstance(obj, str) and attr in WIDENING) and super().is_safe_attribute(obj, attr, value)
-
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        if isinstance(text := getattr(value, "__self__", None), str):
-            _require_narrow(text)
-        formatted = super().wrap_str_format(value)
-        if formatted is None:
-            return None
-        return lambda *values, **named: formatted(
-            *map(self._not_null, values), **{name: self._not_null(one) for name, one in named.items()}
-        )
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "%" and isinstance(left, str):
-            return self._formatted(left, right)
-        numbers = isinstance(left, int | float) and isinstance(right, int | float)
-        if operator == "**" and not (numbers and abs(right) <= 64 and abs(left) <= 1e6):
-            raise Unprintable("the template raises to a power that is too high")
-        if operator == "*" and not numbers:
-            size, times = (len(left), right) if hasattr(left, "__len__") else (len(right), left)
-            if isinstance(times, int) and size * times > MOST_CHARACTERS:
-                raise Unprintable(f"the template repeats text to more than {MOST_CHARACTERS:,} characters")
-        return super().call_binop(context, operator, left, right)
-
-    def _printing(self, own: Callable[..., Any], is_join: bool = False) -> Callable[..., Any]:
-        """One of Jinja's filters that refuses what is not to be printed: its value, or items of the list it joins."""
-        place = int(hasattr(own, "jinja_pass_arg"))  # a context stands in front of the value
-        printed = self.finalize or str
-
-        @functools.wraps(own)
-        def checked(*values: Any, **options: Any) -> Any:
-            value = values[place]
-            if not is_join:
-                value = printed(value)
-            elif isinstance(value, Iterable) and len(values) < place + 3 and "attribute" not in options:
-                value = [printed(item) for item in value]
-            return own(*values[:place], value, *values[place + 1 :], **options)
-
-        return checked
-
-    def _formatted(self, text: Any, *values: Any) -> str:
-        """`text % values`, as Jinja's filter and operator have it, of a bounded width."""
-        _require_narrow(str(text))
-        given = values[0] if len(values) == 1 else values
-        given = tuple(map(self._not_null, given)) if isinstance(given, tuple) else self._not_null(given)
-        return str(text) % given
-
-    def _not_null(self, value: Any) -> Any:
-        """A value to be formatted; null is printed as everywhere else."""
-        return self.finalize(value) if value is None and self.finalize is not None else value
-
-
-def _require_narrow(text: str) -> None:
-    if WIDE.search(text):
-        raise Unprintable(f"the template formats by {text[:40]!r}, whose width is not bounded")
-
-
-def _bounded(tree: nodes.Template) -> nodes.Template:
-    """The template with its loops counted, and with what `~` joins printed as everything else is."""
-
-    def through(name: str, node: nodes.Node) -> nodes.Filter:
-        assert isinstance(node, nodes.Expr)
-        return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
-
-    for loop in tree.find_all(nodes.For):
-        loop.iter = through("_counted", loop.iter)
-    for joined in tree.find_all(nodes.Concat):
-        joined.nodes = [through("_printed", node) for node in joined.nodes]
-    for macro in tree.find_all(nodes.Macro):  # which may call itself
-        tick = nodes.For(
-            nodes.Name("_", "store"), through("_counted", nodes.List([nodes.Const(0)])), [], [], None, False
-        )
-        macro.body.insert(0, tick.set_lineno(macro.lineno, override=True))
-    tree.set_environment(tree.environment)  # type: ignore[arg-type]
-    return tree
 
 
 def _columns(tree: nodes.Template) -> frozenset[str]:

@@ -30,6 +30,7 @@ from nait_assets.errors import ModelError, NumericalError, RecipeError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext, store_of
 from nait_assets.models.attention import to_device
 from nait_assets.models.batches import Batch, BatchReader, can_be_packed, require_known_tokens
+from nait_assets.models.chat_template import rendered
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import EncodedSample, plain_text, plan
 from nait_assets.models.running import model_inputs, rejected_before
@@ -174,10 +175,7 @@ class Asker:
             {"role": "user", "content": f"{text}\n\n{question}"},
             {"role": "assistant", "content": reply},
         ]
-        if self.template == "plain":
-            shown = plain_text(messages)
-        else:
-            shown = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        shown = plain_text(messages) if self.template == "plain" else rendered(self.tokenizer, messages)
         token_ids = list(self.tokenizer(shown, add_special_tokens=False)["input_ids"])
         return token_ids if token_ids and token_ids[0] == self.first else [self.first, *token_ids]
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nait_assets.conversation import Conversation
-from nait_assets.errors import ModelError, RecipeError
+from nait_assets.errors import ModelError, RecipeError, UserError
+from nait_assets.models.chat_template import rendered
 from nait_assets.recipe import fingerprint
 
 Rendering = Literal["chat", "plain", "folded"]
@@ -96,6 +97,8 @@ def encode(
         conversation = Conversation.of(given)
         try:
             text = render(conversation, tokenizer, template)
+        except UserError:
+            raise
         except Exception as error:  # noqa: BLE001  a template may raise whatever its author wrote
             refused.append(
                 (identity, f"the chat template refuses it: {error}; {_remedy(conversation, tokenizer, template)}")
@@ -137,9 +140,7 @@ def render(
         conversation = conversation.folded()
     written = str(tokenizer.chat_template)
     messages = [message.for_template(lambda key: key in written) for message in conversation.messages]
-    settings = {"add_generation_prompt": True} if generation else {}
-    tools = {"tools": conversation.tool_list} if conversation.tool_list else {}
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, **tools, **settings))
+    return rendered(tokenizer, messages, conversation.tool_list, generation)
 
 
 def _remedy(conversation: Conversation, tokenizer: Any, template: Rendering) -> str:

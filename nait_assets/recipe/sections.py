@@ -55,14 +55,16 @@ class FieldTemplates(Section):
     @field_validator("user", "assistant", "system")
     @classmethod
     def _is_a_template(cls, template: str | None) -> str | None:
-        from jinja2 import TemplateSyntaxError
-        from jinja2.sandbox import SandboxedEnvironment
+        from nait_assets.sandbox import FAILURES, Sandbox, TooMuch
 
         try:
-            SandboxedEnvironment(autoescape=False).compile(template or "")  # parsing lets unknown filters pass
-        except TemplateSyntaxError as error:
+            Sandbox(str).bounded(template or "")
+        except TooMuch as error:
+            raise ValueError(str(error)) from error
+        except FAILURES as error:
+            said = str(error) or "it nests too deep"
             raise ValueError(
-                f"not a Jinja template: {error}. A column whose name is no identifier is written "
+                f"not a Jinja template: {said}. A column whose name is no identifier is written "
                 '{{ row["Best Answer"] }}'
             ) from error
         return template

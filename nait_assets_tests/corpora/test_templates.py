@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from nait_assets.corpora.templates import RowTemplate, Unprintable
+from nait_assets.corpora.templates import MOST_RUNAWAYS, RowTemplate, Unprintable
+from nait_assets.errors import SourceError
+from nait_assets.sandbox import FAILURES, TooMuch
+from nait_assets_tests.models.test_chat_template import ENDLESS
 
 
 def refusal(template: str, fields: dict[str, Any]) -> str:
@@ -41,27 +44,22 @@ def test_the_message_says_what_to_write() -> None:
     assert "write {% if context %}{{ context }}{% endif %}" in refusal("{{ context }}", {"context": float("nan")})
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-        "{% macro f(n) %}{{ f(n - 1) }}{{ f(n - 1) }}{% endmacro %}{{ f(99) }}",
-        "{{ 'x' * 10 ** 9 }}",
-        "{{ 10 ** 10 ** 10 }}",
-        "{{ 'x'.ljust(10 ** 9) }}",
-        "{{ '%999999999d' % 1 }}",
-        "{{ '%999999999d' | format(1) }}",
-        "{{ '{:999999999}'.format(1) }}",
-        "{{ 'x' | center(10 ** 9) }}",
-        "{{ q.__class__.__mro__ }}",
-    ],
-)
-def test_work_is_bounded(template: str) -> None:
-    """A recipe from elsewhere must not take the machine."""
+@pytest.mark.parametrize("name", ENDLESS)
+def test_work_is_bounded(name: str) -> None:
+    """A recipe from elsewhere must not take the machine, neither when it is read nor at a row."""
     begin = time.monotonic()
-    with pytest.raises((Unprintable, Exception)):
-        RowTemplate(template).render({"q": "a"})
+    with pytest.raises((Unprintable, TooMuch, *FAILURES)):
+        RowTemplate(ENDLESS[name]).render({"messages": [{"role": "user", "content": "a"}]})
     assert time.monotonic() - begin < 20
+
+
+def test_a_template_that_does_too_much_for_every_row_ends_the_step() -> None:
+    """A second for each of a million rows would be a hang."""
+    template = RowTemplate(ENDLESS["loops"])
+    with pytest.raises(SourceError, match="for 20 rows; write it simpler"):  # noqa: PT012  which row it is, is the point
+        for _ in range(MOST_RUNAWAYS + 1):
+            with pytest.raises(Unprintable):
+                template.render({})
 
 
 def test_formats_of_numbers_are_as_usual() -> None:
