@@ -19,7 +19,7 @@ from nait_assets.extraction.neurons import Reader
 from nait_assets.extraction.statistics import by_layer
 from nait_assets.models.encoding import encode, render
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Recipe, load_recipe, subset_size
+from nait_assets.recipe import Recipe, load_recipe, rounded_up
 from nait_assets.resources import LanguageModel, Warehouse, home_of
 from nait_assets.scoring.explanation import find_candidate
 from nait_assets.tables import CANDIDATE_POOL, NEURON_STATISTICS, STANDARDIZED_CENTROIDS, scores_table
@@ -66,7 +66,7 @@ def main() -> None:
     print(f"6. centroid of {n_examples} examples of {arguments.target}: {centroid[layer][neuron]:+.2f} there")
     score(z, centroid, ranking, row["sample_id"])
     for ratio in recipe.ratios:
-        size = subset_size(ratio, len(ranking))
+        size = rounded_up(ratio, len(ranking))
         chosen = "chosen" if row["sample_id"] in ranking["sample_id"][:size] else "not chosen"
         print(f"9. {arguments.target}|{ratio}: the {size} best, down to {ranking['score'][size - 1]:.4f}: {chosen}")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nait_assets.conversation import sample_id
 from nait_assets.corpora.formats import RowReader
-from nait_assets.recipe.ratios import ratio_key, subset_size
+from nait_assets.recipe.ratios import ratio_key, rounded_up
 from nait_assets.scoring.ranking import best_ranks, by_turns, ranked, round_robin
 from nait_assets.selection.choice import chosen_rows
 from nait_assets.selection.strategies.lengths import length_matched
@@ -124,7 +124,7 @@ def test_lengths_are_matched_to_within_a_row_at_every_size(
 @given(RATIOS, st.integers(0, 10**9))
 def test_a_ratio_keeps_the_smallest_number_of_rows_that_is_no_smaller_share(ratio: Decimal, n: int) -> None:
     """Exactly, whatever the number of decimals; 1 keeps all."""
-    size = subset_size(ratio_key(ratio), n)
+    size = rounded_up(ratio_key(ratio), n)
     assert 0 <= size <= n
     assert size >= Fraction(ratio) * n > size - 1 or n == 0
 
@@ -150,7 +150,7 @@ def test_a_smaller_ratio_is_the_beginning_of_a_larger_and_dropped_rows_are_in_no
     small, large = (chosen_rows(frame, ratio_key(ratio), dropped).rows for ratio in sorted([one, other]))
     assert small.equals(large.head(len(small)))
     assert dropped.isdisjoint(large["sample_id"].to_list())
-    assert len(large) == subset_size(ratio_key(max(one, other)), len(names) - len(dropped))
+    assert len(large) == rounded_up(ratio_key(max(one, other)), len(names) - len(dropped))
 
 
 # Hashes of content

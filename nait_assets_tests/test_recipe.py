@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from nait_assets.errors import RecipeError
-from nait_assets.recipe import DEFAULT_RECIPE, Recipe, fingerprint, load_recipe, ratio_key, subset_size
+from nait_assets.recipe import DEFAULT_RECIPE, Recipe, fingerprint, load_recipe, ratio_key, rounded_up
 from nait_assets.recipe.measurements import declared_sections
 from nait_assets.recipe.moved import MOVED
 
@@ -277,9 +277,9 @@ def test_ratios_are_keys_in_rising_order(tmp_path: Path) -> None:
     ("ratio", "n_candidates", "size"),
     [("0.07", 100, 7), ("0.10", 20, 2), ("0.10", 21, 3), ("0.01", 3, 1), ("1.00", 5, 5), ("0.0001", 10**8, 10**4)],
 )
-def test_subset_size_is_the_exact_ceiling(ratio: str, n_candidates: int, size: int) -> None:
+def test_rounded_up_is_the_exact_ceiling(ratio: str, n_candidates: int, size: int) -> None:
     """In floats ceil(0.07 x 100) is 8: 0.07 is a little more than seven hundredths."""
-    assert subset_size(ratio, n_candidates) == size
+    assert rounded_up(ratio, n_candidates) == size
 
 
 def test_order_of_layers_does_not_matter(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def _training_context(
 def _warm_up(context: TrainingContext) -> tuple[Cost, Mapping[str, object]]:
     assert context.pool is not None
     found = less_checkpoints.warm_up(
-        context.pool, context.recipe, context.model, context.folder, context.inputs, context.log_line
+        context.pool, context.recipe, context.model, context.folder, context.before, context.log_line
     )
     return found.cost, {
         "n_samples": found.n_samples,
@@ -193,7 +193,10 @@ def _gain_experience(context: TrainingContext) -> tuple[Cost, Mapping[str, objec
         context.options,
         context.folder,
         context.log_line,
+        context.before,
     )
+    if found.kept:
+        return found.cost, {"kept": True}
     return found.cost, {
         "n_samples": len(found.sample_ids),
         "n_clusters": found.n_clusters,

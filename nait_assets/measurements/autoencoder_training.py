@@ -204,8 +204,9 @@ class _Training:
         self.silent += len(batch)
         self.silent[fired] = 0
         coder.remove_gradient_parallel_to_decoder_directions()
+        n_rising = int(WARMUP_RATIO * steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = scheduled(self.step, steps, options.learning_rate, WARMUP_RATIO, COOLDOWN_RATIO)
+            group["lr"] = scheduled(self.step, steps, options.learning_rate, n_rising, COOLDOWN_RATIO)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1

@@ -1,11 +1,11 @@
 """The warm-up of LESS: a LoRA adapter trained on a share of the pool, with a checkpoint at the end of every epoch.
 
 Xia et al. 2024 (arXiv 2402.04333, section 3.1 and 4.1): LoRA on the attention's four projections, AdamW without weight
-decay, gradients clipped to norm 1, a linear rise over the first 3% of the steps and a linear fall to zero. A checkpoint
-is what the gradients are taken at: the adapter's weights, Adam's first and second moments, the epoch's mean learning
-rate. As the published code trains, one sequence at a time is read, and the mean over a batch of their losses is stepped
-on. Unlike there, the share is drawn by hash, so that a row more in the pool leaves the others as they were, and the
-loss is over the words of the responses without the token that ends a turn (`answers`).
+decay, gradients clipped to norm 1, a linear rise from zero over the first 3% of the steps, rounded up, and a linear
+fall to zero. A checkpoint is what the gradients are taken at: the adapter's weights, Adam's first and second moments,
+the epoch's mean learning rate. As the published code trains, one sequence at a time is read, and the mean over a batch
+of their losses is stepped on. Unlike there, the share is drawn by hash, so that a row more in the pool leaves the
+others as they were, and the loss is over the words of the responses without the token that ends a turn (`answers`).
 
 A folder of checkpoints grows beside the final one and takes its place at the end; a run that is cut off begins again
 after the last whole epoch, and makes the same bytes. Size: 12 bytes a weight of the adapter and epoch; rank 128 has
@@ -27,12 +27,14 @@ from pydantic import Field, field_validator
 
 from nait_assets.conversation import conversations_of
 from nait_assets.errors import DataError, NumericalError
-from nait_assets.measurements.trained import TrainedOutput
+from nait_assets.lineage import Record
+from nait_assets.measurements.trained import TRAINED_FROM, TrainedOutput, is_trained_from
 from nait_assets.models.adapter import Adapter, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
+from nait_assets.models.running import model_inputs
 from nait_assets.models.training import EpochResult, scheduled, train_epoch
-from nait_assets.recipe import Recipe, fingerprint, seeded_order
+from nait_assets.recipe import Recipe, fingerprint, rounded_up, seeded_order
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources.files import put_in_place, replacing_folder
 from nait_assets.resources.language_model import LanguageModel, LoadedModel
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINTS = TrainedOutput("measurements/less_checkpoints", place="trained/less_checkpoints")
-ALGORITHM = "1"
+ALGORITHM = "2"
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 LARGEST_NORM = 1.0
 WARMUP_RATIO = 0.03
@@ -135,46 +137,56 @@ def warm_up(
     recipe: Recipe,
     model: LanguageModel,
     folder: Path,
-    inputs: Mapping[str, str],
+    before: Record | None,
     log_line: Callable[[str], None],
 ) -> WarmUp:
-    """Train the adapter, and leave the checkpoints in `folder`.
+    """Train the adapter, and leave the checkpoints in `folder`; or keep those that are there, of the same training.
 
     Args:
         pool: Columns `sample_id` and `messages`.
         recipe: Its model, extraction and `measurements.less_checkpoints` are read.
         model: Model of the recipe; stays as it is.
         folder: What it holds is replaced when all epochs are done.
-        inputs: Versions of pool and model: epochs of an unfinished run are used if they are the same.
+        before: Record of the checkpoints that are there, or None.
         log_line: Receives lines for the run's log.
 
     Raises:
-        DataError: None of the samples drawn has a response.
+        DataError: None of the samples drawn has a response, or the only step would have a learning rate of zero.
         NumericalError: The loss of one is NaN or infinite.
     """
     options = LessCheckpointsOptions.of(recipe)
     drawn = draw(pool, options.share, options.seed)
     samples, refused = answered(drawn, recipe, model)
+    identity = fingerprint(
+        ALGORITHM, settings(recipe), model_inputs(model, recipe.model.source), drawn["sample_id"].to_list()
+    )
+    if is_trained_from(folder, identity, before):
+        return WarmUp(checkpoints_in(folder), len(samples), refused, options.epochs, Cost())
     if not samples:
         reason = f"; the first: {refused[0][1]}" if refused else ""
         raise DataError(
             f"measurements.less_checkpoints.share: {options.share:g} of {len(pool)} candidates are {len(drawn)}, and "
             f"none of them has a response to train on{reason}. Use a larger share, or more `extraction.max_tokens`."
         )
-    identity = fingerprint(ALGORITHM, settings(recipe), dict(inputs))
+    if options.epochs * math.ceil(len(samples) / options.batch_size) == 1:
+        raise DataError(
+            "measurements.less_checkpoints: the warm-up has a single step, whose learning rate is zero, as every first "
+            "one's is. Use more epochs, a larger share, or a smaller batch_size."
+        )
     growing = folder.with_name(f".{folder.name}.{identity}")
     for stale in folder.parent.glob(f".{folder.name}.*"):
         if stale != growing:
             shutil.rmtree(stale)  # of another pool, model or options: its epochs must not be taken up
     growing.mkdir(parents=True, exist_ok=True)
-    before = checkpoints_in(growing)
-    if len(before) < options.epochs:
-        _train(samples, options, model.load_causal(), growing, before, log_line)
+    done = checkpoints_in(growing)
+    if len(done) < options.epochs:
+        _train(samples, options, model.load_causal(), growing, done, log_line)
+    (growing / TRAINED_FROM).write_text(identity)
     put_in_place(growing, folder)
-    n_epochs = options.epochs - len(before)
+    n_epochs = options.epochs - len(done)
     n_sequences, n_tokens = n_epochs * len(samples), n_epochs * sum(len(sample.token_ids) for sample in samples)
     cost = Cost(n_sequences, n_sequences, n_tokens)
-    return WarmUp(checkpoints_in(folder), len(samples), refused, len(before), cost)
+    return WarmUp(checkpoints_in(folder), len(samples), refused, len(done), cost)
 
 
 def answered(
@@ -192,7 +204,7 @@ def answered(
 def draw(pool: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
     """The rows whose hash is smallest, a share of the pool rounded up, in the order of their hashes."""
     order = seeded_order(pool["sample_id"].to_list(), f"{seed}:share")
-    return pool[order[: math.ceil(share * len(pool))]]
+    return pool[order[: rounded_up(share, len(pool))]]
 
 
 def _train(
@@ -247,8 +259,7 @@ def _train_epoch(
     order = seeded_order([sample.sample_id for sample in samples], f"{options.seed}:epoch:{epoch}")
 
     def learning_rate(step: int) -> float:
-        whole = (epoch - 1) * n_steps + step
-        return scheduled(whole, options.epochs * n_steps, options.learning_rate, WARMUP_RATIO)
+        return rate((epoch - 1) * n_steps + step, options.epochs * n_steps, options.learning_rate)
 
     try:
         ordered = [samples[index] for index in order]
@@ -258,6 +269,14 @@ def _train_epoch(
             f"{CHECKPOINTS.key}: {error} in epoch {epoch}; use a smaller "
             "measurements.less_checkpoints.learning_rate, or model.dtype float32."
         ) from error
+
+
+def rate(step: int, n_steps: int, peak: float) -> float:
+    """The learning rate of a step of the whole training, counted from 0, as transformers' trainer has it.
+
+    It rises over ceil(0.03 x `n_steps`) steps, the first of which has 0, and falls to what would be 0 after the last.
+    """
+    return scheduled(step, n_steps, peak, rounded_up(WARMUP_RATIO, n_steps))
 
 
 def _write(folder: Path, state: Mapping[str, Any], adapter: Adapter, optimizer: "torch.optim.Optimizer") -> None:

@@ -23,14 +23,16 @@ from pydantic import Field
 
 from nait_assets.conversation import conversations_of
 from nait_assets.errors import DataError, NumericalError
+from nait_assets.lineage import Record
 from nait_assets.measurements.outputs import OutputReader
+from nait_assets.measurements.trained import TRAINED_FROM, is_trained_from
 from nait_assets.models.adapter import ALL_LINEAR, adapted
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import EncodedSample, encode, plan
-from nait_assets.models.running import RunOptions
+from nait_assets.models.running import RunOptions, model_inputs
 from nait_assets.models.training import train_epoch
-from nait_assets.recipe import Extraction, Recipe, seeded_order
+from nait_assets.recipe import Extraction, Recipe, fingerprint, seeded_order
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import replacing_folder
@@ -64,6 +66,7 @@ class Experience:
         losses: Mean loss of the responses, by epoch, each row's as it was just before it was trained on.
         n_refused: Candidates that could not be learnt from.
         cost: Cost of all of it but the time.
+        kept: Whether the model that was there is of the same training; then there is nothing else to tell.
     """
 
     sample_ids: tuple[str, ...]
@@ -71,6 +74,7 @@ class Experience:
     losses: tuple[float, ...]
     n_refused: int
     cost: Cost
+    kept: bool = False
 
 
 def settings(recipe: Recipe) -> list[Any]:
@@ -87,8 +91,9 @@ def gain_experience(
     run_options: RunOptions,
     folder: Path,
     log_line: Callable[[str], None],
+    before: Record | None = None,
 ) -> Experience:
-    """Train the model briefly and save it with its tokenizer.
+    """Train the model briefly and save it with its tokenizer; or keep the one that is there, of the same training.
 
     Args:
         pool: Columns `sample_id`, `messages`.
@@ -98,10 +103,15 @@ def gain_experience(
         run_options: How the model is run.
         folder: Folder that it is saved in; what is there is replaced once it is whole.
         log_line: Function that takes lines for the run's log.
+        before: Record of the model that is there, or None.
 
     Raises:
         DataError: No candidate can be learnt from.
     """
+    names = sorted(pool["sample_id"].to_list())
+    identity = fingerprint(ALGORITHM, options, extraction.reading, model_inputs(model, model.source), names)
+    if is_trained_from(folder, identity, before):
+        return Experience((), 0, (), 0, Cost(), kept=True)
     tokenizer = model.tokenizer()
     pairs = conversations_of(pool)
     reading = extraction.rendering, extraction.max_tokens, extraction.unshown
@@ -127,6 +137,7 @@ def gain_experience(
     with replacing_folder(folder) as temporary:
         network.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        (temporary / TRAINED_FROM).write_text(identity)
     n_trained = len(rows) * options.epochs
     n_tokens = sum(len(one.token_ids) for one in instructions)
     n_tokens += options.epochs * sum(len(row.token_ids) for row in rows)

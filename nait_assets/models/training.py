@@ -31,19 +31,17 @@ class EpochResult:
     losses: list[float]
 
 
-def scheduled(step: int, n_steps: int, peak: float, warmup_ratio: float = 0.0, cooldown_ratio: float = 1.0) -> float:
+def scheduled(step: int, n_steps: int, peak: float, n_rising: int = 0, cooldown_ratio: float = 1.0) -> float:
     """The learning rate of a step, counted from 0: a straight rise to the peak, and a straight fall to zero.
 
     Args:
         step: Less than `n_steps`.
         n_steps: Steps of the whole training.
         peak: Highest learning rate.
-        warmup_ratio: Share of the steps, rounded down, in which it rises; the first of them has 0, as transformers'
-            linear schedule has it.
+        n_rising: Steps in which it rises; the first of them has 0, as transformers' linear schedule has it.
         cooldown_ratio: Share of the steps in which it falls, at most those that the rise leaves; it would reach zero
             after the last.
     """
-    n_rising = int(warmup_ratio * n_steps)
     if step < n_rising:
         return peak * step / n_rising
     n_falling = min(cooldown_ratio * n_steps, n_steps - n_rising)

@@ -1,5 +1,6 @@
 """Ratios: their partition keys, and how many rows of the pool each keeps."""
 
+import math
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -19,7 +20,6 @@ def ratio_key(ratio: Any) -> str:
     return f"{value:.{decimals}f}"
 
 
-def subset_size(ratio: str, n_candidates: int) -> int:
-    """ceil(ratio x n), exact: in floats 0.07 x 100 is a little more than 7."""
-    share = Fraction(ratio) * n_candidates
-    return -(-share.numerator // share.denominator)
+def rounded_up(share: float | str, n: int) -> int:
+    """ceil(share x n), exact, of the share as it is written: in floats 0.07 x 100 is a little more than 7."""
+    return math.ceil(Fraction(str(share)) * n)

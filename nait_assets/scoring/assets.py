@@ -9,7 +9,7 @@ import polars as pl
 from nait_assets import lineage, plots
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint, subset_size
+from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint, rounded_up
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
 from nait_assets.rooms import asset_arguments, write_table
@@ -107,7 +107,7 @@ def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse) -> dict
     thresholds = {
         ratio: float(scored["score"][place])
         for ratio in recipe.ratios
-        if (place := subset_size(ratio, len(frame)) - 1) < len(scored)
+        if (place := rounded_up(ratio, len(frame)) - 1) < len(scored)
     }
     with warehouse.tables.snapshot() as snapshot:
         pool = snapshot.read(CANDIDATE_POOL)

@@ -10,7 +10,7 @@ from nait_assets import lineage
 from nait_assets.checks import AssetChecks, Check, CheckResult
 from nait_assets.lineage import reference
 from nait_assets.partitions import Partitions, cell_of
-from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, subset_size
+from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, rounded_up
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.latest import Latest
@@ -91,7 +91,7 @@ def check_subset(
         "files_match_the_manifest": CheckResult(
             not faults, "; ".join(faults) or "every file has the hash that the manifest states"
         ),
-        "targets_differ": _agreement(target, stored, subset_size(ratio, chosen.n_candidates) / chosen.n_candidates),
+        "targets_differ": _agreement(target, stored, rounded_up(ratio, chosen.n_candidates) / chosen.n_candidates),
         "leaks_no_example": _contamination(rows, flagged),
     }
 

@@ -14,7 +14,7 @@ import polars as pl
 from nait_assets.errors import RecipeError
 from nait_assets.measurements.catalogue import MEASUREMENTS
 from nait_assets.measurements.engine import Measurement, rows_of
-from nait_assets.recipe import POOL, Strategy, subset_size
+from nait_assets.recipe import POOL, Strategy, rounded_up
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.latest import Latest
 from nait_assets.selection.strategies import orders
@@ -84,7 +84,7 @@ def chosen_rows(
     """
     eligible = scores.filter(~pl.col("sample_id").is_in(list(dropped)))
     ranking = eligible.filter(pl.col("rank").is_not_null()).sort("rank")
-    n_wanted = subset_size(ratio, len(eligible))
+    n_wanted = rounded_up(ratio, len(eligible))
     size = min(n_wanted, len(ranking))
     taken = _taken(ranking, size, strategy or Strategy(), material or Material())[:size]
     left = np.setdiff1d(np.arange(len(ranking)), taken)

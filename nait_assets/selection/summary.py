@@ -9,7 +9,7 @@ import polars as pl
 from nait_assets.catalogue import losses_of
 from nait_assets.extraction import activation_table
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import POOL, Recipe, subset_size
+from nait_assets.recipe import POOL, Recipe, rounded_up
 from nait_assets.resources import Warehouse
 from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, scores_table
 
@@ -26,7 +26,7 @@ def own_topic_share(scores: pl.DataFrame, pool: pl.DataFrame, topic: str, ratio:
         topic: The capability's own.
         ratio: Share of the pool that counts as best.
     """
-    n_best = subset_size(ratio, len(scores))
+    n_best = rounded_up(ratio, len(scores))
     topics = scores.filter(pl.col("rank") <= n_best).join(pool, on="sample_id")["topic"]
     n_own = pool.filter(pl.col("topic") == topic).height
     return float((topics == topic).sum() or 0) / n_best, min(n_own, n_best) / n_best

@@ -72,7 +72,7 @@ def context(recipe_of: Callable[..., Recipe], tmp_path: Path) -> MeasurementCont
 def warmed(recipe: Recipe, home: Path, corpus: str = POOL) -> MeasurementContext:
     """A context whose warm-up has been done."""
     warehouse, model = Warehouse(home=str(home)), LanguageModel.of(recipe, home)
-    warm_up(pool(), recipe, model, CHECKPOINTS.folder(warehouse), {}, lambda _: None)
+    warm_up(pool(), recipe, model, CHECKPOINTS.folder(warehouse), None, lambda _: None)
     return MeasurementContext(recipe, warehouse, model, RunOptions(), corpus, lambda _: None)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from nait_assets.lineage import Record
-from nait_assets.recipe import Recipe, subset_size
+from nait_assets.recipe import Recipe, rounded_up
 from nait_assets.report.assets import _compared
 from nait_assets.report.contents import Page, build_page
 from nait_assets.report.page_data import read
@@ -39,7 +39,7 @@ def home_with_subsets(recipe: Recipe, folder: Path, text: str = "", topic: str =
         tables.replace(CANDIDATE_POOL, pool)
         for (method, target), frame in scores.items():
             for ratio in recipe.ratios:
-                best = frame.sort("rank", nulls_last=True).head(subset_size(ratio, len(frame)))
+                best = frame.sort("rank", nulls_last=True).head(rounded_up(ratio, len(frame)))
                 chosen = best.drop("target", "turn", "reason")
                 tables.replace(SUBSETS, chosen, method=method, target=target, ratio=ratio)
                 tables.put_record(Record(f"selection/{method}_subset", f"{target}|{ratio}", "1", "version"))

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from nait_assets.extraction.activation_table import activations_of
-from nait_assets.recipe import Recipe, subset_size
+from nait_assets.recipe import Recipe, rounded_up
 from nait_assets.resources import Warehouse
 from nait_assets.scoring import assets
 from nait_assets.scoring.inputs import gathered
@@ -52,8 +52,8 @@ def test_subsets_of_all_methods_have_the_same_size(recipe: Recipe, warehouse: Wa
     """With N the candidates that an input happened to have, 0.81 would be 8 rows here and 9 there."""
     ratio = "0.81"
     sizes = {method: len(chosen_rows(scores(recipe, warehouse, method), ratio).rows) for method in recipe.methods}
-    assert sizes == dict.fromkeys(recipe.methods, subset_size(ratio, 10))
-    assert subset_size(ratio, 10) != subset_size(ratio, 9)
+    assert sizes == dict.fromkeys(recipe.methods, rounded_up(ratio, 10))
+    assert rounded_up(ratio, 10) != rounded_up(ratio, 9)
 
 
 def test_activations_are_aligned_with_rows_of_other_outputs(

@@ -1,11 +1,12 @@
 """Random, balanced: every group of the pool in equal numbers, by chance within a group (RDS+, arXiv 2503.01807).
 
 Formula:
-s(y) = u(y) - (how many of y's group have a larger u)
+s(y) = v(y) - (how many of y's group have a larger u)
 
-u is a hash of seed, target and `sample_id`, uniform in [0, 1). So the groups take turns, in an order that chance gives
-anew each time; a group that has no more candidates is passed over. A row more in the pool moves only rows of its own
-group, and those by one turn. A group is what has the same `topic`, and of rows without one, what has the same source.
+u and v are two hashes of seed, target and `sample_id`, uniform in [0, 1). So the groups take turns, in an order that
+chance gives anew each time, whatever their sizes: the largest u of many are larger, which is why v is another. A group
+that has no more candidates is passed over. A row more in the pool moves only rows of its own group, and those by one
+turn. A group is what has the same `topic`, and of rows without one, what has the same source.
 
 Departures:
 RDS+ balances over sources, which are the topics of a pool that was put together from several. This is the one method
@@ -51,7 +52,8 @@ def score(inputs: ScoringInputs) -> np.ndarray:
     columns = []
     for target in inputs.targets:
         numbers = uniform(inputs.sample_ids, f"balanced:{inputs.seed}:{target}")  # not those of `random`
-        columns.append(numbers - turns(groups, numbers, inputs.sample_ids))
+        within = uniform(inputs.sample_ids, f"balanced-turn:{inputs.seed}:{target}")
+        columns.append(within - turns(groups, numbers, inputs.sample_ids))
     return np.stack(columns, axis=1)
 
 
@@ -63,4 +65,5 @@ METHOD = Method(
     score=score,
     by_target=True,
     seeded=True,
+    version="2",
 )

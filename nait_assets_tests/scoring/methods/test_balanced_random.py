@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import polars as pl
+import pytest
 
 from nait_assets.scoring.methods.balanced_random import METHOD
 from nait_assets.scoring.methods.random import METHOD as RANDOM
@@ -37,6 +38,16 @@ def test_groups_take_turns_until_they_are_empty() -> None:
     assert all(len(set(found[place : place + 3])) == 3 for place in range(0, 15, 3))
     assert len({tuple(found[place : place + 3]) for place in range(0, 15, 3)}) > 1  # who is first is chance, too
     assert set(found[55:]) == {"x"}
+
+
+@pytest.mark.parametrize("sizes", [(400, 40), (100, 99), (2000, 40)])
+def test_the_size_of_a_group_says_nothing_about_its_place_in_a_turn(sizes: tuple[int, int]) -> None:
+    """The larger one is first in half of the turns, of as many as chance makes sure of (six standard deviations)."""
+    found = labels_in_order(pool(["x"] * sizes[0] + ["y"] * sizes[1]))
+    n_turns = min(sizes)
+    n_first = sum(found[2 * turn] == "x" for turn in range(n_turns))
+    assert abs(n_first - n_turns / 2) <= 6 * (n_turns / 4) ** 0.5
+    assert n_first not in (0, n_turns)
 
 
 def test_within_a_group_chance_decides_by_seed_and_target() -> None:
