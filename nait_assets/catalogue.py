@@ -17,7 +17,7 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version, remove
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
-from nait_assets.tables import Table, content_version
+from nait_assets.tables import Table, content_version, version_with
 
 PartitionedBy = Literal["capability", "with_examples", "evaluation", "target", "cell"]
 """How an output is partitioned, by the name that `Partitions` has for it."""
@@ -96,10 +96,16 @@ class Output:
         assert self.table is not None, f"{self.key} has no table, and does not say how it is verified"
         with self.store(warehouse, record.partition).snapshot() as snapshot:
             rows = snapshot.rows(self.table, **self.table.slice_of(record.partition))
-        found = content_version(rows.select(list(self.table.written_columns)), self.table.key)
+            beside = self.stored_beside(snapshot, record.partition)
+        found = version_with(content_version(rows.select(list(self.table.written_columns)), self.table.key), *beside)
         if found == record.data_version:
             return []
-        return [f"the {len(rows)} rows in {self.table.name} have the hash {found}, not {record.data_version}"]
+        stored = f"the {len(rows)} rows in {self.table.name}{', with what is stored beside them,' if beside else ''}"
+        return [f"{stored} have the hash {found}, not {record.data_version}"]
+
+    def stored_beside(self, snapshot: Snapshot, partition: str) -> Sequence[pl.DataFrame]:  # noqa: ARG002
+        """What the data version covers beside a partition's rows, as `rooms.write_table` was given it."""
+        return ()
 
     def read(self, warehouse: Warehouse, tables: Snapshot, partition: str) -> tuple[pl.DataFrame, dict[str, str]]:  # noqa: ARG002
         """A partition's rows, and the version of what was read, by reference.

@@ -16,7 +16,7 @@ import polars as pl
 
 from nait_assets import openlineage
 
-RECORD_COLUMNS = ("asset", "partition", "code_version", "data_version", "inputs", "content", "run_id", "made_at")
+RECORD_COLUMNS = ("asset", "partition", "code_version", "data_version", "inputs", "run_id", "made_at")
 
 RECIPE_FILE = "nait/recipe"
 """Key of an asset's metadata that names the file of the recipe that it is of."""
@@ -37,7 +37,6 @@ class Record:
         code_version: Code version of the asset when it wrote this.
         data_version: Hash of the content.
         inputs: Version of each input that was read, by `reference`; sources and models stand beside assets.
-        content: Hash of the values, where the data version is one of what they were made from; else "".
         run_id: Id of the Dagster run that made it, or "".
         made_at: UTC, ISO 8601, or "".
     """
@@ -47,7 +46,6 @@ class Record:
     code_version: str
     data_version: str
     inputs: Mapping[str, str] = field(default_factory=dict)
-    content: str = ""
     run_id: str = ""
     made_at: str = ""
 
@@ -66,7 +64,8 @@ class Record:
     @classmethod
     def from_row(cls, row: Mapping[str, str]) -> "Record":
         """The record in a row of `lineage.versions`; what an earlier version of this project did not write is ""."""
-        return cls(**{**row, "inputs": json.loads(row["inputs"])})
+        known = {name: row[name] for name in RECORD_COLUMNS if name in row}  # that version may have had other columns
+        return cls(**{**known, "inputs": json.loads(row["inputs"])})
 
 
 def upstream(records: Mapping[str, Record], inputs: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -82,7 +81,6 @@ def upstream(records: Mapping[str, Record], inputs: Iterable[str]) -> dict[str, 
             "code_version": record.code_version,
             "data_version": record.data_version,
             "inputs": dict(record.inputs),
-            **({"content": record.content} if record.content else {}),
         }
         pending.extend(record.inputs)
     return dict(sorted(found.items()))

@@ -19,7 +19,7 @@ from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot, Transaction
-from nait_assets.tables import content_version
+from nait_assets.tables import content_version, version_with
 
 
 def _none(_recipe: Recipe, _partitions: Partitions) -> list[Any]:
@@ -85,6 +85,7 @@ def write_table(
     inputs: Mapping[str, str],
     metadata: Mapping[str, object],
     beside: Callable[[Transaction, lineage.Record], object] = lambda _transaction, _record: None,
+    covered: Sequence[pl.DataFrame] = (),
 ) -> dg.MaterializeResult:
     """Write the running asset's rows into its table, with their version record.
 
@@ -96,10 +97,11 @@ def write_table(
         inputs: version of everything that was read, by name.
         metadata: what people look at in Dagster, beside the table's name, schema and number of rows.
         beside: function that writes more in the same transaction.
+        covered: what of that the data version covers, as `Output.stored_beside` reads it back.
     """
     table = output.table
     assert table is not None, f"{output.key} has no table"
-    record = lineage.record_of(context, content_version(frame, table.key), inputs)
+    record = lineage.record_of(context, version_with(content_version(frame, table.key), *covered), inputs)
     with warehouse.tables.transaction() as transaction:
         transaction.replace(table, frame, **table.slice_of(record.partition))
         beside(transaction, record)

@@ -325,6 +325,29 @@ def rejection_rows(refused: Sequence[tuple[str, str]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=REJECTED_SAMPLES.columns)
 
 
+def version_with(version: str, *beside: pl.DataFrame) -> str:
+    """A data version that also covers what is stored beside an output's rows, such as what was refused; 16 hex digits.
+
+    Args:
+        version: Version of the rows.
+        *beside: Frames, hashed by all their columns, in any order of their rows.
+    """
+    if not beside:
+        return version
+    parts = [version, *(content_version(frame, tuple(frame.columns)) for frame in beside)]
+    return hashlib.sha256(":".join(parts).encode()).hexdigest()[:16]
+
+
+def version_with_refused(version: str, rejected: pl.DataFrame) -> str:
+    """`version_with` the samples that were refused and why: their ids are ranked without a score, so scores follow.
+
+    Args:
+        version: Version of the rows.
+        rejected: Rows of `REJECTED_SAMPLES` of the corpus.
+    """
+    return version_with(version, rejected.select("sample_id", "reason"))
+
+
 def content_version(frame: pl.DataFrame, key: tuple[str, ...]) -> str:
     """SHA-256 of a frame's content, 16 hex digits, whatever the order of its rows and the version of its library.
 

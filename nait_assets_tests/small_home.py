@@ -19,6 +19,7 @@ from nait_assets.scoring.ranking import ranked
 from nait_assets.scoring.view import create_view
 from nait_assets.tables import (
     CANDIDATE_POOL,
+    IN_DOMAIN_SET,
     NEURON_STATISTICS,
     REJECTED_ROWS,
     REJECTED_SAMPLES,
@@ -114,6 +115,8 @@ def build_home(recipe: Recipe, folder: Path) -> Warehouse:
         tables.replace(REJECTED_ROWS, pl.DataFrame([bad, bad], schema=REJECTED_ROWS.columns), corpus="candidates")
         _put(tables, NEURON_STATISTICS, frame)
         for capability, feature in features.items():
+            example = pl.DataFrame([{"sample_id": f"{capability}-example"}], IN_DOMAIN_SET.written_columns)
+            _put(tables, IN_DOMAIN_SET, example, capability=capability)
             _put(tables, STANDARDIZED_CENTROIDS, feature, capability=capability)
         wanted = {
             target: {capability: features[capability] for capability in recipe.capabilities_of(target)}

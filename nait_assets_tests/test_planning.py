@@ -66,7 +66,8 @@ def inputs_of_every_output(recipe: Recipe) -> dict[str, list[str]]:
         for method in ("nait", "nait_standardized", "random"):
             scores = f"scoring/{method}_scores[{target}]"
             inputs[f"selection/{method}_subset[{target}|0.30]"] = [pool, contaminated, scores]
-    read = (pool, "extraction/", "features/standardized_centroids", statistics, "scoring/", "selection/")
+    corpora = (pool, "corpora/in_domain_set")
+    read = (*corpora, "extraction/", "features/standardized_centroids", statistics, "scoring/", "selection/")
     compared = [name for name in inputs if name.startswith((pool, "scoring/", "selection/"))]
     inputs["report/method_comparison"] = compared
     inputs["report/selection_report"] = [

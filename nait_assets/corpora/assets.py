@@ -13,6 +13,7 @@ from nait_assets.corpora.catalogue import (
     EXAMPLES_OUTPUT,
     POOL_OUTPUT,
     CorpusOutput,
+    beside,
     conversations,
     published_output,
 )
@@ -28,7 +29,7 @@ from nait_assets.resources.warehouse import Transaction
 from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, N_CHARACTERS, REJECTED_ROWS
 
-ALGORITHM = "3"
+ALGORITHM = "4"
 KINDS = {"polars", "duckdb"}
 
 
@@ -69,7 +70,8 @@ def _conversations_asset(
         inputs = source_inputs(recipe, name, warehouse.hashes)  # before the rows, or it could be newer than they are
         read = read_corpus(recipe, name)
         rejected = _writes_rejected(name, read.rejected, read.counts)
-        return write_table(context, warehouse, output, read.examples, inputs, _metadata(read), rejected)
+        covered = beside(read.rejected, read.counts)
+        return write_table(context, warehouse, output, read.examples, inputs, _metadata(read), rejected, covered)
 
     return corpus
 
@@ -125,7 +127,9 @@ def _published_asset(name: str, recipe: Recipe, partitions: Partitions) -> dg.As
         listed = published_list(recipe, name, pool)
         rejected = _writes_rejected(corpus, listed.rejected, listed.counts)
         metadata = _published_metadata(listed, len(pool))
-        return write_table(context, warehouse, output, listed.rows, {**inputs, **snapshot.inputs}, metadata, rejected)
+        inputs |= snapshot.inputs
+        covered = beside(listed.rejected, listed.counts)
+        return write_table(context, warehouse, output, listed.rows, inputs, metadata, rejected, covered)
 
     return published
 

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+import polars as pl
+
 from nait_assets.catalogue import Output
 from nait_assets.corpora.corpus import source_inputs
 from nait_assets.losses import Losses, kinds_of_reasons
 from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.resources.warehouse import Transaction
+from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CONTAMINATED_CANDIDATES,
@@ -50,6 +52,11 @@ class CorpusOutput(Output):
             if tables.has_table(table.name):
                 tables.replace(table, table.columns.to_frame(), corpus=self.corpus(partition))
 
+    def stored_beside(self, snapshot: Snapshot, partition: str) -> list[pl.DataFrame]:
+        """Its rejected rows, and how many rows became what: subsets' cards and reports say them."""
+        corpus = self.corpus(partition)
+        return beside(*(snapshot.rows(table, corpus=corpus) for table in (REJECTED_ROWS, CORPUS_COUNTS)))
+
     def losses(self, warehouse: Warehouse, partition: str) -> Losses | None:  # noqa: D102
         assert self.table is not None, f"{self.key} has no table"
         with warehouse.tables.snapshot() as snapshot:
@@ -63,6 +70,12 @@ class CorpusOutput(Output):
         n_left_out, kinds = of["n_unsampled"] + of["n_excluded"], kinds_of_reasons(reasons)
         n_used = of["n_rows"] - of["n_duplicates"] - n_left_out - sum(count for _, count in kinds)
         return Losses(of["n_rows"], n_used, kinds, of["n_duplicates"], n_left_out, of["n_cut"])
+
+
+def beside(rejected: pl.DataFrame, counts: pl.DataFrame) -> list[pl.DataFrame]:
+    """What a corpus' data version covers beside its rows, as it is hashed: without the corpus' name."""
+    stored = ((REJECTED_ROWS, rejected), (CORPUS_COUNTS, counts))
+    return [frame.select(list(table.written_columns)).cast(table.written_columns) for table, frame in stored]
 
 
 POOL_OUTPUT = CorpusOutput(

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from nait_assets.errors import WarehouseError
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
-from nait_assets.tables import content_version
+from nait_assets.tables import REJECTED_SAMPLES, content_version, version_with, version_with_refused
 
 CANDIDATE_ACTIVATIONS = "extraction/candidate_activations"
 IN_DOMAIN_ACTIVATIONS = "extraction/in_domain_activations"
@@ -169,11 +169,17 @@ def with_digests(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def content_of(snapshot: Snapshot) -> str:
-    """Hash of all numbers in the table, 16 hex digits, of the digests alone: whether they hold, `altered_rows` says."""
+    """Data version of a file, 16 hex digits: all numbers, what is known of each sample, what was refused and why.
+
+    Of the numbers it hashes the digests alone: whether they hold, `altered_rows` says. Which extraction wrote them is
+    not covered: numbers that come out the same make nothing behind them stale.
+    """
     rows = snapshot.connection.sql(f"SELECT sample_id, layer, digest FROM {ACTIVATION} ORDER BY sample_id, layer").pl()
     ((count,),) = snapshot.connection.execute(f"SELECT count(*) FROM {ACTIVATION}").fetchall()
     assert len(rows) == count, f"{ACTIVATION} has {count} rows, and {len(rows)} were found"
-    return content_version(rows, ("sample_id", "layer"))
+    of_numbers = content_version(rows, ("sample_id", "layer"))
+    of_samples = version_with(of_numbers, snapshot.connection.sql(f"FROM {SAMPLE}").pl())
+    return version_with_refused(of_samples, snapshot.rows(REJECTED_SAMPLES))
 
 
 def incomplete_samples(snapshot: Snapshot) -> list[str]:

@@ -13,7 +13,7 @@ from nait_assets.lineage import Record
 from nait_assets.losses import Losses, kinds_of_reasons
 from nait_assets.models.running import model_inputs
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import POOL, Recipe, fingerprint
+from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store
 from nait_assets.tables import CALIBRATION_STATISTICS, REJECTED_SAMPLES
@@ -48,15 +48,13 @@ class ActivationsOutput(ExtractedOutput):
         return activation_table.activations_of(warehouse, partition or POOL)
 
     def faults(self, warehouse: Warehouse, record: Record) -> list[str]:
-        """Whether every row has its digest, every sample its layers, and the table the samples of the record."""
+        """Whether every row has its digest, every sample its layers, and the file what its record states."""
         with self.store(warehouse, record.partition).snapshot() as snapshot:
-            held = activation_table.contents(snapshot)
             faults = [fault for found in stored_faults(snapshot).values() for fault in found]
             content = activation_table.content_of(snapshot)
-        if fingerprint(held.extraction_id, tuple(sorted(held.sample_ids))) != record.data_version:
-            faults.insert(0, f"{snapshot.path} holds other samples, or another extraction's, than its record states")
-        if not faults and content != record.content:
-            faults.append(f"the rows of {snapshot.path} were replaced: their digests differ from those in its record")
+        if content != record.data_version:
+            what = "holds other samples, numbers or refused samples than its record states"
+            faults.append(f"{snapshot.path} {what}: their hash is {content}, not {record.data_version}")
         return faults
 
     def read(self, warehouse: Warehouse, tables: Snapshot, partition: str) -> tuple[pl.DataFrame, dict[str, str]]:  # noqa: ARG002

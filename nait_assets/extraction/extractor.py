@@ -27,7 +27,7 @@ from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import REJECTED_SAMPLES, rejection_rows
 
-ALGORITHM = "3"
+ALGORITHM = "4"
 SHARD_BYTES = 64 * 2**20
 """Of a shard that is larger than one batch: what is in memory at once does not depend on how long the samples are."""
 
@@ -52,6 +52,7 @@ class Outcome:
         engine: `local` or `ray`.
         layers: Layers read.
         width: Neurons or dimensions of a layer.
+        data_version: Hash of what the table holds: numbers, samples, and what was refused.
     """
 
     extraction_id: str
@@ -69,11 +70,7 @@ class Outcome:
     layers: tuple[int, ...]
     width: int
     n_unshown: int = 0
-
-    @property
-    def data_version(self) -> str:
-        """Hash of what the table holds: an activation is a function of the extraction's identity and the sample."""
-        return fingerprint(self.extraction_id, self.sample_ids)
+    data_version: str = ""
 
 
 def extraction_identity(model: LanguageModel, settings: Extraction, keep_first_and_last: bool, calibration: str) -> str:
@@ -154,8 +151,7 @@ def extract(
     wanted = _wanted(corpus, corpus_name, rejected, job)
     outcome = _outcome(identity, wanted, len(known - set(wanted)), len(rejected), manifests, progress, job, options)
     outcome = replace(outcome, n_unshown=unshown.total())
-    _fold(store, corpus_name, outcome, manifests, rejected, job, record_of)
-    return outcome
+    return _fold(store, corpus_name, outcome, manifests, rejected, job, record_of)
 
 
 def _outcome(
@@ -208,15 +204,20 @@ def _fold(
     rejected: Sequence[tuple[str, str]],
     job: Job,
     record_of: Callable[[str], Record],
-) -> None:
-    """Fold finished shards into the table, with its record and the rejected samples: all in one transaction."""
+) -> Outcome:
+    """Fold finished shards into the table, with its record and the rejected samples: all in one transaction.
+
+    Returns:
+        The outcome with its data version.
+    """
     with store.transaction() as transaction:
         tables = (job.spool.table(manifest) for manifest in manifests)
         activation_table.fold(transaction, outcome.extraction_id, outcome.sample_ids, tables, job.schema)
         transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=corpus_name)
-        record = record_of(outcome.data_version)
-        transaction.put_record(replace(record, content=activation_table.content_of(transaction)))
+        outcome = replace(outcome, data_version=activation_table.content_of(transaction))
+        transaction.put_record(record_of(outcome.data_version))
     job.spool.remove()  # last: a run that is killed before finds the shards, and folds them again
+    return outcome
 
 
 def _manifests(shards: Sequence[Shard], job: Job, options: RunOptions, progress: Progress) -> list[Manifest]:

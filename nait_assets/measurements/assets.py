@@ -37,7 +37,7 @@ from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version
 from nait_assets.rooms import asset_arguments
-from nait_assets.tables import CANDIDATE_POOL, content_version
+from nait_assets.tables import CANDIDATE_POOL
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -265,7 +265,7 @@ def _measurement_asset(
             return lineage.record_of(context, version, {**corpus_inputs, **inputs})
 
         update = bring_up_to_date(measurement, may_use, inputs, record_of)
-        record = record_of(content_version(update.rows, measurement.table_of(corpus).key))
+        record = record_of(update.data_version)
         with warehouse.tables.transaction() as transaction:
             total = add_cost(transaction, record.asset, record.partition, update.cost)
         return lineage.result(record, {**_measurement_metadata(update), **_costs(update.cost, total)})

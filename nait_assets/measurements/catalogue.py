@@ -10,11 +10,11 @@ from nait_assets.lineage import Record
 from nait_assets.losses import Losses, kinds_of_reasons
 from nait_assets.measurements import autoencoder, declared_measurements, less_checkpoints
 from nait_assets.measurements import outputs as losses
-from nait_assets.measurements.engine import Measurement, rejected_of, rows_of, store_of
+from nait_assets.measurements.engine import Measurement, rejected_of, rows_of, store_of, stored_version
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store
-from nait_assets.tables import REJECTED_SAMPLES, content_version
+from nait_assets.tables import REJECTED_SAMPLES
 
 MEASUREMENTS = declared_measurements()
 """What is found out about samples beside their activations."""
@@ -48,11 +48,15 @@ class MeasurementOutput(Output):
         self.measurement.preflight(recipe, model)
 
     def faults(self, warehouse: Warehouse, record: Record) -> list[str]:  # noqa: D102
-        rows, _ = rows_of(warehouse, self.measurement, record.partition or POOL)
-        found = content_version(rows, self.measurement.table_of(record.partition or POOL).key)
+        corpus = record.partition or POOL
+        with self.store(warehouse, record.partition).snapshot() as snapshot:
+            found = stored_version(snapshot, self.measurement, corpus)
+            n_rows = snapshot.n_rows(self.measurement.table_of(corpus))
+            n_refused = snapshot.n_rows(REJECTED_SAMPLES, corpus=corpus)
         if found == record.data_version:
             return []
-        return [f"the {len(rows)} rows of {record.reference} have the hash {found}, not the recorded one"]
+        stored = f"the {n_rows} rows of {record.reference}, and the {n_refused} refused samples beside them,"
+        return [f"{stored} have the hash {found}, not {record.data_version}"]
 
     def read(  # noqa: D102
         self,

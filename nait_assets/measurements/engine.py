@@ -19,9 +19,19 @@ from nait_assets.models.running import RunOptions, model_inputs
 from nait_assets.recipe import POOL, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
-from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_SAMPLES, Table, content_version, rejection_rows
+from nait_assets.tables import (
+    CANDIDATE_POOL,
+    IN_DOMAIN_SET,
+    REJECTED_SAMPLES,
+    Table,
+    content_version,
+    rejection_rows,
+    version_with_refused,
+)
 
 ROOM = "measurements"
+ALGORITHM = "2"
+"""Of what all measurements have in common; 2: what was refused is part of the version."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,7 @@ class Measurement:
 
     def code_version(self, recipe: Recipe) -> str:
         """Code version of its assets."""
-        return f"{self.version}:{fingerprint(self.settings(recipe))}"
+        return f"{ALGORITHM}.{self.version}:{fingerprint(self.settings(recipe))}"
 
     def _table(self, name: str) -> Table:
         return Table(name, pl.Schema({"sample_id": pl.String(), **self.columns}), (), ("sample_id",))
@@ -137,6 +147,7 @@ class Update:
         n_read: Rows that are new in it.
         n_removed: Rows of samples that are no longer in the corpus.
         rejected: Pairs of `sample_id` and reason.
+        data_version: Hash of the rows and of what was rejected.
         cost: Cost of this run.
     """
 
@@ -144,6 +155,7 @@ class Update:
     n_read: int
     n_removed: int
     rejected: tuple[tuple[str, str], ...]
+    data_version: str
     cost: Cost = field(default_factory=Cost)
 
 
@@ -182,6 +194,14 @@ def rejected_of(warehouse: Warehouse, measurement: Measurement, corpus: str) -> 
     with store_of(warehouse, measurement.name, corpus).snapshot() as snapshot:
         rows = snapshot.rows(REJECTED_SAMPLES, corpus=corpus)
     return dict(zip(rows["sample_id"].to_list(), rows["reason"].to_list(), strict=True))
+
+
+def stored_version(snapshot: Snapshot, measurement: Measurement, corpus: str) -> str:
+    """Data version of what a measurement's file holds: its rows, and the samples that were refused and why."""
+    table = measurement.table_of(corpus)
+    return version_with_refused(
+        content_version(snapshot.rows(table), table.key), snapshot.rows(REJECTED_SAMPLES, corpus=corpus)
+    )
 
 
 def bring_up_to_date(
@@ -223,10 +243,11 @@ def bring_up_to_date(
         transaction.replace(table, rows)
         transaction.connection.execute(f"DELETE FROM {_staged(table).name}")
         transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=context.corpus)
-        transaction.put_record(record_of(content_version(rows, table.key)))
+        version = version_with_refused(content_version(rows, table.key), rejection_rows(rejected))
+        transaction.put_record(record_of(version))
     n_read = len(set(rows["sample_id"].to_list()) - set(held["sample_id"].to_list()))
     n_removed = len(held.filter(~pl.col("sample_id").is_in(wanted)))
-    return Update(rows.sort("sample_id"), n_read, n_removed, tuple(rejected), cost)
+    return Update(rows.sort("sample_id"), n_read, n_removed, tuple(rejected), version, cost)
 
 
 def _stage(

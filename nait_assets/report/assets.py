@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from nait_assets import lineage
+from nait_assets.corpora.catalogue import corpora
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.lineage import reference
 from nait_assets.models.cost import all_costs
@@ -13,7 +14,7 @@ from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint
 from nait_assets.report.catalogue import COMPARISON_OUTPUT, PAGE_OUTPUT
 from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, reproductions, retrievals
 from nait_assets.report.contents import Page, build_page
-from nait_assets.report.page_data import read, subsets
+from nait_assets.report.page_data import measurements_read, read, subsets
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
 from nait_assets.rooms import asset_arguments
@@ -23,7 +24,7 @@ from nait_assets.scoring.methods import method_named
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, STANDARDIZED_CENTROIDS, scores_table
 
-ALGORITHM = "1"
+ALGORITHM = "2"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -123,7 +124,7 @@ def _compared(recipe: Recipe, warehouse: Warehouse) -> tuple[Comparison, dict[st
 
 def _read_by_the_page(recipe: Recipe) -> list[str]:
     """What `read` reads beside scores and subsets."""
-    keys = [CANDIDATE_POOL.asset]
+    keys = [*(output.key for output in corpora(recipe)), *(output.key for output in measurements_read(recipe))]
     if recipe.reads_activations:
         keys.append(CANDIDATE_ACTIVATIONS)
         keys += [IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else []

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
+from nait_assets.corpora.catalogue import corpora
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.measurements.catalogue import OUTPUTS
+from nait_assets.measurements.catalogue import OUTPUTS, MeasurementOutput
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.report.activation_map import MOST_CANDIDATES, MOST_EXAMPLES, sampled
 from nait_assets.report.activations import MethodInputs, gather
@@ -96,7 +97,7 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
         page_data = PageData(
             recipe,
             tables.read(CANDIDATE_POOL),
-            pl.concat([_counts(tables), _rejected_by_measurements(recipe, warehouse)]),
+            pl.concat([_counts(tables), _rejected_by_measurements(recipe, warehouse, tables.inputs)]),
             {
                 (method, target): tables.read(scores_table(method), target=target).drop_nulls("score")
                 for method in recipe.methods
@@ -111,6 +112,7 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
             comparison=_comparison(tables),
             inputs=tables.inputs,
         )
+        _note_corpora(tables, recipe)
     page_data = _with_reasons(page_data, warehouse)
     return _with_activations(page_data, warehouse) if recipe.reads_activations else page_data
 
@@ -149,6 +151,14 @@ def subsets(tables: Snapshot, recipe: Recipe) -> dict[tuple[str, str, str], list
     return chosen
 
 
+def _note_corpora(tables: Snapshot, recipe: Recipe) -> None:
+    """Note every corpus as read: the page says what became of its rows."""
+    names = {None: [""], "with_examples": recipe.capabilities_with_examples, "evaluation": recipe.evaluation_names}
+    for output in corpora(recipe):
+        for partition in names[output.partitions]:
+            tables.note(output.key, partition)
+
+
 def _counts(tables: Snapshot) -> pl.DataFrame:
     """What became of the rows of each corpus, where the tables say so."""
     parts = [
@@ -173,13 +183,21 @@ def _counts(tables: Snapshot) -> pl.DataFrame:
     )
 
 
-def _rejected_by_measurements(recipe: Recipe, warehouse: Warehouse) -> pl.DataFrame:
-    """Samples that a measurement which a method reads could not be made of, by reason."""
-    read = [OUTPUTS[key] for key in sorted(recipe.outputs_read) if key in OUTPUTS]
+def measurements_read(recipe: Recipe) -> list[MeasurementOutput]:
+    """The measurements that the methods of a recipe read."""
+    return [OUTPUTS[key] for key in sorted(recipe.outputs_read) if key in OUTPUTS]
+
+
+def _rejected_by_measurements(recipe: Recipe, warehouse: Warehouse, inputs: dict[str, str]) -> pl.DataFrame:
+    """Samples that a measurement which a method reads could not be made of, by reason; its version goes to `inputs`."""
     rows = []
-    for output in read:
+    for output in measurements_read(recipe):
         for corpus in recipe.capabilities_with_examples if output.by_capability else [POOL]:
-            losses = output.losses(warehouse, corpus if output.by_capability else "")
+            partition = corpus if output.by_capability else ""
+            with output.store(warehouse, partition).snapshot() as snapshot:
+                snapshot.note(output.key, partition)
+                inputs |= snapshot.inputs
+            losses = output.losses(warehouse, partition)
             name = output.measurement.name
             rows += [(corpus, f"rejected by {name}: {reason}", count) for reason, count in losses.reasons]
     return pl.DataFrame(rows, schema=COUNTED, orient="row")

@@ -287,7 +287,7 @@ class Transaction(Snapshot):
         self.connection.execute("CREATE SCHEMA IF NOT EXISTS lineage")
         columns = ", ".join(f"{name} VARCHAR" for name in RECORD_COLUMNS)
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS lineage.versions ({columns})")
-        for name in ("content", "run_id", "made_at"):  # which tables of earlier versions of this project lack
+        for name in ("run_id", "made_at"):  # which tables of earlier versions of this project lack
             self.connection.execute(f"ALTER TABLE lineage.versions ADD COLUMN IF NOT EXISTS {name} VARCHAR DEFAULT ''")
         self.connection.execute(
             "DELETE FROM lineage.versions WHERE asset = ? AND partition = ?", [record.asset, record.partition]

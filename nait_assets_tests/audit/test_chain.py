@@ -119,7 +119,7 @@ TAMPERED: dict[str, tuple[Callable[[Path, Path], object], str, str]] = {
     "a neuron and its digest": (
         forged_neuron,
         "extraction/candidate_activations, content",
-        "their digests differ from those in its record",
+        "holds other samples, numbers or refused samples",
     ),
     "a layer of one sample": (
         in_activations(f"DELETE FROM extraction.activation WHERE layer = 0 AND sample_id = {FIRST}"),

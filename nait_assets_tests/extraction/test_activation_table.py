@@ -23,6 +23,7 @@ from nait_assets.extraction.activation_table import (
     scan,
 )
 from nait_assets.resources.warehouse import Store, WarehouseError
+from nait_assets.tables import REJECTED_SAMPLES, rejection_rows
 
 LAYERS = (0, 2)
 WIDTH = 3
@@ -310,6 +311,7 @@ def test_the_hash_of_the_content_is_the_same_before_and_after_the_commit(store: 
     )
     with store.transaction() as transaction:
         fold(transaction, "one", names, [table], SCHEMA)
+        transaction.replace(REJECTED_SAMPLES, rejection_rows([("x", "no token")]), corpus="candidates")
         before = content_of(transaction)
         assert len(samples(transaction)) == len(names)
     with store.snapshot() as snapshot:
