@@ -107,6 +107,16 @@ class Output:
         """What the data version covers beside a partition's rows, as `rooms.write_table` was given it."""
         return ()
 
+    def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002
+        """SHA-256 of what else a partition consists of and its data version does not cover, by table or file.
+
+        Args:
+            warehouse: warehouse of the home.
+            stored: snapshot of the file that holds the partition.
+            partition: partition key, or "".
+        """
+        return {}
+
     def read(self, warehouse: Warehouse, tables: Snapshot, partition: str) -> tuple[pl.DataFrame, dict[str, str]]:  # noqa: ARG002
         """A partition's rows, and the version of what was read, by reference.
 

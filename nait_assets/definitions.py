@@ -1,12 +1,13 @@
 """Where rooms meet. No logic but one: what no method of the recipe reads is left out."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
 
 from nait_assets.audit import assets as audit
-from nait_assets.catalogue import Catalogue
+from nait_assets.catalogue import Catalogue, Output
 from nait_assets.corpora.room import ROOM as CORPORA
 from nait_assets.extraction.room import ROOM as EXTRACTION
 from nait_assets.features.room import ROOM as FEATURES
@@ -37,6 +38,11 @@ def catalogue_of(recipe: Recipe, rooms: Sequence[Room] | None = None) -> Catalog
     return Catalogue(output for room in rooms or ROOMS for output in room.outputs(recipe))
 
 
+def output_named(rooms: Sequence[Room], key: str) -> Output | None:
+    """The output that has a key in another recipe; None where no room knows it."""
+    return next((output for room in rooms if (output := room.output_named(key)) is not None), None)
+
+
 def build_definitions(recipe: Recipe, home: Path | None = None, rooms: Sequence[Room] | None = None) -> dg.Definitions:
     """The definitions of a recipe.
 
@@ -53,7 +59,7 @@ def build_definitions(recipe: Recipe, home: Path | None = None, rooms: Sequence[
     return dg.Definitions(
         assets=dg.map_asset_specs(
             lambda spec: spec.merge_attributes(metadata=of_recipe),
-            [*assets, *audit.build_assets(recipe, catalogue, code_versions)],
+            [*assets, *audit.build_assets(recipe, catalogue, code_versions, functools.partial(output_named, rooms))],
         ),
         asset_checks=[
             checks.definition(partitions.of_output(catalogue[checks.asset].partitions))

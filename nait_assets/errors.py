@@ -55,6 +55,10 @@ class WarehouseError(UserError):
     bad_input = False
 
 
+class DamagedError(WarehouseError):
+    """A file of the home is not what it was written as, or cannot be read; every command ends with exit code 4."""
+
+
 class NumericalError(UserError):
     """The model computed NaN or infinity; the message names samples, and layers where they are known."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from nait_assets.catalogue import Output
-from nait_assets.definitions import ROOMS
+from nait_assets.definitions import ROOMS, output_named
 from nait_assets.lineage import asset_path, reference
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
@@ -64,10 +64,10 @@ def leftovers(
     return list(found.values())
 
 
-def _output(asset: str, recipe: Recipe, rooms: Iterable[Room]) -> Output | None:
+def _output(asset: str, recipe: Recipe, rooms: Sequence[Room]) -> Output | None:
     """The output that has a key, in this recipe or in another; None where no room knows it."""
     known: Output | None = recipe.outputs.get(asset)
-    return known or next((output for room in rooms if (output := room.output_named(asset)) is not None), None)
+    return known or output_named(rooms, asset)
 
 
 def remove(found: Iterable[Leftover], recipe: Recipe, warehouse: Warehouse, rooms: Sequence[Room] = ROOMS) -> None:

@@ -4,6 +4,7 @@ Dagster's own data version ignores configuration and content, so every output ca
 record of the versions of the inputs that were really read, in the same file and transaction as the data.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,15 +17,26 @@ import polars as pl
 
 from nait_assets import openlineage
 
-RECORD_COLUMNS = ("asset", "partition", "code_version", "data_version", "inputs", "run_id", "made_at")
+STATED = ("asset", "partition", "code_version", "data_version", "inputs", "run_id", "made_at", "beside")
+RECORD_COLUMNS = (*STATED, "record_hash")
+_OBJECTS = ("inputs", "beside")
+"""Columns that are JSON objects of strings."""
 
 RECIPE_FILE = "nait/recipe"
 """Key of an asset's metadata that names the file of the recipe that it is of."""
 
 
+def canonical(value: Any) -> bytes:
+    """JSON of a value in one form: ASCII, keys in order, no spaces, as `json.dumps` with these options gives it."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+
+
 def reference(asset: str, partition: str | None = None) -> str:
     """How an output is named as an input of another: `features/nait_directions[math]`."""
     return f"{asset}[{partition}]" if partition else asset
+
+
+UNHASHED = "its record has no hash, as those of earlier versions of nait_assets"
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,8 @@ class Record:
         inputs: Version of each input that was read, by `reference`; sources and models stand beside assets.
         run_id: Id of the Dagster run that made it, or "".
         made_at: UTC, ISO 8601, or "".
+        beside: SHA-256 of what else the output consists of and its data version does not cover, by table or file.
+        record_hash: As stored; `digest` of the record as it was written, or "".
     """
 
     asset: str
@@ -48,24 +62,48 @@ class Record:
     inputs: Mapping[str, str] = field(default_factory=dict)
     run_id: str = ""
     made_at: str = ""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    record_hash: str = field(default="", compare=False)
 
     @property
     def reference(self) -> str:
         """The name of this output as an input of another."""
         return reference(self.asset, self.partition)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that the record states, hex."""
+        stated = {name: getattr(self, name) for name in STATED}
+        return hashlib.sha256(canonical({**stated, **{name: dict(stated[name]) for name in _OBJECTS}})).hexdigest()
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with the record by itself, a sentence; nothing where it is as it was written."""
+        if not self.record_hash:
+            return [UNHASHED]
+        return [] if self.record_hash == self.digest else ["its record was altered: it has another hash than it states"]
+
     def row(self) -> tuple[str, ...]:
         """The record as a row of `lineage.versions`, columns `RECORD_COLUMNS`."""
-        return tuple(
-            json.dumps(dict(self.inputs), sort_keys=True) if name == "inputs" else getattr(self, name)
-            for name in RECORD_COLUMNS
-        )
+        stated = [getattr(self, name) for name in STATED]
+        texts = [value if isinstance(value, str) else json.dumps(dict(value), sort_keys=True) for value in stated]
+        return (*texts, self.digest)
 
     @classmethod
-    def from_row(cls, row: Mapping[str, str]) -> "Record":
-        """The record in a row of `lineage.versions`; what an earlier version of this project did not write is ""."""
-        known = {name: row[name] for name in RECORD_COLUMNS if name in row}  # that version may have had other columns
-        return cls(**{**known, "inputs": json.loads(row["inputs"])})
+    def from_row(cls, row: Mapping[str, Any]) -> "Record":
+        """The record in a row of `lineage.versions`; what an earlier version of this project did not write is "".
+
+        Raises:
+            ValueError: The row is no record.
+        """
+        given: dict[str, Any] = {name: row[name] or "" for name in RECORD_COLUMNS if name in row}
+        if not {*STATED[:5]} <= set(given):  # that version may have had other columns beside them
+            raise ValueError(f"a version record has the columns {', '.join(row)}")
+        objects = {name: json.loads(given.pop(name, "") or "{}") for name in _OBJECTS}
+        for name, stored in objects.items():
+            if not isinstance(stored, dict) or not all(isinstance(value, str) for value in stored.values()):
+                raise ValueError(f"{name} of a version record is no JSON object of strings")
+        return cls(**given, **objects)
 
 
 def upstream(records: Mapping[str, Record], inputs: Iterable[str]) -> dict[str, dict[str, Any]]:

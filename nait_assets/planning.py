@@ -13,7 +13,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from nait_assets.catalogue import Catalogue, Output
 from nait_assets.definitions import catalogue_of
-from nait_assets.lineage import Record, asset_path, reference
+from nait_assets.lineage import UNHASHED, Record, asset_path, reference
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 
@@ -42,7 +42,7 @@ class Plan:
         recipe: Recipe that the definitions were built from.
         warehouse: Warehouse that holds the outputs.
         model: Model of the recipe.
-        instance: Dagster instance that knows what was run.
+        instance: Dagster instance that knows what was run; None where there is none that can be read.
         only: Assets to look at; all by default.
     """
 
@@ -50,7 +50,7 @@ class Plan:
     recipe: Recipe
     warehouse: Warehouse
     model: LanguageModel
-    instance: dg.DagsterInstance
+    instance: dg.DagsterInstance | None
     only: frozenset[dg.AssetKey] | None = None
     _external: dict[tuple[dg.AssetKey, str | None], dict[str, str]] = field(default_factory=dict)
 
@@ -125,7 +125,17 @@ class Plan:
             return
         if record.code_version != self.defs.resolve_asset_graph().get(asset).code_version:
             yield "the recipe or the code changed"
-        wanted = self._inputs(asset, partition, records)
+        if not record.record_hash:
+            yield UNHASHED
+        yield from self._changed_inputs(record, self._inputs(asset, partition, records))
+        for path in self.output(asset).files(self.recipe, self.warehouse, partition or ""):
+            if not path.exists():
+                yield f"{path} is missing"
+        if partition not in seen:
+            yield "unknown to this Dagster instance"
+
+    @staticmethod
+    def _changed_inputs(record: Record, wanted: Mapping[str, str]) -> Iterator[str]:
         for source in sorted({*wanted, *record.inputs}):
             if source not in record.inputs:
                 yield f"new input {source}"
@@ -133,11 +143,6 @@ class Plan:
                 yield f"{source} is no longer an input"
             elif wanted[source] != record.inputs[source]:
                 yield f"{source} changed"
-        for path in self.output(asset).files(self.recipe, self.warehouse, partition or ""):
-            if not path.exists():
-                yield f"{path} is missing"
-        if partition not in seen:
-            yield "unknown to this Dagster instance"
 
     def _inputs(self, asset: dg.AssetKey, partition: str | None, records: Mapping[str, Record]) -> dict[str, str]:
         """The versions that an output's inputs have now; "" for one that is missing."""
@@ -162,13 +167,15 @@ class Plan:
         graph = self.defs.resolve_asset_graph()
         blocking = [key for key in graph.get_check_keys_for_assets({asset}) if graph.get(key).blocking]
         failed: dict[str | None, list[str]] = {}
-        if blocking:
+        if blocking and self.instance is not None:
             for info in self.instance.event_log_storage.get_asset_check_partition_info(blocking):
                 if info.latest_execution_status == AssetCheckExecutionRecordStatus.FAILED and info.is_current:
                     failed.setdefault(info.partition_key, []).append(f"its check {info.check_key.name} failed")
         return failed
 
     def _seen_by_dagster(self, asset: dg.AssetKey, partitioned: bool) -> set[str | None]:
+        if self.instance is None:
+            return set()
         if partitioned:
             return {str(key) for key in self.instance.get_materialized_partitions(asset)}
         return {None} if self.instance.get_latest_materialization_event(asset) else set()

@@ -5,7 +5,7 @@ Does not belong here: the list of the rooms, which is in `definitions.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -105,6 +105,7 @@ def write_table(
     with warehouse.tables.transaction() as transaction:
         transaction.replace(table, frame, **table.slice_of(record.partition))
         beside(transaction, record)
+        record = replace(record, beside=output.beside(warehouse, transaction, record.partition))
         transaction.put_record(record)
     shown = {
         "dagster/table_name": table.name,

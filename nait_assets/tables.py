@@ -349,7 +349,12 @@ def version_with_refused(version: str, rejected: pl.DataFrame) -> str:
 
 
 def content_version(frame: pl.DataFrame, key: tuple[str, ...]) -> str:
-    """SHA-256 of a frame's content, 16 hex digits, whatever the order of its rows and the version of its library.
+    """The first 16 hex digits of `content_digest`."""
+    return content_digest(frame, key)[:16]
+
+
+def content_digest(frame: pl.DataFrame, key: tuple[str, ...]) -> str:
+    """SHA-256 of a frame's content, hex, whatever the order of its rows and the version of its library.
 
     Args:
         frame: Any frame; lists and structs are allowed.
@@ -370,4 +375,4 @@ def content_version(frame: pl.DataFrame, key: tuple[str, ...]) -> str:
                 for value in part.to_series().to_list():
                     text = repr(value).encode()
                     digest.update(f"{len(text)}:".encode() + text)
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()

@@ -1,6 +1,6 @@
 """The audit as an asset: every chain of every subset, verified on a schedule."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -8,14 +8,15 @@ import polars as pl
 
 from nait_assets import lineage
 from nait_assets.audit.chain import Auditor, Link, first_broken, subsets_of
-from nait_assets.catalogue import Catalogue
+from nait_assets.audit.home import HOME, home_links, other_outputs
+from nait_assets.catalogue import Catalogue, Output
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import AUDIT_LINKS
 
 ROOM = "audit"
-ALGORITHM = "1"
+ALGORITHM = "2"
 WEEKLY = "0 4 * * 1"
 CHECK = "every_chain_holds"
 
@@ -24,6 +25,7 @@ def build_assets(
     recipe: Recipe,
     catalogue: Catalogue,
     code_versions: Mapping[str, str | None],
+    output_named: Callable[[str], Output | None],
 ) -> list[dg.AssetsDefinition]:
     """The audit of a recipe's subsets.
 
@@ -31,6 +33,7 @@ def build_assets(
         recipe: Recipe whose subsets they are.
         catalogue: outputs of the recipe.
         code_versions: Code versions of all other assets, by key as a path.
+        output_named: Function from the key of an output that the recipe no longer has to the output, or None.
     """
     deps = [lineage.asset_key(subset_output(method).key) for method in recipe.methods]
 
@@ -51,15 +54,17 @@ def build_assets(
 
         It runs on its weekly schedule or by hand, because files can change without Dagster's knowledge.
         """
-        auditor = Auditor(recipe, warehouse, language_model, catalogue, code_versions)
+        auditor = Auditor(recipe, warehouse, language_model, catalogue, code_versions, output_named)
         chains = {"/".join(cell): auditor.chain(*cell) for cell in subsets_of(recipe, None)}
+        n_subsets = len(chains)
+        chains |= {name: auditor.links(name) for name in other_outputs(auditor)} | {HOME: home_links(auditor)}
         frame = links_frame(chains.values())
         with warehouse.tables.transaction() as transaction:
             transaction.replace(AUDIT_LINKS, frame)
         broken = {name: found for name, chain in chains.items() if (found := first_broken(chain)) is not None}
         verdict = _verdict(broken, len(chains))
         return dg.MaterializeResult(
-            metadata={"n_subsets": len(chains), "n_broken_subsets": len(broken), **_metadata(frame)},
+            metadata={"n_subsets": n_subsets, "n_chains": len(chains), "n_broken": len(broken), **_metadata(frame)},
             check_results=[dg.AssetCheckResult(check_name=CHECK, passed=not broken, description=verdict)],
         )
 

@@ -3,19 +3,45 @@
 Belongs here: verifying what is stored against its records. Does not belong here: what is to be made again (`planning`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from nait_assets.catalogue import Catalogue
+import duckdb
+import polars as pl
+import pyarrow as pa
+
+from nait_assets.catalogue import Catalogue, Output
 from nait_assets.errors import NotFoundError, UserError, WarehouseError
 from nait_assets.lineage import Record, reference
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.files import hashes_from_bytes
+from nait_assets.resources.warehouse import Store
 from nait_assets.selection.catalogue import subset_output
 
 CONTENT, CODE = "content", "code"
 MACHINE_INPUTS = {"dtype"}
 """Inputs that another machine may have otherwise, while what is stored is as it was."""
+UNREADABLE = (
+    WarehouseError,
+    duckdb.Error,
+    pl.exceptions.PolarsError,
+    pa.ArrowException,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading something that was tampered with may end in, as a column may be gone or of another type."""
+
+
+def _no_output(_key: str) -> Output | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -37,7 +63,7 @@ class Link:
 
 @dataclass
 class Auditor:
-    """Verifies chains; what several subsets rest on is verified once.
+    """Verifies chains; what several subsets rest on is verified once, and every hash is taken from the bytes.
 
     Attributes:
         recipe: Recipe whose outputs they are.
@@ -45,6 +71,8 @@ class Auditor:
         model: Model of the recipe.
         catalogue: outputs of the recipe.
         code_versions: Code versions that the assets have now, by key as a path.
+        output_named: Function from the key of an output that the recipe no longer has to the output, or None.
+        damaged: What is wrong with the DuckDB files that cannot be read; complete once `records` is.
     """
 
     recipe: Recipe
@@ -52,15 +80,33 @@ class Auditor:
     model: LanguageModel
     catalogue: Catalogue
     code_versions: Mapping[str, str | None]
+    output_named: Callable[[str], Output | None] = _no_output
+    damaged: dict[Path, str] = field(default_factory=dict)
+    taken: dict[Path, str] = field(default_factory=dict)
     _links: dict[str, list[Link]] = field(default_factory=dict)
     _records: dict[str, Record] | None = None
 
     @property
     def records(self) -> dict[str, Record]:
-        """Every record of the home, by reference."""
+        """Every record of the files that can be read, by reference."""
         if self._records is None:
-            self._records = self.warehouse.records()
+            self._records = {}
+            for file in self.warehouse.files():
+                try:
+                    with hashes_from_bytes(self.taken):
+                        self._records |= Store(file).records()
+                except UNREADABLE as error:
+                    self.damaged[file] = told(error)
         return self._records
+
+    @property
+    def verified(self) -> frozenset[str]:
+        """References of the outputs that a chain was asked of, or rests on."""
+        return frozenset(self._links)
+
+    def output_of(self, asset: str) -> Output | None:
+        """The output with a key, be it of the recipe or of an earlier one."""
+        return self.catalogue.get(asset) or self.output_named(asset)
 
     def chain(self, method: str, target: str, ratio: str) -> list[Link]:
         """Every link that a subset rests on, those nearest to the sources first.
@@ -79,16 +125,27 @@ class Auditor:
         seen.add(output)
         record = self.records.get(output)
         if record is None:
-            yield Link(output, CONTENT, False, "there is no record of it: it was never made, or its file is gone")
+            yield Link(output, CONTENT, False, self._why_absent(output))
             return
         for name in sorted(record.inputs):
             if name in self.records or name.partition("[")[0] in self.code_versions:
                 yield from self._chain(name, seen)
         yield from self._links_of(record)
 
+    def _why_absent(self, name: str) -> str:
+        asset, _, partition = name.partition("[")
+        output = self.output_of(asset)
+        file = output.store(self.warehouse, partition.removesuffix("]")).path if output else None
+        if file in self.damaged:
+            return self.damaged[file]
+        gone = f"{file} is gone" if file and not file.exists() else "its file is gone"
+        return f"there is no record of it: it was never made, or {gone}"
+
     def _links_of(self, record: Record) -> list[Link]:
         if record.reference not in self._links:
-            self._links[record.reference] = [*self._inputs(record), self._code(record), self._content(record)]
+            with hashes_from_bytes(self.taken):
+                links = [*self._inputs(record), self._code(record)] if record.asset in self.code_versions else []
+                self._links[record.reference] = [*links, self._content(record)]
         return self._links[record.reference]
 
     def _inputs(self, record: Record) -> Iterator[Link]:
@@ -122,14 +179,30 @@ class Auditor:
         return Link(record.reference, CODE, False, said)
 
     def _content(self, record: Record) -> Link:
-        output = self.catalogue.get(record.asset)
+        output = self.output_of(record.asset)
         if output is None:
             return Link(record.reference, CONTENT, None, "the recipe has no such output, so nobody says what it holds")
         try:
-            faults = output.faults(self.warehouse, record)
-        except WarehouseError as error:
-            faults = [str(error)]
+            faults = [*output.faults(self.warehouse, record), *self._beside(output, record)]
+        except UNREADABLE as error:
+            faults = [told(error)]
+        faults += record.faults
         return Link(record.reference, CONTENT, not faults, "; ".join(faults) or record.data_version)
+
+    def _beside(self, output: Output, record: Record) -> Iterator[str]:
+        """What of that which an output has beside its rows is not as its record says."""
+        with output.store(self.warehouse, record.partition).snapshot() as stored:
+            found = output.beside(self.warehouse, stored, record.partition)
+        for name in sorted({*found, *record.beside}):
+            if name not in found:
+                yield f"{name} is gone"
+            elif found[name] != record.beside.get(name):
+                yield f"{name} is not as its record states"
+
+
+def told(error: Exception) -> str:
+    """What an error in `UNREADABLE` says to a person who audits."""
+    return str(error) if isinstance(error, UserError) else f"cannot be read: {type(error).__name__}: {error}"
 
 
 def _unreachable(name: str, problem: str) -> bool | None:
@@ -137,7 +210,7 @@ def _unreachable(name: str, problem: str) -> bool | None:
     return None if "hub:" in name and "cannot be read" in problem else False
 
 
-def first_broken(links: list[Link]) -> Link | None:
+def first_broken(links: Sequence[Link]) -> Link | None:
     """The broken link nearest to the sources, which is the cause of those behind it."""
     return next((link for link in links if link.holds is False), None)
 

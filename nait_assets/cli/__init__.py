@@ -2,7 +2,8 @@
 
 One module a command; `home` has the home folder and its lock, `messages` the exit codes and what failures say.
 Exit codes: 0 done, 1 a step failed, 2 bad input, 3 (`nait status`) something is missing or out of date,
-4 (`nait audit`) a chain is broken, 5 another `nait run` has the home, 130 interrupted.
+4 a chain of records is broken (`nait audit`) or a file of the home is damaged, 5 another `nait run` has the home,
+130 interrupted.
 """
 
 import logging
@@ -13,8 +14,8 @@ import warnings
 import click
 
 from nait_assets.cli import audit, clean, diff, explain, inspect, run, status, summary, ui
-from nait_assets.cli.messages import BAD_INPUT, INTERRUPTED
-from nait_assets.errors import UserError
+from nait_assets.cli.messages import AUDIT_BROKEN, BAD_INPUT, INTERRUPTED
+from nait_assets.errors import DamagedError, UserError
 
 
 @click.group()
@@ -46,7 +47,7 @@ def execute() -> int:
         return error.exit_code
     except UserError as error:
         click.echo(f"Error: {error}", err=True)
-        return BAD_INPUT
+        return AUDIT_BROKEN if isinstance(error, DamagedError) else BAD_INPUT
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted. What is finished stays; the next run continues from there.", err=True)
         return INTERRUPTED

@@ -1,10 +1,13 @@
 """`nait audit`: verify what subsets rest on."""
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from nait_assets.cli.home import opened
+from nait_assets.cli.home import Workplace, opened
 from nait_assets.cli.messages import AUDIT_BROKEN
 from nait_assets.cli.options import home_option, recipe_option
 
@@ -19,33 +22,50 @@ from nait_assets.cli.options import home_option, recipe_option
 def command(subset: str | None, sample_id: str | None, recipe_path: Path | None, home: Path | None) -> int:
     """Verify everything that subsets depend on, back to sources, model and code. Exit code 4 if a chain is broken.
 
-    SUBSET is <method>/<target>/<ratio>, or a beginning of it; all by default.
+    SUBSET is <method>/<target>/<ratio>, or a beginning of it; all by default, and then the other outputs and the rest
+    of the home as well.
     """
-    from nait_assets.audit.chain import Auditor, first_broken, subsets_of
+    from nait_assets.audit.chain import subsets_of
+    from nait_assets.audit.home import HOME, home_links, other_outputs
     from nait_assets.audit.row import describe_row
-    from nait_assets.lineage import asset_path
 
-    with opened(recipe_path, home) as workplace:
+    with opened(recipe_path, home, dagster=False) as workplace:
         if sample_id is not None:
             click.echo(describe_row(workplace.recipe, workplace.warehouse, sample_id))
             return 0
-        specs = workplace.defs.resolve_all_asset_specs()
-        code_versions = {asset_path(spec.key): spec.code_version for spec in specs}
-        auditor = Auditor(workplace.recipe, workplace.warehouse, workplace.model, workplace.catalogue, code_versions)
-        cells = subsets_of(workplace.recipe, subset)
-        broken = 0
-        for cell in cells:
-            chain = auditor.chain(*cell)
-            fault = first_broken(chain)
-            broken += fault is not None
-            unverified = sum(link.holds is None for link in chain)
-            said = f"intact: {len(chain) - unverified} links verified" + (
-                f", {unverified} unverifiable offline" if unverified else ""
-            )
-            if fault is not None:
-                said = f"BROKEN at {fault.output}, {fault.what}: {fault.says}"
-            click.echo(f"{'/'.join(cell):<44} {said}")
-            for link in chain if len(cells) == 1 else []:
-                mark = {True: "ok", False: "BROKEN", None: "unverified"}[link.holds]
-                click.echo(f"    {mark:<10} {link.output}, {link.what}: {link.says}")
-        return AUDIT_BROKEN if broken else 0
+        auditor, cells = auditor_of(workplace), subsets_of(workplace.recipe, subset)
+        holds = [_say("/".join(cell), auditor.chain(*cell), len(cells) == 1) for cell in cells]
+        if subset is None:
+            holds += [_say(name, auditor.links(name), False) for name in other_outputs(auditor)]
+            holds.append(_say(HOME, home_links(auditor), False))
+        return 0 if all(holds) else AUDIT_BROKEN
+
+
+def auditor_of(workplace: Workplace) -> Any:
+    """The auditor of a recipe's home."""
+    from nait_assets.audit.chain import Auditor
+    from nait_assets.definitions import ROOMS, output_named
+    from nait_assets.lineage import asset_path
+
+    specs = workplace.defs.resolve_all_asset_specs()
+    code_versions = {asset_path(spec.key): spec.code_version for spec in specs}
+    of_rooms = functools.partial(output_named, ROOMS)
+    parts = workplace.recipe, workplace.warehouse, workplace.model, workplace.catalogue
+    return Auditor(*parts, code_versions, of_rooms)
+
+
+def _say(name: str, chain: Sequence[Any], link_by_link: bool) -> bool:
+    """Print what was found of a chain; whether it holds."""
+    from nait_assets.audit.chain import first_broken
+
+    fault, n_unverified = first_broken(chain), sum(link.holds is None for link in chain)
+    said = f"intact: {len(chain) - n_unverified} links verified"
+    if n_unverified:
+        said += f", {n_unverified} unverifiable offline"
+    if fault is not None:
+        said = f"BROKEN at {fault.output}, {fault.what}: {fault.says}"
+    click.echo(f"{name:<44} {said}")
+    for link in chain if link_by_link else []:
+        mark = {True: "ok", False: "BROKEN", None: "unverified"}[link.holds]
+        click.echo(f"    {mark:<10} {link.output}, {link.what}: {link.says}")
+    return fault is None

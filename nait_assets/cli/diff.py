@@ -22,5 +22,5 @@ def command(version: str, other: str | None, rows: int, recipe_path: Path | None
     """
     from nait_assets.audit.difference import describe_difference
 
-    with opened(recipe_path, home) as workplace:
+    with opened(recipe_path, home, dagster=False) as workplace:
         click.echo(describe_difference(workplace.recipe, workplace.warehouse, version, other, rows))

@@ -24,5 +24,5 @@ def command(
     """
     from nait_assets.scoring.explanation import explain as explained
 
-    with opened(recipe_path, home) as workplace:
+    with opened(recipe_path, home, dagster=False) as workplace:
         click.echo(explained(workplace.recipe, workplace.warehouse, sample_id, target, reasons, method))

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from nait_assets.cli.messages import DiskFull, HomeBusy, full_disk, is_full_disk
-from nait_assets.errors import WarehouseError
+from nait_assets.errors import DamagedError, UserError, WarehouseError
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,11 @@ class Workplace:
 
     @property
     def instance(self) -> Any:
-        """The Dagster instance of the home, made if it is not there; of a read-only home, a copy of it."""
+        """The Dagster instance of the home, made if it is not there; of a read-only home, a copy of it.
+
+        Raises:
+            DamagedError: Its settings or its storage cannot be read.
+        """
         if self._instance is None:
             from nait_assets.resources.instance import open_instance
 
@@ -81,8 +85,28 @@ class Workplace:
                         importlib.resources.files("nait_assets").joinpath("dagster.yaml").read_bytes()
                     )
             os.environ["DAGSTER_HOME"] = str(folder)
-            self._instance = open_instance(folder)
+            with self.reading_dagster():
+                self._instance = open_instance(folder)
         return self._instance
+
+    @contextlib.contextmanager
+    def reading_dagster(self) -> Iterator[None]:
+        """A block in which Dagster's files are read: if they are damaged, it ends in an error that names them.
+
+        Raises:
+            DamagedError: The block failed, and they are.
+        """
+        from nait_assets.resources.dagster_files import faults
+
+        try:
+            yield
+        except (UserError, click.ClickException):
+            raise
+        except Exception as error:
+            found = faults(self.home / "dagster")
+            if not found or is_full_disk(error, self.home):
+                raise
+            raise DamagedError("; ".join(found)) from error
 
     def _copied(self, folder: Path) -> Path:
         """What Dagster knows of the home, where it can write: it opens no instance only to read."""
@@ -205,8 +229,13 @@ class Workplace:
             numbers.append(self.noted("corpora/in_domain_set", "n_rows_read", capability))
         return None if None in numbers else int(sum(number or 0 for number in numbers))
 
-    def plan(self, selection: str | None) -> Any:
-        """The state of the recipe's outputs, or of the selected ones."""
+    def plan(self, selection: str | None, without_dagster: bool = False) -> Any:
+        """The state of the recipe's outputs, or of the selected ones.
+
+        Args:
+            selection: Dagster's asset selection, or None.
+            without_dagster: Whether to leave out what the Dagster instance knows.
+        """
         import dagster as dg
 
         from nait_assets.planning import Plan
@@ -219,30 +248,37 @@ class Workplace:
                 raise click.UsageError(f"--select {selection!r} is not an asset selection: {error}") from error
             if not only:
                 raise click.UsageError(f"--select {selection!r} selects no asset")
-        return Plan(self.defs, self.recipe, self.warehouse, self.model, self.instance, only)
+        instance = None if without_dagster else self.instance
+        return Plan(self.defs, self.recipe, self.warehouse, self.model, instance, only)
 
 
 @contextlib.contextmanager
-def opened(recipe_path: Path | None, home: Path | None, writes: bool = False) -> Iterator[Workplace]:
+def opened(
+    recipe_path: Path | None, home: Path | None, writes: bool = False, dagster: bool = True
+) -> Iterator[Workplace]:
     """A recipe's home for the length of a block.
 
     Args:
         recipe_path: Recipe file; `$NAIT_RECIPE`, else the demo's, by default.
         home: Home folder; `$NAIT_HOME`, else `data/home/<recipe name>`, by default.
         writes: Whether the block writes to the home.
+        dagster: Whether the block needs the home's Dagster instance.
 
     Raises:
         WarehouseError: The block writes, and the home cannot be written to; or it does not, and the home is of an
             earlier version. Either way, the home is of a newer one.
+        DamagedError: A file of the home cannot be read.
         DiskFull: The block raised an error that says so.
     """
     workplace = Workplace(recipe_path, home)
     if writes:
         workplace.require_writable()
     try:
-        workplace.bring_up_to_schema(writes)
-        workplace.instance  # noqa: B018  sets DAGSTER_HOME
-        yield workplace
+        with workplace.reading_dagster():
+            workplace.bring_up_to_schema(writes)
+            if dagster:
+                workplace.instance  # noqa: B018  sets DAGSTER_HOME
+            yield workplace
     except Exception as error:
         if is_full_disk(error, workplace.home):
             raise DiskFull(full_disk(workplace.home)) from error

@@ -182,6 +182,11 @@ def content_of(snapshot: Snapshot) -> str:
     return version_with_refused(of_samples, snapshot.rows(REJECTED_SAMPLES))
 
 
+def identity_of(snapshot: Snapshot) -> dict[str, str]:
+    """Which extraction a file is of, as a record has it beside its data version: the next run goes by that."""
+    return {IDENTITY: hashlib.sha256(str(contents(snapshot).extraction_id).encode()).hexdigest()}
+
+
 def incomplete_samples(snapshot: Snapshot) -> list[str]:
     """Samples that lack a row of a layer, or have one too many."""
     query = f"""

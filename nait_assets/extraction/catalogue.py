@@ -57,6 +57,9 @@ class ActivationsOutput(ExtractedOutput):
             faults.append(f"{snapshot.path} {what}: their hash is {content}, not {record.data_version}")
         return faults
 
+    def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002, D102
+        return activation_table.identity_of(stored)
+
     def read(self, warehouse: Warehouse, tables: Snapshot, partition: str) -> tuple[pl.DataFrame, dict[str, str]]:  # noqa: ARG002
         """All rows in memory, `sample_id`, `layer`, `activation`: for the few samples of a capability."""
         with self.store(warehouse, partition).snapshot() as snapshot:

@@ -215,7 +215,8 @@ def _fold(
         activation_table.fold(transaction, outcome.extraction_id, outcome.sample_ids, tables, job.schema)
         transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=corpus_name)
         outcome = replace(outcome, data_version=activation_table.content_of(transaction))
-        transaction.put_record(record_of(outcome.data_version))
+        record = record_of(outcome.data_version)
+        transaction.put_record(replace(record, beside=activation_table.identity_of(transaction)))
     job.spool.remove()  # last: a run that is killed before finds the shards, and folds them again
     return outcome
 

@@ -8,6 +8,8 @@ from nait_assets.catalogue import Output
 from nait_assets.features.capability import exported_file, feature_file_inputs, feature_from_file
 from nait_assets.recipe import FeatureName, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources.files import sha256
+from nait_assets.resources.warehouse import Snapshot
 from nait_assets.tables import NAIT_DIRECTIONS, NEURON_STATISTICS, STANDARDIZED_CENTROIDS
 
 
@@ -38,6 +40,11 @@ class FeatureOutput(Output):
     def files(self, recipe: Recipe, warehouse: Warehouse, partition: str) -> list[Path]:
         """The feature file for other recipes; projections have none."""
         return [] if recipe.extraction.projection else [exported_file(warehouse, partition, self.feature)]
+
+    def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002
+        """The feature file, where there is one."""
+        file = exported_file(warehouse, partition, self.feature)
+        return {file.relative_to(warehouse.folder).as_posix(): sha256(file)} if file.is_file() else {}
 
 
 STATISTICS_OUTPUT = Output(NEURON_STATISTICS.asset, None, NEURON_STATISTICS, on_demand=True)

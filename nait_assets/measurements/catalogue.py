@@ -10,7 +10,7 @@ from nait_assets.lineage import Record
 from nait_assets.losses import Losses, kinds_of_reasons
 from nait_assets.measurements import autoencoder, declared_measurements, less_checkpoints
 from nait_assets.measurements import outputs as losses
-from nait_assets.measurements.engine import Measurement, rejected_of, rows_of, store_of, stored_version
+from nait_assets.measurements.engine import Measurement, identity_of, rejected_of, rows_of, store_of, stored_version
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store
@@ -57,6 +57,9 @@ class MeasurementOutput(Output):
             return []
         stored = f"the {n_rows} rows of {record.reference}, and the {n_refused} refused samples beside them,"
         return [f"{stored} have the hash {found}, not {record.data_version}"]
+
+    def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002, D102
+        return identity_of(stored)
 
     def read(  # noqa: D102
         self,

@@ -32,6 +32,8 @@ from nait_assets.tables import (
 ROOM = "measurements"
 ALGORITHM = "2"
 """Of what all measurements have in common; 2: what was refused is part of the version."""
+IDENTITIES = Table(f"{ROOM}.identity", pl.Schema({"identity": pl.String()}), (), ("identity",))
+"""In a measurement's file: the hash of how its rows, finished or staged, were read."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,11 @@ def stored_version(snapshot: Snapshot, measurement: Measurement, corpus: str) ->
     )
 
 
+def identity_of(snapshot: Snapshot) -> dict[str, str]:
+    """How a file's rows were read, as a record has it beside its data version: the next run goes by that."""
+    return {IDENTITIES.name: snapshot.digest(IDENTITIES)}
+
+
 def bring_up_to_date(
     measurement: Measurement,
     context: MeasurementContext,
@@ -244,7 +251,7 @@ def bring_up_to_date(
         transaction.connection.execute(f"DELETE FROM {_staged(table).name}")
         transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=context.corpus)
         version = version_with_refused(content_version(rows, table.key), rejection_rows(rejected))
-        transaction.put_record(record_of(version))
+        transaction.put_record(replace(record_of(version), beside=identity_of(transaction)))
     n_read = len(set(rows["sample_id"].to_list()) - set(held["sample_id"].to_list()))
     n_removed = len(held.filter(~pl.col("sample_id").is_in(wanted)))
     return Update(rows.sort("sample_id"), n_read, n_removed, tuple(rejected), version, cost)
@@ -283,13 +290,12 @@ def _stage(
 
 def _prepare(transaction: Transaction, table: Table, identity: str) -> set[str]:
     """Samples that the file has rows of, finished or staged; none where they were read in another way."""
-    identities = Table(f"{ROOM}.identity", pl.Schema({"identity": pl.String()}), (), ("identity",))
-    stored = transaction.rows(identities)["identity"].to_list() if transaction.has_table(identities.name) else []
+    stored = transaction.rows(IDENTITIES)["identity"].to_list() if transaction.has_table(IDENTITIES.name) else []
     empty = pl.DataFrame(schema=table.columns)
     if stored != [identity]:
         for name in (table.name, _staged(table).name):
             transaction.connection.execute(f"DROP TABLE IF EXISTS {name}")
-        transaction.replace(identities, pl.DataFrame({"identity": [identity]}))
+        transaction.replace(IDENTITIES, pl.DataFrame({"identity": [identity]}))
     for one in (table, _staged(table)):
         if not transaction.has_table(one.name):
             transaction.append(one, empty)

@@ -1,5 +1,6 @@
 """The assets of the report: the comparison of the methods, and one page a recipe."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -54,7 +55,8 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         with warehouse.tables.transaction() as transaction:
             for table, frame in comparison.tables():
                 transaction.replace(table, frame)
-            transaction.put_record(record)
+            beside = COMPARISON_OUTPUT.beside(warehouse, transaction, "")
+            transaction.put_record(replace(record, beside=beside))
         shown = {
             table.name.removeprefix("report.method_"): lineage.table_metadata(frame.head(100))
             for table, frame in comparison.tables()

@@ -9,11 +9,17 @@ from nait_assets.recipe import Recipe
 from nait_assets.report.comparison import Comparison
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import sha256
+from nait_assets.resources.warehouse import Snapshot
+from nait_assets.tables import METHOD_COSTS
 
 
 @dataclass(frozen=True, eq=False)
 class ComparisonOutput(Output):
     """The tables of the comparison, under one version."""
+
+    def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002
+        """The costs, which differ from run to run."""
+        return {METHOD_COSTS.name: stored.digest(METHOD_COSTS)}
 
     def faults(self, warehouse: Warehouse, record: Record) -> list[str]:  # noqa: D102
         with warehouse.tables.snapshot() as snapshot:

@@ -3,10 +3,15 @@
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
+
+_taken: ContextVar[dict[Path, str] | None] = ContextVar("_taken", default=None)
+"""Hashes that the present block has taken; None outside of `hashes_from_bytes`."""
 
 
 @contextlib.contextmanager
@@ -85,6 +90,27 @@ def folder_version(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
+@contextlib.contextmanager
+def hashes_from_bytes(taken: dict[Path, str]) -> Iterator[None]:
+    """A block that takes no hash from `HashCache`: each file is read, whatever its size and time say.
+
+    Who edits a file can put its time back, as `cp -p` and `rsync -t` do without meaning to.
+
+    Args:
+        taken: hashes by path that such blocks have taken; the block adds its own.
+    """
+    token = _taken.set(taken)
+    try:
+        yield
+    finally:
+        _taken.reset(token)
+
+
+def remembers() -> bool:
+    """Whether what an earlier block found out about a file may be used: not within `hashes_from_bytes`."""
+    return _taken.get() is None
+
+
 class HashCache:
     """What is known of files, remembered by path, size and time of change: model weights are large to hash."""
 
@@ -92,8 +118,17 @@ class HashCache:
         self.path = path
 
     def sha256(self, file: Path) -> str:
-        """SHA-256 of a file, read again only if its size or time differs from when it was last hashed."""
-        return self.remembered(file, "", sha256)
+        """SHA-256 of a file, read again only if its size or time differs from when it was last hashed.
+
+        Within `hashes_from_bytes`, it is read once.
+        """
+        taken = _taken.get()
+        if taken is None:
+            return self.remembered(file, "", sha256)
+        path = file.resolve()
+        if path not in taken:
+            taken[path] = sha256(file)
+        return taken[path]
 
     def remembered(self, file: Path, what: str, find: Callable[[Path], str]) -> str:
         """What `find` says of a file, asked again only if the file's size or time differs from when it was last asked.
@@ -103,8 +138,7 @@ class HashCache:
             what: Name of what is found out, "" for the hash.
             find: Function from the file to a string.
         """
-        state = file.stat()
-        key = f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}{what and f':{what}'}"
+        key = f"{_state(file)}{what and f':{what}'}"
         known = self._known()
         if key not in known:
             known[key] = find(file)
@@ -115,8 +149,35 @@ class HashCache:
                 temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
         return known[key]
 
+    def faults(self) -> list[str]:
+        """What is wrong with the file: that it is damaged, or remembers a hash that a file does not have."""
+        try:
+            known = self._read()
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, RecursionError) as error:
+            return [f"{self.path} is damaged ({type(error).__name__}: {error}); delete it: it is made again"]
+        return [
+            f"{self.path} remembers another hash of {file} than it has; delete it: it is made again"
+            for key, value in sorted(known.items())
+            if (found := re.fullmatch(r"(.+):\d+:\d+", key)) and (file := Path(found[1])).is_file()
+            if key == _state(file) and value != self.sha256(file)
+        ]
+
     def _known(self) -> dict[str, str]:
         try:
-            return json.loads(self.path.read_text())
-        except (OSError, ValueError):  # a damaged cache is no cache
+            return self._read()
+        except (OSError, ValueError, RecursionError):  # a damaged cache is no cache
             return {}
+
+    def _read(self) -> dict[str, str]:
+        known = json.loads(self.path.read_text(encoding="utf-8"))
+        if not isinstance(known, dict) or not all(isinstance(value, str) for value in known.values()):
+            raise ValueError("it is no JSON object of strings")
+        return known
+
+
+def _state(file: Path) -> str:
+    """Path, size and time of change of a file, in a line."""
+    state = file.stat()
+    return f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}"

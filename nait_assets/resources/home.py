@@ -7,7 +7,7 @@ the command line's, `cli.carry_over`.
 import json
 from pathlib import Path
 
-from nait_assets.errors import WarehouseError
+from nait_assets.errors import DamagedError, WarehouseError
 from nait_assets.resources.files import replacing
 
 SCHEMA_VERSION = 2
@@ -20,17 +20,33 @@ def schema_version(home: Path) -> int:
     """Version of a home's schema; the present one for a home without tables.
 
     Raises:
-        WarehouseError: `home.json` does not say.
+        DamagedError: `home.json` does not say.
     """
     try:
-        return int(json.loads((home / FILE).read_text())["schema_version"])
+        stored = json.loads((home / FILE).read_text(encoding="utf-8"))
+        version = stored["schema_version"]
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise ValueError(f"schema_version is {version!r}")
     except FileNotFoundError:
         return 1 if _has_tables(home) else SCHEMA_VERSION
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WarehouseError(
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(
             f"{home / FILE} does not say which schema the home has ({type(error).__name__}: {error}). Restore "
             "the file, or name another home (--home, NAIT_HOME)."
         ) from error
+    return version
+
+
+def faults(home: Path) -> list[str]:
+    """What `home.json` holds beside the version of the schema.
+
+    Raises:
+        DamagedError: It does not say the version.
+    """
+    said = {"schema_version": schema_version(home)}
+    file = home / FILE
+    same = not file.exists() or json.loads(file.read_text(encoding="utf-8")) == said
+    return [] if same else [f"{file} holds something else than {json.dumps(said)}"]
 
 
 def mark(home: Path) -> None:
@@ -50,6 +66,7 @@ def require_current(home: Path) -> None:
 
     Raises:
         WarehouseError: It is older or newer, and the message says what to do.
+        DamagedError: `home.json` does not say.
     """
     found = schema_version(home)
     if found < SCHEMA_VERSION:

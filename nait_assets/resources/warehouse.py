@@ -16,13 +16,13 @@ import dagster as dg
 import duckdb
 import polars as pl
 
-from nait_assets.errors import WarehouseError
+from nait_assets.errors import DamagedError, WarehouseError
 from nait_assets.lineage import RECORD_COLUMNS, Record, reference
 from nait_assets.recipe import POOL, PROJECT_ROOT, Recipe
 from nait_assets.resources import engines
 from nait_assets.resources import home as homes
-from nait_assets.resources.files import HashCache
-from nait_assets.tables import Table
+from nait_assets.resources.files import HashCache, remembers
+from nait_assets.tables import Table, content_digest
 
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT_SECONDS = 120.0
@@ -34,6 +34,9 @@ LOCK_MESSAGES = (
     "being used by another process",
 )
 
+
+DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException)
+"""What DuckDB raises of a file that it can no longer read or write."""
 
 SETTLED_NANOSECONDS = 10**9
 """A file that changed this short a time ago may change again without another time of change: its clock has ticks."""
@@ -56,6 +59,7 @@ class Store:
 
         Raises:
             WarehouseError: There is no such file, or a writer held it for longer than the time-out.
+            DamagedError: The file cannot be read.
         """
         if not self.path.exists():
             raise WarehouseError(f"{self.path} does not exist: nothing in it has been made yet. `nait run` makes it.")
@@ -68,6 +72,7 @@ class Store:
 
         Raises:
             WarehouseError: Another process held the file for longer than the time-out.
+            DamagedError: The file cannot be read or written.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.home is not None and not self.path.exists():
@@ -83,7 +88,7 @@ class Store:
         before = _state(self.path)
         if before is None:
             return {}
-        known = _known_records.get(self.path)
+        known = _known_records.get(self.path) if remembers() else None
         if known is not None and known[0] == before:
             return dict(known[1])
         now = time.time_ns()
@@ -99,9 +104,12 @@ class Store:
         engine, connection = self._attach(option)
         try:
             yield connection
-        except BaseException:  # an engine that an error went through may be broken
-            connection.close()
-            engine.close()
+        except BaseException as error:  # an engine that an error went through may be broken
+            with contextlib.suppress(duckdb.Error):
+                connection.close()
+                engine.close()
+            if isinstance(error, DAMAGE):
+                raise self._damaged(error) from error
             raise
         connection.close()
         engines.give_back(engine)
@@ -123,7 +131,7 @@ class Store:
                 connection.close()
                 engine.close()
                 if not any(message in str(error).lower() for message in LOCK_MESSAGES):
-                    raise WarehouseError(f"{self.path} cannot be opened: {error}") from error
+                    raise self._damaged(error) from error
                 now = time.monotonic()
                 if now > deadline:
                     raise WarehouseError(
@@ -135,6 +143,13 @@ class Store:
                     next_line = now + 10
             time.sleep(pause_seconds * random.uniform(0.5, 1.5))
             pause_seconds = min(2 * pause_seconds, 2.0)
+
+    def _damaged(self, error: duckdb.Error) -> DamagedError:
+        said = str(error).partition("\n")[0]  # behind it come lines of DuckDB's stack
+        return DamagedError(
+            f"{self.path} cannot be opened or read: {said}. Restore the file from a backup, or delete it: `nait run` "
+            "makes again what was in it."
+        )
 
 
 def _state(path: Path) -> tuple[tuple[int, int], ...] | None:
@@ -180,6 +195,11 @@ class Snapshot:
         query = f"SELECT {columns} FROM {table.name} WHERE {condition}"
         return self.connection.sql(query, params=list(where.values())).pl().cast(table.columns)
 
+    def digest(self, table: Table, **where: str) -> str:
+        """SHA-256 of a table's rows where columns have these values, hex; of no rows where there is no table."""
+        rows = self.rows(table, **where) if self.has_table(table.name) else table.columns.to_frame()
+        return content_digest(rows, tuple(table.columns))
+
     def n_rows(self, table: Table, **where: str) -> int:
         """How many rows a table has where columns have these values."""
         condition = " AND ".join(f"{column} = ?" for column in where) or "true"
@@ -216,7 +236,10 @@ class Snapshot:
             except duckdb.CatalogException:  # cheaper than to ask whether the table is there
                 return {}
             names = [column[0] for column in result.description]
-            records = [Record.from_row(dict(zip(names, row, strict=True))) for row in result.fetchall()]
+            try:
+                records = [Record.from_row(dict(zip(names, row, strict=True))) for row in result.fetchall()]
+            except (ValueError, RecursionError) as error:
+                raise DamagedError(f"{self.path}: lineage.versions is damaged: {error}") from error
             self._records = {record.reference: record for record in records}
         return self._records
 
@@ -287,7 +310,7 @@ class Transaction(Snapshot):
         self.connection.execute("CREATE SCHEMA IF NOT EXISTS lineage")
         columns = ", ".join(f"{name} VARCHAR" for name in RECORD_COLUMNS)
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS lineage.versions ({columns})")
-        for name in ("run_id", "made_at"):  # which tables of earlier versions of this project lack
+        for name in RECORD_COLUMNS[5:]:  # which tables of earlier versions of this project lack
             self.connection.execute(f"ALTER TABLE lineage.versions ADD COLUMN IF NOT EXISTS {name} VARCHAR DEFAULT ''")
         self.connection.execute(
             "DELETE FROM lineage.versions WHERE asset = ? AND partition = ?", [record.asset, record.partition]
@@ -336,13 +359,17 @@ class Warehouse(dg.ConfigurableResource):
         """Remembered hashes of source and model files."""
         return HashCache(self.folder / "hashes.json")
 
-    def records(self) -> dict[str, Record]:
-        """Version records of all files under the home, by reference."""
-        files = [self.folder / "warehouse.duckdb"]
+    def files(self) -> list[Path]:
+        """The DuckDB files of the home."""
+        files = [self.tables.path]
         for place in ("*", "*/*"):  # as deep as `of_corpus` is given; of a home that has many subsets, not all of it
             for name in ("candidates.duckdb", "in_domain/*.duckdb"):
                 files += sorted(self.folder.glob(f"{place}/{name}"))
-        return {name: record for file in files for name, record in Store(file).records().items()}
+        return files
+
+    def records(self) -> dict[str, Record]:
+        """Version records of all files under the home, by reference."""
+        return {name: record for file in self.files() for name, record in Store(file).records().items()}
 
 
 def home_of(recipe: Recipe) -> Path:

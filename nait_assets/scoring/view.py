@@ -13,14 +13,17 @@ def create_view(transaction: Transaction, recipe: Recipe) -> None:
     if not methods:
         transaction.connection.execute(f"DROP VIEW IF EXISTS {VIEW}")
         return
+    transaction.connection.execute(f"CREATE OR REPLACE VIEW {VIEW} AS {_query(methods, recipe)}")
+    transaction.connection.execute(f"COMMENT ON VIEW {VIEW} IS '{_version(methods, recipe)}'")
+
+
+def _query(methods: list[str], recipe: Recipe) -> str:
     targets = ", ".join(f"'{target}'" for target in recipe.targets)
-    parts = [
+    return " UNION ALL ".join(
         f"SELECT '{method}' AS method, target, sample_id, score, rank, reason FROM {scores_table(method).name} "
         f"WHERE target IN ({targets})"
         for method in methods
-    ]
-    transaction.connection.execute(f"CREATE OR REPLACE VIEW {VIEW} AS {' UNION ALL '.join(parts)}")
-    transaction.connection.execute(f"COMMENT ON VIEW {VIEW} IS '{_version(methods, recipe)}'")
+    )
 
 
 def view_is_current(snapshot: Snapshot, recipe: Recipe) -> bool:
@@ -29,6 +32,16 @@ def view_is_current(snapshot: Snapshot, recipe: Recipe) -> bool:
     stored = [comment for (comment,) in snapshot.connection.execute(query, [VIEW]).fetchall()]
     methods = _methods(snapshot, recipe)
     return stored == ([_version(methods, recipe)] if methods else [])
+
+
+def view_is_as_made(snapshot: Snapshot, recipe: Recipe) -> bool:
+    """Whether the view shows the rows that `create_view` has it show, and is there if there are any."""
+    if not view_is_current(snapshot, recipe) or not _methods(snapshot, recipe):
+        return view_is_current(snapshot, recipe) and not snapshot.has_table(VIEW)
+    made, shown = f"({_query(_methods(snapshot, recipe), recipe)})", f"(FROM {VIEW})"
+    query = f"SELECT count(*) FROM (({made} EXCEPT ALL {shown}) UNION ALL ({shown} EXCEPT ALL {made}))"
+    ((n_other,),) = snapshot.connection.execute(query).fetchall()
+    return int(n_other) == 0
 
 
 def _methods(snapshot: Snapshot, recipe: Recipe) -> list[str]:

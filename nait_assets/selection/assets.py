@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def _store(warehouse: Warehouse, chosen: Chosen, record: Record, upstream: Mappi
         stored = stored_subsets(transaction, chosen.method, chosen.ratio)
         transaction.replace(SUBSETS, chosen.choice.rows, **chosen.cell)
         history.append(transaction, record, **chosen.cell, chosen=chosen.choice.rows, lineage=upstream)
-        transaction.put_record(record)
+        beside = subset_output(chosen.method).beside(warehouse, transaction, record.partition)
+        transaction.put_record(replace(record, beside=beside))
     return stored
 
 

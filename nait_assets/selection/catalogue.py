@@ -12,10 +12,11 @@ from nait_assets.partitions import cell_of
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import remove, sha256
-from nait_assets.resources.warehouse import Transaction
+from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.selection.subset import HASHED_FILES, SUBSET_FILES
-from nait_assets.tables import SUBSETS, content_version
+from nait_assets.tables import SUBSET_HISTORY, SUBSETS, content_version
 
+MANIFEST = "manifest.json"
 KEPT_COLUMNS = ["sample_id", "score", "rank"]
 """Columns that a subset has in its files and in the table."""
 
@@ -45,6 +46,13 @@ class SubsetOutput(Output):
         tables.forget(self.key, partition)
         remove(self.folder(warehouse, target, ratio))
 
+    def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:
+        """The manifest, which has the hashes of all other files, and the history."""
+        target, ratio = cell_of(partition)
+        manifest = self.folder(warehouse, target, ratio) / MANIFEST
+        known = {SUBSET_HISTORY.name: stored.digest(SUBSET_HISTORY, method=self.method, target=target, ratio=ratio)}
+        return {**known, **({MANIFEST: sha256(manifest)} if manifest.is_file() else {})}
+
     def faults(self, warehouse: Warehouse, record: Record) -> list[str]:
         """Whether all files are those of the manifest, the manifest the record's, and the rows the table's."""
         target, ratio = cell_of(record.partition)
@@ -65,15 +73,18 @@ class SubsetOutput(Output):
 
 def _manifest_faults(folder: Path, record: Record) -> list[str]:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         known = {name: entry["sha256"] for name, entry in manifest["files"].items()}
         stated = manifest["data_version"], manifest["code_version"], manifest["inputs"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         return [f"{folder}/manifest.json is damaged: {error}"]
     names = sorted({*HASHED_FILES, *known})
+    foreign = sorted(found.name for found in folder.iterdir() if found.name not in {MANIFEST, *names})
     gone = [name for name in names if not (folder / name).is_file()]
     changed = gone or [name for name in names if known.get(name) != sha256(folder / name)]
     faults = [f"{folder}: {', '.join(changed)} changed since the manifest was written"] if changed else []
+    if foreign:
+        faults.append(f"{folder} holds {', '.join(foreign)}, which its manifest does not name")
     if stated != (record.data_version, record.code_version, dict(record.inputs)):
         faults.append(f"{folder}/manifest.json is of another version than the record")
     return faults

@@ -25,7 +25,7 @@ def test_the_scheduled_job_verifies_every_chain(recipe: Recipe, home: Path) -> N
     """What nobody looks at goes bad unseen."""
     evaluation = audited(recipe, home)
     assert evaluation.passed
-    assert evaluation.description == "all 9 chains hold"
+    assert evaluation.description == "all 12 chains hold"  # of 9 subsets, 2 reports, the home
     with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         links = snapshot.rows(AUDIT_LINKS)
     assert links["holds"].all()
@@ -38,7 +38,7 @@ def test_a_broken_chain_fails_the_check_and_not_the_run(recipe: Recipe, home: Pa
     evaluation = audited(recipe, home)
     assert not evaluation.passed
     assert evaluation.description is not None
-    assert evaluation.description.startswith("1 of 9 chains are broken; first scoring/random_scores[code], content")
+    assert evaluation.description.startswith("3 of 12 chains are broken; first scoring/random_scores[code], content")
 
 
 def test_the_schedule_is_off_until_it_is_switched_on(recipe: Recipe, home: Path) -> None:
