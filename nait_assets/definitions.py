@@ -20,6 +20,7 @@ from nait_assets.resources import LanguageModel, Warehouse, home_of
 from nait_assets.rooms import Room
 from nait_assets.scoring.room import ROOM as SCORING
 from nait_assets.selection.room import ROOM as SELECTION
+from nait_assets.training.room import ROOM as TRAINING
 
 ROOMS: tuple[Room, ...] = (
     CORPORA,
@@ -28,6 +29,7 @@ ROOMS: tuple[Room, ...] = (
     FEATURES,
     SCORING,
     SELECTION,
+    TRAINING,
     REPORT,
 )
 """In the order in which they are made. The audit, which looks at their outputs from outside, is not among them."""

@@ -6,6 +6,8 @@ import dagster as dg
 
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
 
+CELL_DIMENSIONS = ("capability", "ratio")
+
 
 @dataclass(frozen=True)
 class Partitions:
@@ -17,6 +19,8 @@ class Partitions:
         evaluation: Held-out sets.
         target: What candidates are scored for: capabilities, and all of them together.
         cell: Target x ratio. Its dimension is called `capability` so that keys read `math|0.10`.
+        trained_cell: Cells whose subsets a model is trained on; None where the recipe trains none.
+        trained_ratio: Ratios of those cells; None as well.
     """
 
     capability: dg.StaticPartitionsDefinition
@@ -24,17 +28,28 @@ class Partitions:
     evaluation: dg.StaticPartitionsDefinition
     target: dg.StaticPartitionsDefinition
     cell: dg.MultiPartitionsDefinition
+    trained_cell: dg.MultiPartitionsDefinition | None = None
+    trained_ratio: dg.StaticPartitionsDefinition | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Partitions":
         """Partitions from the names in a recipe."""
         target, ratio = (dg.StaticPartitionsDefinition(list(names)) for names in (recipe.targets, recipe.ratios))
+        trained_cell = trained_ratio = None
+        if recipe.training is not None:
+            trained, trained_ratio = (
+                dg.StaticPartitionsDefinition(names)
+                for names in (recipe.training.targets_of(recipe), recipe.training.ratios_of(recipe))
+            )
+            trained_cell = dg.MultiPartitionsDefinition({"capability": trained, "ratio": trained_ratio})
         return cls(
             dg.StaticPartitionsDefinition(recipe.capability_names),
             dg.StaticPartitionsDefinition(recipe.capabilities_with_examples),
             dg.StaticPartitionsDefinition(recipe.evaluation_names),
             target,
             dg.MultiPartitionsDefinition({"capability": target, "ratio": ratio}),
+            trained_cell,
+            trained_ratio,
         )
 
     def of_output(self, name: str | None) -> dg.PartitionsDefinition | None:
@@ -55,6 +70,11 @@ class Partitions:
     def scores_to_subsets(self) -> dg.PartitionMapping:
         """A cell rests on its target's scores."""
         return dg.MultiToSingleDimensionPartitionMapping("capability")
+
+    def subsets_to_models(self) -> dg.PartitionMapping:
+        """A model rests on the subset of its cell."""
+        same = {name: dg.DimensionPartitionMapping(name, dg.IdentityPartitionMapping()) for name in CELL_DIMENSIONS}
+        return dg.MultiPartitionMapping(same)
 
 
 def cell_of(partition_key: object) -> tuple[str, str]:

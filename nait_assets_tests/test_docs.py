@@ -35,12 +35,13 @@ def everything(make_recipe: MakeRecipe) -> list[Recipe]:
         "judgements": {"endpoint": "http://localhost:1/v1", "model": "judge"},
         "rewards": {"source": "a-folder"},
     }
+    training = {"reference": {"random_matched": 1}, "probes": {}}
     extra = {
         "published": {"cherry": {"source": "candidates.jsonl"}},
         "evaluation": {"held_out": {"source": "candidates.jsonl"}},
     }
     return [
-        make_recipe(methods=methods, measurements=measurements, **extra),
+        make_recipe(methods=methods, measurements=measurements, training=training, **extra),
         make_recipe(methods=["nait_standardized"], extraction={"projection": 16}),
     ]
 
@@ -55,6 +56,7 @@ def test_the_room_table_names_every_asset(make_recipe: MakeRecipe, tmp_path: Pat
     for recipe in everything(make_recipe):
         keys |= {"/".join(spec.key.path) for spec in build_definitions(recipe, tmp_path).resolve_all_asset_specs()}
     keys = {re.sub(r"(scoring|selection)/\w+_", r"\1/<method>_", key) for key in keys}
+    keys = {re.sub(r"training/\w+_(model|random_matched)$", r"training/<method>_\1", key) for key in keys}
     assert named == {re.sub(r"published_\w+", "published_<name>", key) for key in keys}
 
 

@@ -84,7 +84,13 @@ def test_every_asset_makes_an_output_of_its_room(make_recipe: MakeRecipe, tmp_pa
     lists = {"best": {"source": "pool.jsonl"}}
     held_out = {"exam": {"source": "math.jsonl"}}
     methods = ["nait_standardized", "mona", "less", "ifd_pre_experienced", "rds_plus", "best"]
-    made = make_recipe(methods=methods, published=lists, evaluation=held_out, extraction={"projection": 16})
+    made = make_recipe(
+        methods=methods,
+        published=lists,
+        evaluation=held_out,
+        extraction={"projection": 16},
+        training={"reference": {"random_matched": 1}, "probes": {}},
+    )
     catalogue = catalogue_of(made)
     for spec in build_definitions(made, tmp_path).resolve_all_asset_specs():
         if asset_path(spec.key) != "audit/lineage_audit":  # which looks at outputs, and makes none

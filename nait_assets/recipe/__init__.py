@@ -31,3 +31,4 @@ from nait_assets.recipe.sections import (
     TurnsFormat,
 )
 from nait_assets.recipe.strategies import Selection, Strategy, StrategyName
+from nait_assets.recipe.training import Training

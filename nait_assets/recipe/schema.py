@@ -35,6 +35,7 @@ from nait_assets.recipe.sections import (
     one_or_many,
 )
 from nait_assets.recipe.strategies import Selection, Strategy
+from nait_assets.recipe.training import Training
 
 COMPREHENSIVE_TARGET = "all"
 POOL = "candidates"
@@ -79,6 +80,7 @@ class Recipe(Section, defer_build=True):
     seed: int = Field(0, description="Seed of the random control.")
     evaluation: dict[str, Sources] = Field({}, description="Held-out sets, whose examples no subset should leak.")
     decontamination: Decontamination = Decontamination()
+    training: Training | None = Field(None, description="What is trained on the subsets; nothing by default.")
     max_rejected: float = Field(
         0.05, ge=0, le=1, description="Share of a corpus' rows above which a check warns that so many are rejected."
     )
@@ -189,6 +191,12 @@ class Recipe(Section, defer_build=True):
                 raise ValueError(
                     f"selection.by_method: {method!r} is not among the recipe's methods, {', '.join(self.methods)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _training_fits(self) -> "Recipe":
+        if self.training is not None:
+            self.training.require_fit(self)
         return self
 
     @field_validator("ratios", mode="before")

@@ -109,7 +109,7 @@ class LanguageModel(dg.ConfigurableResource):
         from transformers import AutoTokenizer
 
         with self.files.reading():
-            return AutoTokenizer.from_pretrained(**self._pretrained())
+            return AutoTokenizer.from_pretrained(**self.pretrained())
 
     def skeleton(self) -> Any:
         """The base model's modules without weights: enough to resolve sites and layers, in about a second."""
@@ -117,7 +117,7 @@ class LanguageModel(dg.ConfigurableResource):
         from transformers import AutoConfig, AutoModel
 
         with self.files.reading():
-            config = AutoConfig.from_pretrained(**self._pretrained())
+            config = AutoConfig.from_pretrained(**self.pretrained())
         with torch.device("meta"):
             return AutoModel.from_config(config)
 
@@ -216,7 +216,7 @@ class LanguageModel(dg.ConfigurableResource):
         from transformers import AutoConfig, AutoModelForCausalLM
 
         with self.files.reading():
-            named = self._pretrained()
+            named = self.pretrained()
             folder = Path(named["pretrained_model_name_or_path"])
             files = [] if "revision" in named else sorted(folder.glob("*.safetensors"))
             with torch.device("meta"):
@@ -231,11 +231,11 @@ class LanguageModel(dg.ConfigurableResource):
 
     def _loaded(self, load: Callable[..., LoadedModel], head: bool) -> LoadedModel:
         with self.files.reading():
-            named = self._pretrained()
+            named = self.pretrained()
             name, revision = named["pretrained_model_name_or_path"], named.get("revision")
             return load(self.identity(), name, revision, self.resolved_device(), self.resolved_dtype(), head)
 
-    def _pretrained(self) -> dict[str, str]:
+    def pretrained(self) -> dict[str, str]:
         """Arguments that make transformers read this model."""
         gguf = self._gguf()
         return {"pretrained_model_name_or_path": str(self._converted(gguf))} if gguf else self.files.pretrained()

@@ -1,0 +1,172 @@
+"""Assets of the training: models of subsets, of references and of probes, and which rows the probes are."""
+
+import dagster as dg
+import polars as pl
+
+from nait_assets import lineage, plots
+from nait_assets.corpora.catalogue import CONTAMINATION_OUTPUT, POOL_OUTPUT
+from nait_assets.lineage import Record, asset_key
+from nait_assets.models.cost import Cost, add_cost
+from nait_assets.partitions import Partitions
+from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.rooms import asset_arguments, write_table
+from nait_assets.selection.catalogue import subset_output
+from nait_assets.training.catalogue import (
+    PROBE_SUBSETS_OUTPUT,
+    ModelsOutput,
+    drop_unused,
+    outputs,
+    version_of,
+)
+from nait_assets.training.config import TrainingConfig
+from nait_assets.training.making import Made, make
+from nait_assets.training.planned import plan_runs
+from nait_assets.training.probes import probe_subsets
+from nait_assets.training.runs import ALGORITHM, probe_settings_of, settings_of, training_of
+from nait_assets.training.tables import LOSS_CURVES, TRAINED_MODELS
+
+DESCRIPTIONS = {
+    "subset": "The base model tuned on the subsets of `{method}`.",
+    "matched": "The base model tuned on random rows with the number of answer tokens of the subsets of `{method}`.",
+    "full": "The base model tuned on the whole pool.",
+    "random": "The base model tuned on random rows, as many as a subset has.",
+    "probes": "The base model tuned briefly on each probe: small subsets that no method chose.",
+}
+
+
+def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
+    """What the section `training` of a recipe asks for; nothing without it."""
+    made = outputs(recipe)
+    models = [_models_asset(one, recipe, partitions) for one in made if isinstance(one, ModelsOutput)]
+    return [*models, *([_probe_subsets(recipe, partitions)] if PROBE_SUBSETS_OUTPUT in made else [])]
+
+
+def _models_asset(output: ModelsOutput, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(output, partitions),
+        description=f"{DESCRIPTIONS[output.rows].format(method=output.method)} One row is one model, in a folder.",
+        deps=_deps(output, recipe, partitions),
+        code_version=_code_version(output, recipe),
+        kinds={"pytorch", "huggingface"},
+        pool="language_model",
+    )
+    def models(
+        context: dg.AssetExecutionContext, config: TrainingConfig, warehouse: Warehouse, language_model: LanguageModel
+    ) -> dg.MaterializeResult:
+        partition, say = lineage.partition_name(context), context.log.info
+        planned = plan_runs(output, recipe, warehouse, language_model, partition)
+        made = make(planned.runs, recipe, planned.base, warehouse.folder, config.options(), say)
+        rows = model_rows(made)
+        record = lineage.record_of(context, version_of(rows), planned.inputs)
+        dropped, cost = _store(warehouse, output, record, rows, made)
+        return lineage.result(record, _metadata(rows, made, cost, dropped))
+
+    return models
+
+
+def _deps(output: ModelsOutput, recipe: Recipe, partitions: Partitions) -> list[dg.AssetDep]:
+    drops = recipe.decontamination.action == "drop" and recipe.has_examples
+    pool = [POOL_OUTPUT.key, *([CONTAMINATION_OUTPUT.key] if drops else [])]
+    read = {
+        "subset": [],
+        "matched": pool,
+        "full": pool,
+        "random": pool,
+        "probes": [PROBE_SUBSETS_OUTPUT.key, POOL_OUTPUT.key],
+    }[output.rows]
+    key = asset_key(subset_output(output.method).key)
+    subset = [dg.AssetDep(key, partition_mapping=partitions.subsets_to_models())] if output.method else []
+    return [*subset, *(dg.AssetDep(asset_key(name)) for name in read)]
+
+
+def _code_version(output: ModelsOutput, recipe: Recipe) -> str:
+    training = training_of(recipe)
+    settings = probe_settings_of(recipe) if output.rows == "probes" else settings_of(recipe)
+    draws = {"matched": training.reference.random_matched, "random": training.reference.random}.get(output.rows, 0)
+    return f"{ALGORITHM}:{fingerprint(settings, training.seeds, draws)}"
+
+
+def model_rows(made: list[Made]) -> pl.DataFrame:
+    """Rows of `tables.TRAINED_MODELS` but the columns of the partition."""
+    rows = []
+    for one in made:
+        said = one.model.manifest
+        names = ("n_rows", "n_tokens", "n_answer_tokens", "n_steps", "loss", "seconds", "peak_bytes")
+        batch = min(said["settings"]["batch_size"], said["n_rows"])
+        shared = "" if said["label"] == one.run.label else said["label"]
+        rows.append(
+            {
+                "number": one.run.number,
+                "seed": one.run.seed,
+                "key": one.run.key,
+                "batch_size": batch,
+                "shared_with": shared,
+                **{name: said[name] for name in names},
+            }
+        )
+    written = {name: kind for name, kind in TRAINED_MODELS.columns.items() if name not in TRAINED_MODELS.slice_columns}
+    return pl.DataFrame(rows, schema=written)
+
+
+def _store(
+    warehouse: Warehouse, output: ModelsOutput, record: Record, rows: pl.DataFrame, made: list[Made]
+) -> tuple[list[str], Cost]:
+    """Write rows, curves and the record; keys of earlier models that were removed, and the cost so far."""
+    where = {"asset": output.key, "partition": record.partition}
+    trained = [one for one in made if one.trained]
+    n_rows = sum(one.model.manifest["n_rows"] * one.run.settings["epochs"] for one in trained)
+    n_tokens = sum(one.model.manifest["n_tokens"] * one.run.settings["epochs"] for one in trained)
+    seconds = sum(one.model.manifest["seconds_of_process"] for one in trained)
+    with warehouse.tables.transaction() as tables:
+        before = output.keys(tables, record.partition)
+        tables.replace(TRAINED_MODELS, rows, **where)
+        for one in made:
+            tables.replace(LOSS_CURVES, one.curve, key=one.run.key)
+        dropped = drop_unused(warehouse, tables, before)
+        tables.put_record(record)
+        cost = add_cost(tables, record.asset, record.partition, Cost(n_rows, n_rows, n_tokens, 0, seconds))
+    return dropped, cost
+
+
+def _metadata(rows: pl.DataFrame, made: list[Made], cost: Cost, dropped: list[str]) -> dict[str, object]:
+    curve = made[0].curve
+    notes = [f"- {one.run.label}: {note}" for one in made for note in one.notes]
+    return {
+        "dagster/table_name": TRAINED_MODELS.name,
+        "dagster/row_count": len(rows),
+        "dagster/column_schema": lineage.column_schema(rows),
+        "n_trained": sum(one.trained for one in made),
+        "n_shared": sum(not one.trained for one in made),
+        "folders": dg.MetadataValue.md("\n".join(f"- `{one.model.folder}`" for one in made)),
+        "n_tokens": int(rows["n_tokens"].sum()),
+        "seconds": round(float(rows["seconds"].sum()), 2),
+        "peak_bytes": int(rows["peak_bytes"].max() or 0),  # type: ignore[arg-type]
+        "loss": dg.MetadataValue.json([round(loss, 4) for loss in rows["loss"].to_list()]),
+        "loss_curve": plots.line(curve, "step", "loss"),
+        "cost_so_far": dg.MetadataValue.json({name: round(value, 2) for name, value in vars(cost).items()}),
+        "notes": dg.MetadataValue.md("\n".join(notes) or "none"),
+        **({"removed": dropped} if dropped else {}),
+    }
+
+
+def _probe_subsets(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    probes = training_of(recipe).probes
+    assert probes is not None
+    own = {name: getattr(probes, name) for name in ("number", "rows", "uniform", "seed")}
+
+    @dg.asset(
+        **asset_arguments(PROBE_SUBSETS_OUTPUT, partitions),
+        deps=[asset_key(POOL_OUTPUT.key)],
+        code_version=f"{ALGORITHM}:{fingerprint(own)}",
+        kinds={"scikitlearn", "duckdb"},
+    )
+    def subsets(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """Small subsets of the pool that no method chose. One row is one row of a probe."""
+        with warehouse.tables.snapshot() as tables:
+            pool, versions = POOL_OUTPUT.read(warehouse, tables, "")
+        frame = probe_subsets(pool, probes)
+        counts = {"n_probes": probes.number, "n_distinct_rows": frame["sample_id"].n_unique()}
+        return write_table(context, warehouse, PROBE_SUBSETS_OUTPUT, frame, versions, counts)
+
+    return subsets
