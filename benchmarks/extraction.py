@@ -28,6 +28,7 @@ from nait_assets.extraction.neurons import Reader
 from nait_assets.models.encoding import EncodedSample, encode, plan
 from nait_assets.models.running import BATCH_TOKENS_ELSEWHERE
 from nait_assets.models.sites import resolve_site
+from nait_assets.recipe import Extraction
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
 
@@ -188,7 +189,7 @@ def main() -> None:
     models = models_of(arguments.work, arguments.smoke)
     corpus = conversations(n_samples, arguments.data)
     pairs = list(zip(corpus["sample_id"].to_list(), corpus["messages"].to_list(), strict=True))
-    samples, _ = encode(pairs, models["float32"].tokenizer(), "chat", arguments.max_tokens)
+    samples, _ = encode(pairs, models["float32"].tokenizer(), Extraction(max_tokens=arguments.max_tokens))
     n_tokens = sum(len(sample.token_ids) for sample in samples)
 
     exact = models["float32"].load()

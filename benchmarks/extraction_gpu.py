@@ -103,7 +103,7 @@ def main() -> None:
     n_samples = round(N_SAMPLES * arguments.fraction) if on_gpu else 64
     drawn = np.random.default_rng(1)
     samples = [
-        EncodedSample(f"{number:016x}", drawn.integers(0, shape["vocab_size"], length).astype(np.int32), False)
+        EncodedSample(f"{number:016x}", drawn.integers(0, shape["vocab_size"], length).astype(np.int32))
         for number, length in enumerate(lengths(n_samples))
     ]
     n_tokens = sum(len(sample.token_ids) for sample in samples)

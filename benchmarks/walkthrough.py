@@ -17,7 +17,8 @@ from nait_assets.conversation import sample_id
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.neurons import Reader
 from nait_assets.extraction.statistics import by_layer
-from nait_assets.models.encoding import encode, render
+from nait_assets.models.encoding import encode
+from nait_assets.models.rendering import Renderer
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Recipe, load_recipe, rounded_up
 from nait_assets.resources import LanguageModel, Warehouse, home_of
@@ -76,8 +77,8 @@ def read(recipe: Recipe, home: Path, row: dict[str, Any]) -> Vectors:
     model, settings = LanguageModel.of(recipe, home), recipe.extraction
     tokenizer = model.tokenizer()
     conversation = row["sample_id"], row["messages"]
-    ((sample,), _) = encode([conversation], tokenizer, settings.template, settings.max_tokens)
-    text = render(row["messages"], tokenizer, settings.template)
+    ((sample,), _) = encode([conversation], tokenizer, settings)
+    text = Renderer.of(tokenizer, settings).text(row["messages"])
     first = " ".join(tokenizer.convert_ids_to_tokens(sample.token_ids[:12]))
     print(f"3. tokens: {len(sample.token_ids)} of {len(text)} characters: {first} ...")
     loaded = model.load()

@@ -30,6 +30,7 @@ from nait_assets.tables import (
 from nait_assets_tests.scoring.given import for_capabilities
 
 LAYERS, WIDTH, N_TOKENS = (0, 5), 3, 10
+WHOLE = {"cut": "", "n_answers": 1, "n_answers_whole": 1}
 METHODS_SCORED = ("nait_standardized", "random")
 UNREAD = "c9"
 """The candidate that the model could not read."""
@@ -145,7 +146,13 @@ def _write_activations(
     rejected: list[dict[str, object]],
 ) -> None:
     rows = [
-        {"sample_id": name, "layer": layer, "n_tokens": N_TOKENS, "truncated": False, "activation": vector.tolist()}
+        {
+            "sample_id": name,
+            "layer": layer,
+            "n_tokens": N_TOKENS,
+            **WHOLE,
+            "activation": vector.tolist(),
+        }
         for name, vectors in samples.items()
         for layer, vector in zip(LAYERS, vectors, strict=True)
     ]

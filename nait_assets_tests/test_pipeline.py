@@ -200,7 +200,7 @@ def test_metadata_say_how_long_rows_are_and_what_a_subset_gained(make: MakeRecip
     assert found["overlap_with_previous"] == pytest.approx(1 - float(str(found["n_rows_gained"])) / 6)
     assert {row.data["target"] for row in found["overlap_with_other_targets"].records} == {"all", "code"}  # type: ignore[attr-defined]
     activations = metadata_of(home, "extraction/candidate_activations")
-    assert activations["share_truncated"] == 3 / 20
+    assert activations["share_cut"] == 3 / 20
     assert str(activations["length_distribution"]).startswith("![plot]")
     assert str(metadata_of(home, pool)["length_distribution"]).startswith("![plot]")
     bottom = metadata_of(home, "scoring/nait_standardized_scores[math]")["bottom_rows"]

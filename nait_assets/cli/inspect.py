@@ -42,15 +42,15 @@ def command(
 
 def _shown(recipe_path: Path | None, home: Path | None) -> tuple[Callable[[Any], str], str]:
     """How a conversation is shown, and what that is called: by a recipe's model, or under plain headings."""
-    from nait_assets.models.encoding import render
+    from nait_assets.models.rendering import Renderer
+    from nait_assets.recipe import Extraction, load_recipe
 
     if recipe_path is None:
-        return lambda conversation: render(conversation, None, "plain"), "plain headings"
-    from nait_assets.recipe import load_recipe
+        return Renderer.of(None, Extraction(template="plain")).text, "plain headings"
     from nait_assets.resources import LanguageModel, home_of
 
     recipe = load_recipe(recipe_path)
-    template = recipe.extraction.rendering
     tokenizer = LanguageModel.of(recipe, home or home_of(recipe)).tokenizer()
-    reader = f"the chat template of {recipe.model.source}" if template != "plain" else "plain headings"
-    return lambda conversation: render(conversation, tokenizer, template), reader
+    renderer = Renderer.of(tokenizer, recipe.extraction)
+    reader = f"the chat template of {recipe.model.source}" if renderer.template != "plain" else "plain headings"
+    return renderer.text, reader

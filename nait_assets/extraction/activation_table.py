@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nait_assets.errors import WarehouseError
+from nait_assets.models import cuts
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
 from nait_assets.tables import REJECTED_SAMPLES, content_version, version_with, version_with_refused
@@ -27,7 +28,7 @@ CALIBRATION = "extraction/calibration_statistics"
 ACTIVATION = "extraction.activation"
 SAMPLE = "extraction.sample"
 IDENTITY = "extraction.identity"
-SAMPLE_COLUMNS = ["sample_id", "n_tokens", "truncated"]
+SAMPLE_COLUMNS = ["sample_id", "n_tokens", *cuts.COLUMNS]
 SCAN_ROWS = 4096
 
 
@@ -58,15 +59,17 @@ def shard_schema(width: int, keep_first_and_last: bool, n_strongest: int = 0) ->
         n_strongest: How many of a sample's strongest neurons are kept.
 
     Returns:
-        sample_id, layer, n_tokens, truncated, activation; with `keep_first_and_last` those of both tokens; with
-        `n_strongest` the layer, number and value of each.
+        sample_id, layer, n_tokens, cut, n_answers, n_answers_whole, activation; with `keep_first_and_last` those of
+        both tokens; with `n_strongest` the layer, number and value of each.
     """
     vector = pa.list_(pa.float32(), width)
     fields = [
         ("sample_id", pa.string()),
         ("layer", pa.int16()),
         ("n_tokens", pa.int32()),
-        ("truncated", pa.bool_()),
+        ("cut", pa.string()),
+        ("n_answers", pa.int32()),
+        ("n_answers_whole", pa.int32()),
         ("activation", vector),
     ]
     if keep_first_and_last:
@@ -248,8 +251,12 @@ def n_samples(snapshot: Snapshot) -> int:
 
 
 def samples(snapshot: Snapshot) -> pl.DataFrame:
-    """Every sample with activations, by `sample_id`: `sample_id`, `n_tokens`, `truncated`."""
-    return snapshot.connection.sql(f"SELECT sample_id, n_tokens, truncated FROM {SAMPLE} ORDER BY sample_id").pl()
+    """Every sample with activations, by `sample_id`: `sample_id`, `n_tokens`, and what is read (`models.cuts`)."""
+    frame = snapshot.connection.sql(f"FROM {SAMPLE} ORDER BY sample_id").pl()
+    if "truncated" in frame.columns:  # of a release whose ends were cut, and the answers not counted
+        cut = pl.when("truncated").then(pl.lit("answer")).otherwise(pl.lit(""))
+        frame = frame.with_columns(cut=cut, n_answers=pl.lit(1, pl.Int32), n_answers_whole=pl.lit(None, pl.Int32))
+    return frame.select(SAMPLE_COLUMNS)
 
 
 def rows(snapshot: Snapshot) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from nait_assets.extraction.calibration import calibrate, projector_of
 from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT, CANDIDATES_OUTPUT, EXAMPLES_OUTPUT
 from nait_assets.extraction.extractor import ALGORITHM, Outcome, extract
 from nait_assets.losses import as_list, kinds_of_reasons
+from nait_assets.models import cuts
 from nait_assets.models.config import ExtractionConfig
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.models.running import model_inputs
@@ -127,10 +128,11 @@ def _lengths(store: Store, max_tokens: int) -> dict[str, object]:
     """How long the samples of a table are, and how many of them were cut."""
     with store.snapshot() as snapshot:
         samples = activation_table.samples(snapshot)
-    share = samples["truncated"].sum() / max(1, len(samples))
-    limit = {"max_tokens": float(max_tokens)} if share else None
+    counts = cuts.counts(samples)
+    limit = {"max_tokens": float(max_tokens)} if counts["n_cut"] else None
     return {
-        "share_truncated": float(share),
+        **counts,
+        "share_cut": counts["n_cut"] / max(1, len(samples)),
         "median_tokens": float(samples["n_tokens"].median() or 0),  # type: ignore[arg-type]
         "length_distribution": plots.histogram(samples, "n_tokens", limit, legend_title="limit"),
     }
@@ -149,7 +151,7 @@ def _metadata(outcome: Outcome) -> dict[str, object]:
         "n_extracted": outcome.n_extracted,
         "n_removed": outcome.n_removed,
         "n_rejected": outcome.n_rejected,
-        "n_truncated": outcome.n_truncated,
+        "n_extracted_cut": outcome.n_cut,
         "n_unshown": outcome.n_unshown,
         "n_tokens": outcome.n_tokens,
         "seconds": round(outcome.seconds, 2),

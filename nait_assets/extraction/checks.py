@@ -7,6 +7,7 @@ import numpy as np
 from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, checks_of_losses, such_as
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT, CANDIDATES_OUTPUT, EXAMPLES_OUTPUT, stored_faults
+from nait_assets.models import cuts
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import Warehouse
@@ -21,6 +22,9 @@ CHECKS = [
     Check("activations_are_finite", "No activation is NaN or infinite."),
     Check("activations_are_as_written", "Every row's numbers still match the digest from when the row was written."),
 ]
+ANSWERS_CHECK = Check(
+    "answers_are_read_whole", "Every answer is read to its end, within `extraction.max_tokens`.", blocking=False
+)
 CALIBRATION_CHECKS = [Check("statistics_are_finite", "Every mean, deviation and component is finite.")]
 
 
@@ -29,13 +33,15 @@ def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
 
     def check_candidates(warehouse: Warehouse, _: str) -> Mapping[str, CheckResult]:
         lost = check_losses(recipe, CANDIDATES_OUTPUT.losses(warehouse, ""))
-        return {**check_activations(warehouse, POOL, CANDIDATE_POOL, ""), **lost}
+        read = check_answers(recipe, warehouse, POOL)
+        return {**check_activations(warehouse, POOL, CANDIDATE_POOL, ""), **read, **lost}
 
     def check_examples(warehouse: Warehouse, capability: str) -> Mapping[str, CheckResult]:
         lost = check_losses(recipe, EXAMPLES_OUTPUT.losses(warehouse, capability))
-        return {**check_activations(warehouse, capability, IN_DOMAIN_SET, capability), **lost}
+        read = check_answers(recipe, warehouse, capability)
+        return {**check_activations(warehouse, capability, IN_DOMAIN_SET, capability), **read, **lost}
 
-    of_activations = [*CHECKS, *checks_of_losses(recipe)]
+    of_activations = [*CHECKS, ANSWERS_CHECK, *checks_of_losses(recipe)]
     checks = [AssetChecks(CANDIDATES_OUTPUT.key, of_activations, check_candidates)]
     if recipe.capabilities_with_examples:
         checks.append(AssetChecks(EXAMPLES_OUTPUT.key, of_activations, check_examples))
@@ -70,6 +76,17 @@ def check_activations(warehouse: Warehouse, corpus: str, table: Table, partition
         ),
         **{name: CheckResult(not found, "; ".join(found) or "none is otherwise") for name, found in faults.items()},
     }
+
+
+def check_answers(recipe: Recipe, warehouse: Warehouse, corpus: str) -> dict[str, CheckResult]:
+    """Whether the answers of a corpus are read whole, with counts of what is not."""
+    with activation_table.activations_of(warehouse, corpus).snapshot() as snapshot:
+        samples = activation_table.samples(snapshot)
+    found = cuts.counts(samples)
+    passed = found["n_answers_cut"] == 0
+    remedy = "" if passed else "; a larger `extraction.max_tokens` reads more"
+    said = f"{cuts.sentence(samples, recipe.extraction)}{remedy}"
+    return {ANSWERS_CHECK.name: CheckResult(passed, said, found)}
 
 
 def check_calibration(warehouse: Warehouse, _: str) -> dict[str, CheckResult]:

@@ -42,7 +42,7 @@ class Outcome:
         n_extracted: Samples that the model ran on, in this run or in one that was cut off before.
         n_removed: Samples that are no longer in the corpus.
         n_rejected: Samples that could not be read.
-        n_truncated: Number of extracted samples that were cut to `max_tokens`.
+        n_cut: Number of extracted samples that were cut to `max_tokens`.
         n_unshown: Number of extracted samples whose tools, calls or reasoning the template does not show.
         n_tokens: Tokens that the model read in this run.
         seconds: Wall time of reading and storing them, from the first batch on.
@@ -60,7 +60,7 @@ class Outcome:
     n_extracted: int
     n_removed: int
     n_rejected: int
-    n_truncated: int
+    n_cut: int
     n_tokens: int
     seconds: float
     peak_memory_bytes: int
@@ -132,8 +132,7 @@ def extract(
     known = held.sample_ids if held.extraction_id == identity else frozenset()
     missing = corpus.filter(~pl.col("sample_id").is_in(list(known)))
     conversations = conversations_of(missing)
-    reading = settings.rendering, settings.max_tokens, settings.unshown
-    encoded, refused = encode(conversations, model.tokenizer(), *reading) if conversations else ([], [])
+    encoded, refused = encode(conversations, model.tokenizer(), settings) if conversations else ([], [])
     unshown = collections.Counter(sample.unshown for sample in encoded if sample.unshown)
     for what, count in unshown.most_common():
         log_line(f"{corpus_name}: the template does not show the {what} of {count} conversation(s); they are used")
@@ -170,7 +169,7 @@ def _outcome(
         n_extracted=sum(manifest.n_samples for manifest in manifests),
         n_removed=n_removed,
         n_rejected=n_rejected,
-        n_truncated=sum(manifest.n_truncated for manifest in manifests),
+        n_cut=sum(manifest.n_cut for manifest in manifests),
         n_tokens=progress.n_tokens,
         seconds=progress.seconds,
         peak_memory_bytes=max([peak_memory(), *(manifest.peak_memory_bytes for manifest in manifests)]),

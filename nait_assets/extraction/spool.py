@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nait_assets.models import cuts
 from nait_assets.models.batches import BatchResult
 from nait_assets.models.encoding import EncodedSample, Shard
 from nait_assets.resources.files import replacing, sha256
@@ -27,7 +28,7 @@ class Manifest:
         shard: Its name.
         n_samples: Samples that were read.
         n_tokens: Their tokens.
-        n_truncated: Number of samples that were cut.
+        n_cut: Number of samples that were cut.
         seconds: Wall time of reading them.
         peak_memory_bytes: Most memory that the process that read them had held by then: the GPU's on a GPU, else
             resident.
@@ -38,7 +39,7 @@ class Manifest:
     shard: str
     n_samples: int
     n_tokens: int
-    n_truncated: int
+    n_cut: int
     seconds: float
     peak_memory_bytes: int
     rejected: tuple[tuple[str, str], ...]
@@ -100,7 +101,7 @@ class Spool:
             shard=shard.name,
             n_samples=len(samples),
             n_tokens=sum(len(sample.token_ids) for sample in samples),
-            n_truncated=sum(sample.truncated for sample in samples),
+            n_cut=sum(sample.cut != "" for sample in samples),
             seconds=seconds,
             peak_memory_bytes=peak_memory_bytes,
             rejected=tuple(pair for result in results for pair in result.rejected),
@@ -128,8 +129,8 @@ def _table(
     columns: dict[str, Any] = {
         "sample_id": [sample.sample_id for sample in samples] * len(rows),
         "layer": np.repeat(np.asarray(rows, np.int16), len(samples)),
-        "n_tokens": np.tile(np.asarray([len(sample.token_ids) for sample in samples], np.int32), len(rows)),
-        "truncated": np.tile([sample.truncated for sample in samples], len(rows)),
+        "n_tokens": [len(sample.token_ids) for sample in samples] * len(rows),
+        **{name: values * len(rows) for name, values in cuts.columns_of(samples).items()},
     }
     arrays = []
     for field in schema:

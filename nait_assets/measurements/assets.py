@@ -29,6 +29,7 @@ from nait_assets.measurements.engine import (
     upstream_versions,
 )
 from nait_assets.measurements.trained import TrainedOutput
+from nait_assets.models import cuts
 from nait_assets.models.config import ExtractionConfig
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.models.running import RunOptions
@@ -282,7 +283,9 @@ def _costs(cost: Cost, total: Cost) -> dict[str, object]:
 
 def _measurement_metadata(update: Update) -> dict[str, object]:
     reasons = kinds_of_reasons(Counter(reason for _, reason in update.rejected))
-    cut = {"n_truncated": int(update.rows["truncated"].sum())} if "truncated" in update.rows.columns else {}
+    columns = update.rows.columns
+    cut = {"n_truncated": int(update.rows["truncated"].sum())} if "truncated" in columns else {}
+    cut |= cuts.counts_of_rows(update.rows) if "cut" in columns else {}
     return {
         "dagster/row_count": len(update.rows),
         **cut,

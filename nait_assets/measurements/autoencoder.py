@@ -128,8 +128,7 @@ def make(
     device = model.resolved_device()
     batch_tokens = options.batch_tokens_on(device.type)
     ordered = conversations_of(seeded(pool, section.seed))
-    reading = extraction.rendering, extraction.max_tokens, extraction.unshown
-    encoded, refused = encode(ordered, model.tokenizer(), *reading)
+    encoded, refused = encode(ordered, model.tokenizer(), extraction)
     samples = budget(encoded, section.training_tokens)
     names = [[sample.sample_id for sample in part] for part in samples]
     of_tokens = fingerprint(identity, names, batch_tokens, options.shard_tokens)

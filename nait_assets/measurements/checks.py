@@ -8,6 +8,7 @@ from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, ch
 from nait_assets.measurements.catalogue import MEASUREMENTS, TRAINED, outputs_of
 from nait_assets.measurements.engine import Measurement, corpus_of, rejected_of, rows_of
 from nait_assets.measurements.trained import TrainedOutput
+from nait_assets.models import cuts
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import Warehouse
@@ -16,6 +17,9 @@ MEASUREMENT_CHECKS = [
     Check("samples_are_accounted_for", "Every example of the corpus has a row or a reason, and nothing else has."),
     Check("numbers_are_finite", "No number is NaN or infinite."),
 ]
+ANSWERS_CHECK = Check(
+    "answers_are_read_whole", "Every answer is read to its end, within `extraction.max_tokens`.", blocking=False
+)
 TRAINED_CHECKS = [Check("files_are_as_written", "The folder holds exactly the files that training wrote.")]
 
 
@@ -50,7 +54,8 @@ def measurement_checks(recipe: Recipe, measurement: Measurement) -> list[AssetCh
         lost = check_losses(recipe, output.losses(warehouse, capability))
         return {**check_measurement(warehouse, measurement, capability or POOL), **lost}
 
-    checks = [*MEASUREMENT_CHECKS, *checks_of_losses(recipe)]
+    read_whole = [ANSWERS_CHECK] if "cut" in measurement.columns else []
+    checks = [*MEASUREMENT_CHECKS, *read_whole, *checks_of_losses(recipe)]
     return [AssetChecks(asset, checks, execute) for asset in measurement.assets]
 
 
@@ -69,7 +74,11 @@ def check_measurement(warehouse: Warehouse, measurement: Measurement, corpus: st
         *(pl.col(name).list.eval(pl.element().is_finite()).list.all() for name in lists),
     )
     broken = rows.filter(~finite)["sample_id"].to_list()
+    found = cuts.counts_of_rows(rows) if "cut" in rows.columns else {"n_answers_cut": 0}
+    n_cut = found["n_answers_cut"]
+    remedy = f"of {n_cut:,} of {len(rows):,} samples the end is cut; a larger `extraction.max_tokens` reads more"
     return {
+        ANSWERS_CHECK.name: CheckResult(n_cut == 0, remedy if n_cut else "none is cut", found),
         "samples_are_accounted_for": CheckResult(
             not lost and not strange,
             f"{len(lost)} examples have neither a row nor a reason{such_as(lost)}; "

@@ -230,9 +230,7 @@ def settings(recipe: Recipe) -> Mapping[str, Any]:
     options = GradientsOptions.of(recipe)
     return {
         "model": recipe.model,
-        "max_tokens": recipe.extraction.max_tokens,
-        "template": recipe.extraction.rendering,
-        **({} if recipe.extraction.unshown == "use" else {"unshown": recipe.extraction.unshown}),
+        "reading": recipe.extraction.reading,
         "projection": [options.dimensions, options.projection, options.seed],
     }
 

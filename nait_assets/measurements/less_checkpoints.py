@@ -193,10 +193,7 @@ def answered(
     rows: pl.DataFrame, recipe: Recipe, model: LanguageModel
 ) -> tuple[list[AnsweredSample], list[tuple[str, str]]]:
     """Samples with response tokens to take a loss over; pairs of `sample_id` and reason of those without."""
-    extraction = recipe.extraction
-    samples, refused = encode_with_answers(
-        conversations_of(rows), model.tokenizer(), extraction.rendering, extraction.max_tokens, extraction.unshown
-    )
+    samples, refused = encode_with_answers(conversations_of(rows), model.tokenizer(), recipe.extraction)
     without = [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
     return [sample for sample in samples if not sample.unanswered], [*refused, *without]
 

@@ -192,7 +192,7 @@ def require_outputs(recipe: Recipe, model: LanguageModel) -> None:
     """
     tokenizer = model.tokenizer()
     require_offsets(tokenizer)
-    encode([], tokenizer, recipe.extraction.rendering, recipe.extraction.max_tokens)
+    encode([], tokenizer, recipe.extraction)
     require_context(model.skeleton().config, recipe.extraction.max_tokens)
     model.require_head()
 
@@ -213,9 +213,7 @@ def _read(
 ) -> Iterator[Chunk]:
     """Chunks of outputs, or of answers alone, of one of the two models."""
     settings, found = context.recipe.extraction, model(context)
-    samples, refused = encode_with_answers(
-        conversations_of(missing), found.tokenizer(), settings.rendering, settings.max_tokens, settings.unshown
-    )
+    samples, refused = encode_with_answers(conversations_of(missing), found.tokenizer(), settings)
     if alone:
         refused += [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]
         samples = [sample.alone() for sample in samples if not sample.unanswered]
@@ -242,6 +240,7 @@ OUTPUT_COLUMNS = pl.Schema(
     {
         "n_tokens": pl.Int64(),
         "n_answer_tokens": pl.Int64(),
+        "cut": pl.String(),
         "text_loss": pl.Float64(),
         "answer_loss": pl.Float64(),
         "vector": VECTOR,
@@ -256,6 +255,7 @@ def _of_outputs(samples: Sequence[AnsweredSample], columns: dict[str, np.ndarray
         "sample_id": [sample.sample_id for sample in samples],
         "n_tokens": [len(sample.token_ids) for sample in samples],
         "n_answer_tokens": counts,
+        "cut": [sample.cut for sample in samples],
         "text_loss": columns["text_loss"] if samples else [],
         "answer_loss": [
             float(loss) if count else None

@@ -114,13 +114,12 @@ def gain_experience(
         return Experience((), 0, (), 0, Cost(), kept=True)
     tokenizer = model.tokenizer()
     pairs = conversations_of(pool)
-    reading = extraction.rendering, extraction.max_tokens, extraction.unshown
-    samples, refused = encode_with_answers(pairs, tokenizer, *reading)
+    samples, refused = encode_with_answers(pairs, tokenizer, extraction)
     usable = {sample.sample_id: sample for sample in samples if not sample.unanswered}
     instructions, _ = encode(
         ((sample_id, given.before_response()) for sample_id, given in pairs if sample_id in usable),
         tokenizer,
-        *reading,
+        extraction,
     )
     if not instructions:
         unanswered = [(sample.sample_id, sample.unanswered) for sample in samples if sample.unanswered]

@@ -10,14 +10,14 @@ and a rating keeps its sample and wording.
 Which token a digit is: the one that this tokenizer writes where the assistant's reply begins, in the conversation as
 the template shows it, so with or without a space as the model would say it. A tokenizer that needs several is refused.
 A conversation has `extraction.max_tokens` tokens, as everywhere, or what the model's context leaves beside the
-question; its end is cut, never the question.
+question; what gives way is as `extraction.truncate` says, never the question.
 
 Cost: five forward passes a sample and model, each about a hundred tokens longer than the sample; logits of the last
 token only. Several models are in memory at once, so that a row is whole when it is stored.
 """
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,12 @@ from nait_assets.errors import ModelError, NumericalError, RecipeError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext, store_of
 from nait_assets.models.attention import to_device
 from nait_assets.models.batches import Batch, BatchReader, can_be_packed, require_known_tokens
-from nait_assets.models.chat_template import rendered
 from nait_assets.models.cost import Cost
-from nait_assets.models.encoding import EncodedSample, plain_text, plan
+from nait_assets.models.encoding import Cut, EncodedSample, plan
+from nait_assets.models.rendering import Renderer
 from nait_assets.models.running import model_inputs, rejected_before
-from nait_assets.recipe import ModelSpec, Recipe
+from nait_assets.models.truncation import without_the_middle
+from nait_assets.recipe import Extraction, ModelSpec, Recipe
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
@@ -56,7 +57,7 @@ SAMPLES_OF_PART = 16
 MODELS_FIELD = "measurements.ratings.models"
 SEAM = 8
 """Tokens that a conversation may grow by when it is cut and written into the question."""
-COLUMNS = pl.Schema({"ratings": VECTOR, "n_parameters": pl.List(pl.Int64()), "truncated": pl.Boolean()})
+COLUMNS = pl.Schema({"ratings": VECTOR, "n_parameters": pl.List(pl.Int64()), "cut": pl.String()})
 
 
 class RatingsOptions(MeasurementOptions):
@@ -76,7 +77,7 @@ class RatedPrompt(EncodedSample):
         question: Index of the wording.
     """
 
-    question: int = 0
+    question: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ class Asker:
     Args:
         tokenizer: Tokenizer of the model.
         name: Name of the model, for errors.
-        template: The model's chat template, or plain headings.
-        max_tokens: Most tokens of a conversation.
+        extraction: Most tokens of a conversation, what gives way where it has more, and how the question is written.
         context: Tokens that the model can read; None where it does not say.
 
     Raises:
@@ -110,9 +110,11 @@ class Asker:
             no room for a conversation.
     """
 
-    def __init__(self, tokenizer: Any, name: str, template: str, max_tokens: int, context: int | None):
-        self.tokenizer, self.template, self.context = tokenizer, template, context
-        if template == "chat" and not tokenizer.chat_template:
+    def __init__(self, tokenizer: Any, name: str, extraction: Extraction, context: int | None):
+        self.tokenizer, self.truncate, self.context = tokenizer, extraction.truncate, context
+        self.renderer = Renderer(tokenizer, extraction.template, extraction.template_date)
+        max_tokens = extraction.max_tokens
+        if extraction.template == "chat" and not tokenizer.chat_template:
             raise RecipeError(f"extraction.template: the tokenizer of {name!r} has no chat template; use `plain`.")
         bos = tokenizer.bos_token_id
         self.first = bos if bos is not None else tokenizer.eos_token_id
@@ -132,9 +134,10 @@ class Asker:
         """The five prompts about a conversation.
 
         Raises:
-            ValueError: The mark of one is not where it should be; the message is the reason.
+            ValueError: The mark of one is not where it should be, or the recipe refuses what is too long; the message
+                is the reason.
         """
-        text, truncated = self._fitted(conversation_text(messages))
+        text, cut = self._fitted(messages)
         found = []
         for index, question in enumerate(QUESTIONS):
             token_ids = self._token_ids(text, question, "1")
@@ -145,7 +148,7 @@ class Asker:
                 raise ValueError(
                     f"question {index + 1} about it has {end} tokens, more than the model's {self.context}"
                 )
-            found.append(RatedPrompt(sample_id, np.asarray(token_ids[:end], np.int32), truncated, index))
+            found.append(RatedPrompt(sample_id, np.asarray(token_ids[:end], np.int32), cut, question=index))
         return found
 
     def _digits(self, name: str) -> tuple[tuple[int, ...], int]:
@@ -161,13 +164,39 @@ class Asker:
             )
         return tuple(int(digit) for digit in digits), lengths.pop() - 1 - differ[0]
 
-    def _fitted(self, text: str) -> tuple[str, bool]:
-        """A conversation's text, cut at its end to the tokens that there is room for."""
+    def _fitted(self, messages: Sequence[dict[str, str]]) -> tuple[str, Cut]:
+        """A conversation's text, cut to the tokens that there is room for, and what of it gave way."""
+        text, room = conversation_text(messages), self.marks.n_room
         token_ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(token_ids) <= self.marks.n_room:
-            return text, False
-        cut = self.tokenizer.decode(token_ids[: self.marks.n_room], clean_up_tokenization_spaces=False)
-        return cut.rstrip("\ufffd"), True  # a letter of several tokens may have been cut in two
+        if len(token_ids) <= room:
+            return text, ""
+        if self.truncate == "refuse":
+            raise ValueError(f"it has {len(token_ids)} tokens, and there is room for {room}")
+        if self.truncate == "prompt" and self.tokenizer.is_fast:
+            shorter, is_whole = self._without_the_middle(text, messages)
+            if is_whole:
+                return shorter, "prompt"
+            text = shorter
+            token_ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        cut = self.tokenizer.decode(token_ids[:room], clean_up_tokenization_spaces=False)
+        return cut.rstrip("\ufffd"), "answer"  # a letter of several tokens may have been cut in two
+
+    def _without_the_middle(self, text: str, messages: Sequence[dict[str, str]]) -> tuple[str, bool]:
+        """The text without the middle of what is no response, and whether there is room for what is left."""
+        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        begins, ends = np.asarray([(0, 0), *offsets], np.int64).T  # the first token is always kept: here none
+        parts: dict[bool, list[np.ndarray]] = {True: [], False: []}
+        begin = 0
+        for message in messages:
+            begin += len(HEADINGS[message["role"]]) + 2
+            end = begin + len(message["content"])
+            tokens = np.flatnonzero((ends > begins) & (begins >= begin) & (ends <= end))
+            parts[message["role"] == "assistant"].append(tokens)
+            begin = end + 2
+        kept = without_the_middle(len(begins), parts[False], parts[True], self.marks.n_room + 1)
+        runs = np.split(kept[1:], np.flatnonzero(np.diff(kept[1:]) > 1) + 1)
+        shorter = "".join(text[begins[run[0]] : ends[run[-1]]] for run in runs)
+        return shorter, len(kept) <= self.marks.n_room + 1
 
     def _token_ids(self, text: str, question: str, reply: str) -> list[int]:
         """The question about a conversation's text and the reply to it, as the model would have read them."""
@@ -175,7 +204,7 @@ class Asker:
             {"role": "user", "content": f"{text}\n\n{question}"},
             {"role": "assistant", "content": reply},
         ]
-        shown = plain_text(messages) if self.template == "plain" else rendered(self.tokenizer, messages)
+        shown = self.renderer.text(messages)
         token_ids = list(self.tokenizer(shown, add_special_tokens=False)["input_ids"])
         return token_ids if token_ids and token_ids[0] == self.first else [self.first, *token_ids]
 
@@ -246,8 +275,7 @@ def models_of(recipe: Recipe, model: LanguageModel) -> list[tuple[ModelSpec, Lan
 
 def _asker(recipe: Recipe, spec: ModelSpec, model: LanguageModel) -> Asker:
     context = getattr(model.skeleton().config, "max_position_embeddings", None)
-    settings = recipe.extraction
-    return Asker(model.tokenizer(), spec.source, settings.template, settings.max_tokens, context)
+    return Asker(model.tokenizer(), spec.source, recipe.extraction, context)
 
 
 def _read(context: MeasurementContext, missing: pl.DataFrame) -> Iterator[Chunk]:
@@ -284,7 +312,7 @@ def rated(
     """
     shape = len(readers), len(QUESTIONS), len(MARKS)
     ratings = {sample_id: np.full(shape, np.nan, np.float32) for sample_id, _ in pairs}
-    truncated = dict.fromkeys(ratings, False)
+    cut: dict[str, Cut] = dict.fromkeys(ratings, "")
     reasons: dict[str, str] = {}
     cost = Cost()
     for index, (asker, reader) in enumerate(zip(askers, readers, strict=True)):
@@ -302,7 +330,8 @@ def rated(
                 assert isinstance(prompt, RatedPrompt)
                 assert result.pooled is not None
                 ratings[prompt.sample_id][index, prompt.question] = result.pooled.columns["rating"][row]
-                truncated[prompt.sample_id] |= prompt.truncated
+                if cut[prompt.sample_id] != "answer":  # by the model with the shortest context
+                    cut[prompt.sample_id] = prompt.cut or cut[prompt.sample_id]
         cost += Cost(n_forward=len(prompts), n_tokens=sum(len(prompt.token_ids) for prompt in prompts))
     rated_ids = [sample_id for sample_id in ratings if sample_id not in reasons]
     lacking = [sample_id for sample_id in rated_ids if not np.isfinite(ratings[sample_id]).all()]
@@ -311,14 +340,15 @@ def rated(
         "sample_id": rated_ids,
         "ratings": [ratings[sample_id].ravel() for sample_id in rated_ids],
         "n_parameters": [list(sizes) for _ in rated_ids],
-        "truncated": [truncated[sample_id] for sample_id in rated_ids],
+        "cut": [cut[sample_id] for sample_id in rated_ids],
     }
     return Chunk(pl.DataFrame(rows, schema={"sample_id": pl.String(), **COLUMNS}), list(reasons.items()), cost)
 
 
 def _settings(recipe: Recipe) -> list[Any]:
     models = list(RatingsOptions.of(recipe).models) or [recipe.model]
-    return [models, recipe.extraction.max_tokens, recipe.extraction.template]
+    settings = recipe.extraction
+    return [models, settings.max_tokens, settings.truncate, settings.template, settings.template_date.isoformat()]
 
 
 def _external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:

@@ -136,10 +136,7 @@ def read_sparse(
         sparsify: As of `SparseMean`.
         n_columns: Length of the dense vector that indices count along.
     """
-    settings = context.recipe.extraction
-    encoded, refused = encode(
-        conversations_of(samples), context.model.tokenizer(), settings.rendering, settings.max_tokens, settings.unshown
-    )
+    encoded, refused = encode(conversations_of(samples), context.model.tokenizer(), context.recipe.extraction)
     yield Chunk(pl.DataFrame(schema={"sample_id": pl.String, **SPARSE}), refused)
     loaded = context.model.load()
     reader = Reader(

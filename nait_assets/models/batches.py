@@ -244,7 +244,7 @@ def _packs(model: LoadedModel, reader: Callable[[bool], BatchReader], column: st
     vocabulary = min(int(model.network.config.vocab_size), 1000)
     batch, neighbour = (  # each of other tokens: what leaks from a neighbour that says the same is not seen
         [
-            EncodedSample(str(length), np.arange(start, start + length, dtype=np.int32) * 37 % vocabulary, False)
+            EncodedSample(str(length), np.arange(start, start + length, dtype=np.int32) * 37 % vocabulary)
             for start, length in zip(starts, PROBE_LENGTHS, strict=True)
         ]
         for starts in ((121, 49, 81), (7, 49, 81))

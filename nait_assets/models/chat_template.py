@@ -29,23 +29,25 @@ class ChatTemplateError(ValueError):
 def rendered(
     tokenizer: Any,
     messages: Sequence[Mapping[str, Any]],
+    today: datetime.date,
     tools: Sequence[Mapping[str, Any]] = (),
     generation: bool = False,
-    **variables: Any,
 ) -> str:
-    """A conversation as the model's chat template writes it; equal to `tokenizer.apply_chat_template(...)`.
+    """A conversation as the model's chat template writes it; `tokenizer.apply_chat_template(...)` on that day.
 
     Args:
         tokenizer: Tokenizer with a chat template.
         messages: Role, content, and what else the template reads.
+        today: What a template is told that asks for the date, by transformers' function or by the variable of Llama 3's
+            templates: by the clock, the same conversation would be another text tomorrow.
         tools: Descriptions of tools.
         generation: Whether the text ends where the next response would begin.
-        **variables: What else the template is told.
 
     Raises:
         ChatTemplateError: The template refuses the conversation, fails, or does too much.
         ModelError: It is no template, or does too much for conversation after conversation.
     """
+    midnight = datetime.datetime.combine(today, datetime.time())
     template = ChatTemplate.of(tokenizer.get_chat_template(None, list(tools) or None))
     given = {
         **tokenizer.special_tokens_map,
@@ -53,8 +55,10 @@ def rendered(
         "tools": _plain(tools) or None,
         "documents": None,
         "add_generation_prompt": generation,
+        "strftime_now": lambda form: midnight.strftime(form),
+        "date_string": midnight.strftime("%d %b %Y"),
     }
-    return template.render({**given, **variables})
+    return template.render(given)
 
 
 class ChatTemplate:
@@ -73,7 +77,7 @@ class ChatTemplate:
             lstrip_blocks=True,
             extensions=[_Generation, loopcontrols],
         )
-        self._sandbox.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+        self._sandbox.globals["raise_exception"] = _raise_exception
         try:
             self._template = self._sandbox.bounded(text)
         except FAILURES as error:
@@ -132,10 +136,6 @@ def _said(error: BaseException) -> str:
 
 def _raise_exception(message: str) -> None:
     raise TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.datetime.now().strftime(form)
 
 
 def _tojson(

@@ -4,6 +4,7 @@ Belongs here: what all methods share. Does not belong here: what configures one 
 """
 
 import codecs
+import datetime
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -219,7 +220,16 @@ class Extraction(Section):
         "all", description="Layers, counted from 0."
     )
     max_tokens: int = Field(512, ge=8, description="Tokens of an example that are read; longer ones are cut.")
+    truncate: Literal["prompt", "answer", "refuse"] = Field(
+        "prompt",
+        description="What of a longer example gives way: prompt, the middle of what is asked, so that answers are "
+        "read; answer, the end; refuse, the example is not read.",
+    )
     template: Literal["chat", "plain"] = Field("chat", description="The model's chat template, or plain headings.")
+    template_date: datetime.date = Field(
+        datetime.date(2024, 7, 26),  # what Llama 3's templates print where they are told no date
+        description="Today's date for chat templates that print it, so that a text is the same every day.",
+    )
     system: Literal["keep", "fold"] = Field(
         "keep",
         exclude_if=lambda rule: rule == "keep",  # activations are the same: what was read stays as it is
@@ -242,7 +252,8 @@ class Extraction(Section):
     @property
     def reading(self) -> tuple[int | str, ...]:
         """What the token ids of an example depend on beside the model."""
-        return (self.max_tokens, self.rendering, *(() if self.unshown == "use" else (self.unshown,)))
+        unshown = () if self.unshown == "use" else (self.unshown,)
+        return (self.max_tokens, self.truncate, self.rendering, self.template_date.isoformat(), *unshown)
 
     @model_validator(mode="after")
     def _folding_is_of_a_chat_template(self) -> "Extraction":

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from nait_assets import plots
+from nait_assets.models import cuts
 
 Spec = dict[str, Any]
 BAR, CUT, CHANCE, GREY = "#4c78a8", "#f58518", "#d62728", "#cfd3d8"
@@ -43,7 +44,7 @@ def length_histogram(samples: pl.DataFrame, max_tokens: int) -> Spec:
 
     counted = plots.bins(samples["n_tokens"].cast(pl.Float64))
     edges = [*counted["begin"].to_list(), counted["end"][-1]]
-    n_cut = pl.Series("cut", np.histogram(samples.filter("truncated")["n_tokens"].to_numpy(), bins=edges)[0])
+    n_cut = pl.Series("cut", np.histogram(samples.filter(cuts.is_cut())["n_tokens"].to_numpy(), bins=edges)[0])
     whole, cut = "read whole", f"cut to {max_tokens} tokens"
     stacked = pl.concat(
         [

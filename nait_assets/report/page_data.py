@@ -49,7 +49,7 @@ class PageData:
         counts: Rows of each corpus, by what became of them: columns `corpus`, `what`, `n_rows`.
         scores: By method and target, of the candidates that have one.
         subsets: Chosen sample ids, best first, by method, target and ratio.
-        samples: Candidates that the model read, with `n_tokens` and `truncated`; None where no method needs the model.
+        samples: Candidates that the model read, with `n_tokens` and what was cut; None where no method needs the model.
         centroids: By capability, rows of `standardized_centroids`; empty where no method reads them.
         on_map: Candidates that the map shows, ascending.
         candidates: Activations of those; None without a model.

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from nait_assets.models import cuts
 from nait_assets.recipe import COMPREHENSIVE_TARGET
 from nait_assets.report import activation_map, charts, overlap
 from nait_assets.report.charts import Spec
@@ -84,13 +85,10 @@ def _read(page_data: PageData, drawn: Charts) -> Section:
     if page_data.samples is None:
         section.notes.append("No method of this recipe reads the candidates with a model, so tokens were not counted.")
         return section
-    n_cut = int(page_data.samples["truncated"].sum())
     section.notes.append(
         f"The model read {len(page_data.samples):,} candidates, "
-        f"{int(page_data.samples['n_tokens'].sum()):,} tokens; {n_cut:,} candidates "
-        f"({n_cut / max(1, len(page_data.samples)):.1%}) were cut to "
-        f"{page_data.recipe.extraction.max_tokens} tokens, and "
-        "are scored by their beginning."
+        f"{int(page_data.samples['n_tokens'].sum()):,} tokens: "
+        f"{cuts.sentence(page_data.samples, page_data.recipe.extraction)}."
     )
     if len(page_data.samples):
         spec = charts.length_histogram(page_data.samples, page_data.recipe.extraction.max_tokens)

@@ -8,6 +8,7 @@ import polars as pl
 
 from nait_assets.catalogue import losses_of
 from nait_assets.extraction import activation_table
+from nait_assets.models import cuts
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, rounded_up
 from nait_assets.resources import Warehouse
@@ -111,18 +112,19 @@ def _rejected_samples(recipe: Recipe, warehouse: Warehouse) -> list[tuple[str, i
 def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: float | None) -> list[str]:
     if not recipe.reads_activations:
         return []
-    n_tokens, truncated = {}, {}
+    n_tokens, samples_of = {}, {}
     for corpus in _read_corpora(recipe):
         with activation_table.activations_of(warehouse, corpus).snapshot() as snapshot:
-            samples = activation_table.samples(snapshot)
-        n_tokens[corpus], truncated[corpus] = int(samples["n_tokens"].sum()), int(samples["truncated"].sum())
+            samples_of[corpus] = activation_table.samples(snapshot)
+        n_tokens[corpus] = int(samples_of[corpus]["n_tokens"].sum())
     speed = f" at {tokens_per_second:,.0f} tokens/s" if tokens_per_second else ""
     in_domain = sum(n_tokens.values()) - n_tokens[POOL]
+    examples = pl.concat([samples_of[POOL].clear(), *(samples_of[one] for one in samples_of if one != POOL)])
     return [
         f"Read by {recipe.model.source}: {n_tokens[POOL]:,} tokens of candidates{speed}, "
         f"{in_domain:,} tokens of in-domain examples.",
-        f"Cut to {recipe.extraction.max_tokens} tokens: {truncated[POOL]:,} candidates, "
-        f"{sum(truncated.values()) - truncated[POOL]:,} in-domain examples.",
+        f"Of the candidates, {cuts.sentence(samples_of[POOL], recipe.extraction)}.",
+        f"Of the in-domain examples, {cuts.sentence(examples, recipe.extraction)}.",
     ]
 
 

@@ -4,7 +4,7 @@ A label is the token itself where a loss is taken, else -100. The token that end
 answer, where the template has one: a model that never saw it would not stop. Scores and held-out losses leave it out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from nait_assets.conversation import Conversation
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
+from nait_assets.recipe import Extraction
 
 IGNORED = -100
 
@@ -42,7 +43,7 @@ def encode_rows(
     conversations: Sequence[tuple[str, Conversation]],
     tokenizer: Any,
     max_tokens: int,
-    reading: Sequence[Any],
+    reading: Mapping[str, Any],
     loss_on: Literal["answers", "all"],
 ) -> tuple[list[EncodedRow], list[tuple[str, str]]]:
     """Rows in the order of the conversations, and pairs of `sample_id` and reason of those without a token to learn.
@@ -51,14 +52,14 @@ def encode_rows(
         conversations: Pairs of `sample_id` and conversation.
         tokenizer: Tokenizer of the base.
         max_tokens: Tokens of a row that are read.
-        reading: What of the recipe's `extraction` decides how a conversation is read, `max_tokens` excepted.
+        reading: Fields of the recipe's `extraction` that decide how a conversation is read, `max_tokens` excepted.
         loss_on: Tokens that a loss is taken over.
 
     Raises:
         ModelError: The tokenizer does not tell which characters a token holds.
     """
-    rendering, *more = reading
-    samples, refused = encode_with_answers(conversations, tokenizer, rendering, max_tokens, *more)
+    extraction = Extraction.model_validate({**reading, "max_tokens": max_tokens})
+    samples, refused = encode_with_answers(conversations, tokenizer, extraction)
     ends = np.asarray(sorted(tokenizer.all_special_ids), np.int32)
     rows = []
     for sample in samples:
@@ -69,7 +70,7 @@ def encode_rows(
             continue
         learnt = with_ends(sample, ends) if loss_on == "answers" else np.arange(len(sample.token_ids)) > 0
         labels = np.where(learnt, sample.token_ids, IGNORED).astype(np.int32)
-        rows.append(EncodedRow(sample.sample_id, sample.token_ids, labels, sample.truncated))
+        rows.append(EncodedRow(sample.sample_id, sample.token_ids, labels, sample.cut != ""))
     return rows, refused
 
 

@@ -14,7 +14,7 @@ import polars as pl
 from nait_assets.conversation import Conversation, conversations_of
 from nait_assets.errors import WarehouseError
 from nait_assets.partitions import cell_of
-from nait_assets.recipe import Recipe, subset_size
+from nait_assets.recipe import Recipe, rounded_up
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.selection.catalogue import subset_output
@@ -144,7 +144,7 @@ def _of_pool(source: _Source) -> list[_Draw]:
 
 def _of_random(source: _Source) -> list[_Draw]:
     pool, recipe = source.pool(), source.recipe
-    size = subset_size(source.partition, len(pool))
+    size = rounded_up(source.partition, len(pool))
     return source.draws(
         training_of(recipe).reference.random, lambda number: conversations_of(random_draw(pool, size, number))
     )

@@ -93,6 +93,10 @@ def training_of(recipe: Recipe) -> Training:
     return recipe.training
 
 
+READING = ("template", "template_date", "system", "unshown", "truncate")
+"""What of the recipe's `extraction` decides how a row is read; training has a `max_tokens` of its own."""
+
+
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """Fields of the recipe that the weights depend on, beside the base; the same for all runs but the probes'."""
     training = training_of(recipe)
@@ -109,7 +113,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
         "bf16",
         "loss_on",
     )
-    _, *reading = recipe.extraction.reading  # the first is extraction's own max_tokens
+    reading = recipe.extraction.model_dump(mode="json", include={*READING})
     adapter = training.adapter.model_dump(mode="json") if training.adapter else None
     return {**{name: getattr(training, name) for name in names}, "adapter": adapter, "reading": reading}
 

@@ -9,8 +9,8 @@ import yaml
 
 from nait_assets.corpora.corpus import read_corpus
 from nait_assets.corpora.inspection import inspected, recipe_of
-from nait_assets.models.encoding import render
-from nait_assets.recipe import Source
+from nait_assets.models.rendering import Renderer
+from nait_assets.recipe import Extraction, Source
 from nait_assets_tests.command import nait
 from nait_assets_tests.conftest import write_jsonl
 from nait_assets_tests.test_recipe import recipe_in
@@ -28,7 +28,9 @@ ROWS: list[dict[str, Any]] = [
 def report(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> str:
     write_jsonl(folder / "pool.jsonl", rows)
     source = Source(source="pool.jsonl", **{"format": "auto", **settings})
-    return inspected(source, recipe_of(source, folder), lambda one: render(one, None, "plain"), "plain headings")
+    return inspected(
+        source, recipe_of(source, folder), Renderer.of(None, Extraction(template="plain")).text, "plain headings"
+    )
 
 
 def test_rows_are_counted_with_reasons_and_shown(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def shard(sample_ids: str, schema: pa.Schema = SCHEMA, offset: float = 0.0) -> p
         "sample_id": [name for name, _ in rows],
         "layer": [layer for _, layer in rows],
         "n_tokens": [ord(name) - 90 for name, _ in rows],
-        "truncated": [name == "b" for name, _ in rows],
+        "cut": ["answer" if name == "b" else "" for name, _ in rows],
+        "n_answers": [1] * len(rows),
+        "n_answers_whole": [int(name != "b") for name, _ in rows],
         "activation": [vector(*row, offset) for row in rows],
         "first_token_activation": [vector(*row, 0.25) for row in rows],
         "last_token_activation": [vector(*row, 0.5) for row in rows],
@@ -85,7 +87,7 @@ def test_table_holds_what_the_shards_hold(store: Store) -> None:
 
     assert rows(store) == expected("abc")
     with store.snapshot() as snapshot:
-        assert samples(snapshot).rows() == [("a", 7, False), ("b", 8, True), ("c", 9, False)]
+        assert samples(snapshot).rows() == [("a", 7, "", 1, 1), ("b", 8, "answer", 1, 0), ("c", 9, "", 1, 1)]
         assert layers_of(snapshot) == [0, 2]
         assert contents(snapshot) == Contents("one", frozenset("abc"))
 
@@ -190,7 +192,9 @@ def test_shards_are_let_go_one_after_the_other(store: Store) -> None:
                 pa.array(names[place : place + 256]),
                 pa.array([0] * 256, pa.int16()),
                 pa.array([5] * 256, pa.int32()),
-                pa.array([False] * 256),
+                pa.array([""] * 256),
+                pa.array([1] * 256, pa.int32()),
+                pa.array([1] * 256, pa.int32()),
                 pa.FixedSizeListArray.from_arrays(flat, width),
             ]
             yield pa.table(columns, schema=schema)
@@ -266,7 +270,7 @@ def test_table_without_samples_is_empty_and_readable(store: Store) -> None:
 
     assert rows(store) == {}
     with store.snapshot() as snapshot:
-        assert samples(snapshot).columns == ["sample_id", "n_tokens", "truncated"]
+        assert samples(snapshot).columns == ["sample_id", "n_tokens", "cut", "n_answers", "n_answers_whole"]
         assert layers_of(snapshot) == []
         assert matrix(snapshot, 0).shape == (0, WIDTH)
 
@@ -304,7 +308,9 @@ def test_the_hash_of_the_content_is_the_same_before_and_after_the_commit(store: 
             "sample_id": names,
             "layer": [0] * len(names),
             "n_tokens": [1] * len(names),
-            "truncated": [False] * len(names),
+            "cut": [""] * len(names),
+            "n_answers": [1] * len(names),
+            "n_answers_whole": [1] * len(names),
             "activation": np.arange(WIDTH * len(names), dtype=np.float32).reshape(-1, WIDTH).tolist(),
         },
         schema=SCHEMA,

@@ -150,13 +150,13 @@ def test_every_sample_has_its_own_mean_at_every_layer(bench: Bench) -> None:
 
     loaded = bench.model.load()
     site = resolve_site(loaded.network, "mlp", "all")
-    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 99)
+    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), Extraction(max_tokens=99))
     reader = Reader(loaded, site, keep_first_and_last=False, packs=False)
     expected = {one.sample_id: columns_of(reader, one)["activation"] for one in encoded}
     assert (outcome.n_extracted, outcome.layers, outcome.width) == (8, (0, 1), 48)
     with bench.store.snapshot() as snapshot:
         assert activation_table.samples(snapshot).rows() == sorted(
-            (one.sample_id, len(one.token_ids), False) for one in encoded
+            (one.sample_id, len(one.token_ids), "", 1, 1) for one in encoded
         )
         for name in CORPUS["sample_id"]:
             found = activation_table.of_sample(snapshot, name)
@@ -168,7 +168,7 @@ def test_in_domain_table_holds_the_ends(bench: Bench) -> None:
     bench.extract(keep_first_and_last=True)
 
     loaded = bench.model.load()
-    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 99)
+    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), Extraction(max_tokens=99))
     in_order = sorted(encoded, key=lambda one: one.sample_id)
     site = resolve_site(loaded.network, "mlp", "all")
     reader = Reader(loaded, site, keep_first_and_last=True, packs=False)
@@ -192,12 +192,12 @@ def test_pool_table_holds_no_ends(bench: Bench) -> None:
 
 def test_outcome_says_what_was_read_by_what(bench: Bench) -> None:
     """Speed and memory are compared between machines: only if it is known what was read, where and how."""
-    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 60)
+    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), Extraction(max_tokens=60))
 
     outcome = bench.extract(settings=Extraction(max_tokens=60))
 
     assert outcome.n_tokens == sum(len(one.token_ids) for one in encoded)
-    assert outcome.n_truncated == sum(one.truncated for one in encoded) > 0
+    assert outcome.n_cut == sum(one.cut != "" for one in encoded) > 0
     assert outcome.seconds > 0
     assert (outcome.device, outcome.dtype, outcome.engine) == ("cpu", "float32", "local")
     assert 50e6 < outcome.peak_memory_bytes < 50e9  # in bytes: kilobytes would be too little, pages as well
@@ -234,11 +234,12 @@ def test_truncated_samples_are_marked(bench: Bench) -> None:
     """What was not read of a sample cannot count for it: the user must be able to see which ones."""
     bench.extract(settings=Extraction(max_tokens=60))
 
-    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), "chat", 60)
-    marks = {one.sample_id: one.truncated for one in encoded}
-    assert set(marks.values()) == {True, False}
+    encoded, _ = encode(CORPUS.rows(), bench.model.tokenizer(), Extraction(max_tokens=60))
+    marks = {one.sample_id: one.cut for one in encoded}
+    assert set(marks.values()) == {"", "prompt"}
     with bench.store.snapshot() as snapshot:
-        assert {name: cut for name, _, cut in activation_table.samples(snapshot).rows()} == marks
+        found = activation_table.samples(snapshot)
+    assert dict(found.select("sample_id", "cut").rows()) == marks
 
 
 def test_a_table_that_is_read_again_has_the_version_of_its_numbers(bench: Bench) -> None:
@@ -497,7 +498,7 @@ class Overtaken(Store):
 def picky(bench: Bench, tokenizer: Any) -> set[str]:
     """Make the bench's model fail on a token; the samples that have it."""
     bench.fails_on = 323
-    encoded, _ = encode(CORPUS.rows(), tokenizer, "chat", 99)
+    encoded, _ = encode(CORPUS.rows(), tokenizer, Extraction(max_tokens=99))
     refused = {one.sample_id for one in encoded if 323 in one.token_ids}
     assert len(refused) == 3
     return refused
@@ -617,7 +618,7 @@ def test_more_tokens_than_the_model_can_read_are_refused(bench: Bench) -> None:
 
 def test_nan_stores_nothing_and_names_the_sample(bench: Bench, own_folder: Path, llama: Any, tokenizer: Any) -> None:
     """One poisoned value would spread into every mean and every score."""
-    encoded, _ = encode(CORPUS.rows(), tokenizer, "chat", 99)
+    encoded, _ = encode(CORPUS.rows(), tokenizer, Extraction(max_tokens=99))
     one, token = token_of_one_sample(encoded)
     poisoned = copy.deepcopy(llama)
     with torch.no_grad():
@@ -725,6 +726,6 @@ def test_demos_activations_are_those_of_earlier_homes(monkeypatch: pytest.Monkey
     weights = "gguf:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     monkeypatch.setattr(LanguageModel, "identity", lambda _: weights)
     model = LanguageModel.of(recipe, tmp_path).with_dtype(torch.bfloat16)
-    assert f"{ALGORITHM}:{fingerprint(recipe.model, recipe.extraction)}" == "4:b1cfec440fa3"
+    assert f"{ALGORITHM}:{fingerprint(recipe.model, recipe.extraction)}" == "4:c4ef7e604bc9"
     identities = [extraction_identity(model, recipe.extraction, ends, "") for ends in (False, True)]
-    assert identities == ["db757d226b37", "d0b5763c7436"]
+    assert identities == ["f441f2112179", "d9564becadad"]

@@ -278,7 +278,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory, old: Home, shards: list[Sha
 def shards(old: Home) -> list[Shard]:
     """The plan of that run."""
     new = NEW.filter(~pl.col("sample_id").is_in(OLD["sample_id"].to_list()))
-    encoded, _ = encode(new.rows(), old.language_model().tokenizer(), "chat", SETTINGS.max_tokens)
+    encoded, _ = encode(new.rows(), old.language_model().tokenizer(), SETTINGS)
     shards = plan(encoded, OPTIONS.batch_tokens or 0, OPTIONS.shard_tokens)
     assert len(encoded) == 40
     assert len(shards) >= 10

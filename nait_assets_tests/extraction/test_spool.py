@@ -13,14 +13,14 @@ import pytest
 from nait_assets.extraction.activation_table import shard_schema
 from nait_assets.extraction.spool import Manifest, Spool
 from nait_assets.models.batches import BatchResult, PooledActivations
-from nait_assets.models.encoding import EncodedSample, Shard
+from nait_assets.models.encoding import Cut, EncodedSample, Shard
 
 LAYERS = (3, 5)
 WIDTH = 4
 
 
-def sample(name: str, n_tokens: int, truncated: bool = False) -> EncodedSample:
-    return EncodedSample(name, np.arange(n_tokens, dtype=np.int32), truncated)
+def sample(name: str, n_tokens: int, cut: Cut = "") -> EncodedSample:
+    return EncodedSample(name, np.arange(n_tokens, dtype=np.int32), cut)
 
 
 def pooled(*samples: EncodedSample) -> PooledActivations:
@@ -31,7 +31,7 @@ def pooled(*samples: EncodedSample) -> PooledActivations:
     return PooledActivations({"activation": np.asarray(values, np.float32)})
 
 
-A, B, C = sample("a", 9), sample("b", 7, truncated=True), sample("c", 5)
+A, B, C = sample("a", 9), sample("b", 7, cut="prompt"), sample("c", 5)
 SHARD = Shard(((A, B), (C,)), "name")
 MEASUREMENTS = [BatchResult((A, B), pooled(A, B)), BatchResult((C,), pooled(C))]
 
@@ -53,7 +53,7 @@ def test_shard_comes_back_layer_by_layer(spool: Spool) -> None:
     assert table["sample_id"].to_pylist() == ["a", "b", "c", "a", "b", "c"]
     assert table["layer"].to_pylist() == [3, 3, 3, 5, 5, 5]
     assert table["n_tokens"].to_pylist() == [9, 7, 5, 9, 7, 5]
-    assert table["truncated"].to_pylist() == [False, True, False, False, True, False]
+    assert table["cut"].to_pylist() == ["", "prompt", "", "", "prompt", ""]
     expected = [
         [ord(name) + layer / 10 + n / 100 for n in range(WIDTH)] for layer in LAYERS for name in ("a", "b", "c")
     ]
@@ -64,7 +64,7 @@ def test_manifest_says_what_the_shard_holds_and_cost(spool: Spool) -> None:
     """A run that goes on counts with it what another has read."""
     written = write(spool)
 
-    assert (written.n_samples, written.n_tokens, written.n_truncated, written.seconds) == (3, 21, 1, 1.5)
+    assert (written.n_samples, written.n_tokens, written.n_cut, written.seconds) == (3, 21, 1, 1.5)
     assert written.rejected == ()
     assert spool.manifest(SHARD) == written
 

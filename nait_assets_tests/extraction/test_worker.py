@@ -21,7 +21,7 @@ from nait_assets.resources.language_model import _load
 
 LENGTHS = {"a": 9, "b": 8, "c": 5, "d": 5, "e": 2}
 SAMPLES = [
-    EncodedSample(name, np.asarray([1, *range(20, 19 + length)], np.int32), truncated=name == "b")
+    EncodedSample(name, np.asarray([1, *range(20, 19 + length)], np.int32), cut="answer" if name == "b" else "")
     for name, length in LENGTHS.items()
 ]
 SHARDS = plan(SAMPLES, batch_tokens=10, shard_tokens=15)

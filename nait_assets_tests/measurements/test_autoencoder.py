@@ -187,7 +187,7 @@ def test_spool_that_is_cut_off_reads_the_rest_alone(tmp_path: Path) -> None:
 
 def test_sample_on_which_the_model_fails_is_left_out_and_counted(tmp_path: Path) -> None:
     """A token outside the vocabulary fails one sample; its neighbours of the batch train all the same."""
-    broken = EncodedSample("broken", np.array([1, 5, 999], np.int32), False)
+    broken = EncodedSample("broken", np.array([1, 5, 999], np.int32))
 
     tokens = spool(tmp_path, "one", (SAMPLES[:1], [SAMPLES[1], broken]), small_reader, 64, 64, str)
 

@@ -18,7 +18,7 @@ from nait_assets.measurements.engine import MeasurementContext
 from nait_assets.models.encoding import encode
 from nait_assets.models.running import RunOptions
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Recipe
+from nait_assets.recipe import Extraction, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets_tests.command import quick_home, run
 from nait_assets_tests.conftest import pool_rows
@@ -115,7 +115,7 @@ def literal_codes(context: MeasurementContext) -> dict[str, np.ndarray]:
     """Eq. 6 and 7, token by token, latent by latent."""
     network = context.model.load().network
     stored = {name: tensor.double().numpy() for name, tensor in weights().items()}
-    encoded, _ = encode(conversations_of(samples()), context.model.tokenizer(), "chat", 64)
+    encoded, _ = encode(conversations_of(samples()), context.model.tokenizer(), Extraction(max_tokens=64))
     means = {}
     for one in encoded:
         hidden = tokens_by_hand(network, one, "residual")[LAYER]
@@ -192,7 +192,7 @@ def test_gates_are_the_mean_of_the_k_widest_gates_of_each_token(context: Callabl
 
     found = vectors(gates.read(given, samples()), width)
 
-    encoded, _ = encode(conversations_of(samples()), given.model.tokenizer(), "chat", 64)
+    encoded, _ = encode(conversations_of(samples()), given.model.tokenizer(), Extraction(max_tokens=64))
     wanted = {}
     for one in encoded:
         caught: list[torch.Tensor] = []

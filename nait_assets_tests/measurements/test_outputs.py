@@ -18,7 +18,7 @@ from nait_assets.measurements.outputs import OutputReader, require_outputs
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.encoding import EncodedSample
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import Recipe
+from nait_assets.recipe import Extraction, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets_tests.conftest import conversation
@@ -32,7 +32,7 @@ def sample(name: str, n_tokens: int, answered: slice, vocabulary: int = 64) -> A
     one = small_networks.sample(name, n_tokens, vocabulary)
     answers = np.zeros(n_tokens, bool)
     answers[answered] = True
-    return AnsweredSample(name, one.token_ids, False, answers)
+    return AnsweredSample(name, one.token_ids, answers=answers)
 
 
 BATCH = [sample("long", 12, slice(5, 10)), sample("middle", 7, slice(6, 7)), sample("none", 2, slice(2, 2))]
@@ -201,7 +201,7 @@ def test_without_losses_the_vector_is_the_plain_mean(network: Any) -> None:
 @pytest.fixture
 def context(make_recipe: Callable[..., Recipe], causal_folder: Path, tmp_path: Path) -> MeasurementContext:
     """Of a recipe over the two-layer Llama with a head."""
-    recipe = make_recipe(model={"source": str(causal_folder), "dtype": "float32"})
+    recipe = make_recipe(model={"source": str(causal_folder), "dtype": "float32"}, extraction=CUT_BEHIND.model_dump())
     home = tmp_path / "home"
     warehouse, model = Warehouse(home=str(home)), LanguageModel.of(recipe, home)
     for name in ("outputs", "answers"):
@@ -220,6 +220,7 @@ def read(name: str, context: MeasurementContext, rows: dict[str, Any]) -> tuple[
     return frame, dict(pair for part in parts for pair in part.rejected)
 
 
+CUT_BEHIND = Extraction(max_tokens=64, truncate="answer")
 ROWS = {
     "a": conversation("add two numbers", "the sum is x")["messages"],
     "b": conversation("print a list", "x y")["messages"],
@@ -235,7 +236,7 @@ def test_outputs_and_answers_are_of_the_same_tokens(
     alone, refused_alone = read("answers", context, ROWS)
 
     network = transformers.AutoModelForCausalLM.from_pretrained(causal_folder)
-    samples, _ = encode_with_answers(ROWS.items(), tokenizer, "chat", 64)
+    samples, _ = encode_with_answers(ROWS.items(), tokenizer, CUT_BEHIND)
     for row, one in enumerate(samples[:2]):
         wanted = by_hand(network, one)
         assert found["text_loss"][row] == pytest.approx(wanted["text_loss"], rel=1e-5)

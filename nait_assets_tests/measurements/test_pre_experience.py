@@ -22,7 +22,7 @@ from nait_assets.measurements.pre_experience import (
 )
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import Recipe
+from nait_assets.recipe import Extraction, Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets_tests.conftest import conversation
@@ -41,7 +41,7 @@ def rows(tokenizer: Any) -> list[AnsweredSample]:
     """Three conversations."""
     texts = [("add two numbers", "the sum is x"), ("print a list", "print x and y"), ("the cat", "sat on a mat")]
     pairs = [(f"s{place}", conversation(*text)["messages"]) for place, text in enumerate(texts)]
-    return encode_with_answers(pairs, tokenizer, "chat", 64)[0]
+    return encode_with_answers(pairs, tokenizer, Extraction(max_tokens=64))[0]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_pool_of_which_nothing_can_be_learnt_is_one_error(
 ) -> None:
     """With the reason of the first, and before the model is loaded."""
     pool = pl.DataFrame({"sample_id": ["a"], "messages": [conversation("add two numbers " * 30, "x")["messages"]]})
-    recipe = make_recipe()
+    recipe = make_recipe(extraction={"max_tokens": 64, "truncate": "answer"})
 
     with pytest.raises(DataError, match=r"no candidate can be trained on; the first: its response is cut off"):
         gain_experience(pool, model, recipe.extraction, QUICK, RunOptions(), tmp_path / "made", lambda _line: None)

@@ -12,13 +12,14 @@ import torch
 from nait_assets.errors import UserError
 from nait_assets.measurements import ratings
 from nait_assets.measurements.ratings import MEASUREMENT, QUESTIONS, Asker, RatingReader, conversation_text, rated
-from nait_assets.recipe import ModelSpec, Recipe
+from nait_assets.recipe import Extraction, ModelSpec, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets_tests.command import quick_home, run
 from nait_assets_tests.conftest import conversation, pool_rows
 
 MAX_TOKENS, CONTEXT = 64, 512
+READING = Extraction(max_tokens=MAX_TOKENS)
 PAIRS = [(f"sample {number}", row["messages"]) for number, row in enumerate(pool_rows(5))]
 LONG = ("long", conversation("why? " * 200, "because")["messages"])
 
@@ -50,7 +51,7 @@ def loaded(rater_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Load
 
 @pytest.fixture
 def asker(tokenizer: Any) -> Asker:
-    return Asker(tokenizer, "tiny", "chat", MAX_TOKENS, CONTEXT)
+    return Asker(tokenizer, "tiny", READING, CONTEXT)
 
 
 def rate(asker: Asker, loaded: LoadedModel, pairs: Any, batch_tokens: int = 4096) -> Any:
@@ -113,20 +114,21 @@ def test_only_the_last_tokens_go_through_the_head(asker: Asker, loaded: LoadedMo
 @pytest.mark.parametrize("template", ["chat", "plain"])
 def test_the_question_is_whole_however_long_the_conversation(tokenizer: Any, template: str) -> None:
     """A cut question asks for nothing, and the next token is then any word."""
-    asker = Asker(tokenizer, "tiny", template, MAX_TOKENS, CONTEXT)
+    asker = Asker(tokenizer, "tiny", Extraction(template=template, max_tokens=MAX_TOKENS), CONTEXT)
     for prompt, question in zip(asker.prompts(*LONG), QUESTIONS, strict=True):
         text = tokenizer.decode(prompt.token_ids)
         assert question in text
-        assert text.count("why?") >= 10
+        assert text.count("why?") >= 6
         assert text.endswith("<|assistant|>\n" if template == "chat" else "### Response:\n")
-        assert prompt.truncated
+        assert prompt.cut == "prompt"
+        assert "Response:\nbecause\n" in text
         assert len(prompt.token_ids) <= CONTEXT
-    assert not any(prompt.truncated for prompt in asker.prompts("short", conversation("a?", "b")["messages"]))
+    assert not any(prompt.cut for prompt in asker.prompts("short", conversation("a?", "b")["messages"]))
 
 
 def test_a_short_context_leaves_less_of_the_conversation(tokenizer: Any) -> None:
     """And not an error: other methods of the recipe may want a long one."""
-    asker = Asker(tokenizer, "tiny", "chat", 2048, 300)
+    asker = Asker(tokenizer, "tiny", Extraction(max_tokens=2048), 300)
 
     assert asker.marks.n_room < 300
     assert max(len(prompt.token_ids) for prompt in asker.prompts(*LONG)) <= 300
@@ -134,7 +136,7 @@ def test_a_short_context_leaves_less_of_the_conversation(tokenizer: Any) -> None
 
 def test_a_context_without_room_is_refused(tokenizer: Any) -> None:
     with pytest.raises(UserError, match=r"the context of 'tiny', 100 tokens, has no room"):
-        Asker(tokenizer, "tiny", "chat", MAX_TOKENS, 100)
+        Asker(tokenizer, "tiny", READING, 100)
 
 
 # Which token a digit is
@@ -151,14 +153,14 @@ def with_template(tokenizer: Any, template: str) -> Any:
 
 def test_a_digit_is_the_token_that_the_reply_begins_with(tokenizer: Any) -> None:
     """With a space in front it may be another token, and the model puts its probability there."""
-    bare = Asker(tokenizer, "tiny", "chat", MAX_TOKENS, CONTEXT)
+    bare = Asker(tokenizer, "tiny", READING, CONTEXT)
     assert tokenizer.convert_ids_to_tokens(list(bare.marks.token_ids)) == ["1", "2", "3", "4", "5"]
 
     spaced_digits = with_template(
         tokenizer, "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
     )
     spaced_digits.add_tokens([f" {mark}" for mark in "12345"])
-    spaced = Asker(spaced_digits, "tiny", "chat", MAX_TOKENS, CONTEXT)
+    spaced = Asker(spaced_digits, "tiny", READING, CONTEXT)
 
     assert spaced_digits.convert_ids_to_tokens(list(spaced.marks.token_ids)) == [" 1", " 2", " 3", " 4", " 5"]
     prompt = spaced.prompts(*PAIRS[0])[0]
@@ -185,7 +187,7 @@ def test_a_tokenizer_without_a_token_for_each_digit_is_refused(kind: str) -> Non
     """The first piece of a digit has a probability, too: it would be taken for the mark's."""
     message = "the tokenizer of 'hub:some/model', .*, does not write each digit from 1 to 5 as a single token"
     with pytest.raises(UserError, match=message):
-        Asker(broken_tokenizer(kind), "hub:some/model", "plain", MAX_TOKENS, 4096)
+        Asker(broken_tokenizer(kind), "hub:some/model", Extraction(template="plain", max_tokens=MAX_TOKENS), 4096)
 
 
 # What fails
@@ -216,7 +218,7 @@ def test_a_sample_that_cannot_be_asked_about_has_a_reason(tokenizer: Any, loaded
     template = tokenizer.chat_template.replace(
         "{% for", "{% if 'sample' in messages[0]['content'] %}{{ raise_exception('not this') }}{% endif %}{% for", 1
     )
-    picky = Asker(with_template(tokenizer, template), "tiny", "chat", MAX_TOKENS, CONTEXT)
+    picky = Asker(with_template(tokenizer, template), "tiny", READING, CONTEXT)
     bad = ("bad", conversation("a sample?", "yes")["messages"])
 
     part = rate(picky, loaded, [PAIRS[0], bad, PAIRS[1]])

@@ -130,7 +130,7 @@ def network_of(family: str) -> Any:
 def sample(name: str, n_tokens: int, vocabulary: int = 64) -> EncodedSample:
     """A sample of random tokens, others for every length."""
     ids = np.random.default_rng(n_tokens).integers(3, vocabulary, size=n_tokens - 1)
-    return EncodedSample(name, np.array([BOS, *ids], np.int32), truncated=False)
+    return EncodedSample(name, np.array([BOS, *ids], np.int32))
 
 
 def loaded(network: Any) -> LoadedModel:

@@ -8,13 +8,18 @@ from nait_assets.errors import ModelError
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.encoding import encode
 from nait_assets_tests.conftest import CHAT_TEMPLATE, conversation
+from nait_assets_tests.models.test_encoding import reading
 
 Messages = list[dict[str, str]]
 
 
-def answered(messages: Messages, tokenizer: Any, template: Any = "chat", max_tokens: int = 500) -> AnsweredSample:
+def answered(
+    messages: Messages, tokenizer: Any, template: Any = "chat", max_tokens: int = 500, **settings: Any
+) -> AnsweredSample:
     """A conversation as it is read."""
-    ((sample,), refused) = encode_with_answers([("one", messages)], tokenizer, template, max_tokens)
+    ((sample,), refused) = encode_with_answers(
+        [("one", messages)], tokenizer, reading(template, max_tokens, **settings)
+    )
     assert refused == []
     return sample
 
@@ -72,12 +77,12 @@ def test_a_response_that_the_prompt_or_the_template_also_says_is_found_in_its_ow
 def test_tokens_are_those_that_encode_gives(tokenizer: Any) -> None:
     """The activations and the losses are of the same tokens."""
     messages = turns("add three numbers", "the sum is x and y")
-    ((wanted,), _) = encode([("one", messages)], tokenizer, "chat", 20)
+    ((wanted,), _) = encode([("one", messages)], tokenizer, reading(max_tokens=20))
 
     sample = answered(messages, tokenizer, max_tokens=20)
 
     assert sample.token_ids.tolist() == wanted.token_ids.tolist()
-    assert (sample.sample_id, sample.truncated) == (wanted.sample_id, wanted.truncated)
+    assert (sample.sample_id, sample.cut) == (wanted.sample_id, wanted.cut)
     assert len(sample.answers) == len(sample.token_ids)
 
 
@@ -96,7 +101,7 @@ def test_response_that_is_cut_off_has_a_reason_and_what_is_left_of_one_counts(to
     whole = answered(messages, tokenizer)
     before = int(whole.answers.argmax())
 
-    none, some = (answered(messages, tokenizer, max_tokens=before + left) for left in (0, 2))
+    none, some = (answered(messages, tokenizer, max_tokens=before + left, truncate="answer") for left in (0, 2))
 
     assert none.unanswered == (
         f"its response is cut off: {before} tokens stand before it, and extraction.max_tokens is {before}"
@@ -149,4 +154,4 @@ def test_tokenizer_without_offsets_is_refused(tokenizer: Any) -> None:
         is_fast = False
 
     with pytest.raises(ModelError, match=r"Slow, does not tell which characters a token holds.* tokenizer\.json"):
-        encode_with_answers([("one", conversation("add", "x")["messages"])], Slow(), "chat", 64)
+        encode_with_answers([("one", conversation("add", "x")["messages"])], Slow(), reading(max_tokens=64))

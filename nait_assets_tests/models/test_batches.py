@@ -425,7 +425,7 @@ def with_token(one: EncodedSample, token: int) -> EncodedSample:
     """The sample with another third token."""
     token_ids = one.token_ids.copy()
     token_ids[2] = token
-    return EncodedSample(one.sample_id, token_ids, one.truncated)
+    return EncodedSample(one.sample_id, token_ids, one.cut)
 
 
 @BOTH_WAYS

@@ -3,6 +3,7 @@
 # ruff: noqa: E501  templates stand as they are written
 
 import copy
+import datetime
 import importlib.util
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from nait_assets.errors import ModelError
 from nait_assets.models.chat_template import MOST_RUNAWAYS, ChatTemplate, ChatTemplateError, rendered
 from nait_assets.models.encoding import encode
+from nait_assets.recipe import Extraction
 
 CALL = {
     "type": "function",
@@ -122,6 +124,8 @@ ENDLESS = {
     "unknown filter": "{{ messages | nosuch }}",
 }
 
+TODAY = datetime.date.today()
+
 
 @pytest.fixture
 def with_template(tokenizer: Any) -> Any:
@@ -149,9 +153,9 @@ def test_a_template_writes_what_it_writes_in_transformers(name: str, generation:
                 )
             except Exception as error:  # noqa: BLE001  whatever the template's author wrote
                 with pytest.raises(ChatTemplateError, match=str(error)):
-                    rendered(tokenizer, messages, tools, generation)
+                    rendered(tokenizer, messages, TODAY, tools, generation)
             else:
-                assert rendered(tokenizer, messages, tools, generation) == theirs
+                assert rendered(tokenizer, messages, TODAY, tools, generation) == theirs
 
 
 def test_the_template_of_the_demos_model_writes_the_same(with_template: Any) -> None:
@@ -163,7 +167,7 @@ def test_the_template_of_the_demos_model_writes_the_same(with_template: Any) -> 
     (file,) = Path(package.origin).parent.rglob("*.gguf")
     tokenizer = with_template(gguf.GGUFReader(file).get_field("tokenizer.chat_template").contents())
     for messages in CONVERSATIONS:
-        assert rendered(tokenizer, messages) == tokenizer.apply_chat_template(messages, tokenize=False)
+        assert rendered(tokenizer, messages, TODAY) == tokenizer.apply_chat_template(messages, tokenize=False)
 
 
 @pytest.mark.parametrize("name", ENDLESS)
@@ -181,13 +185,13 @@ def test_a_template_that_does_too_much_for_every_row_ends_the_step(with_template
     tokenizer = with_template(ENDLESS["loops"])
     rows = [(str(number), CONVERSATIONS[0]) for number in range(MOST_RUNAWAYS + 1)]
     with pytest.raises(ModelError, match="does too much"):
-        encode(rows, tokenizer, "chat", 64)
+        encode(rows, tokenizer, Extraction(max_tokens=64))
 
 
 def test_long_conversations_are_far_from_the_bounds(with_template: Any) -> None:
     """A thousand turns of a thousand letters, and one of a million."""
     tokenizer = with_template(TEMPLATES["trimmed"])
     turns = [{"role": "user", "content": "a" * 1000}, {"role": "assistant", "content": "b" * 1000}] * 500
-    assert len(rendered(tokenizer, turns)) > 1_000_000
+    assert len(rendered(tokenizer, turns, TODAY)) > 1_000_000
     one = [{"role": "user", "content": "a" * 1_000_000}, {"role": "assistant", "content": "b"}]
-    assert len(rendered(tokenizer, one)) > 1_000_000
+    assert len(rendered(tokenizer, one, TODAY)) > 1_000_000

@@ -9,23 +9,31 @@ import pytest
 
 from nait_assets.errors import ModelError, RecipeError
 from nait_assets.models.encoding import EncodedSample, encode, plan
+from nait_assets.recipe import Extraction
 
 QUESTION = [{"role": "user", "content": "add two numbers"}, {"role": "assistant", "content": "three"}]
 
 
+def reading(template: Any = "chat", max_tokens: int = 99, **settings: Any) -> Extraction:
+    """Settings of an extraction."""
+    return Extraction(template=template, max_tokens=max_tokens, **settings)
+
+
 def samples_of(lengths: list[int]) -> list[EncodedSample]:
-    return [EncodedSample(f"{n:03d}", np.ones(length, np.int32), truncated=False) for n, length in enumerate(lengths)]
+    return [EncodedSample(f"{n:03d}", np.ones(length, np.int32)) for n, length in enumerate(lengths)]
 
 
-def facts(sample: EncodedSample) -> tuple[str, list[int], bool]:
+def facts(sample: EncodedSample) -> tuple[str, list[int], str]:
     """What two samples are compared by."""
     assert sample.token_ids.dtype == np.int32
-    return sample.sample_id, sample.token_ids.tolist(), sample.truncated
+    return sample.sample_id, sample.token_ids.tolist(), sample.cut
 
 
-def encoded(tokenizer: Any, template: Any = "chat", max_tokens: int = 99) -> tuple[str, list[int], bool]:
+def encoded(
+    tokenizer: Any, template: Any = "chat", max_tokens: int = 99, **settings: Any
+) -> tuple[str, list[int], str]:
     """The question, encoded."""
-    (sample,), refused = encode([("a", QUESTION)], tokenizer, template, max_tokens)
+    (sample,), refused = encode([("a", QUESTION)], tokenizer, reading(template, max_tokens, **settings))
     assert refused == []
     return facts(sample)
 
@@ -39,7 +47,7 @@ def with_template(tokenizer: Any, template: str | None) -> Any:
 @pytest.mark.parametrize("template", ["chat", "plain"])
 def test_beginning_token_is_put_in_front_where_the_template_does_not(tokenizer: Any, template: Any) -> None:
     """The first token is an attention sink and left out of the mean: without BOS, a word of the text would be lost."""
-    (sample,), refused = encode([("a", QUESTION)], tokenizer, template, max_tokens=99)
+    (sample,), refused = encode([("a", QUESTION)], tokenizer, reading(template))
 
     text = tokenizer.decode(sample.token_ids[1:])
     assert sample.token_ids[0] == tokenizer.bos_token_id
@@ -77,7 +85,7 @@ def test_tokenizer_without_a_token_to_begin_with_is_an_error(tokenizer: Any) -> 
     without.bos_token = without.eos_token = None
 
     with pytest.raises(ModelError, match="neither a beginning- nor an end-of-sequence token"):
-        encode([("a", QUESTION)], without, "chat", 99)
+        encode([("a", QUESTION)], without, reading())
 
 
 def test_tokenizer_without_chat_template_asks_for_the_plain_one(tokenizer: Any) -> None:
@@ -85,7 +93,7 @@ def test_tokenizer_without_chat_template_asks_for_the_plain_one(tokenizer: Any) 
     without = with_template(tokenizer, None)
 
     with pytest.raises(RecipeError, match=r"extraction\.template: .*no chat template; use `template: plain`"):
-        encode([("a", QUESTION)], without, "chat", 99)
+        encode([("a", QUESTION)], without, reading())
     assert encoded(without, "plain") == encoded(tokenizer, "plain")
 
 
@@ -93,10 +101,10 @@ def test_sample_is_cut_to_the_tokens_of_the_recipe_and_says_so(tokenizer: Any) -
     """`max_tokens` counts the beginning token; a sample of just that length is whole."""
     _, whole, _ = encoded(tokenizer)
 
-    longer, same, cut = (encoded(tokenizer, max_tokens=len(whole) + more) for more in (1, 0, -1))
+    longer, same, cut = (encoded(tokenizer, max_tokens=len(whole) + more, truncate="answer") for more in (1, 0, -1))
 
-    assert longer == same == ("a", whole, False)
-    assert cut == ("a", whole[:-1], True)
+    assert longer == same == ("a", whole, "")
+    assert cut == ("a", whole[:-1], "answer")
 
 
 def test_conversation_that_the_template_refuses_is_returned_with_the_reason(tokenizer: Any) -> None:
@@ -105,15 +113,15 @@ def test_conversation_that_the_template_refuses_is_returned_with_the_reason(toke
     picky = with_template(tokenizer, strict + tokenizer.chat_template)
     system = [{"role": "system", "content": "be brief"}, *QUESTION]
 
-    samples, refused = encode([("a", QUESTION), ("b", system), ("c", QUESTION)], picky, "chat", 99)
+    samples, refused = encode([("a", QUESTION), ("b", system), ("c", QUESTION)], picky, reading())
 
     assert [sample.sample_id for sample in samples] == ["a", "c"]
     remedy = "`extraction: {system: fold}`, `extraction: {template: plain}` or another model reads it"
     assert refused == [("b", f"the chat template refuses it: no system role; {remedy}")]
-    folded, refused = encode([("b", system)], picky, "folded", 99)
+    folded, refused = encode([("b", system)], picky, reading(system="fold"))
     merged = [{"role": "user", "content": "be brief\n\nadd two numbers"}, QUESTION[1]]
     assert refused == []
-    assert facts(folded[0]) == facts(encode([("b", merged)], tokenizer, "chat", 99)[0][0])
+    assert facts(folded[0]) == facts(encode([("b", merged)], tokenizer, reading())[0][0])
 
 
 def test_a_remedy_that_would_not_help_is_not_named(tokenizer: Any) -> None:
@@ -121,7 +129,7 @@ def test_a_remedy_that_would_not_help_is_not_named(tokenizer: Any) -> None:
     system = [{"role": "system", "content": "be brief"}, *QUESTION]
     never = with_template(tokenizer, "{{ raise_exception('never') }}")
     for conversation in (system, QUESTION):
-        _, ((_, reason),) = encode([("a", conversation)], never, "chat", 99)
+        _, ((_, reason),) = encode([("a", conversation)], never, reading())
         assert "fold" not in reason
         assert "`extraction: {template: plain}`" in reason
 
@@ -130,7 +138,7 @@ def test_conversation_without_tokens_is_refused(tokenizer: Any) -> None:
     """A mean over no tokens is not zero; the sample has none."""
     nothing = with_template(tokenizer, "{{ bos_token }}")
 
-    assert encode([("a", QUESTION)], nothing, "chat", 99) == ([], [("a", "no tokens after the template")])
+    assert encode([("a", QUESTION)], nothing, reading()) == ([], [("a", "no tokens after the template")])
 
 
 def test_plan_holds_every_sample_once_within_the_budget() -> None:

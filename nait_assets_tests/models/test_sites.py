@@ -29,7 +29,7 @@ TOKEN_IDS = [1, 5, 9, 13, 17, 21, 25, 29, 33]  # more than the sliding windows
 
 def read(network: Any, kind: Any, layers: Any = "all") -> dict[str, np.ndarray]:
     """Mean, first and last token's activations of the sample `(n_layers, width)`, as the system reads them."""
-    (reading,) = reader(network, kind, layers).read([[EncodedSample("sample", np.array(TOKEN_IDS, np.int32), False)]])
+    (reading,) = reader(network, kind, layers).read([[EncodedSample("sample", np.array(TOKEN_IDS, np.int32))]])
     assert reading.pooled is not None
     return {name: column[0] for name, column in reading.pooled.columns.items()}
 
