@@ -67,6 +67,11 @@ def test_anchors_may_be_merged_and_overridden(tmp_path: Path) -> None:
     recipe = load_recipe(path)
     assert (recipe.candidates[0].skip, recipe.candidates[0].limit) == (2, 1)
     assert recipe.capabilities["math"].examples[0].limit == 2
+    path.write_text(
+        yaml.safe_dump(fields) + "definitions: {a: &a {source: m.jsonl}, b: &b {<<: *a, source: n.jsonl}}\n"
+        "candidates: {<<: *b}\ncapabilities: {math: *b}\n"
+    )
+    assert load_recipe(path).candidates[0].source == "n.jsonl"
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,12 @@ from nait_assets.errors import DataError, SourceError
 from nait_assets.recipe import POOL, PUBLISHED, Recipe, Source, seeded_order
 from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache
+from nait_assets.resources.source_row import excerpt_of
 from nait_assets.tables import EXAMPLE, REJECTED
 
 CHUNK_ROWS = 4096
+REASON_CHARACTERS = 500
+"""Of why a row is rejected: what a row holds may be in it."""
 MOST_VALUES = 20
 """Values of a column that a message lists."""
 
@@ -242,9 +245,11 @@ class SourceReading:
                 return None
             read = reader(row.fields)
         except RowRejected as reason:
-            excerpt = _encodable(row.excerpt or str(dict(row.fields))[:80])
+            said = _encodable(str(reason))
+            said = said if len(said) <= REASON_CHARACTERS else f"{said[:REASON_CHARACTERS]}..."
+            excerpt = _encodable(row.excerpt or excerpt_of(dict(row.fields)))
             origin = {"source": source.name, "source_row": row.number, "sample_id": None}
-            self.rejected.add({**origin, "reason": _encodable(str(reason)), "excerpt": excerpt})
+            self.rejected.add({**origin, "reason": said, "excerpt": excerpt})
             return None
         self.n_cut += read.is_cut
         topic = row.fields.get(source.topic_field) if source.topic_field else source.topic

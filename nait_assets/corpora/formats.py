@@ -33,6 +33,8 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 MEDIA_COLUMNS = ("images", "image", "videos", "video", "audios", "audio")
 SYSTEM_COLUMNS, TOOLS_COLUMNS = ("system", "system_prompt"), ("tools", "functions")
 MEDIA = ("image", "video", "audio", "file", "input_audio")
+MOST_LEVELS = 100
+TOO_DEEP = f"its messages or tools nest deeper than {MOST_LEVELS} levels"
 NAMED = {"messages": "messages", "sharegpt": "conversations"}
 """Formats by name that are turns in one column, and the column."""
 
@@ -97,11 +99,14 @@ class RowReader:
         Raises:
             RowRejected: There is none.
         """
-        messages, tools = _with_tools_of_silent(*self._turns(fields))
-        kept = [one for one in messages if one.role != "system" or one.text]
-        answered = self._answered(kept)
-        conversation = Conversation(tuple(answered), tools)
-        _require_whole(conversation)
+        try:
+            messages, tools = _with_tools_of_silent(*self._turns(fields))
+            kept = [one for one in messages if one.role != "system" or one.text]
+            answered = self._answered(kept)
+            conversation = Conversation(tuple(answered), tools)
+            _require_whole(conversation)
+        except RecursionError as error:
+            raise RowRejected(TOO_DEEP) from error
         return ReadRow(conversation, len(answered) < len(kept))
 
     def _answered(self, kept: list[Message]) -> list[Message]:
@@ -329,10 +334,22 @@ def _require_whole(conversation: Conversation) -> None:
         _require_utf8(message.content, role)
         _require_utf8(message.keys, role)
     _require_utf8(conversation.tools, "tools")
+    tools = conversation.tool_list or decoded(conversation.tools)
+    for held in (tools, *(part for one in conversation.messages for part in (one.keys, one.calls))):
+        _require_shallow(held, 0)
     if all(message.role != "user" for message in conversation.messages):
         raise RowRejected("no instruction: there is no user message")
     if all(message.weight == 0 for message in conversation.messages if message.role == "assistant"):
         raise RowRejected("no response to learn from: every assistant message has the weight 0")
+
+
+def _require_shallow(value: Any, level: int) -> None:
+    """Whether a value nests so little that whatever reads it can, on any stack."""
+    if level > MOST_LEVELS:
+        raise RowRejected(TOO_DEEP)
+    if isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            _require_shallow(part, level + 1)
 
 
 def _require_utf8(value: Any, what: str) -> None:

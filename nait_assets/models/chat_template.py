@@ -18,6 +18,8 @@ from nait_assets.conversation import REASONING_KEYS
 from nait_assets.errors import ModelError
 from nait_assets.sandbox import FAILURES, MOST_CHARACTERS, Sandbox, TooMuch
 
+SAID_CHARACTERS = 500
+"""Of why a template refuses a conversation: its author may quote all of it."""
 MOST_RUNAWAYS = 20
 """Conversations for which a template does too much before the model is given up: each takes about a second."""
 
@@ -131,7 +133,7 @@ class _Generation(Extension):
 
 
 def _said(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return str(error)[:SAID_CHARACTERS] or type(error).__name__
 
 
 def _raise_exception(message: str) -> None:

@@ -2,11 +2,9 @@
 
 import difflib
 import os
-import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from nait_assets.errors import RecipeError
@@ -14,8 +12,10 @@ from nait_assets.recipe.moved import MOVED
 from nait_assets.recipe.paths import DEFAULT_RECIPE
 from nait_assets.recipe.schema import Recipe
 from nait_assets.recipe.section import Section
+from nait_assets.recipe.yaml_file import read_yaml
 
-BOOLEAN = "tag:yaml.org,2002:bool"
+MOST_LINES, MOST_CHARACTERS = 20, 400
+"""Of what is said of a recipe: problems, and characters of each."""
 
 
 def load_recipe(path: str | Path | None = None) -> Recipe:
@@ -30,10 +30,7 @@ def load_recipe(path: str | Path | None = None) -> Recipe:
         raise RecipeError(
             f"no recipe at {file} (from {'--recipe' if path else 'NAIT_RECIPE'}). See the recipes/ folder for examples."
         )
-    try:
-        fields = yaml.load(file.read_text(encoding="utf-8"), Loader=_RecipeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{file} is not readable as YAML: {error}") from error
+    fields = read_yaml(file)
     if not isinstance(fields, dict):
         raise RecipeError(
             f"{file} holds {type(fields).__name__}, not the fields of a recipe (name, model, candidates, ...)."
@@ -44,35 +41,18 @@ def load_recipe(path: str | Path | None = None) -> Recipe:
     try:
         return Recipe.model_validate({**fields, "path": file})
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
-        raise RecipeError("\n  ".join([f"{file}: {len(lines)} problem(s) in the recipe:", *lines])) from error
+        found = error.errors(include_url=False)
+        lines = [_short(_explain(problem)) for problem in found[:MOST_LINES]]
+        more = [f"and {len(found) - MOST_LINES} more"] if len(found) > MOST_LINES else []
+        raise RecipeError("\n  ".join([f"{file}: {len(found)} problem(s) in the recipe:", *lines, *more])) from error
 
 
-class _RecipeLoader(yaml.SafeLoader):
-    """YAML whose booleans are `true` and `false` alone, as YAML 1.2 has them: `no` is a language, `on` a word.
-
-    It refuses a key written twice, where the library would drop the first in silence.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        written = [self.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        twice = sorted({str(key) for key in written if written.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                problem=f"{', '.join(twice)} written twice", problem_mark=node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
-_RecipeLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != BOOLEAN]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_RecipeLoader.add_implicit_resolver(BOOLEAN, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+def _short(line: str) -> str:
+    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 4]} ..."
 
 
 def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    where = _short(".".join(str(part) for part in problem["loc"])) or "recipe"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden" and where in MOVED:
         return f"{where}: this is now `{MOVED[where]}`; see recipes/README.md"

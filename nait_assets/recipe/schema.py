@@ -5,7 +5,6 @@ here: knobs that cannot change a result (batch size, device), which are run conf
 """
 
 import difflib
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +32,7 @@ from nait_assets.recipe.sections import (
     ModelSpec,
     Source,
     one_or_many,
+    require_name,
 )
 from nait_assets.recipe.strategies import Selection, Strategy
 from nait_assets.recipe.training import Training
@@ -56,7 +56,7 @@ class Recipe(Section, defer_build=True):
     It is built when it is first used (`defer_build`): the methods' sections are in modules that import this one.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Names the default home folder.")
+    name: str = Field(pattern=r"^[a-z0-9_]+$", max_length=100, description="Names the default home folder.")
     model: ModelSpec
     extraction: Extraction = Extraction()
     candidates: Sources
@@ -93,8 +93,7 @@ class Recipe(Section, defer_build=True):
     @classmethod
     def _capability_names(cls, capabilities: dict[str, Capability]) -> dict[str, Capability]:
         for name in capabilities:
-            if not re.fullmatch(r"[a-z0-9_]+", name):
-                raise ValueError(f"capability name {name!r} must match [a-z0-9_]+")
+            require_name(name, f"capability name {name!r}")
             if name == COMPREHENSIVE_TARGET:
                 raise ValueError(f"capability name {name!r} is taken: it is the target that combines all capabilities")
             if name == POOL:
@@ -105,16 +104,14 @@ class Recipe(Section, defer_build=True):
     @classmethod
     def _evaluation_names(cls, evaluation: dict[str, Any]) -> dict[str, Any]:
         for name in evaluation:
-            if not re.fullmatch(r"[a-z0-9_]+", name):
-                raise ValueError(f"name {name!r} of a held-out set must match [a-z0-9_]+")
+            require_name(name, f"name {name!r} of a held-out set")
         return evaluation
 
     @field_validator("published")
     @classmethod
     def _published_names(cls, published: dict[str, Any]) -> dict[str, Any]:
         for name in published:
-            if not re.fullmatch(r"[a-z0-9_]+", name):
-                raise ValueError(f"name {name!r} of a published list must match [a-z0-9_]+")
+            require_name(name, f"name {name!r} of a published list")
             if name in declared_methods():
                 raise ValueError(f"name {name!r} of a published list is taken: it is a method")
         return published

@@ -3,8 +3,8 @@
 Belongs here: what all methods share. Does not belong here: what configures one method.
 """
 
-import codecs
 import datetime
+import re
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -12,12 +12,34 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from nait_assets.recipe.section import Section
 
 FormatName = Literal["messages", "alpaca", "sharegpt", "auto"]
+HUB_NAME = re.compile(r"(?=.{1,96}$)[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 Pinned = TypeVar("Pinned", bound=Section)
+
+
+def require_name(name: str, what: str) -> None:
+    """Whether a name can be one of files and partitions.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if not re.fullmatch(r"[a-z0-9_]{1,100}", name):
+        raise ValueError(f"{what} must match [a-z0-9_]+, with at most 100 characters")
+
+
+def require_hub_name(source: str) -> None:
+    """Whether a source that names the hub names a repository of it.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if source.startswith("hub:") and not HUB_NAME.fullmatch(source.removeprefix("hub:")):
+        raise ValueError(f"{source[:120]!r} names no repository of the hub; write it as 'hub:<org>/<name>'")
 
 
 def hub_is_pinned(section: Pinned) -> Pinned:
     """The validator of a section with `source` and `revision`: a model of the hub has a revision, and no other has."""
     source, revision = getattr(section, "source", None) or "", getattr(section, "revision", None)
+    require_hub_name(source)
     if source.startswith("hub:") and not revision:
         raise ValueError(
             f"{source!r} needs a `revision` (a commit of the repository), so that the result can be repeated"
@@ -162,14 +184,18 @@ class Source(Section):
     def _files_of_a_list(cls, source: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if isinstance(source, tuple) and (not source or any(name.startswith("hub:") for name in source)):
             raise ValueError("a list names files; give each data set of the hub as a source of its own")
+        if not source or not all(source):
+            raise ValueError("the source is empty; name a file, a folder or 'hub:<org>/<name>'")
+        if isinstance(source, str):
+            require_hub_name(source)
         return source
 
     @field_validator("encoding")
     @classmethod
     def _is_known(cls, encoding: str | None) -> str | None:
         try:
-            codecs.lookup(encoding or "utf-8")
-        except LookupError as error:
+            b"a".decode(encoding or "utf-8", errors="replace")
+        except (LookupError, ValueError) as error:  # also of what is no encoding of text, such as zlib
             raise ValueError(f"unknown encoding {encoding!r}; names are Python's, such as cp1252 or utf-16") from error
         return encoding
 

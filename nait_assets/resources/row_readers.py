@@ -8,6 +8,7 @@ import json
 import lzma
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import IO, Any, Literal
 
@@ -15,7 +16,7 @@ from nait_assets.errors import SourceError
 from nait_assets.recipe import Source
 from nait_assets.resources.csv_rows import csv_rows, decoding_error
 from nait_assets.resources.source_files import SourceFile
-from nait_assets.resources.source_row import SourceRow
+from nait_assets.resources.source_row import SourceRow, excerpt_of
 
 BATCH_ROWS = 1024
 CHUNK_CHARACTERS = 2**20
@@ -23,6 +24,37 @@ HEAD_BYTES = 2**20
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 OTHER_ENCODING = "; where the file is in another encoding, write it beside the source, such as `encoding: cp1252`"
 Layout = Literal["lines", "list", "values"]
+
+
+class JsonDecoder(json.JSONDecoder):
+    """JSON's decoder that notes a key which stands twice in one object, of which it keeps the last.
+
+    Attributes:
+        twice: That key, of what was decoded last; None where there is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._fields)
+        self.twice: str | None = None
+
+    def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+        """As the library's."""
+        self.twice = None
+        return super().raw_decode(s, idx)
+
+    def row(self, number: int, value: Any, excerpt: str) -> SourceRow:
+        """The row that a value is, which was decoded last."""
+        if self.twice is not None:
+            return SourceRow(number, {}, f"the key {self.twice!r} stands twice in one object", excerpt)
+        if isinstance(value, dict):
+            return SourceRow(number, value)
+        return SourceRow(number, {}, f"a JSON {type(value).__name__}, not an object", excerpt)
+
+    def _fields(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            ((self.twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        return fields
 
 
 def rows_in(file: SourceFile, source: Source) -> Iterator[SourceRow]:
@@ -107,14 +139,15 @@ def _json_rows(file: SourceFile, source: Source) -> Iterator[SourceRow]:
         return
     with io.TextIOWrapper(file.open(), encoding=source.encoding or "utf-8-sig") as text:
         try:
-            n_rows = 0
-            for n_rows, fields in enumerate(_JsonValues(text, layout == "list"), start=1):
+            n_rows, values = 0, _JsonValues(text, layout == "list")
+            for n_rows, fields in enumerate(values, start=1):
+                row = values.decoder.row(n_rows, fields, excerpt_of(fields))
                 if layout == "values" and n_rows == 1:
-                    first = fields
+                    first, first_row = fields, row
                     continue
                 if layout == "values" and n_rows == 2:
-                    yield _row_of(1, first, str(first)[:80])
-                yield _row_of(n_rows, fields, str(fields)[:80])
+                    yield first_row
+                yield row
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{file.path} is not JSON in UTF-8: {error}") from error
     if layout == "values" and n_rows == 1:
@@ -154,6 +187,7 @@ def _is_json(text: str) -> bool:
 
 
 def _json_lines(file: SourceFile, source: Source) -> Iterator[SourceRow]:
+    decoder = JsonDecoder()
     with file.open() as lines:
         encoded = lines if source.encoding is None else (line.encode() for line in _decoded_lines(file, source))
         for number, line in enumerate(encoded, start=1):
@@ -161,7 +195,7 @@ def _json_lines(file: SourceFile, source: Source) -> Iterator[SourceRow]:
                 continue
             excerpt = line[:80].decode("utf-8", errors="replace").strip()
             try:
-                fields = json.loads(line.rstrip().decode("utf-8-sig"))
+                fields = decoder.decode(line.rstrip().decode("utf-8-sig"))
             except UnicodeDecodeError as error:
                 problem = f"invalid UTF-8 at byte {error.start} of the line{OTHER_ENCODING}"
                 yield SourceRow(number, {}, problem, excerpt)
@@ -171,7 +205,7 @@ def _json_lines(file: SourceFile, source: Source) -> Iterator[SourceRow]:
             except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
                 yield SourceRow(number, {}, f"unreadable JSON: {error}", excerpt)
             else:
-                yield _row_of(number, fields, excerpt)
+                yield decoder.row(number, fields, excerpt)
 
 
 def _cure(error: json.JSONDecodeError) -> str:
@@ -186,12 +220,6 @@ def _cure(error: json.JSONDecodeError) -> str:
     return ""
 
 
-def _row_of(number: int, fields: Any, excerpt: str) -> SourceRow:
-    if isinstance(fields, dict):
-        return SourceRow(number, fields)
-    return SourceRow(number, {}, f"a JSON {type(fields).__name__}, not an object", excerpt)
-
-
 class _JsonValues:
     """Values of a list, or one behind the other, decoded as they come; of the text, a part is in memory.
 
@@ -204,7 +232,7 @@ class _JsonValues:
         self._text, self._in_list = text, in_list
         self._between = " \t\r\n," if in_list else " \t\r\n"
         self._buffer, self._place = "", 0
-        self._decoder = json.JSONDecoder()
+        self.decoder = JsonDecoder()
 
     def __iter__(self) -> Iterator[Any]:
         """The values; raises ValueError where the text is not JSON."""
@@ -235,7 +263,7 @@ class _JsonValues:
         if self._place >= len(self._buffer):
             return False, None
         try:
-            value, end = self._decoder.raw_decode(self._buffer, self._place)
+            value, end = self.decoder.raw_decode(self._buffer, self._place)
         except json.JSONDecodeError as error:
             if "Unterminated" in error.msg or error.pos > len(self._buffer) - 16:
                 return False, None

@@ -258,7 +258,10 @@ def _files_like(path: Path, name: str, recipe: Recipe) -> list[SourceFile]:
     first = next(place for place, part in enumerate(parts) if "*" in part)
     root = Path(*parts[:first])
     pattern = re.sub(r"([\[?])", r"[\1]", "/".join(parts[first:]))
-    found = sorted(file for file in root.glob(pattern) if file.is_file() and not _is_hidden(file.relative_to(root)))
+    try:
+        found = sorted(file for file in root.glob(pattern) if file.is_file() and not _is_hidden(file.relative_to(root)))
+    except ValueError as error:
+        raise SourceError(f"{recipe.path}: source {name!r}: {error}.") from error
     if not found:
         raise SourceError(
             f"{recipe.path}: no file is like {path} (source {name!r}). Relative paths start at the recipe's folder."

@@ -3,6 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
+EXCERPT_CHARACTERS = 80
+
+
+def excerpt_of(fields: Any) -> str:
+    """The beginning of a row's values."""
+    try:
+        return str(fields)[:EXCERPT_CHARACTERS]
+    except RecursionError:
+        return ""
+
 
 @dataclass(frozen=True)
 class SourceRow:
