@@ -30,7 +30,7 @@ class JsonDecoder(json.JSONDecoder):
     """JSON's decoder that notes a key which stands twice in one object, of which it keeps the last.
 
     Attributes:
-        twice: That key, of what was decoded last; None where there is none.
+        twice: the key, of what was decoded last; None where there is none.
     """
 
     def __init__(self) -> None:
