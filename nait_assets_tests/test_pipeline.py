@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nait_assets.models.libraries import LIBRARIES
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.selection.subset import SUBSET_FILES
@@ -145,7 +146,7 @@ def test_manifest_of_the_comprehensive_subset_leads_back_to_every_source(recipe:
     steps = manifest["lineage"]
     outside = {name for step in steps.values() for name in step["inputs"]} - set(steps)
     model = f"model:{recipe.model.source}"
-    assert outside == {"source:0:pool.jsonl", "source:0:code.jsonl", "source:0:math.jsonl", model, "dtype"}
+    assert outside == {"source:0:pool.jsonl", "source:0:code.jsonl", "source:0:math.jsonl", model, "dtype", *LIBRARIES}
     assert {step["inputs"][model] for step in steps.values() if model in step["inputs"]} == {
         manifest["model"]["identity"]
     }

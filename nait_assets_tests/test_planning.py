@@ -12,6 +12,7 @@ import pytest
 from nait_assets.definitions import build_definitions
 from nait_assets.errors import UserError
 from nait_assets.lineage import Record, reference
+from nait_assets.models.libraries import LIBRARIES, library_versions
 from nait_assets.planning import Plan, Step, by_reasons, runs_of
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
@@ -49,10 +50,15 @@ def inputs_of_every_output(recipe: Recipe) -> dict[str, list[str]]:
         "extraction/candidate_activations",
         "features/neuron_statistics",
     )
-    inputs = {pool: ["source:0:pool.jsonl"], activations: [pool, model, "dtype"], statistics: [activations]}
+    inputs = {pool: ["source:0:pool.jsonl"], activations: [pool, model, "dtype", *LIBRARIES], statistics: [activations]}
     for name in ("code", "math"):
         inputs[f"corpora/in_domain_set[{name}]"] = [f"source:0:{name}.jsonl"]
-        inputs[f"extraction/in_domain_activations[{name}]"] = [f"corpora/in_domain_set[{name}]", model, "dtype"]
+        inputs[f"extraction/in_domain_activations[{name}]"] = [
+            f"corpora/in_domain_set[{name}]",
+            model,
+            "dtype",
+            *LIBRARIES,
+        ]
         inputs[f"features/nait_directions[{name}]"] = [f"extraction/in_domain_activations[{name}]"]
         inputs[f"features/standardized_centroids[{name}]"] = [f"extraction/in_domain_activations[{name}]", statistics]
     contaminated = "corpora/contaminated_candidates"
@@ -81,7 +87,7 @@ def records_when_all_is_current(plan: Plan, dtype: str = "float32") -> dict[str,
     """Records as a finished run leaves them; the version of an output is its own name, `v` in front."""
     recipe, folder, graph = plan.recipe, plan.recipe.path.parent, plan.defs.resolve_asset_graph()
     outside = {f"source:0:{name}.jsonl": sha256(folder / f"{name}.jsonl")[:16] for name in ("pool", "code", "math")}
-    outside |= {f"model:{recipe.model.source}": plan.model.identity(), "dtype": dtype}
+    outside |= {f"model:{recipe.model.source}": plan.model.identity(), "dtype": dtype, **library_versions()}
     records = {}
     for name, inputs in inputs_of_every_output(recipe).items():
         asset, _, partition = name.rstrip("]").partition("[")

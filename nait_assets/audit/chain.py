@@ -14,6 +14,7 @@ import pyarrow as pa
 from nait_assets.catalogue import Catalogue, Output
 from nait_assets.errors import NotFoundError, UserError, WarehouseError
 from nait_assets.lineage import Record, reference
+from nait_assets.models.libraries import LIBRARIES, SENTENCES
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import hashes_from_bytes
@@ -21,7 +22,7 @@ from nait_assets.resources.warehouse import Store
 from nait_assets.selection.catalogue import subset_output
 
 CONTENT, CODE = "content", "code"
-MACHINE_INPUTS = {"dtype"}
+MACHINE_INPUTS = {"dtype", *LIBRARIES, SENTENCES}
 """Inputs that another machine may have otherwise, while what is stored is as it was."""
 UNREADABLE = (
     WarehouseError,
@@ -154,7 +155,7 @@ class Auditor:
         except UserError as error:
             outside, problem = {}, str(error)
         for name, version in sorted(record.inputs.items()):
-            if name in MACHINE_INPUTS:
+            if name.partition("#")[0] in MACHINE_INPUTS:
                 continue
             parent = self.records.get(name)
             now = parent.data_version if parent else outside.get(name)

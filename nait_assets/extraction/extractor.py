@@ -19,6 +19,7 @@ from nait_assets.extraction.spool import Manifest
 from nait_assets.extraction.worker import Job, Worker, peak_memory
 from nait_assets.lineage import Record
 from nait_assets.models.encoding import Shard, encode, plan
+from nait_assets.models.libraries import library_versions
 from nait_assets.models.progress import Progress
 from nait_assets.models.running import RunOptions, rejected_before, require_context
 from nait_assets.models.sites import resolve_site
@@ -86,7 +87,13 @@ def extraction_identity(model: LanguageModel, settings: Extraction, keep_first_a
         ModelError: The model cannot be found.
     """
     return fingerprint(
-        ALGORITHM, model.identity(), settings, str(model.resolved_dtype()), keep_first_and_last, calibration
+        ALGORITHM,
+        library_versions(),
+        model.identity(),
+        settings,
+        str(model.resolved_dtype()),
+        keep_first_and_last,
+        calibration,
     )
 
 

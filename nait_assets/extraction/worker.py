@@ -4,20 +4,21 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
 
-from nait_assets.errors import ModelError
+from nait_assets.errors import ModelError, SetupError
 from nait_assets.extraction.activation_table import shard_schema
 from nait_assets.extraction.neurons import Reader
 from nait_assets.extraction.projection import NETWORK, Projector
 from nait_assets.extraction.spool import Manifest, Spool
 from nait_assets.models.batches import BatchResult
 from nait_assets.models.encoding import Shard
+from nait_assets.models.libraries import library_versions
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Extraction
 from nait_assets.resources.language_model import LanguageModel
@@ -36,6 +37,7 @@ class Job:
         width: Neurons or dimensions of a layer.
         layers: Layers that are read.
         folder: Folder of the spool, where finished shards go; every worker sees it.
+        libraries: Versions of libraries that every worker has to have.
     """
 
     model: LanguageModel
@@ -46,6 +48,7 @@ class Job:
     width: int
     layers: tuple[int, ...]
     folder: str
+    libraries: Mapping[str, str] = field(default_factory=library_versions)
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -84,6 +87,17 @@ class Worker:
             raise ModelError(
                 f"model {self.job.model.source!r} on {platform.node()} is {found}, and the run's is "
                 f"{self.job.model_identity}: every worker needs the same files."
+            )
+        here = library_versions()
+        other = [
+            f"{name} {here[name]} for {version}"
+            for name, version in self.job.libraries.items()
+            if here[name] != version
+        ]
+        if other:
+            raise SetupError(
+                f"{platform.node()} has other libraries than the run: {', '.join(other)}. A minor version may compute "
+                "something else: install the same on every machine."
             )
         loaded = self.job.model.load()
         site = resolve_site(loaded.network, self.job.settings.site, self.job.settings.layers)

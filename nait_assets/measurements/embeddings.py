@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from nait_assets.errors import ModelError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.cost import Cost
+from nait_assets.models.libraries import SENTENCES, library_versions
 from nait_assets.recipe import Recipe
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.recipe.sections import hub_is_pinned
@@ -202,10 +203,10 @@ def settings(recipe: Recipe) -> list[Any]:
 
 
 def external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
-    """The encoder's version."""
+    """Versions of the encoder and of the libraries that run it."""
     # Modules such as the pooling have folders of their own, so subfolders count.
     identity = source_of(recipe, model.home).identity(recursive=True)
-    return {f"sentence_model:{EmbeddingsOptions.of(recipe).source}": identity}
+    return {f"sentence_model:{EmbeddingsOptions.of(recipe).source}": identity, **library_versions(SENTENCES)}
 
 
 def preflight(recipe: Recipe, model: LanguageModel) -> None:

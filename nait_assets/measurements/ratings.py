@@ -32,6 +32,7 @@ from nait_assets.models.attention import to_device
 from nait_assets.models.batches import Batch, BatchReader, can_be_packed, require_known_tokens
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import Cut, EncodedSample, plan
+from nait_assets.models.libraries import LIBRARIES
 from nait_assets.models.rendering import Renderer
 from nait_assets.models.running import model_inputs, rejected_before
 from nait_assets.models.truncation import without_the_middle
@@ -356,7 +357,7 @@ def _external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     if len(models) == 1:
         return model_inputs(models[0][1], models[0][0].source)
     return {
-        f"{name}#{index}": version
+        name if name in LIBRARIES else f"{name}#{index}": version
         for index, (spec, one) in enumerate(models, start=1)
         for name, version in model_inputs(one, spec.source).items()
     }

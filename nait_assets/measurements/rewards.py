@@ -26,6 +26,7 @@ from nait_assets.conversation import messages_of
 from nait_assets.errors import ModelError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.models.cost import Cost
+from nait_assets.models.libraries import SENTENCES, library_versions
 from nait_assets.recipe import Recipe
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.recipe.sections import hub_is_pinned
@@ -270,9 +271,12 @@ def settings(recipe: Recipe) -> list[Any]:
 
 
 def external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
-    """The reward model's version; nothing where the recipe no longer names one."""
+    """Versions of the reward model and of the libraries that run it; nothing where the recipe no longer names one."""
     options = RewardsOptions.given(recipe)
-    return {f"reward_model:{options.source}": source_of(recipe, model.home).identity()} if options else {}
+    if options is None:
+        return {}
+    identity = source_of(recipe, model.home).identity()
+    return {f"reward_model:{options.source}": identity, **library_versions(SENTENCES)}
 
 
 def preflight(recipe: Recipe, model: LanguageModel) -> None:

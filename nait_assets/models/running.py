@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nait_assets.errors import RecipeError
+from nait_assets.models.libraries import library_versions
 from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import REJECTED_SAMPLES
@@ -41,7 +42,7 @@ class RunOptions:
 
 
 def model_inputs(model: LanguageModel, source: str) -> dict[str, str]:
-    """The versions of what an extraction reads beside the corpus: the model, and the dtype that this machine gives it.
+    """The versions of what an extraction depends on beside the corpus: model, dtype on this machine, and libraries.
 
     Args:
         model: The recipe's model.
@@ -50,7 +51,7 @@ def model_inputs(model: LanguageModel, source: str) -> dict[str, str]:
     Raises:
         ModelError: The model cannot be found.
     """
-    return {f"model:{source}": model.identity(), "dtype": model.dtype_name()}
+    return {f"model:{source}": model.identity(), "dtype": model.dtype_name(), **library_versions()}
 
 
 def require_context(config: Any, max_tokens: int) -> None:

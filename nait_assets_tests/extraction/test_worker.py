@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nait_assets.errors import ModelError
+from nait_assets.errors import ModelError, SetupError
 from nait_assets.extraction.neurons import Reader
 from nait_assets.extraction.projection import NETWORK, Projector
 from nait_assets.extraction.statistics import NeuronStatistics
@@ -104,6 +104,14 @@ def test_job_travels_to_another_process(job: Job) -> None:
     shards = pickle.loads(pickle.dumps(SHARDS))
 
     assert [there.job.spool.table(manifest).to_pylist() for manifest in there.read(shards)] == here
+
+
+def test_worker_with_other_libraries_reads_nothing(job: Job) -> None:
+    """Rows that another release of transformers has read would lie among those of this one."""
+    other = dataclasses.replace(job, libraries={**job.libraries, "transformers": "4.99"})
+
+    with pytest.raises(SetupError, match=r"has other libraries than the run: transformers \d+\.\d+ for 4\.99\."):
+        Worker(other).load()
 
 
 def test_worker_with_other_files_reads_nothing(job: Job) -> None:
