@@ -15,9 +15,9 @@ from nait_assets.lineage import Record, reference
 from nait_assets.losses import Losses
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.resources.files import folder_version, remove
+from nait_assets.resources.files import folder_version, hashes_of, remove
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
-from nait_assets.tables import Table, content_version, version_with
+from nait_assets.tables import Table, content_digest, content_version, version_with
 
 PartitionedBy = Literal["capability", "with_examples", "evaluation", "target", "cell", "trained_cell", "trained_ratio"]
 """How an output is partitioned, by the name that `Partitions` has for it."""
@@ -107,6 +107,14 @@ class Output:
         """What the data version covers beside a partition's rows, as `rooms.write_table` was given it."""
         return ()
 
+    def content(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002
+        """SHA-256 of each table and file that a partition consists of, as they are now; arguments as for `beside`."""
+        assert self.table is not None, f"{self.key} has no table, and does not say what it consists of"
+        rows = stored.rows(self.table, **self.table.slice_of(partition)).select(list(self.table.written_columns))
+        beside = {str(place): frame for place, frame in enumerate(self.stored_beside(stored, partition))}
+        hashed = {place: content_digest(frame, tuple(frame.columns)) for place, frame in beside.items()}
+        return {self.table.name: content_digest(rows, self.table.key), **hashed}
+
     def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002
         """SHA-256 of what else a partition consists of and its data version does not cover, by table or file.
 
@@ -186,6 +194,9 @@ class FolderOutput(Output):
 
     def files(self, recipe: Recipe, warehouse: Warehouse, partition: str) -> list[Path]:  # noqa: ARG002, D102
         return [self.folder(warehouse)]
+
+    def content(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002, D102
+        return hashes_of(self.folder(warehouse))
 
     def faults(self, warehouse: Warehouse, record: Record) -> list[str]:  # noqa: D102
         folder = self.folder(warehouse)

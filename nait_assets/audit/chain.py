@@ -74,6 +74,7 @@ class Auditor:
         code_versions: Code versions that the assets have now, by key as a path.
         output_named: Function from the key of an output that the recipe no longer has to the output, or None.
         damaged: What is wrong with the DuckDB files that cannot be read; complete once `records` is.
+        taken: Hashes that were taken, by path.
     """
 
     recipe: Recipe
@@ -83,7 +84,7 @@ class Auditor:
     code_versions: Mapping[str, str | None]
     output_named: Callable[[str], Output | None] = _no_output
     damaged: dict[Path, str] = field(default_factory=dict)
-    taken: dict[Path, str] = field(default_factory=dict)
+    taken: dict[Path, str] = field(default_factory=dict, repr=False)
     _links: dict[str, list[Link]] = field(default_factory=dict)
     _records: dict[str, Record] | None = None
 

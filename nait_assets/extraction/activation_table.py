@@ -20,7 +20,7 @@ from nait_assets.errors import WarehouseError
 from nait_assets.models import cuts
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
-from nait_assets.tables import REJECTED_SAMPLES, content_version, version_with, version_with_refused
+from nait_assets.tables import REJECTED_SAMPLES, content_digest, content_version, version_with, version_with_refused
 
 CANDIDATE_ACTIVATIONS = "extraction/candidate_activations"
 IN_DOMAIN_ACTIVATIONS = "extraction/in_domain_activations"
@@ -183,6 +183,17 @@ def content_of(snapshot: Snapshot) -> str:
     of_numbers = content_version(rows, ("sample_id", "layer"))
     of_samples = version_with(of_numbers, snapshot.connection.sql(f"FROM {SAMPLE}").pl())
     return version_with_refused(of_samples, snapshot.rows(REJECTED_SAMPLES))
+
+
+def digests_of(snapshot: Snapshot) -> dict[str, str]:
+    """SHA-256 of each table of a file, of its numbers by the digests of their rows."""
+    rows = snapshot.connection.sql(f"SELECT sample_id, layer, digest FROM {ACTIVATION}").pl()
+    samples_of_file = snapshot.connection.sql(f"FROM {SAMPLE}").pl()
+    return {
+        ACTIVATION: content_digest(rows, ("sample_id", "layer")),
+        SAMPLE: content_digest(samples_of_file, tuple(samples_of_file.columns)),
+        REJECTED_SAMPLES.name: snapshot.digest(REJECTED_SAMPLES),
+    }
 
 
 def identity_of(snapshot: Snapshot) -> dict[str, str]:

@@ -14,7 +14,7 @@ from nait_assets.measurements.engine import Measurement, identity_of, rejected_o
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store
-from nait_assets.tables import REJECTED_SAMPLES
+from nait_assets.tables import REJECTED_SAMPLES, content_digest
 
 MEASUREMENTS = declared_measurements()
 """What is found out about samples beside their activations."""
@@ -57,6 +57,13 @@ class MeasurementOutput(Output):
             return []
         stored = f"the {n_rows} rows of {record.reference}, and the {n_refused} refused samples beside them,"
         return [f"{stored} have the hash {found}, not {record.data_version}"]
+
+    def content(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002, D102
+        table = self.measurement.table_of(partition or POOL)
+        return {
+            table.name: content_digest(stored.rows(table), table.key),
+            REJECTED_SAMPLES.name: stored.digest(REJECTED_SAMPLES, corpus=partition or POOL),
+        }
 
     def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002, D102
         return identity_of(stored)

@@ -6,7 +6,7 @@ from pathlib import Path
 from nait_assets.catalogue import Output
 from nait_assets.lineage import Record
 from nait_assets.recipe import Recipe
-from nait_assets.report.comparison import Comparison
+from nait_assets.report.comparison import STORED, Comparison
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.resources.warehouse import Snapshot
@@ -16,6 +16,9 @@ from nait_assets.tables import METHOD_COSTS
 @dataclass(frozen=True, eq=False)
 class ComparisonOutput(Output):
     """The tables of the comparison, under one version."""
+
+    def content(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002, D102
+        return {table.name: stored.digest(table) for table in STORED}
 
     def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002
         """The costs, which differ from run to run."""
@@ -37,6 +40,9 @@ class PageOutput(Output):
 
     def files(self, recipe: Recipe, warehouse: Warehouse, partition: str) -> list[Path]:  # noqa: ARG002, D102
         return [self.file(warehouse)]
+
+    def content(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002, D102
+        return {self.file(warehouse).name: sha256(self.file(warehouse))}
 
     def faults(self, warehouse: Warehouse, record: Record) -> list[str]:  # noqa: D102
         file = self.file(warehouse)

@@ -83,10 +83,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hashes_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of all files in a folder, by their names in it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): sha256(file) for file in files}
+
+
 def folder_version(folder: Path) -> str:
     """Hash of the names and the content of all files in a folder, 16 hex digits."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    lines = "".join(f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    lines = "".join(f"{digest}  {name}\n" for name, digest in hashes_of(folder).items())
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 

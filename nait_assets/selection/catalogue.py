@@ -11,7 +11,7 @@ from nait_assets.lineage import Record
 from nait_assets.partitions import cell_of
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.resources.files import remove, sha256
+from nait_assets.resources.files import hashes_of, remove, sha256
 from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.selection.subset import HASHED_FILES, SUBSET_FILES
 from nait_assets.tables import SUBSET_HISTORY, SUBSETS, content_version
@@ -45,6 +45,11 @@ class SubsetOutput(Output):
             tables.replace(SUBSETS, SUBSETS.columns.to_frame(), method=self.method, target=target, ratio=ratio)
         tables.forget(self.key, partition)
         remove(self.folder(warehouse, target, ratio))
+
+    def content(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: D102
+        target, ratio = cell_of(partition)
+        rows = stored.digest(SUBSETS, method=self.method, target=target, ratio=ratio)
+        return {SUBSETS.name: rows, **hashes_of(self.folder(warehouse, target, ratio))}
 
     def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:
         """The manifest, which has the hashes of all other files, and the history."""

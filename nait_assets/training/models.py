@@ -79,9 +79,7 @@ class Model:
         else:
             from transformers import AutoModelForCausalLM
 
-            network = AutoModelForCausalLM.from_pretrained(
-                str(self.folder), dtype=self.base.resolved_dtype(), trust_remote_code=False
-            )
+            network = AutoModelForCausalLM.from_pretrained(str(self.folder), dtype=self.base.resolved_dtype())
         device = self.base.resolved_device()
         return LoadedModel(network.to(device).eval().requires_grad_(False), device, self.base.resolved_dtype())
 
