@@ -27,6 +27,8 @@ NOT_IMPORTED = {
     "accelerate": "transformers asks for it to read GGUF files",
 }
 """Declared dependencies that no module imports, and why they are declared."""
+LOADERS = ("from_pretrained", "from_config", "SentenceTransformer", "CrossEncoder")
+"""By which transformers and sentence-transformers read a model."""
 FRAGMENT = re.compile(r"^\s+[\w*]+: (Of|That|Whose) ")
 
 
@@ -145,3 +147,17 @@ def test_every_class_of_errors_is_raised(name: str) -> None:
     if name == "UserError":
         return
     assert any(re.search(rf"\b{name}\b", file.read_text()) for file in FILES if file.name != "errors.py"), name
+
+
+def test_no_model_brings_code_of_its_own() -> None:
+    """Where `trust_remote_code` is left out, transformers asks on standard input, where a "y" may stand."""
+    loose = [
+        f"{file}:{node.lineno}"
+        for file in [*FILES, *(PROJECT / "benchmarks").glob("*.py")]
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and (name := ast.unparse(node.func)).split(".")[-1] in LOADERS
+        and not name.startswith("Peft")  # which reads an adapter into a network that is there
+        and "trust_remote_code=False" not in [ast.unparse(keyword) for keyword in node.keywords]
+    ]
+    assert loose == []

@@ -89,7 +89,8 @@ def _load(_identity: str, name: str, commit: str | None, device: "torch.device")
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    return SentenceTransformer(name, revision=commit, device=str(device)).float().eval()
+    encoder = SentenceTransformer(name, revision=commit, device=str(device), trust_remote_code=False)
+    return encoder.float().eval()
 
 
 def text_of(messages: Sequence[dict[str, str]]) -> str:

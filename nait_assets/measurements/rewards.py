@@ -111,8 +111,8 @@ def require_reward_model(source: ModelSource) -> None:
         "config.json", "a sequence classifier of transformers", f"Name one with one output, {SUGGESTION}."
     )
     with source.reading():
-        config = AutoConfig.from_pretrained(**source.pretrained())
-        tokenizer = AutoTokenizer.from_pretrained(**source.pretrained())
+        config = AutoConfig.from_pretrained(**source.pretrained(), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(**source.pretrained(), trust_remote_code=False)
     if config.num_labels != 1:
         raise ModelError(
             f"{FIELD}: {source.source!r} has {config.num_labels} outputs, and a reward model has one. "
@@ -159,7 +159,7 @@ def _load(_identity: str, name: str, commit: str | None, device: "torch.device")
     transformers_logging.disable_progress_bar()
     # On `meta` no weight is read, and what the files lack is told: the libraries make it up at random, with a warning.
     network, report = AutoModelForSequenceClassification.from_pretrained(
-        name, revision=commit, device_map="meta", output_loading_info=True
+        name, revision=commit, device_map="meta", output_loading_info=True, trust_remote_code=False
     )
     missing = sorted(report["missing_keys"])
     if missing:
@@ -171,6 +171,7 @@ def _load(_identity: str, name: str, commit: str | None, device: "torch.device")
         name,
         revision=commit,
         device=str(device),
+        trust_remote_code=False,
         model_kwargs={"dtype": torch.float32},
         activation_fn=torch.nn.Identity(),
     )

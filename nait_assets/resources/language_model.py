@@ -19,6 +19,7 @@ import dagster as dg
 from nait_assets.errors import ModelError, SetupError
 from nait_assets.recipe import ModelSpec, Recipe
 from nait_assets.resources.files import HashCache, replacing_folder
+from nait_assets.resources.model_shape import skeleton
 from nait_assets.resources.model_source import ModelSource, resolved
 
 if TYPE_CHECKING:
@@ -109,17 +110,14 @@ class LanguageModel(dg.ConfigurableResource):
         from transformers import AutoTokenizer
 
         with self.files.reading():
-            return AutoTokenizer.from_pretrained(**self.pretrained())
+            return AutoTokenizer.from_pretrained(**self.pretrained(), trust_remote_code=False)
 
     def skeleton(self) -> Any:
         """The base model's modules without weights: enough to resolve sites and layers, in about a second."""
-        import torch
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoModel
 
         with self.files.reading():
-            config = AutoConfig.from_pretrained(**self.pretrained())
-        with torch.device("meta"):
-            return AutoModel.from_config(config)
+            return skeleton(AutoModel, self.pretrained())
 
     def resolved_device(self) -> "torch.device":
         """The device that `device` means on this machine.
@@ -211,16 +209,14 @@ class LanguageModel(dg.ConfigurableResource):
         Raises:
             ModelError: It has none.
         """
-        import torch
         from safetensors import safe_open
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
         with self.files.reading():
             named = self.pretrained()
             folder = Path(named["pretrained_model_name_or_path"])
             files = [] if "revision" in named else sorted(folder.glob("*.safetensors"))
-            with torch.device("meta"):
-                network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(**named))
+            network = skeleton(AutoModelForCausalLM, named)
             stored: set[str] = set()
             for file in files:
                 with safe_open(file, framework="pt") as weights:
@@ -290,10 +286,11 @@ def _dequantize(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    arguments: dict[str, Any] = {"gguf_file": gguf.name}
-    AutoTokenizer.from_pretrained(str(gguf.parent), **arguments).save_pretrained(folder)
+    name, settings = str(gguf.parent), {"dtype": torch.float32, **REPORTING}
+    tokenizer = AutoTokenizer.from_pretrained(name, gguf_file=gguf.name, trust_remote_code=False)
+    tokenizer.save_pretrained(folder)
     network = _whole(
-        *AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **arguments, **REPORTING)
+        *AutoModelForCausalLM.from_pretrained(name, gguf_file=gguf.name, trust_remote_code=False, **settings)
     )
     # The weights are plain float32 now; transformers refuses to save what it still takes for quantised.
     network.hf_quantizer = None
@@ -346,7 +343,8 @@ def _load(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     log.info("loading the model, %.20s", identity)  # a key of the cache, too: a folder's weights may change
     kind = transformers.AutoModelForCausalLM if head else transformers.AutoModel
-    network = _whole(*kind.from_pretrained(name, dtype=dtype, revision=revision, **REPORTING))
+    skeleton(kind, {"pretrained_model_name_or_path": name, "revision": revision})  # is its size one that can be?
+    network = _whole(*kind.from_pretrained(name, dtype=dtype, revision=revision, trust_remote_code=False, **REPORTING))
     return LoadedModel(network.to(device).eval().requires_grad_(False), device, dtype)
 
 

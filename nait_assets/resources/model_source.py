@@ -15,6 +15,7 @@ from nait_assets.errors import ModelError, UserError
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources.files import HashCache
 from nait_assets.resources.hub import hub_commit, hub_error
+from nait_assets.resources.model_shape import require_buildable
 
 IDENTITY_SUFFIXES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".gguf")
 """Files that can change what a model computes; a README cannot."""
@@ -90,10 +91,11 @@ class ModelSource:
         """The arguments by which `from_pretrained` of transformers reads this model.
 
         Raises:
-            ModelError: There is no such model.
+            ModelError: There is no such model, or its configuration is of a size that cannot be.
         """
         if self.hub_id:
             return {"pretrained_model_name_or_path": self.hub_id, "revision": self.commit}
+        require_buildable(self.folder)
         return {"pretrained_model_name_or_path": str(self.folder)}
 
     def require_file(self, name: str, kind: str, advice: str) -> None:
@@ -136,11 +138,22 @@ class ModelSource:
         except UserError:
             raise
         except Exception as error:  # the readers of each format raise classes of their own
+            if "trust_remote_code" in str(error):
+                raise self._brings_code() from error
             if self.hub_id and isinstance(error, OSError | ValueError):
                 raise hub_error(self.hub_id, self.revision, "model", error, self._use) from error
             raise ModelError(
                 f"{self.field}: {self.source!r} cannot be read: {type(error).__name__}: {error}"
             ) from error
+
+    def _brings_code(self) -> ModelError:
+        """What to say of a model that is made by a program of its own."""
+        files = [] if self.hub_id else sorted(file.name for file in self.folder.rglob("*.py"))
+        named = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+        return ModelError(
+            f"{self.field}: {self.source!r} asks for Python code of its own to be run"
+            f"{f' ({named})' if files else ''}, which is never done. Use a model that transformers itself can read."
+        )
 
     @property
     def _use(self) -> str:

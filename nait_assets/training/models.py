@@ -79,7 +79,9 @@ class Model:
         else:
             from transformers import AutoModelForCausalLM
 
-            network = AutoModelForCausalLM.from_pretrained(str(self.folder), dtype=self.base.resolved_dtype())
+            network = AutoModelForCausalLM.from_pretrained(
+                str(self.folder), dtype=self.base.resolved_dtype(), trust_remote_code=False
+            )
         device = self.base.resolved_device()
         return LoadedModel(network.to(device).eval().requires_grad_(False), device, self.base.resolved_dtype())
 

@@ -71,7 +71,7 @@ def train(job: Job) -> None:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     transformers.set_seed(job.seed)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(**job.pretrained)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**job.pretrained, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
     trainer, notes = _trainer(job, tokenizer)
@@ -99,7 +99,9 @@ def _trainer(job: Job, tokenizer: Any) -> tuple[Any, "Notes"]:
 
     disable_progress_bars()
     # float32 weights, whatever the products are in: Adam's small steps vanish in bfloat16
-    network = transformers.AutoModelForCausalLM.from_pretrained(**job.pretrained, dtype=torch.float32)
+    network = transformers.AutoModelForCausalLM.from_pretrained(
+        **job.pretrained, dtype=torch.float32, trust_remote_code=False
+    )
     rows = pl.read_parquet(job.folder / ROWS, glob=False)
     alone = job.rows_at_once == 1 or not can_be_flattened(network)
     at_once = 1 if alone else job.rows_at_once
