@@ -108,11 +108,16 @@ class Store:
             with contextlib.suppress(duckdb.Error):
                 connection.close()
                 engine.close()
+            if isinstance(error, duckdb.PermissionException):
+                raise WarehouseError(
+                    f"{self.path} holds a view that reads other files, which no table of a home does: "
+                    f"{_first_line(error)}. Do not use this home."
+                ) from error
             if isinstance(error, DAMAGE):
                 raise self._damaged(error) from error
             raise
         connection.close()
-        engines.give_back(engine)
+        engines.give_back(self.path, engine)
 
     def _attach(self, option: str) -> tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyConnection]:
         """An engine, and a connection of its own in it, which takes along what is registered in it when it closes."""
@@ -120,10 +125,9 @@ class Store:
         pause_seconds, next_line = 0.02, time.monotonic() + 1
         quoted = str(self.path).replace("'", "''")
         while True:
-            engine = engines.start()
+            engine = engines.start(self.path)
             connection = engine.cursor()
             try:
-                connection.execute(f"SET temp_directory = '{quoted}.tmp'")  # its own default is the working folder
                 connection.execute(f"ATTACH '{quoted}' AS store ({option})")
                 connection.execute("USE store")
                 return engine, connection
@@ -145,11 +149,14 @@ class Store:
             pause_seconds = min(2 * pause_seconds, 2.0)
 
     def _damaged(self, error: duckdb.Error) -> DamagedError:
-        said = str(error).partition("\n")[0]  # behind it come lines of DuckDB's stack
         return DamagedError(
-            f"{self.path} cannot be opened or read: {said}. Restore the file from a backup, or delete it: `nait run` "
-            "makes again what was in it."
+            f"{self.path} cannot be opened or read: {_first_line(error)}. Restore the file from a backup, or delete "
+            "it: `nait run` makes again what was in it."
         )
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).partition("\n")[0]  # behind it come lines of DuckDB's stack
 
 
 def _state(path: Path) -> tuple[tuple[int, int], ...] | None:

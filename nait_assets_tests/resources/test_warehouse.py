@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -478,3 +479,53 @@ def test_a_column_that_an_earlier_version_did_not_write_is_null_and_is_added(tmp
         transaction.append(after, pl.DataFrame({"name": ["b"], "parts": [["c"]]}))
     with store.snapshot() as snapshot:
         assert snapshot.rows(after).sort("name").rows() == [("a", None), ("b", ["c"])]
+
+
+@pytest.mark.parametrize("reads", ["read_text('{}')", "glob('{}*')", "read_csv('{}')", "read_blob('{}')"])
+def test_a_view_in_the_place_of_a_table_reads_nothing(reads: str, tmp_path: Path) -> None:
+    """A home may come from a stranger: whoever looks at it must not read his own files into it."""
+    (tmp_path / "secret.txt").write_text("secret\n")
+    path = tmp_path / "warehouse.duckdb"
+    with duckdb.connect(str(path)) as theirs:
+        for name in ("corpora.candidate_pool", "lineage.versions"):
+            theirs.execute(f"CREATE SCHEMA {name.split('.')[0]}")
+            theirs.execute(f"CREATE VIEW {name} AS FROM {reads.format(tmp_path / 'secret.txt')}")
+    with pytest.raises(WarehouseError, match="a view that reads other files"):
+        Store(path).records()
+    with pytest.raises(WarehouseError, match="a view that reads other files"), Store(path).snapshot() as snapshot:
+        snapshot.rows(CANDIDATE_POOL)
+
+
+def test_a_query_sees_no_variable_of_python(store: Store) -> None:
+    """DuckDB looks names up among the caller's variables."""
+    write(store, "v1", "math", 1.0)
+    secret = pl.DataFrame({"name": ["secret"]})
+    with pytest.raises(duckdb.CatalogException), store.snapshot() as snapshot:
+        snapshot.connection.execute("FROM secret").fetchall()
+    assert len(secret) == 1
+
+
+def test_an_engine_reaches_no_other_file_and_loads_nothing(store: Store, tmp_path: Path) -> None:
+    """Nor can what was switched off be switched on again."""
+    write(store, "v1", "math", 1.0)
+    with store.snapshot() as snapshot:
+        for query in (
+            f"COPY (SELECT 1) TO '{tmp_path / 'out.csv'}'",
+            f"ATTACH '{tmp_path / 'other.duckdb'}'",
+            "INSTALL httpfs",
+            "LOAD httpfs",
+            "SET enable_external_access = true",
+            "SET allowed_paths = ['/']",
+        ):
+            with pytest.raises(duckdb.Error):
+                snapshot.connection.execute(query)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_large_sorts_may_still_use_the_disk(store: Store) -> None:
+    """What DuckDB writes beside its file is allowed."""
+    with store.transaction() as transaction:
+        transaction.connection.execute("SET memory_limit = '60MB'")
+        query = "SELECT count(*) FROM (SELECT DISTINCT range::VARCHAR || '-' || hash(range) FROM range(2_000_000))"
+        assert transaction.connection.execute(query).fetchone() == (2_000_000,)
+        transaction.connection.execute("RESET memory_limit")
