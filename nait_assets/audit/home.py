@@ -12,7 +12,7 @@ from nait_assets.audit.chain import UNREADABLE, Auditor, Link, told
 from nait_assets.catalogue import FolderOutput
 from nait_assets.corpora.catalogue import CorpusOutput
 from nait_assets.lineage import reference
-from nait_assets.resources import dagster_files
+from nait_assets.resources import dagster_files, verified_folder
 from nait_assets.resources import home as homes
 from nait_assets.resources.files import hashes_from_bytes
 from nait_assets.resources.warehouse import Snapshot, Store
@@ -35,6 +35,7 @@ def home_links(auditor: Auditor) -> list[Link]:
         "hashes.json": auditor.warehouse.hashes.faults,
         "files": lambda: _foreign(auditor),
         DAGSTER: lambda: dagster_files.faults(folder / DAGSTER),
+        CONVERTED: lambda: _converted_faults(folder / CONVERTED),
     }
     auditor.records  # noqa: B018  finds what is damaged
     for file in auditor.warehouse.files():
@@ -49,6 +50,15 @@ def home_links(auditor: Auditor) -> list[Link]:
                 faults = [told(error)]
         links.append(Link(HOME, what, not faults, "; ".join(faults) or "as it should be"))
     return links
+
+
+def _converted_faults(models: Path) -> Iterator[str]:
+    """What is wrong with converted weights; the next run that reads them makes them again."""
+    for folder in sorted(models.iterdir()) if models.is_dir() else []:
+        if not LEFT_BEHIND.fullmatch(folder.name):
+            found = verified_folder.faults(folder)
+            if found:
+                yield f"{folder}: {'; '.join(found)}; delete it: it is made again"
 
 
 def other_outputs(auditor: Auditor) -> list[str]:

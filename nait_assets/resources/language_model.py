@@ -5,6 +5,7 @@ torch and transformers are imported where they are used: every Dagster process i
 """
 
 import functools
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -18,9 +19,10 @@ import dagster as dg
 
 from nait_assets.errors import ModelError, SetupError
 from nait_assets.recipe import ModelSpec, Recipe
-from nait_assets.resources.files import HashCache, replacing_folder
+from nait_assets.resources.files import HashCache
 from nait_assets.resources.model_shape import skeleton
 from nait_assets.resources.model_source import ModelSource, resolved
+from nait_assets.resources.verified_folder import verified_folder
 
 if TYPE_CHECKING:
     import torch
@@ -253,15 +255,11 @@ class LanguageModel(dg.ConfigurableResource):
         return files[0]
 
     def _converted(self, gguf: Path) -> Path:
-        """The folder with the GGUF file's weights and tokenizer in transformers' format, made if it is not there."""
+        """The folder with the GGUF file's weights and tokenizer in transformers' format, made where it is not whole."""
         digest = HashCache(Path(self.home) / "hashes.json").sha256(gguf)
         folder = Path(self.home) / "models" / f"{digest[:16]}-causal"
-        if folder.is_dir():
-            return folder
-        log.info("converting %s once; this takes about a minute", gguf.name)
-        with replacing_folder(folder, only_writer=False) as temporary:
-            _convert_gguf(gguf, temporary)
-        return folder
+        made_by = {library: importlib.metadata.version(library) for library in ("transformers", "gguf")}
+        return verified_folder(folder, made_by, lambda temporary: _convert_gguf(gguf, temporary))
 
 
 def _restored(fields: dict[str, Any]) -> LanguageModel:
@@ -269,6 +267,7 @@ def _restored(fields: dict[str, Any]) -> LanguageModel:
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
+    log.info("converting %s once; this takes about a minute", gguf.name)
     import gguf as package
     from transformers.utils import logging as transformers_logging
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from nait_assets.errors import ModelError, SetupError
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, language_model
+from nait_assets.resources.verified_folder import MANIFEST, faults
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -503,6 +505,62 @@ def test_gguf_is_converted_once(make_model: Callable[..., LanguageModel], gguf_f
 
     assert [converted] == list((tmp_path / "home" / "models").iterdir())
     assert {file.name: file.stat().st_mtime_ns for file in converted.iterdir()} == times
+
+
+def _flip_a_weight(converted: Path) -> None:
+    weights = converted / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+
+
+def _cut_a_file(converted: Path) -> None:
+    weights = converted / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a flipped weight": (_flip_a_weight, "model.safetensors is not as it was written"),
+    "a truncated file": (_cut_a_file, "model.safetensors is not as it was written"),
+    "a missing file": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+    "a file too many": (lambda folder: (folder / "chat_template.json").write_text("{}"), "is no file of it"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), f"it has no {MANIFEST}"),
+    "a damaged manifest": (lambda folder: (folder / MANIFEST).write_text("[{"), f"its {MANIFEST} is damaged"),
+    "other libraries": (
+        lambda folder: (folder / MANIFEST).write_text(
+            json.dumps({**json.loads((folder / MANIFEST).read_text()), "made_by": {"transformers": "4.0"}})
+        ),
+        "it was made by {'transformers': '4.0'}",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_converted_weights_that_are_not_as_they_were_written_are_made_again_and_the_log_says_so(
+    make_model: Callable[..., LanguageModel],
+    gguf_folder: Path,
+    llama: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    """One flipped weight shows in no error, and a truncated file in a library's traceback. Its times were put back."""
+    make_model(gguf_folder).skeleton()
+    (converted,) = (tmp_path / "home" / "models").iterdir()
+    times = {file: file.stat() for file in converted.iterdir()}
+    break_it, said = DAMAGE[damage]
+    break_it(converted)
+    for file, found in times.items():
+        if file.exists():
+            os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+    loaded = make_model(gguf_folder, device="cpu").load()
+
+    assert faults(converted) == []
+    for name, value in llama.state_dict().items():
+        torch.testing.assert_close(loaded.network.state_dict()[name], value, rtol=0, atol=0)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "is made again" in line
+    assert said in line
 
 
 def test_conversion_that_fails_leaves_nothing_behind(make_model: Callable[..., LanguageModel], tmp_path: Path) -> None:
