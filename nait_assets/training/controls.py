@@ -60,8 +60,8 @@ def matched_draws(
 def matched(wanted: Sequence[int], lengths: np.ndarray, order: Sequence[int]) -> list[int]:
     """Places of distinct rows, one for each wanted length; what one row is too long or short, the next makes up for.
 
-    Longest first, as long rows are few. Each is drawn among the unused rows of the nearest lengths, so that a length
-    that many rows have does not lead to the subset's own.
+    Rare lengths first, those farthest from the rows' median by ratio. Each is drawn among the unused rows of the
+    nearest lengths, so that a length that many rows have does not lead to the subset's own.
 
     Args:
         wanted: Lengths to match, at most as many as there are rows.
@@ -73,7 +73,8 @@ def matched(wanted: Sequence[int], lengths: np.ndarray, order: Sequence[int]) ->
     free = np.ones(len(lengths), bool)
     places: list[int] = []
     carried = 0
-    for length in sorted(wanted, reverse=True):
+    median = max(1.0, float(np.median(lengths)))
+    for length in sorted(wanted, key=lambda length: (-abs(np.log(max(1, length) / median)), length)):
         aim = length + carried
         left = np.flatnonzero(free)
         nearness = np.abs(lengths[left].astype(np.int64) - aim) * len(lengths) + turn[left]  # ties by turn

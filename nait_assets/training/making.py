@@ -20,7 +20,7 @@ from filelock import FileLock
 from nait_assets.errors import DataError, RecipeError
 from nait_assets.losses import kinds_of_reasons
 from nait_assets.recipe import Recipe
-from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import put_in_place, sha256
 from nait_assets.training.card import model_card
 from nait_assets.training.encoding import EncodedRow, encode_rows
@@ -108,7 +108,7 @@ def restored(
     models: Sequence[Model],
     runs: Callable[[], Sequence[TrainingRun]],
     recipe: Recipe,
-    warehouse: Warehouse,
+    home: Path,
     log_line: Callable[[str], None],
 ) -> list[Model]:
     """The models, those whose weights were removed trained again.
@@ -117,13 +117,13 @@ def restored(
         models: Models of an output.
         runs: Function that gives the runs of the output, such as `planned.plan_runs(...).runs`.
         recipe: Recipe with a section `training`.
-        warehouse: Warehouse of the home.
+        home: Folder of the home.
         log_line: Function that takes lines for the run's log.
     """
     gone = {model.key for model in models if not model.is_present}
     if gone:
         again = [run for run in runs() if run.key in gone]
-        make(again, recipe, models[0].base, warehouse.folder, TrainingOptions(), log_line)
+        make(again, recipe, models[0].base, home, TrainingOptions(), log_line)
     return list(models)
 
 

@@ -242,7 +242,7 @@ class Notes:
             self.seconds_before, self.n_tokens = before[-1]["seconds"], before[-1]["n_tokens"]
         with replacing(self.job.folder / LOG) as temporary:
             temporary.write_text("".join(json.dumps(one) + "\n" for one in entries), encoding="utf-8")
-        self.log({"start": step, "n_tokens": self.n_tokens})
+        self.log({"start": step, "n_tokens": self.n_tokens, "pid": os.getpid()})
         for sentence in [*refused, *([f"goes on from step {step}"] if step else [])]:
             self.log({"note": sentence})
 
