@@ -20,9 +20,10 @@ from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import hashes_from_bytes
 from nait_assets.resources.warehouse import Store
 from nait_assets.selection.catalogue import subset_output
+from nait_assets.training.runs import TRAINERS
 
 CONTENT, CODE = "content", "code"
-MACHINE_INPUTS = {"dtype", *LIBRARIES, SENTENCES}
+MACHINE_INPUTS = {"dtype", *LIBRARIES, SENTENCES, *TRAINERS}
 """Inputs that another machine may have otherwise, while what is stored is as it was."""
 UNREADABLE = (
     WarehouseError,

@@ -5,7 +5,7 @@ Belongs here: what is wrong with a home and with no output of it. What an output
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 from nait_assets.audit.chain import UNREADABLE, Auditor, Link, told
@@ -19,10 +19,11 @@ from nait_assets.resources.warehouse import Snapshot, Store
 from nait_assets.scoring.view import VIEW, view_is_as_made
 from nait_assets.selection.catalogue import MANIFEST, subset_output
 from nait_assets.tables import CORPUS_COUNTS, REJECTED_ROWS, SUBSETS, Table
+from nait_assets.training.tables import LOSS_CURVES, TRAINED_MODELS
 
 HOME = "home"
 DAGSTER, CONVERTED = "dagster", "models"
-LEFT_BEHIND = re.compile(r"\..+\.([0-9a-f]{8}|old)|.+\.duckdb\.(tmp|wal)|.+\.spool")
+LEFT_BEHIND = re.compile(r"\..+\.([0-9a-f]{8}|[0-9a-f]{12}|old)|\.lock|.+\.duckdb\.(tmp|wal)|.+\.spool")
 """Names of what a run writes to before it is finished, or left when it was killed."""
 OWN_FILES = (homes.FILE, "hashes.json", "warehouse.duckdb")
 
@@ -129,11 +130,23 @@ def _orphans(auditor: Auditor, snapshot: Snapshot) -> Iterator[str]:
         method, _, partition = cell.partition("|")
         if reference(subset_output(method).key, partition) not in records:
             yield f"{SUBSETS.name} holds rows of {cell}, of which there is no record"
+    yield from _orphaned_models(snapshot, records)
     outputs = ((auditor.output_of(record.asset), record.partition) for record in records.values())
     corpora = {output.corpus(partition) for output, partition in outputs if isinstance(output, CorpusOutput)}
     for table in (REJECTED_ROWS, CORPUS_COUNTS):
         for corpus in set(_slices(snapshot, table)) - corpora:
             yield f"{table.name} holds rows of {corpus}, of which there is no record"
+
+
+def _orphaned_models(snapshot: Snapshot, records: Container[str]) -> Iterator[str]:
+    """Trained models of which there is no record, and curves of models that are no output's."""
+    known = snapshot.has_table(TRAINED_MODELS.name)
+    models = snapshot.rows(TRAINED_MODELS) if known else TRAINED_MODELS.columns.to_frame()
+    for asset, partition in models.select("asset", "partition").unique().sort("asset", "partition").rows():
+        if reference(asset, partition) not in records:
+            yield f"{TRAINED_MODELS.name} holds rows of {reference(asset, partition)}, of which there is no record"
+    for key in sorted(set(_slices(snapshot, LOSS_CURVES)) - set(models["key"])):
+        yield f"{LOSS_CURVES.name} holds the training of {key}, which is of no output"
 
 
 def _slices(snapshot: Snapshot, table: Table) -> list[str]:

@@ -5,26 +5,21 @@ import polars as pl
 
 from nait_assets import lineage, plots
 from nait_assets.corpora.catalogue import CONTAMINATION_OUTPUT, POOL_OUTPUT
-from nait_assets.lineage import Record, asset_key
-from nait_assets.models.cost import Cost, add_cost
+from nait_assets.lineage import asset_key
+from nait_assets.models.cost import Cost
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.selection.catalogue import subset_output
-from nait_assets.training.catalogue import (
-    PROBE_SUBSETS_OUTPUT,
-    ModelsOutput,
-    drop_unused,
-    outputs,
-    version_of,
-)
+from nait_assets.training.catalogue import PROBE_SUBSETS_OUTPUT, ModelsOutput, outputs, version_of
 from nait_assets.training.config import TrainingConfig
 from nait_assets.training.making import Made, make
 from nait_assets.training.planned import plan_runs
 from nait_assets.training.probes import probe_subsets
 from nait_assets.training.runs import ALGORITHM, probe_settings_of, settings_of, training_of
-from nait_assets.training.tables import LOSS_CURVES, TRAINED_MODELS
+from nait_assets.training.storing import model_rows, store
+from nait_assets.training.tables import TRAINED_MODELS
 
 DESCRIPTIONS = {
     "subset": "The base model tuned on the subsets of `{method}`.",
@@ -59,7 +54,7 @@ def _models_asset(output: ModelsOutput, recipe: Recipe, partitions: Partitions) 
         made = make(planned.runs, recipe, planned.base, warehouse.folder, config.options(), say)
         rows = model_rows(made)
         record = lineage.record_of(context, version_of(rows), planned.inputs)
-        dropped, cost = _store(warehouse, output, record, rows, made)
+        dropped, cost = store(warehouse, output, record, rows, made)
         return lineage.result(record, _metadata(rows, made, cost, dropped))
 
     return models
@@ -85,48 +80,6 @@ def _code_version(output: ModelsOutput, recipe: Recipe) -> str:
     settings = probe_settings_of(recipe) if output.rows == "probes" else settings_of(recipe)
     draws = {"matched": training.reference.random_matched, "random": training.reference.random}.get(output.rows, 0)
     return f"{ALGORITHM}:{fingerprint(settings, training.seeds, draws)}"
-
-
-def model_rows(made: list[Made]) -> pl.DataFrame:
-    """Rows of `tables.TRAINED_MODELS` but the columns of the partition."""
-    rows = []
-    for one in made:
-        said = one.model.manifest
-        names = ("n_rows", "n_tokens", "n_answer_tokens", "n_steps", "loss", "seconds", "peak_bytes")
-        batch = min(said["settings"]["batch_size"], said["n_rows"])
-        shared = "" if said["label"] == one.run.label else said["label"]
-        rows.append(
-            {
-                "number": one.run.number,
-                "seed": one.run.seed,
-                "key": one.run.key,
-                "batch_size": batch,
-                "shared_with": shared,
-                **{name: said[name] for name in names},
-            }
-        )
-    written = {name: kind for name, kind in TRAINED_MODELS.columns.items() if name not in TRAINED_MODELS.slice_columns}
-    return pl.DataFrame(rows, schema=written)
-
-
-def _store(
-    warehouse: Warehouse, output: ModelsOutput, record: Record, rows: pl.DataFrame, made: list[Made]
-) -> tuple[list[str], Cost]:
-    """Write rows, curves and the record; keys of earlier models that were removed, and the cost so far."""
-    where = {"asset": output.key, "partition": record.partition}
-    trained = [one for one in made if one.trained]
-    n_rows = sum(one.model.manifest["n_rows"] * one.run.settings["epochs"] for one in trained)
-    n_tokens = sum(one.model.manifest["n_tokens"] * one.run.settings["epochs"] for one in trained)
-    seconds = sum(one.model.manifest["seconds_of_process"] for one in trained)
-    with warehouse.tables.transaction() as tables:
-        before = output.keys(tables, record.partition)
-        tables.replace(TRAINED_MODELS, rows, **where)
-        for one in made:
-            tables.replace(LOSS_CURVES, one.curve, key=one.run.key)
-        dropped = drop_unused(warehouse, tables, before)
-        tables.put_record(record)
-        cost = add_cost(tables, record.asset, record.partition, Cost(n_rows, n_rows, n_tokens, 0, seconds))
-    return dropped, cost
 
 
 def _metadata(rows: pl.DataFrame, made: list[Made], cost: Cost, dropped: list[str]) -> dict[str, object]:

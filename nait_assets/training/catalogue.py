@@ -1,23 +1,24 @@
 """Outputs of the training: models of each cell, of the references and of the probes, and the rows of the probes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
 from nait_assets.catalogue import Output, PartitionedBy
-from nait_assets.lineage import Record
+from nait_assets.lineage import Record, reference
+from nait_assets.models.libraries import library_versions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.resources.files import remove
+from nait_assets.resources.files import remove, sha256
 from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import content_version
 from nait_assets.training import models
 from nait_assets.training.launch import launch_of
 from nait_assets.training.preflight import require_fit
-from nait_assets.training.runs import MANIFEST, base_of, model_folder
+from nait_assets.training.runs import FOLDER, MANIFEST, TRAINERS, base_of, model_folder
 from nait_assets.training.tables import LOSS_CURVES, PROBE_SUBSETS, TRAINED_MODELS
 
 Rows = Literal["subset", "matched", "full", "random", "probes"]
@@ -44,7 +45,7 @@ class ModelsOutput(Output):
     ) -> dict[str, str]:
         base = base_of(recipe, model)
         named = {f"model:{base.source}": base.identity(), "dtype": base.dtype_name()}
-        return {**named, **launch_of(recipe).versions}
+        return {**named, **library_versions(*TRAINERS), **launch_of(recipe).versions}
 
     def preflight(self, recipe: Recipe, model: LanguageModel, partitions: Sequence[str]) -> None:  # noqa: ARG002, D102
         require_fit(recipe, model)
@@ -53,7 +54,7 @@ class ModelsOutput(Output):
         if not warehouse.tables.path.exists():
             return []
         with warehouse.tables.snapshot() as tables:
-            return [model_folder(warehouse.folder, key) / MANIFEST for key in self.keys(tables, partition)]
+            return [model_folder(warehouse.folder, key) for key in self.keys(tables, partition)]
 
     def keys(self, tables: Snapshot, partition: str) -> list[str]:
         """Keys of a partition's models, by number; none where it has not been made."""
@@ -81,6 +82,17 @@ class ModelsOutput(Output):
         folders = [model_folder(warehouse.folder, str(key)) for key in rows["key"]]
         return [fault for folder in dict.fromkeys(folders) for fault in models.faults_of(folder)]
 
+    def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: D102
+        rows = stored.rows(TRAINED_MODELS, asset=self.key, partition=partition)
+        found = {TRAINED_MODELS.name: content_version(rows, TRAINED_MODELS.key)}
+        for key in self.keys(stored, partition):
+            curve = stored.rows(LOSS_CURVES, key=key)
+            found[f"{LOSS_CURVES.name} of {key}"] = content_version(curve, LOSS_CURVES.key)
+            manifest = model_folder(warehouse.folder, key) / MANIFEST
+            if manifest.is_file():
+                found[f"{FOLDER}/{key}/{MANIFEST}"] = sha256(manifest)
+        return found
+
     def discard(self, recipe: Recipe, warehouse: Warehouse, tables: Transaction, partition: str) -> None:  # noqa: ARG002, D102
         keys = self.keys(tables, partition)
         if keys:
@@ -103,6 +115,19 @@ def drop_unused(warehouse: Warehouse, tables: Transaction, keys: Sequence[str]) 
         if tables.has_table(LOSS_CURVES.name):
             tables.delete(LOSS_CURVES, key=key)
     return unused
+
+
+def restate(warehouse: Warehouse, tables: Transaction, keys: Collection[str]) -> None:
+    """Bring the records of all outputs that have some models to the manifests that these have now.
+
+    A model that was removed and is trained again has other costs, and on another machine other last bits.
+    """
+    rows = tables.rows(TRAINED_MODELS).filter(pl.col("key").is_in(list(keys)))
+    records = tables.records()
+    for asset, partition in rows.select("asset", "partition").unique().rows():
+        record, output = records.get(reference(asset, partition)), output_named(asset)
+        if record is not None and output is not None:
+            tables.put_record(replace(record, beside=output.beside(warehouse, tables, partition)))
 
 
 def models_output(method: str) -> ModelsOutput:

@@ -64,14 +64,13 @@ def encode_rows(
     rows = []
     for sample in samples:
         if loss_on == "answers" and sample.unanswered:
-            refused.append(
-                (sample.sample_id, sample.unanswered.replace("extraction.max_tokens", "training.max_tokens"))
-            )
+            refused.append((sample.sample_id, sample.unanswered))
             continue
         learnt = with_ends(sample, ends) if loss_on == "answers" else np.arange(len(sample.token_ids)) > 0
         labels = np.where(learnt, sample.token_ids, IGNORED).astype(np.int32)
         rows.append(EncodedRow(sample.sample_id, sample.token_ids, labels, sample.cut != ""))
-    return rows, refused
+    own = [(name, reason.replace("extraction.max_tokens", "training.max_tokens")) for name, reason in refused]
+    return rows, own
 
 
 def with_ends(sample: AnsweredSample, ends: np.ndarray) -> np.ndarray:

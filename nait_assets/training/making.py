@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from nait_assets.errors import DataError, RecipeError
 from nait_assets.losses import kinds_of_reasons
+from nait_assets.models.libraries import LIBRARIES
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import put_in_place, sha256
@@ -27,9 +28,8 @@ from nait_assets.training.encoding import EncodedRow, encode_rows
 from nait_assets.training.job import FIGURES, LOG, ROWS, Job
 from nait_assets.training.models import Model, has_weights, read_manifest
 from nait_assets.training.process import run_jobs
-from nait_assets.training.runs import FOLDER, MANIFEST, TrainingRun, training_of
+from nait_assets.training.runs import FOLDER, MANIFEST, TRAINERS, TrainingRun, training_of
 
-LIBRARIES = ("accelerate", "peft", "torch", "transformers", "trl")
 BATCH_TOKENS = {"cuda": 16384}
 BATCH_TOKENS_ELSEWHERE = 1024
 LONGEST = 4
@@ -75,6 +75,7 @@ def make(
     home: Path,
     options: TrainingOptions,
     log_line: Callable[[str], None],
+    with_weights: bool = False,
 ) -> list[Made]:
     """The models of runs, in their order.
 
@@ -85,6 +86,7 @@ def make(
         home: Folder of the home.
         options: How they are trained.
         log_line: Function that takes lines for the run's log.
+        with_weights: Whether one whose weights were removed after its evaluation is trained again.
 
     Raises:
         DataError: No row of a run has a token to learn.
@@ -94,7 +96,7 @@ def make(
     """
     (home / FOLDER).mkdir(parents=True, exist_ok=True)
     with FileLock(home / FOLDER / ".lock"):  # two runs of Dagster's may want the same model
-        missing = {run.key: run for run in runs if not _is_there(run, home)}
+        missing = {run.key: run for run in runs if not _is_there(run, home, with_weights)}
         jobs = [_prepared(run, recipe, base, home, options, log_line) for run in missing.values()]
         if jobs:
             run_jobs([job for job, _ in jobs], runs[0].launch, log_line)
@@ -104,32 +106,9 @@ def make(
     return [_made(run, base, home, run.key in missing, notes.get(run.key, ())) for run in runs]
 
 
-def restored(
-    models: Sequence[Model],
-    runs: Callable[[], Sequence[TrainingRun]],
-    recipe: Recipe,
-    home: Path,
-    log_line: Callable[[str], None],
-) -> list[Model]:
-    """The models, those whose weights were removed trained again.
-
-    Args:
-        models: Models of an output.
-        runs: Function that gives the runs of the output, such as `planned.plan_runs(...).runs`.
-        recipe: Recipe with a section `training`.
-        home: Folder of the home.
-        log_line: Function that takes lines for the run's log.
-    """
-    gone = {model.key for model in models if not model.is_present}
-    if gone:
-        again = [run for run in runs() if run.key in gone]
-        make(again, recipe, models[0].base, home, TrainingOptions(), log_line)
-    return list(models)
-
-
-def _is_there(run: TrainingRun, home: Path) -> bool:
+def _is_there(run: TrainingRun, home: Path, with_weights: bool) -> bool:
     folder = run.folder(home)
-    return (folder / MANIFEST).is_file() and has_weights(folder)
+    return (folder / MANIFEST).is_file() and (has_weights(folder) or not with_weights)
 
 
 def _prepared(
@@ -232,7 +211,7 @@ def _job_of(
         gradient_checkpointing=training.gradient_checkpointing,
         report_to=training.report_to,
         checkpoint_seconds=options.checkpoint_seconds,
-        libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
+        libraries={name: importlib.metadata.version(name) for name in (*LIBRARIES, *TRAINERS)},
     )
 
 

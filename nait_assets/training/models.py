@@ -19,6 +19,8 @@ from nait_assets.training.runs import MANIFEST, model_folder
 from nait_assets.training.tables import TRAINED_MODELS
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
+REMOVED = "removed.txt"
+"""In a model's folder: names of the weights that were removed after its evaluation."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Model:
         if not self.is_present:
             raise WarehouseError(
                 f"the weights of {self.folder} were removed after their evaluation, as `training.keep` says, or by "
-                "hand; `training.making.restored` trains them again."
+                "hand; `training.storing.restore` trains them again."
             )
         if self.is_adapter:
             from peft import PeftModel
@@ -146,22 +148,24 @@ def faults_of(folder: Path) -> list[str]:
     except WarehouseError as error:
         return [str(error)]
     files: Mapping[str, str] = manifest["files"]
-    removed = set(manifest.get("removed", ()))
+    note = folder / REMOVED
+    removed = set(note.read_text(encoding="utf-8").split("\n")) if note.is_file() else set()
+    known = {*files, MANIFEST, REMOVED}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in known)
     missing = [name for name in files if name not in removed and not (folder / name).is_file()]
     changed = [name for name in files if (folder / name).is_file() and sha256(folder / name) != files[name]]
-    said = {"lacks": missing, "changed": changed}
-    return [
-        f"{folder} lacks {', '.join(missing)}" if what == "lacks" else f"{folder}: {', '.join(names)} changed"
-        for what, names in said.items()
-        if names
-    ]
+    said = {
+        f"{folder} lacks {', '.join(missing)}": missing,
+        f"{folder}: {', '.join(changed)} changed": changed,
+        f"{folder} also holds {', '.join(others)}": others,
+    }
+    return [sentence for sentence, names in said.items() if names]
 
 
 def release(folder: Path) -> None:
-    """Remove the weights of a model that was evaluated; manifest, card and tokenizer stay, and say so."""
-    manifest = read_manifest(folder)
-    weights = [name for name in manifest["files"] if Path(name).suffix in WEIGHT_SUFFIXES]
-    with replacing(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps({**manifest, "removed": weights}, indent=1, sort_keys=True) + "\n")
+    """Remove the weights of a model that was evaluated; manifest, card and tokenizer stay, and a note of what went."""
+    weights = [name for name in read_manifest(folder)["files"] if Path(name).suffix in WEIGHT_SUFFIXES]
+    with replacing(folder / REMOVED) as temporary:
+        temporary.write_text("".join(f"{name}\n" for name in weights), encoding="utf-8")
     for name in weights:
         (folder / name).unlink(missing_ok=True)

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from nait_assets.conversation import Conversation
+from nait_assets.models.libraries import library_versions
 from nait_assets.recipe import Recipe, Training, fingerprint
 from nait_assets.resources import LanguageModel
 from nait_assets.training.launch import Launch
 
 ALGORITHM = "1"
+TRAINERS = ("accelerate", "peft", "trl")
+"""Libraries that train, beside those that read."""
 FOLDER = "training"
 MANIFEST = "training.json"
 """In a model's folder: what it was trained on and how, what it cost, and the hash of each file."""
@@ -51,9 +54,10 @@ class TrainingRun:
 
     @cached_property
     def key(self) -> str:
-        """Hash of all that the weights depend on, save for rounding; versions of libraries are in the manifest."""
+        """Hash of all that the weights depend on, save for rounding."""
         base = [self.base["identity"], self.base["dtype"]]
-        return fingerprint(ALGORITHM, self.sample_ids, dict(self.settings), base, self.seed, *self.launch.settings)
+        given = [dict(self.settings), base, self.seed, *self.launch.settings, library_versions(*TRAINERS)]
+        return fingerprint(ALGORITHM, self.sample_ids, *given)
 
     def folder(self, home: Path) -> Path:
         """Where the model lies."""
@@ -61,7 +65,7 @@ class TrainingRun:
 
     def growing(self, home: Path) -> Path:
         """Where its checkpoints are while it is trained."""
-        return model_folder(home, f".growing-{self.key}")
+        return model_folder(home, f".growing.{self.key}")
 
 
 def model_folder(home: Path, key: str) -> Path:

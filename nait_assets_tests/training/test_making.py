@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from nait_assets.errors import DataError, NumericalError, WarehouseError, WorkerError
+from nait_assets.errors import DataError, NumericalError, WorkerError
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.training import making
 from nait_assets.training.encoding import IGNORED, encode_rows
 from nait_assets.training.making import rows_at_once
-from nait_assets.training.models import Model, faults_of, release
+from nait_assets.training.models import Model, faults_of
 from nait_assets_tests.training.runs import SMALL, made_of, run_of, same, weights
 
 MakeRecipe = Callable[..., Recipe]
@@ -61,7 +61,7 @@ def test_steps_are_those_of_adam_on_the_mean_of_a_batchs_answer_tokens(recipe_of
     recipe = recipe_of(batch_size=20, epochs=3, schedule="constant", warmup_ratio=0.0)
     (made,) = made_of(recipe, tmp_path / "home", run := run_of(recipe, n=20))
     base = LanguageModel.of(recipe, tmp_path / "home")
-    rows, _ = encode_rows(run.conversations, base.tokenizer(), 128, ["chat"], "answers")
+    rows, _ = encode_rows(run.conversations, base.tokenizer(), 128, {}, "answers")
     network = AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32).train()
     decayed = [one for one in network.parameters() if one.ndim > 1]
     others = [one for one in network.parameters() if one.ndim <= 1]
@@ -91,12 +91,12 @@ def test_labels_are_the_answers_and_what_ends_their_turns(recipe_of: MakeRecipe,
     recipe = recipe_of()
     tokenizer = LanguageModel.of(recipe, tmp_path).tokenizer()
     (run,) = [run_of(recipe, n=3)]
-    rows, refused = encode_rows(run.conversations, tokenizer, 128, ["chat"], "answers")
+    rows, refused = encode_rows(run.conversations, tokenizer, 128, {}, "answers")
     assert not refused
     for row, (_, conversation) in zip(rows, run.conversations, strict=True):
         learnt = tokenizer.decode([token for token in row.labels if token != IGNORED])
         assert learnt == conversation.messages[-1].text + "</s>"
-    all_rows, _ = encode_rows(run.conversations, tokenizer, 128, ["chat"], "all")
+    all_rows, _ = encode_rows(run.conversations, tokenizer, 128, {}, "all")
     assert all(row.n_learnt == len(row.token_ids) - 1 for row in all_rows)
 
 
@@ -184,7 +184,7 @@ def test_the_rows_of_a_step_are_those_that_the_message_names(
     recipe, home = recipe_of(batch_size=2), tmp_path / "home"
     base = LanguageModel.of(recipe, home)
     run = run_of(recipe)
-    rows, _ = encode_rows(run.conversations, base.tokenizer(), 128, ["chat"], "answers")
+    rows, _ = encode_rows(run.conversations, base.tokenizer(), 128, {}, "answers")
     alone = next(
         (token, row.sample_id)
         for row in rows
@@ -225,22 +225,6 @@ def test_an_adapter_loads_as_it_is(recipe_of: MakeRecipe, tmp_path: Path) -> Non
     assert made.model.is_adapter
 
 
-def test_a_released_model_is_trained_again_when_it_is_wanted(recipe_of: MakeRecipe, tmp_path: Path) -> None:
-    """`keep: none` removes weights and keeps what says what they were."""
-    recipe, home = recipe_of(keep="none"), tmp_path / "home"
-    (made,) = made_of(recipe, home, run_of(recipe))
-    before, folder = weights(made), made.model.folder
-    assert folder is not None
-    release(folder)
-    assert faults_of(folder) == []
-    assert not made.model.is_present
-    with pytest.raises(WarehouseError, match="were removed after their evaluation"):
-        made.model.load()
-    (again,) = making.restored([made.model], lambda: [run_of(recipe)], recipe, home, lambda _: None)
-    assert again.is_present
-    assert same(before, weights(made))
-
-
 def test_files_that_changed_are_a_fault(recipe_of: MakeRecipe, tmp_path: Path) -> None:
     """What is in a model's folder is what was trained."""
     recipe, home = recipe_of(), tmp_path / "home"
@@ -252,7 +236,12 @@ def test_files_that_changed_are_a_fault(recipe_of: MakeRecipe, tmp_path: Path) -
         file.seek(-1, os.SEEK_END)
         file.write(b"\x07")
     (folder / "config.json").unlink()
-    assert faults_of(folder) == [f"{folder} lacks config.json", f"{folder}: model.safetensors changed"]
+    (folder / "other.py").touch()
+    assert faults_of(folder) == [
+        f"{folder} lacks config.json",
+        f"{folder}: model.safetensors changed",
+        f"{folder} also holds other.py",
+    ]
 
 
 def test_rows_fewer_than_a_batch_are_said(recipe_of: MakeRecipe, tmp_path: Path) -> None:
