@@ -23,6 +23,7 @@ from nait_assets.models.libraries import LIBRARIES
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.resources.files import put_in_place, sha256
+from nait_assets.tables import INDICES
 from nait_assets.training.card import model_card
 from nait_assets.training.encoding import EncodedRow, encode_rows
 from nait_assets.training.job import FIGURES, LOG, ROWS, Job
@@ -140,7 +141,8 @@ def _prepared(
             "token_ids": [row.token_ids for row in rows],
             "labels": [row.labels for row in rows],
             "truncated": [row.truncated for row in rows],
-        }
+        },
+        schema_overrides={"token_ids": INDICES, "labels": INDICES},  # rows of one length would be an array
     )
     frame.write_parquet(job.folder / ROWS)
     job.write()

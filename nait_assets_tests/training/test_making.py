@@ -254,11 +254,11 @@ def test_rows_fewer_than_a_batch_are_said(recipe_of: MakeRecipe, tmp_path: Path)
 
 def test_answers_that_are_all_cut_off_are_said_before_training(recipe_of: MakeRecipe, tmp_path: Path) -> None:
     """The trainer would have no row, and say so in its own words, or none."""
-    recipe = recipe_of()
+    recipe, reading = recipe_of(), {"truncate": "answer"}
     with pytest.raises(
         DataError, match=r"none of its 10 rows has a token to learn; most often its response is cut off"
     ):
-        made_of(recipe, tmp_path / "home", run_of(recipe, max_tokens=8))
+        made_of(recipe, tmp_path / "home", run_of(recipe, max_tokens=8, reading=reading))
 
 
 def test_a_process_that_dies_is_said(recipe_of: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +266,14 @@ def test_a_process_that_dies_is_said(recipe_of: MakeRecipe, tmp_path: Path, monk
     monkeypatch.setattr("nait_assets.training.process.WORKER", "nait_assets.training.no_such_module")
     with pytest.raises(WorkerError, match=r"ended with status 1[\s\S]*No module named"):
         made_of(recipe_of(), tmp_path / "home", run_of(recipe_of()))
+
+
+def test_rows_of_one_length_are_rows(recipe_of: MakeRecipe, tmp_path: Path) -> None:
+    """As where all are cut to fit: a frame would make a matrix of them."""
+    recipe = recipe_of()
+    (made,) = made_of(recipe, tmp_path / "home", run_of(recipe, max_tokens=16))
+    said = made.model.manifest
+    assert (said["n_tokens"], said["n_truncated"]) == (16 * said["n_rows"], said["n_rows"])
 
 
 @pytest.mark.parametrize(
