@@ -151,5 +151,4 @@ def test_checks_that_cannot_hold_of_a_method_are_not_made(recipe: Recipe, home: 
     }
     assert "bm25_scores/length_is_not_the_score" in checks
     assert not {name for name in checks if name.startswith("length_") and name.endswith("length_is_not_the_score")}
-    told_apart = {name.removesuffix("_subset/targets_differ") for name in checks if name.endswith("targets_differ")}
-    assert told_apart == {"bm25", "dsir", "balanced_random"}
+    assert ("method_comparison/targets_differ" in checks) == (len(recipe.capability_names) > 1)

@@ -15,6 +15,7 @@ from nait_assets.catalogue import Catalogue, Output
 from nait_assets.errors import NotFoundError, UserError, WarehouseError
 from nait_assets.lineage import Record, reference
 from nait_assets.models.libraries import LIBRARIES, SENTENCES
+from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import hashes_from_bytes
@@ -87,6 +88,7 @@ class Auditor:
     damaged: dict[Path, str] = field(default_factory=dict)
     taken: dict[Path, str] = field(default_factory=dict, repr=False)
     _links: dict[str, list[Link]] = field(default_factory=dict)
+    _partitions: dict[str, frozenset[str]] = field(default_factory=dict)
     _records: dict[str, Record] | None = None
 
     @property
@@ -147,9 +149,20 @@ class Auditor:
     def _links_of(self, record: Record) -> list[Link]:
         if record.reference not in self._links:
             with hashes_from_bytes(self.taken):
-                links = [*self._inputs(record), self._code(record)] if record.asset in self.code_versions else []
+                links = [*self._inputs(record), self._code(record)] if self._is_of_recipe(record) else []
                 self._links[record.reference] = [*links, self._content(record)]
         return self._links[record.reference]
+
+    def _is_of_recipe(self, record: Record) -> bool:
+        """Whether the recipe still has it: of a renamed capability's outputs it no longer says what they rest on."""
+        output = self.catalogue.get(record.asset)
+        if output is None or record.asset not in self.code_versions:
+            return False
+        if record.asset not in self._partitions:
+            definition = Partitions.of(self.recipe).of_output(output.partitions)
+            keys = definition.get_partition_keys() if definition else [""]
+            self._partitions[record.asset] = frozenset(map(str, keys))
+        return record.partition in self._partitions[record.asset]
 
     def _inputs(self, record: Record) -> Iterator[Link]:
         try:
@@ -171,8 +184,8 @@ class Auditor:
                 yield Link(record.reference, name, True, version)
 
     def _outside(self, record: Record) -> dict[str, str]:
-        output = self.catalogue.get(record.asset) if record.asset in self.code_versions else None
-        return output.external_versions(self.recipe, self.warehouse, self.model, record.partition) if output else {}
+        output = self.catalogue[record.asset]
+        return output.external_versions(self.recipe, self.warehouse, self.model, record.partition)
 
     def _code(self, record: Record) -> Link:
         now = self.code_versions.get(record.asset)

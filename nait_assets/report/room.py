@@ -2,6 +2,7 @@
 
 from nait_assets.report.assets import build_assets
 from nait_assets.report.catalogue import outputs
+from nait_assets.report.checks import build_checks
 from nait_assets.rooms import Room
 
-ROOM = Room(outputs, build_assets)
+ROOM = Room(outputs, build_assets, build_checks)

@@ -1,23 +1,21 @@
-"""Checks of the subsets: the right rows, in whole files, told apart from other targets, and leaking nothing."""
+"""Checks of the subsets: the right rows, in whole files, and leaking nothing."""
 
 import itertools
 from collections.abc import Mapping
 
-import dagster as dg
 import polars as pl
 
 from nait_assets import lineage
 from nait_assets.checks import AssetChecks, Check, CheckResult
 from nait_assets.lineage import reference
 from nait_assets.partitions import Partitions, cell_of
-from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, rounded_up
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.latest import Latest
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import NOT_CONTAINED
 from nait_assets.selection.chosen import choose
-from nait_assets.selection.comparison import overlap, stored_subsets
 from nait_assets.selection.strategies.similarity import Vectors
 from nait_assets.tables import CONTAMINATED_CANDIDATES, SUBSETS
 
@@ -26,7 +24,6 @@ CONTAINED = Check(
     "Subsets of smaller ratios, made in the same way from the same inputs, are contained in larger ones.",
 )
 """Not a check about strategies of which it need not hold."""
-MOST_AGREEMENT = 0.8
 N_LISTED = 20
 CHECKS = [
     Check(
@@ -35,11 +32,6 @@ CHECKS = [
         "have a score if those are fewer; none twice.",
     ),
     Check("files_match_the_manifest", "Every file has the hash that the manifest states, and holds the table's rows."),
-    Check(
-        "targets_differ",
-        f"No other capability's subset agrees with this one by more than {MOST_AGREEMENT} beyond chance.",
-        blocking=False,
-    ),
 ]
 
 
@@ -50,11 +42,7 @@ def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
     decontaminated = Check("leaks_no_example", f"No row {what}.", blocking=drops)
     latest: Latest[Vectors] = Latest()
     checks = [*CHECKS, *([decontaminated] if recipe.has_examples else [])]
-    same_for_all = [check for check in checks if check.name != "targets_differ"]
-    return [
-        _checks_of_method(method, recipe, checks if recipe.is_targeted(method) else same_for_all, latest)
-        for method in recipe.methods
-    ]
+    return [_checks_of_method(method, recipe, checks, latest) for method in recipe.methods]
 
 
 def _checks_of_method(method: str, recipe: Recipe, checks: list[Check], latest: Latest[Vectors]) -> AssetChecks:
@@ -74,7 +62,6 @@ def check_subset(
         rows = snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio).sort("rank")
         nothing = CONTAMINATED_CANDIDATES.columns.to_frame()
         flagged = snapshot.read(CONTAMINATED_CANDIDATES) if recipe.has_examples else nothing
-        stored = stored_subsets(snapshot, method, ratio)
         ratios = _made_alike(snapshot, recipe, method, target, ratio)
         record = snapshot.note(output.key, f"{target}|{ratio}")
     faults = output.faults(warehouse, record)
@@ -91,7 +78,6 @@ def check_subset(
         "files_match_the_manifest": CheckResult(
             not faults, "; ".join(faults) or "every file has the hash that the manifest states"
         ),
-        "targets_differ": _agreement(target, stored, rounded_up(ratio, chosen.n_candidates) / chosen.n_candidates),
         "leaks_no_example": _contamination(rows, flagged),
     }
 
@@ -115,28 +101,6 @@ def _nested(ratios: Mapping[str, set[str]]) -> CheckResult:
         f"{small} in {large}" for small, large in itertools.pairwise(ordered) if not ratios[small] <= ratios[large]
     ]
     return CheckResult(not broken, f"compared {', '.join(ordered)}; not contained: {', '.join(broken) or 'none'}")
-
-
-def _agreement(target: str, stored: Mapping[str, list[str]], ratio: float) -> CheckResult:
-    """Agreement beyond chance, (o - r) / (1 - r) of the overlap o: two random subsets of ratio r overlap by r.
-
-    The comprehensive target is made of the others, and its agreement with them no fault.
-    """
-    own = stored.get(target, [])
-    overlaps = {other: overlap(own, rows) for other, rows in stored.items() if other != target}
-    agreement = {
-        other: 1.0 if ratio == 1 else (overlap - ratio) / (1 - ratio)
-        for other, overlap in overlaps.items()
-        if other != COMPREHENSIVE_TARGET
-    }
-    most = max(agreement, key=lambda other: agreement[other], default=None)
-    if most is None:
-        return CheckResult(True, "there is no other capability's subset yet")
-    return CheckResult(
-        target == COMPREHENSIVE_TARGET or ratio == 1 or agreement[most] <= MOST_AGREEMENT,
-        f"{most} is closest: {overlaps[most]:.0%} of the rows are the same, {agreement[most]:+.2f} beyond chance",
-        {"overlaps": dg.MetadataValue.json(overlaps), "most_agreement": agreement[most]},
-    )
 
 
 def _contamination(rows: pl.DataFrame, flagged: pl.DataFrame) -> CheckResult:

@@ -1,0 +1,207 @@
+"""After any edit, what a home has made step by step is what a fresh home makes of the same recipe and files at once.
+
+A home that says that it is current is the promise of the whole project; every way of breaking it that anybody thought
+of has a test of its own, and this one tries those that nobody thought of. Left out is what depends on a home's past by
+design: costs, history, times, and the calibration of a projection and a trained autoencoder, which are frozen.
+"""
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from nait_assets.definitions import build_definitions
+from nait_assets.leftovers import leftovers
+from nait_assets.recipe import Recipe, load_recipe
+from nait_assets.resources import Warehouse
+from nait_assets.resources.warehouse import Store
+from nait_assets_tests.command import Answer, instance_of, nait
+from nait_assets_tests.edits import METHODS, World, beginning, edit
+
+OF_THE_PAST = {"lineage.costs", "lineage.versions", "selection.history", "report.method_costs"}
+PAGE = "report/selection_report"
+"""Its content has seconds in it."""
+Picture = dict[str, str]
+"""All that two homes must agree in, by the name of the thing."""
+
+
+@pytest.fixture
+def world(causal_folder: Path, tmp_path: Path) -> World:
+    """An empty one, with two sets of weights."""
+    from safetensors.torch import load_file, save_file
+
+    model = Path(shutil.copytree(causal_folder, tmp_path / "files" / "model"))
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    shutil.copy(model / "model.safetensors", first)
+    tensors = load_file(first)
+    save_file({name: tensor.flip(0).contiguous() for name, tensor in tensors.items()}, second, {"format": "pt"})
+    return World(tmp_path / "files", (first, second), beginning(Random(0), []))
+
+
+def command(world: World, home: Path, name: str) -> Answer:
+    """A command on a home, its paths as in any other home; a run reads one sample at a time.
+
+    What shares a batch changes a sample's numbers in their last digits, and what shares one depends on what was there.
+    """
+    alone = ["--batch-tokens", "1"] if name == "run" else []
+    answer = nait(name, "--recipe", world.recipe, "--home", home, *alone)
+    return Answer(answer.code, answer.out, answer.err.replace(str(home), "HOME"))
+
+
+def rows_of(store: Store, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Every table of a file, without rows of what the recipe no longer has."""
+    has: dict[str, set[str]] = {
+        "method": set(recipe.methods),
+        "target": set(recipe.targets),
+        "capability": set(recipe.capability_names),
+        "ratio": set(recipe.ratios),
+        "corpus": {"candidates", *recipe.capability_names},
+    }
+    with store.snapshot() as snapshot:
+        query = "SELECT schema_name || '.' || table_name FROM duckdb_tables() WHERE database_name = 'store'"
+        for (name,) in snapshot.connection.execute(query).fetchall():
+            method = re.fullmatch(r"scoring\.(\w+)_scores", name)
+            if name in OF_THE_PAST or name.endswith("_staged") or (method and method[1] not in recipe.methods):
+                continue
+            frame = snapshot.connection.sql(f"FROM {name}").pl()
+            for column in set(frame.columns) & set(has):
+                frame = frame.filter(frame[column].is_in(list(has[column])))
+            if len(frame):
+                yield name, "\n".join(sorted(map(repr, frame.select(sorted(frame.columns)).iter_rows(named=True))))
+
+
+def picture(home: Path, recipe: Recipe) -> Picture:
+    """Tables, records, files and outcomes of checks of what a recipe has."""
+    warehouse, definitions = Warehouse(home=str(home)), build_definitions(recipe, home)
+    left = {one.reference for one in leftovers(recipe, definitions, warehouse)}
+    found: Picture = {}
+    for name, record in warehouse.records().items():
+        if name in left:
+            continue
+        content = "" if record.asset == PAGE else record.data_version
+        found[f"record {name}"] = f"{record.code_version} {content} {sorted(record.inputs.items())}"
+        output = recipe.outputs.get(record.asset)
+        if output is not None and output.store(warehouse, record.partition).path != warehouse.tables.path:
+            for table, rows in rows_of(output.store(warehouse, record.partition), recipe):
+                found[f"{table} of {name}"] = rows
+    found |= {f"table {name}": rows for name, rows in rows_of(warehouse.tables, recipe)}
+    return found | files(home, recipe) | outcomes(home, definitions)
+
+
+def files(home: Path, recipe: Recipe) -> Picture:
+    """Files that others take."""
+    found: Picture = {}
+    for method in recipe.methods:
+        for target in recipe.targets:
+            for ratio in recipe.ratios:
+                for file in sorted((home / "subsets" / method / target / ratio).iterdir()):
+                    found[f"file {file.relative_to(home)}"] = _text(file)
+    return found
+
+
+def _text(file: Path) -> str:
+    if file.name == "manifest.json":  # which tells of the recipe and the chain that it was made by, as they were then
+        told = json.loads(file.read_text())
+        return "\n".join(f"{key}: {told[key]}" for key in sorted(told) if key not in ("lineage", "recipe"))
+    return file.read_bytes().hex() if file.suffix == ".parquet" else file.read_text()
+
+
+def outcomes(home: Path, definitions: Any) -> Picture:
+    """Of the latest evaluation of each check of each partition."""
+    graph = definitions.resolve_asset_graph()
+    with instance_of(home) as instance:
+        infos = instance.event_log_storage.get_asset_check_partition_info(list(graph.asset_check_keys))
+    found: Picture = {}
+    for info in infos:
+        partitions = graph.get(info.check_key.asset_key).partitions_def
+        keys = {str(key) for key in partitions.get_partition_keys()} if partitions else {None}
+        if info.partition_key in keys:
+            found[f"check {info.check_key.to_user_string()} [{info.partition_key}]"] = str(info.latest_execution_status)
+    return found
+
+
+def different(one: Picture, other: Picture) -> str:
+    """What is not the same, in a few lines."""
+    lines = []
+    for name in sorted({*one, *other}):
+        if one.get(name) != other.get(name):
+            both = [set(given.get(name, "").splitlines()) for given in (one, other)]
+            shown = [" | ".join(sorted(mine - theirs))[:600] for mine, theirs in (both, both[::-1])]
+            lines.append(f"{name}:\n  incremental: {shown[0]}\n  fresh:       {shown[1]}")
+    return "\n".join(lines[:12])
+
+
+class Walk:
+    """Edits of a world, with a home that is brought up to date after each, and a fresh home beside it."""
+
+    def __init__(self, world: World, seed: int, methods: list[str], folder: Path):
+        self.world, self.home, self.folder, self.random = world, folder / "home", folder, Random(seed)
+        self.did = [f"seed {seed}"]
+        self.known: dict[str, tuple[Answer, Picture]] = {}
+        world.put(beginning(self.random, methods))
+        self.compare()
+        world.earlier.append(copy.deepcopy(world.state))
+
+    def step(self) -> None:
+        """One edit. Where its recipe or files are refused, both homes say the same, and it is taken back."""
+        before = copy.deepcopy(self.world.state)
+        self.did.append(edit(self.random, self.world, self.home))
+        if self.compare():
+            self.world.earlier.append(copy.deepcopy(self.world.state))
+            return
+        self.did.append("take it back")
+        self.world.put(before)
+        assert self.compare(), self.story()
+
+    def story(self) -> str:
+        """What was done so far, and to what it came."""
+        return f"{' > '.join(self.did)}\n{json.dumps(self.world.state.recipe)}"
+
+    def compare(self) -> bool:
+        """Bring the home up to date and compare it; whether the recipe could be made."""
+        said, (fresh_said, fresh) = command(self.world, self.home, "run"), self.fresh()
+        assert (said.code, said.err) == (fresh_said.code, fresh_said.err), f"{self.story()}\n{said}\n{fresh_said}"
+        if said.code:
+            return False
+        for name in ("status", "audit"):
+            answer = command(self.world, self.home, name)
+            assert answer.code == 0, f"{self.story()}\n{answer.out}{answer.err}"
+        mine = picture(self.home, load_recipe(self.world.recipe))
+        assert mine == fresh, f"{self.story()}\n{different(mine, fresh)}"
+        return True
+
+    def fresh(self) -> tuple[Answer, Picture]:
+        """What a fresh home of the same recipe and files says, and what it has; made once for each state."""
+        key = self.world.state.key
+        if key not in self.known:
+            home = self.folder / "fresh"
+            shutil.rmtree(home, ignore_errors=True)
+            said, made = command(self.world, home, "run"), {}
+            if not said.code:
+                for name in ("status", "audit"):
+                    assert command(self.world, home, name).code == 0, f"a fresh home: {self.story()}"
+                made = picture(home, load_recipe(self.world.recipe))
+            self.known[key] = said, made
+        return self.known[key]
+
+
+def test_ten_edits(world: World, tmp_path: Path) -> None:
+    """A method of each kind: of activations, of a reading under the head, and of texts."""
+    walk = Walk(world, 1, ["nait_standardized", "rds_plus", "bm25"], tmp_path)
+    for _ in range(10):
+        walk.step()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_two_hundred_edits(world: World, tmp_path: Path, seed: int) -> None:
+    """Twenty of each seed, from three methods that the seed chooses."""
+    walk = Walk(world, 100 + seed, Random(seed).sample(METHODS, 3), tmp_path)
+    for _ in range(20):
+        walk.step()
