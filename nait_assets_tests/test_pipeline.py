@@ -308,7 +308,7 @@ def test_a_feature_file_stands_in_for_the_examples(make: MakeRecipe, home: Path,
     # The file holds the direction without its explained variance, so that table differs; no score and no subset does.
     assert {name for name in before if after[name] != before[name]} == {"features/nait_directions[math]"} | PAGE
     record = Warehouse(home=str(home)).records()["features/nait_directions[math]"]
-    assert [name.partition(":")[0] for name in record.inputs] == ["feature_file", "model"]
+    assert [name.partition(":")[0] for name in record.inputs] == ["dtype", "feature_file", "model"]
     assert "explained_variance_ratio" not in metadata_of(home, "features/nait_directions[math]")
 
 

@@ -96,7 +96,7 @@ class Reader(BatchReader):
         import torch
 
         (layer,) = self.site.layers
-        packs = self.packs and max(len(sample.token_ids) for sample in batch) <= self._longest_packed
+        packs = self._can_pack(batch)
         found: list[torch.Tensor] = []
         with torch.inference_mode():
             for part in [batch] if packs else [[sample] for sample in batch]:

@@ -13,7 +13,7 @@ from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.rooms import asset_arguments, write_table
 
-ALGORITHM = "1"
+ALGORITHM = "2"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -60,9 +60,9 @@ def _directions_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefini
     ) -> dg.MaterializeResult:
         """Where a capability moves the activations. One row is one layer: the unit direction of NAIT's eq. 3."""
         capability = context.partition_key
-        frame, inputs = directions_of(recipe, warehouse, language_model, capability)
+        frame, n_left_out, inputs = directions_of(recipe, warehouse, language_model, capability)
         file = export(recipe, warehouse, language_model, capability, DIRECTIONS_OUTPUT.feature, frame)
-        metadata = {**_directions_metadata(frame), "feature_file": dg.MetadataValue.path(str(file))}
+        metadata = {**_directions_metadata(frame, n_left_out), "feature_file": dg.MetadataValue.path(str(file))}
         return write_table(context, warehouse, DIRECTIONS_OUTPUT, frame, inputs, metadata)
 
     return nait_directions
@@ -109,8 +109,8 @@ def _examples(recipe: Recipe, partitions: Partitions) -> list[dg.AssetDep]:
     return [dg.AssetDep(lineage.asset_key(EXAMPLES_OUTPUT.key), partition_mapping=mapping)]
 
 
-def _directions_metadata(frame: pl.DataFrame) -> dict[str, object]:
-    metadata: dict[str, object] = {"n_samples": int(frame["n_samples"][0])}
+def _directions_metadata(frame: pl.DataFrame, n_left_out: int) -> dict[str, object]:
+    metadata: dict[str, object] = {"n_samples": int(frame["n_samples"][0]), "n_cut_examples_left_out": n_left_out}
     if frame["explained_variance_ratio"].null_count() == 0:  # a feature file holds the direction alone
         metadata["explained_variance_ratio"] = frame["explained_variance_ratio"].to_numpy().mean().item()
         metadata["explained_variance_by_layer"] = plots.line(frame, "layer", "explained_variance_ratio")

@@ -1,5 +1,7 @@
 """A capability's features: made from the activations of its examples, or taken from a feature file of another run."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,26 @@ from nait_assets.errors import DataError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.calibration import projector_of
+from nait_assets.extraction.extractor import ALGORITHM
 from nait_assets.extraction.projection import NETWORK
 from nait_assets.extraction.statistics import by_layer, neuron_statistics, of_projection
 from nait_assets.features.centroids import standardized_centroid
 from nait_assets.features.directions import activation_change, principal_direction
-from nait_assets.features.library import TENSORS, FeatureOrigin, feature_file, read_feature_file, write_feature_file
+from nait_assets.features.library import (
+    TENSORS,
+    Basis,
+    FeatureOrigin,
+    feature_file,
+    read_feature_file,
+    write_feature_file,
+)
 from nait_assets.lineage import reference
+from nait_assets.models import cuts
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import POOL, Extraction, FeatureName, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
+from nait_assets.resources.warehouse import Snapshot
 from nait_assets.tables import (
     NAIT_DIRECTIONS,
     NEURON_STATISTICS,
@@ -35,26 +47,56 @@ TABLES: dict[FeatureName, Table] = {
 }
 
 
-def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
-    """A capability's NAIT directions, one row per layer, and the version of the activations that they are made of.
+def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[pl.DataFrame, int, dict[str, str]]:
+    """A capability's NAIT directions, one row per layer, how many examples were left out, and what was read.
 
     Raises:
-        DataError: The examples' activations do not change, or all in the same way.
+        DataError: The examples' activations do not change, or all in the same way, or most examples were cut.
     """
     rows = []
-    columns = ("activation", "first_token_activation", "last_token_activation")
     with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
         snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
+        used = examples_of_directions(snapshot, recipe, capability)
         for layer in activation_table.layers_of(snapshot):
-            mean, first, last = (activation_table.matrix(snapshot, layer, column) for column in columns)
+            change = changes(snapshot, recipe, layer)[used]
             try:
-                direction, explained = principal_direction(activation_change(recipe.features.change, mean, first, last))
+                direction, explained = principal_direction(change)
             except ValueError as error:
                 raise DataError(f"capability {capability!r}, layer {layer}: {error}") from error
-            rows.append(
-                {"layer": layer, "direction": direction, "explained_variance_ratio": explained, "n_samples": len(mean)}
-            )
-    return pl.DataFrame(rows, schema=NAIT_DIRECTIONS.written_columns), snapshot.inputs
+            found = {"direction": direction, "explained_variance_ratio": explained, "n_samples": len(change)}
+            rows.append({"layer": layer, **found})
+    return pl.DataFrame(rows, schema=NAIT_DIRECTIONS.written_columns), int((~used).sum()), snapshot.inputs
+
+
+def changes(snapshot: Snapshot, recipe: Recipe, layer: int) -> np.ndarray:
+    """`(n_examples, width)` activation changes of a layer, of all examples in the order of their ids."""
+    columns = ("activation", "first_token_activation", "last_token_activation")
+    mean, first, last = (activation_table.matrix(snapshot, layer, column) for column in columns)
+    return activation_change(recipe.features.change, mean, first, last)
+
+
+def examples_of_directions(snapshot: Snapshot, recipe: Recipe, capability: str) -> np.ndarray:
+    """`(n_examples,)` bool: those that a direction is made of, in the order of their ids.
+
+    Trap: the last token of a whole example is the template's, that of a cut one may be any word. Among changes of last
+    and first token the first principal component is then whether an example was cut. So these are left out.
+
+    Raises:
+        DataError: Fewer than two examples, or than half of them, are whole.
+    """
+    samples = activation_table.samples(snapshot)
+    is_whole: np.ndarray = samples.select(~cuts.is_cut()).to_series().to_numpy()
+    n_whole, n_all = int(is_whole.sum()), len(samples)
+    if recipe.features.change == "mean_minus_first" or n_whole == n_all:
+        return np.ones(n_all, bool)
+    if n_whole < max(2, n_all / 2):
+        raise DataError(
+            f"capability {capability!r}: {n_all - n_whole} of {n_all} examples are longer than "
+            f"`extraction.max_tokens` ({recipe.extraction.max_tokens}), and a direction is made of whole examples, at "
+            "least two and half of all. Use a larger `extraction.max_tokens`, shorter examples, or "
+            "`features: {change: mean_minus_first}`, which reads no last token."
+        )
+    return is_whole
 
 
 def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -74,15 +116,18 @@ def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFram
 
 def directions_of(
     recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str
-) -> tuple[pl.DataFrame, dict[str, str]]:
-    """A capability's directions, from the file that the recipe names or from its examples, and what was read for them.
+) -> tuple[pl.DataFrame, int, dict[str, str]]:
+    """A capability's directions, from the file that the recipe names or from its examples.
+
+    Returns:
+        One row per layer, how many examples were left out, and what was read.
 
     Raises:
         SourceError: The file does not fit.
-        DataError: The examples' activations do not change, or all in the same way.
+        DataError: As `directions`.
     """
     frame, inputs = feature_from_file(recipe, model, capability, "nait_directions")
-    return (frame, inputs) if frame is not None else directions(recipe, warehouse, capability)
+    return (frame, 0, inputs) if frame is not None else directions(recipe, warehouse, capability)
 
 
 def centroids(
@@ -149,10 +194,8 @@ def feature_from_file(
     inputs = feature_file_inputs(recipe, model, capability, feature)  # before the file is read, or it could be newer
     path, settings = feature_file(recipe, capability, feature), recipe.extraction
     layers = resolve_site(model.skeleton(), settings.site, settings.layers).layers
-    change = _change_of(recipe, feature)
-    origin, tensors = read_feature_file(
-        path, feature, model.identity(), settings.site, layers, settings.rendering, change
-    )
+    basis = _basis(recipe, feature, layers, model.identity(), model.dtype_name())
+    origin, tensors = read_feature_file(path, feature, basis)
     rows = [
         {"layer": layer, "n_samples": origin.n_samples, **{name: tensor[index] for name, tensor in tensors.items()}}
         for index, layer in enumerate(origin.layers)
@@ -172,7 +215,11 @@ def feature_file_inputs(recipe: Recipe, model: LanguageModel, capability: str, f
     if given is None:
         return {}
     digest = sha256(feature_file(recipe, capability, feature))[:16]
-    return {f"feature_file:{given}": digest, f"model:{recipe.model.source}": model.identity()}
+    return {
+        f"feature_file:{given}": digest,
+        f"model:{recipe.model.source}": model.identity(),
+        "dtype": model.dtype_name(),
+    }
 
 
 def exported_file(warehouse: Warehouse, capability: str, feature: str) -> Path:
@@ -202,15 +249,11 @@ def export(
         The file.
     """
     path = exported_file(warehouse, capability, feature)
+    basis = _basis(recipe, feature, frame["layer"].to_list(), *_read_with(recipe, warehouse, model, capability))
     origin = FeatureOrigin(
+        **asdict(basis),
         feature=feature,
         capability=capability,
-        model=_model_of(recipe, warehouse, model, capability),
-        site=recipe.extraction.site,
-        layers=tuple(frame["layer"].to_list()),
-        template=recipe.extraction.rendering,
-        max_tokens=recipe.extraction.max_tokens,
-        change=_change_of(recipe, feature),
         nait_assets=__version__,
         n_samples=int(frame["n_samples"][0]),
         data_version=content_version(frame, TABLES[feature].key),
@@ -220,16 +263,29 @@ def export(
     return path
 
 
-def _model_of(recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str) -> str:
-    """Identity of the model that read a capability's examples, which the recipe's may no longer be."""
+def _read_with(recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str) -> tuple[str, str]:
+    """Identity and dtype of the model that read a capability's examples, which the recipe's may no longer be."""
     if not recipe.capabilities[capability].examples:
-        return model.identity()
+        return model.identity(), model.dtype_name()
     record = activation_table.activations_of(warehouse, capability).records()[
         reference(IN_DOMAIN_ACTIVATIONS, capability)
     ]
-    return next(version for name, version in record.inputs.items() if name.startswith("model:"))
+    identity = next(version for name, version in record.inputs.items() if name.startswith("model:"))
+    return identity, record.inputs["dtype"]
 
 
-def _change_of(recipe: Recipe, feature: FeatureName) -> str:
-    """Which activation change a feature is made of: only directions are."""
-    return recipe.features.change if feature == "nait_directions" else ""
+def _basis(recipe: Recipe, feature: FeatureName, layers: Sequence[int], model: str, dtype: str) -> Basis:
+    """What a feature of the recipe rests on, by the identity and dtype of its model."""
+    extraction = recipe.extraction
+    return Basis(
+        model=model,
+        dtype=dtype,
+        algorithm=ALGORITHM,
+        site=extraction.site,
+        layers=tuple(layers),
+        template=extraction.rendering,
+        template_date=extraction.template_date.isoformat(),
+        max_tokens=extraction.max_tokens,
+        truncate=extraction.truncate,
+        change=recipe.features.change if feature == "nait_directions" else "",
+    )

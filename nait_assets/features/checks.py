@@ -7,8 +7,8 @@ import polars as pl
 
 from nait_assets.checks import AssetChecks, Check, CheckResult
 from nait_assets.extraction import activation_table
+from nait_assets.features.capability import changes, examples_of_directions
 from nait_assets.features.catalogue import CENTROIDS_OUTPUT, DIRECTIONS_OUTPUT, STATISTICS_OUTPUT
-from nait_assets.features.directions import activation_change
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
@@ -69,11 +69,10 @@ def check_directions(warehouse: Warehouse, recipe: Recipe, capability: str) -> d
     if not recipe.capabilities[capability].examples:
         return {**results, name: CheckResult(True, "from a feature file: its examples are not here")}
     against = []
-    columns = ("activation", "first_token_activation", "last_token_activation")
     with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
+        used = examples_of_directions(snapshot, recipe, capability)
         for layer, direction in directions.items():
-            mean, first, last = (activation_table.matrix(snapshot, layer, column) for column in columns)
-            if activation_change(recipe.features.change, mean, first, last).mean(axis=0) @ direction < 0:
+            if changes(snapshot, recipe, layer)[used].mean(axis=0) @ direction < 0:
                 against.append(layer)
     return {**results, name: CheckResult(not against, f"layers that point the other way: {against or 'none'}")}
 

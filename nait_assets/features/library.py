@@ -1,13 +1,14 @@
 """Feature files: a capability's features as safetensors, to be used on another pool (the paper's feature library).
 
 A file holds one feature of one capability, a matrix `(n_layers, width)` for each tensor, and in its metadata what the
-feature rests on: the model, the site, the layers and the template must be the reader's own.
+feature rests on: the model and how it was read must be the reader's own. The same feature is the same bytes.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from nait_assets.errors import SourceError
 from nait_assets.recipe import FeatureName, Recipe
 from nait_assets.resources.files import replacing
 
-FORMAT = "nait-feature-1"
+FORMAT = "nait-feature-2"
+EARLIER_FORMATS = ("nait-feature-1",)
 TENSORS: dict[FeatureName, tuple[str, ...]] = {
     "nait_directions": ("direction",),
     "standardized_centroids": ("mean_activation", "centroid"),
@@ -23,18 +25,41 @@ TENSORS: dict[FeatureName, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class FeatureOrigin:
-    """What a feature rests on.
+class Basis:
+    """What the numbers of a feature rest on: a reader's have to be the same.
+
+    Attributes:
+        model: Identity of weights and tokenizer.
+        dtype: dtype of the forward pass.
+        algorithm: Version of the extraction.
+        site: Site of the activations.
+        layers: Layers of the tensors' rows, in order.
+        template: How conversations were written out.
+        template_date: Date that the chat template was told.
+        max_tokens: Most tokens read of an example.
+        truncate: What of a longer one gave way.
+        change: Activation change that a direction is of; "" for other features.
+    """
+
+    model: str
+    dtype: str
+    algorithm: str
+    site: str
+    layers: tuple[int, ...]
+    template: str
+    template_date: str
+    max_tokens: int
+    truncate: str
+    change: str
+
+
+@dataclass(frozen=True)
+class FeatureOrigin(Basis):
+    """What a feature is and what it rests on.
 
     Attributes:
         feature: Its asset's name.
         capability: Capability that it is of.
-        model: Identity of weights and tokenizer.
-        site: Site of the activations.
-        layers: Layers of the tensors' rows, in order.
-        template: How conversations were written out.
-        max_tokens: Most tokens read of an example.
-        change: Activation change that a direction is of; "" for other features.
         nait_assets: Version of this project that wrote the file.
         n_samples: In-domain examples.
         data_version: Data version of the feature.
@@ -42,12 +67,6 @@ class FeatureOrigin:
 
     feature: str
     capability: str
-    model: str
-    site: str
-    layers: tuple[int, ...]
-    template: str
-    max_tokens: int
-    change: str
     nait_assets: str
     n_samples: int
     data_version: str
@@ -55,15 +74,25 @@ class FeatureOrigin:
 
 def write_feature_file(path: Path, origin: FeatureOrigin, tensors: Mapping[str, np.ndarray]) -> None:
     """Write a feature file, whole or not at all."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asdict(origin).items()}
+    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    content = _in_order(save(ordered, metadata={"format": FORMAT, **metadata}))
     with replacing(path) as temporary:
-        save_file(
-            {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
-            temporary,
-            metadata={"format": FORMAT, **metadata},
-        )
+        temporary.write_bytes(content)
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its header's keys in order: the library writes metadata in a random one.
+
+    A file is the header's size in eight bytes, the header in JSON, filled up with spaces to a multiple of eight, and
+    the tensors, whose places are counted from the header's end.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def feature_file(recipe: Recipe, capability: str, feature: FeatureName) -> Path:
@@ -84,19 +113,13 @@ def feature_file(recipe: Recipe, capability: str, feature: FeatureName) -> Path:
     return file
 
 
-def read_feature_file(
-    path: Path, feature: FeatureName, model: str, site: str, layers: tuple[int, ...], template: str, change: str
-) -> tuple[FeatureOrigin, dict[str, np.ndarray]]:
+def read_feature_file(path: Path, feature: FeatureName, basis: Basis) -> tuple[FeatureOrigin, dict[str, np.ndarray]]:
     """A feature and what it rests on.
 
     Args:
         path: Path of the file.
         feature: Feature that the file should hold.
-        model: Identity of the reader's model.
-        site: Site of the reader's extraction.
-        layers: Layers of the reader's extraction.
-        template: Template of the reader's extraction.
-        change: Change of the reader's directions; "" for other features.
+        basis: What the reader's own features rest on.
 
     Raises:
         SourceError: The file is not a feature file, holds another feature, or rests on something else than asked for.
@@ -107,6 +130,11 @@ def read_feature_file(
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            if metadata.get("format") in EARLIER_FORMATS:
+                raise SourceError(
+                    f"{path} is of an earlier version of this project, whose feature files do not say how "
+                    "examples were cut, and in which dtype they were read: make it again with this version."
+                )
             if metadata.get("format") != FORMAT:  # asked first: a model's own weights are safetensors too, and large
                 raise SourceError(
                     f"{path} is a safetensors file, yet not a feature file: its metadata lacks format {FORMAT}. {fix}"
@@ -120,35 +148,24 @@ def read_feature_file(
             f"{path} holds {origin.feature}, and a method of the recipe needs {feature}: "
             "name the folder that holds both, or drop the method."
         )
-    wanted = {"model": model, "site": site, "layers": layers, "template": template, "change": change}
-    for name, value in wanted.items():
+    for name, value in ((each.name, getattr(basis, each.name)) for each in fields(Basis)):
         if getattr(origin, name) != value:
             raise SourceError(
                 f"{path} was made with {name} {getattr(origin, name)}, and the recipe's is {value}: a feature holds "
                 "only where it was read. Set the recipe's to the file's, or make the file again with this recipe."
             )
     shapes = {name: tensors[name].shape if name in tensors else None for name in TENSORS[feature]}
-    if any(shape is None or len(shape) != 2 or shape[0] != len(layers) for shape in shapes.values()):
+    if any(shape is None or len(shape) != 2 or shape[0] != len(basis.layers) for shape in shapes.values()):
         raise SourceError(
-            f"{path} is damaged: of {len(layers)} layers it should hold matrices, and has {shapes}. {fix}"
+            f"{path} is damaged: of {len(basis.layers)} layers it should hold matrices, and has {shapes}. {fix}"
         )
     return origin, tensors
 
 
 def _origin(path: Path, metadata: Mapping[str, str], fix: str) -> FeatureOrigin:
     try:
-        return FeatureOrigin(
-            feature=metadata["feature"],
-            capability=metadata["capability"],
-            model=metadata["model"],
-            site=metadata["site"],
-            layers=tuple(json.loads(metadata["layers"])),
-            template=metadata["template"],
-            max_tokens=json.loads(metadata["max_tokens"]),
-            change=metadata["change"],
-            nait_assets=metadata["nait_assets"],
-            n_samples=json.loads(metadata["n_samples"]),
-            data_version=metadata["data_version"],
-        )
+        found: dict[str, Any] = {each.name: metadata[each.name] for each in fields(FeatureOrigin)}
+        numbers = {name: json.loads(metadata[name]) for name in ("layers", "max_tokens", "n_samples")}
+        return FeatureOrigin(**{**found, **numbers, "layers": tuple(numbers["layers"])})
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise SourceError(f"{path} is damaged: its metadata lacks or has an invalid {error}. {fix}") from error

@@ -82,6 +82,7 @@ class BatchReader(abc.ABC):
     def __init__(self, model: LoadedModel, packs: bool):
         self.model, self.packs = model, packs
         self._longest_packed = _longest_packed(model.network.config)
+        self._window = _window(model.network.config)  # until a trial across it
         self._read_before: tuple[EncodedSample, ...] = ()  # the shortest sample that was read, once there is one
         attention.register()
 
@@ -189,14 +190,47 @@ class BatchReader(abc.ABC):
         import torch
 
         with torch.inference_mode():
-            packs = self.packs and max(len(sample.token_ids) for sample in batch) <= self._longest_packed
-            if packs or len(batch) == 1:
+            if self._can_pack(batch) or len(batch) == 1:
                 finite, columns = self._forward(batch)
             else:
                 singles = [self._forward([sample]) for sample in batch]
                 finite = torch.cat([finite for finite, _ in singles], dim=1)
                 columns = {name: torch.cat([single[name] for _, single in singles]) for name in singles[0][1]}
             return _to_host(finite, columns)
+
+    def _can_pack(self, batch: Batch) -> bool:
+        """Whether these samples can be read side by side; the first that is longer than a window is tried before."""
+        longest = max(len(sample.token_ids) for sample in batch)
+        if self.packs and longest > self._window:
+            self.packs, self._window = self._packs_across(int(self._window)), math.inf
+            if not self.packs:
+                log.info("%s masks a window by itself: reading one by one", type(self.model.network).__name__)
+        return self.packs and longest <= self._longest_packed
+
+    def _packs_across(self, window: int) -> bool:
+        """Whether a sample of two windows, packed, comes out as it does alone by the model's own attention.
+
+        Trap: some models (PhiMoE) mask the window in what they hand to their own attention, and tell ours nothing.
+        """
+        import torch
+
+        config = self.model.network.config
+        length = min(2 * window, getattr(config, "max_position_embeddings", None) or 2 * window)
+        vocabulary = min(int(config.vocab_size), 1000)
+        batch = [EncodedSample("trial", np.arange(121, 121 + length, dtype=np.int32) * 37 % vocabulary)]
+        try:
+            with torch.inference_mode():
+                found = self._forward(batch)[1]
+                self.packs = False
+                wanted = self._forward(batch)[1]
+        except (TypeError, RuntimeError, MemoryError) as error:
+            log.info("packing across the window fails: %s", error)
+            return False
+        return all(
+            _agree(column, wanted[name], self.model.dtype)
+            for name, column in found.items()
+            if column.is_floating_point()
+        )
 
     def _finish(self, batch: Batch, started: _Started) -> PooledActivations:
         if started.done is not None:
@@ -257,9 +291,22 @@ def _packs(model: LoadedModel, reader: Callable[[bool], BatchReader], column: st
     except (TypeError, RuntimeError) as error:  # its attention is not told how the batch is packed, or has no kernel
         log.info("packing fails: %s", error)
         return False
-    tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
     leaks = (beside_another - found)[1:].norm() > 1e-3 * found[1:].norm()  # from the first sample into the others
-    return not leaks and bool((found - wanted).norm() <= tolerance * wanted.norm())
+    return not leaks and _agree(found, wanted, model.dtype)
+
+
+def _agree(found: "torch.Tensor", wanted: "torch.Tensor", dtype: "torch.dtype") -> bool:
+    """Whether two readings differ by no more than rounding in the dtype of the forward pass."""
+    import torch
+
+    tolerance = 1e-3 if dtype == torch.float32 else 5e-2
+    return bool((found - wanted).norm() <= tolerance * wanted.norm())
+
+
+def _window(config: Any) -> float:
+    """Tokens that a model's token sees where it sees only the nearest; infinity where it sees all."""
+    sizes = [getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_window")]
+    return min((size for size in sizes if isinstance(size, int) and size > 0), default=math.inf)
 
 
 def _longest_packed(config: Any) -> float:

@@ -13,31 +13,31 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
 
 from nait_assets.errors import SourceError
-from nait_assets.features.library import FeatureOrigin, feature_file, read_feature_file, write_feature_file
+from nait_assets.features.library import Basis, FeatureOrigin, feature_file, read_feature_file, write_feature_file
 from nait_assets.recipe import Recipe
 
-ORIGIN = FeatureOrigin(
-    feature="nait_directions",
-    capability="math",
+BASIS = Basis(
     model="model-1",
+    dtype="bfloat16",
+    algorithm="4",
     site="mlp",
     layers=(3, 11),
     template="chat",
+    template_date="2024-07-26",
     max_tokens=256,
+    truncate="prompt",
     change="last_minus_first",
+)
+ORIGIN = FeatureOrigin(
+    **dataclasses.asdict(BASIS),
+    feature="nait_directions",
+    capability="math",
     nait_assets="0.1.0",
     n_samples=64,
     data_version="0123456789abcdef",
 )
 MATRIX = np.arange(8, dtype=np.float32).reshape(2, 4)
-READER: dict[str, Any] = {
-    "feature": "nait_directions",
-    "model": "model-1",
-    "site": "mlp",
-    "layers": (3, 11),
-    "template": "chat",
-    "change": "last_minus_first",
-}
+READER: dict[str, Any] = {"feature": "nait_directions", "basis": BASIS}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def file(tmp_path: Path) -> Path:
 
 def with_metadata(file: Path, **changed: str | None) -> Path:
     """The file with other metadata; None takes a field out."""
-    metadata = {"format": "nait-feature-1", **{name: str(value) for name, value in dataclasses.asdict(ORIGIN).items()}}
+    metadata = {"format": "nait-feature-2", **{name: str(value) for name, value in dataclasses.asdict(ORIGIN).items()}}
     metadata = {
         name: value for name, value in {**metadata, "layers": "[3, 11]", **changed}.items() if value is not None
     }
@@ -67,6 +67,28 @@ def test_a_feature_file_comes_back_as_it_was_written(file: Path) -> None:
     assert tensors["direction"].dtype == np.float32
 
 
+def test_every_part_of_the_basis_is_compared() -> None:
+    """The cases below are all of it."""
+    (cases,) = (mark for mark in test_a_feature_read_elsewhere_is_refused.pytestmark if mark.name == "parametrize")
+    assert {case[0] for case in cases.args[1]} == {each.name for each in dataclasses.fields(Basis)}
+
+
+def test_the_same_feature_is_the_same_bytes(tmp_path: Path) -> None:
+    """Users of a file are stale when its bytes change; the library orders metadata by chance."""
+    files = [tmp_path / f"{number}.safetensors" for number in range(20)]
+    for number, path in enumerate(files):
+        tensors = {"centroid": MATRIX, "mean_activation": 2 * MATRIX}
+        write_feature_file(path, ORIGIN, tensors if number % 2 else dict(reversed(tensors.items())))
+    assert len({path.read_bytes() for path in files}) == 1
+    np.testing.assert_array_equal(load_file(files[0])["mean_activation"], 2 * MATRIX)
+
+
+def test_a_file_of_an_earlier_version_is_refused_with_what_to_do(file: Path) -> None:
+    """It does not say what has to be compared."""
+    with pytest.raises(SourceError, match=r"of an earlier version of this project.* make it again"):
+        read_feature_file(with_metadata(file, format="nait-feature-1"), **READER)
+
+
 def test_a_transposed_matrix_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """Safetensors stores memory as it lies: a view in another order would come back scrambled."""
     path = tmp_path / "f.safetensors"
@@ -81,7 +103,11 @@ def test_any_safetensors_reader_sees_what_a_feature_rests_on(file: Path) -> None
     with safe_open(file, framework="numpy") as handle:
         metadata = handle.metadata()
     assert metadata == {
-        "format": "nait-feature-1",
+        "format": "nait-feature-2",
+        "dtype": "bfloat16",
+        "algorithm": "4",
+        "template_date": "2024-07-26",
+        "truncate": "prompt",
         "feature": "nait_directions",
         "capability": "math",
         "model": "model-1",
@@ -112,13 +138,18 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(file: Path) -> None:
         ("layers", (3, 12), r"layers \(3, 11\), and the recipe's is \(3, 12\)"),
         ("layers", (11, 3), r"layers \(3, 11\), and the recipe's is \(11, 3\)"),
         ("template", "plain", r"template chat, and the recipe's is plain"),
+        ("dtype", "float32", r"dtype bfloat16, and the recipe's is float32"),
+        ("algorithm", "5", r"algorithm 4, and the recipe's is 5"),
+        ("template_date", "2025-01-01", r"template_date 2024-07-26, and the recipe's is 2025-01-01"),
+        ("max_tokens", 512, r"max_tokens 256, and the recipe's is 512"),
+        ("truncate", "answer", r"truncate prompt, and the recipe's is answer"),
         ("change", "mean_minus_first", r"change last_minus_first, and the recipe's is mean_minus_first"),
     ],
 )
 def test_a_feature_read_elsewhere_is_refused(file: Path, field: str, wanted: Any, shown: str) -> None:
     """Neuron 7 of another model, site or layer is another neuron: scores would be noise that looks like scores."""
     with pytest.raises(SourceError, match=shown) as error:
-        read_feature_file(file, **{**READER, field: wanted})
+        read_feature_file(file, "nait_directions", dataclasses.replace(BASIS, **{field: wanted}))
     assert str(file) in str(error.value)
     assert "make the file again" in str(error.value)
 

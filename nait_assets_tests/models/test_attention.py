@@ -159,6 +159,36 @@ def test_windows_and_caps_of_these_tests_matter(family: str, name: str, no_matte
     assert largest_error(with_it[:1], without[:1]) > 1e-3
 
 
+ACROSS = 16
+"""A window that the first trial's samples do not reach."""
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "packs"),
+    [
+        ("MistralConfig", {}, True),
+        ("PhimoeConfig", {"num_local_experts": 2, "num_experts_per_tok": 1}, False),
+    ],
+)
+def test_a_sample_that_is_longer_than_the_window_is_tried_before_it_is_packed(
+    config: str, more: dict[str, Any], packs: bool
+) -> None:
+    """PhiMoE puts its window into a mask that the packed attention never sees: an error of 1.5, in silence."""
+    network = build(config, **{**GROUPED, "max_position_embeddings": 64, "sliding_window": ACROSS}, **more)
+    batch = [sample("long", 40), sample("short", 9)]
+    given = reader(network, "residual")
+    assert given.packs
+
+    columns_of(given, batch[1:])
+    assert given.packs
+    found = columns_of(given, batch)
+
+    assert given.packs == packs
+    alone = [columns_of(reader(network, "residual", packs=False), [one])["activation"][0] for one in batch]
+    for row, wanted in enumerate(alone):
+        assert largest_error(found["activation"][row], wanted) < 1e-5
+
+
 @SITES
 @pytest.mark.parametrize("why", OTHERS)
 def test_model_that_cannot_be_packed_is_read_one_by_one_and_right(why: str, kind: str) -> None:

@@ -8,7 +8,8 @@ target `all` takes the mean of the capabilities' directions: the paper calls its
 leaves the rule open.
 
 Departures:
-The first token is left out of A_l(y): its enormous activations would make the score a function of length.
+The first token is left out of A_l(y): its enormous activations would make the score a function of length. Examples that
+were cut are left out of v_l: their last token is not the end of an answer, and the direction would be whether one was.
 
 Limits:
 The sum is neither centred nor normalised, so that layers with large activations decide, and all capabilities share
