@@ -34,6 +34,7 @@ class Output:
         on_demand: whether it is made only where another output of the recipe rests on it.
         one_row_each: whether it has one row for each candidate, those that `refused` names excepted.
         takes_run_options: whether its asset takes the options of a run, such as the size of a batch.
+        reset_name: short name by which `nait reset` takes it, beside its key.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Output:
     on_demand: bool = False
     one_row_each: bool = False
     takes_run_options: bool = False
+    reset_name: str = ""
 
     @property
     def room(self) -> str:
@@ -82,6 +84,10 @@ class Output:
         Raises:
             UserError: Something that the recipe names is not there, or does not fit.
         """
+
+    def why_outlived(self, warehouse: Warehouse, partition: str) -> str:  # noqa: ARG002
+        """Why a stored partition no longer serves, though it is what its record says: a sentence, or ""."""
+        return ""
 
     def files(self, recipe: Recipe, warehouse: Warehouse, partition: str) -> list[Path]:  # noqa: ARG002
         """Files and folders that a partition consists of beside its table."""

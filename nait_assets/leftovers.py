@@ -1,16 +1,17 @@
-"""What a home has and its recipe no longer: outputs of a renamed capability, a removed method, ratio or held-out set.
+"""What a home has and its recipe no longer, such as outputs of a renamed capability, and what is to be made anew.
 
-Belongs here: finding them, and removing them from tables and folders. Does not belong here: what an output consists
-of, which it knows itself (`catalogue.Output.discard`).
+Belongs here: finding such outputs, and removing them from tables and folders. Does not belong here: what an output
+consists of, which it knows itself (`catalogue.Output.discard`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
 from nait_assets.catalogue import Output
 from nait_assets.definitions import ROOMS, output_named
+from nait_assets.errors import NotFoundError
 from nait_assets.lineage import asset_path, reference
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
@@ -68,6 +69,33 @@ def _output(asset: str, recipe: Recipe, rooms: Sequence[Room]) -> Output | None:
     """The output that has a key, in this recipe or in another; None where no room knows it."""
     known: Output | None = recipe.outputs.get(asset)
     return known or output_named(rooms, asset)
+
+
+def stored_under(what: str, catalogue: Mapping[str, Output], warehouse: Warehouse) -> list[Leftover]:
+    """The stored partitions of the outputs that a name means, in alphabetical order.
+
+    Args:
+        what: `Output.reset_name`, an asset key, or an asset key with a partition, `features/nait_directions[math]`.
+        catalogue: outputs of the recipe by key.
+        warehouse: warehouse of the home.
+
+    Raises:
+        NotFoundError: No output has that name.
+    """
+    asset, _, partition = what.removesuffix("]").partition("[")
+    meant = {output.key for output in catalogue.values() if asset in (output.key, output.reset_name)}
+    if not meant:
+        names = sorted({output.reset_name for output in catalogue.values()} - {""})
+        raise NotFoundError(
+            f"{what!r} is no output of the recipe: name {', '.join(names)}, or an asset, such as "
+            f"{next(iter(catalogue))}; `nait status` lists them."
+        )
+    records = sorted(warehouse.records().values(), key=lambda record: record.reference)
+    return [
+        Leftover(catalogue[record.asset], record.partition)
+        for record in records
+        if record.asset in meant and partition in ("", record.partition)
+    ]
 
 
 def remove(found: Iterable[Leftover], recipe: Recipe, warehouse: Warehouse, rooms: Sequence[Room] = ROOMS) -> None:

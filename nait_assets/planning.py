@@ -128,6 +128,9 @@ class Plan:
         if not record.record_hash:
             yield UNHASHED
         yield from self._changed_inputs(record, self._inputs(asset, partition, records))
+        outlived = self.output(asset).why_outlived(self.warehouse, partition or "")
+        if outlived:
+            yield outlived
         for path in self.output(asset).files(self.recipe, self.warehouse, partition or ""):
             if not path.exists():
                 yield f"{path} is missing"

@@ -5,7 +5,7 @@ Belongs here: schemas and what follows from them. Does not belong here: where ta
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -55,6 +55,10 @@ class Table:
     columns: pl.Schema
     slice_columns: tuple[str, ...]
     key: tuple[str, ...]
+
+    def only(self, *names: str) -> "Table":
+        """The same table with a few of its columns, for who reads no more of it."""
+        return replace(self, columns=pl.Schema({name: self.columns[name] for name in names}))
 
     @property
     def asset(self) -> str:
@@ -114,10 +118,11 @@ REJECTED_SAMPLES = Table("extraction.rejected", REJECTED, ("corpus",), ("sample_
 STATISTICS = pl.Schema({"layer": pl.Int16(), "mean": VECTOR, "standard_deviation": VECTOR, "n_samples": pl.Int64()})
 CALIBRATION_STATISTICS = Table(
     "extraction.calibration_statistics",
-    pl.Schema({**STATISTICS, "components": VECTOR, "calibration_id": pl.String()}),
+    pl.Schema({**STATISTICS, "components": VECTOR, "calibration_id": pl.String(), "sample_ids": pl.List(pl.String())}),
     (),
     ("layer",),
 )
+"""`sample_ids`, the same in every row: the candidates that calibrated."""
 NEURON_STATISTICS = Table("features.neuron_statistics", STATISTICS, (), ("layer",))
 NAIT_DIRECTIONS = Table(
     "features.nait_directions",

@@ -2,8 +2,9 @@
 
 It holds each neuron's mean and standard deviation, and the sample's leading components.
 
-It is frozen: a pool that changes keeps the calibration that it has, so that what was read before stays comparable.
-Another model, site, layer, template, dtype or projection makes another one.
+It is frozen: a pool that changes keeps the calibration that it has, so that what was read before stays comparable, as
+long as half of that sample is left in it (`models.frozen`). Another model, site, layer, template, dtype or projection
+makes another one, and so does `nait reset calibration`.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from nait_assets.extraction.extractor import Outcome, extract, extraction_identi
 from nait_assets.extraction.projection import Projector, leading_components
 from nait_assets.extraction.statistics import by_layer, neuron_statistics
 from nait_assets.lineage import Record
+from nait_assets.models.frozen import why_stale
 from nait_assets.models.running import RunOptions
 from nait_assets.recipe import Extraction, Projection, fingerprint, seeded_order
 from nait_assets.resources import LanguageModel, Warehouse
@@ -50,7 +52,9 @@ def calibrate(
     options: RunOptions,
     log_line: Callable[[str], None],
 ) -> tuple[pl.DataFrame, Outcome | None]:
-    """The calibration, one row per layer: the one that the home has if it is of this model and extraction, else a new.
+    """The calibration, one row per layer: the one that the home has, if it still serves, else a new one.
+
+    It serves if it is of this model and extraction, and half of its sample is in the pool.
 
     Args:
         pool: Columns `sample_id` and `messages`.
@@ -65,8 +69,11 @@ def calibrate(
     """
     identity = calibration_identity(model, settings)
     held = _held(warehouse, identity)
-    if held is not None:
+    outlived = why_stale(held["sample_ids"][0].to_list(), pool["sample_id"].to_list()) if held is not None else ""
+    if held is not None and not outlived:
         return held, None
+    if outlived:
+        log_line(f"calibration: {outlived}; it is made anew")
     assert settings.projection is not None
     sample = calibration_sample(pool, settings.projection)
     store = Store(warehouse.folder / "activations" / "calibration.duckdb")
@@ -91,7 +98,8 @@ def calibrate(
     store.path.unlink()  # what was made of it is all that is needed
     # Series of series: of arrays polars makes its own arrays, whose content has another version than what is read back.
     flat = pl.Series([pl.Series(components[layer].ravel()) for layer in frame["layer"].to_list()], dtype=VECTOR)
-    return frame.with_columns(components=flat, calibration_id=pl.lit(identity)), outcome
+    names = pl.Series([list(outcome.sample_ids)] * len(frame), dtype=pl.List(pl.String))
+    return frame.with_columns(components=flat, calibration_id=pl.lit(identity), sample_ids=names), outcome
 
 
 def projector_of(warehouse: Warehouse, settings: Extraction) -> tuple[Projector | None, str, dict[str, str]]:

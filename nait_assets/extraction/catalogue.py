@@ -11,12 +11,13 @@ from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.lineage import Record
 from nait_assets.losses import Losses, kinds_of_reasons
+from nait_assets.models.frozen import why_stale
 from nait_assets.models.running import model_inputs
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store
-from nait_assets.tables import CALIBRATION_STATISTICS, REJECTED_SAMPLES
+from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, REJECTED_SAMPLES
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +83,25 @@ class ActivationsOutput(ExtractedOutput):
         return Losses(n_used + sum(count for _, count in kinds), n_used, kinds)
 
 
-CANDIDATES_OUTPUT = ActivationsOutput(CANDIDATE_ACTIVATIONS)
-EXAMPLES_OUTPUT = ActivationsOutput(IN_DOMAIN_ACTIVATIONS, "with_examples")
-CALIBRATION_OUTPUT = ExtractedOutput(CALIBRATION_STATISTICS.asset, None, CALIBRATION_STATISTICS)
+@dataclass(frozen=True, eq=False)
+class CalibrationOutput(ExtractedOutput):
+    """The calibration, which a pool that changes keeps."""
+
+    def why_outlived(self, warehouse: Warehouse, partition: str) -> str:  # noqa: ARG002
+        """Whether too little of the sample that calibrated is left in the pool."""
+        with warehouse.tables.snapshot() as tables:
+            if not (tables.has_table(CANDIDATE_POOL.name) and tables.has_table(CALIBRATION_STATISTICS.name)):
+                return ""
+            sample = tables.rows(CALIBRATION_STATISTICS.only("sample_ids"))
+            pool = tables.rows(CANDIDATE_POOL.only("sample_id"))["sample_id"].to_list()
+        return why_stale(sample["sample_ids"][0].to_list(), pool) if sample["sample_ids"].count() else ""
+
+
+CANDIDATES_OUTPUT = ActivationsOutput(CANDIDATE_ACTIVATIONS, reset_name="activations")
+EXAMPLES_OUTPUT = ActivationsOutput(IN_DOMAIN_ACTIVATIONS, "with_examples", reset_name="activations")
+CALIBRATION_OUTPUT = CalibrationOutput(
+    CALIBRATION_STATISTICS.asset, None, CALIBRATION_STATISTICS, reset_name="calibration"
+)
 
 
 def stored_faults(snapshot: Snapshot) -> dict[str, list[str]]:

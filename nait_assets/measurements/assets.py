@@ -227,7 +227,7 @@ def _train_autoencoder(context: TrainingContext) -> tuple[Cost, Mapping[str, obj
 
 def _training(trained: Trained) -> dict[str, object]:
     curve = pl.DataFrame(trained.curve, ["step", "variance_unexplained"], orient="row")
-    figures = {name: value for name, value in vars(trained).items() if name not in ("identity", "curve")}
+    figures = {name: value for name, value in vars(trained).items() if name not in ("identity", "curve", "sample_ids")}
     return {**figures, "loss_curve": plots.line(curve, "step", "variance_unexplained")}
 
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from nait_assets.measurements.autoencoder_training import Trained, finish, train
 from nait_assets.measurements.trained import TrainedOutput
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import encode
+from nait_assets.models.frozen import why_stale
 from nait_assets.models.running import RunOptions, model_inputs
 from nait_assets.models.sites import resolve_site
 from nait_assets.recipe import Recipe, fingerprint
-from nait_assets.resources import LanguageModel
+from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version, replacing_folder
+from nait_assets.tables import CANDIDATE_POOL
 
 VERSION = "2"
 SECONDS_BETWEEN_LINES = 10.0
@@ -66,8 +68,26 @@ def external_versions(recipe: Recipe, model: LanguageModel) -> dict[str, str]:
     return {**model_inputs(model, recipe.model.source), **published_autoencoder.external_versions(recipe, model)}
 
 
-AUTOENCODER = TrainedOutput(
-    "measurements/sparse_autoencoder", place="trained/sparse_autoencoder", versions=external_versions
+@dataclass(frozen=True, eq=False)
+class AutoencoderOutput(TrainedOutput):
+    """The autoencoder, which a pool that changes keeps."""
+
+    def why_outlived(self, warehouse: Warehouse, partition: str) -> str:  # noqa: ARG002
+        """Whether too little of what trained it is left in the pool."""
+        trained = Trained.read(self.folder(warehouse))
+        if trained is None or not warehouse.tables.path.exists():
+            return ""
+        with warehouse.tables.snapshot() as tables:
+            if not tables.has_table(CANDIDATE_POOL.name):
+                return ""
+            return why_stale(trained.sample_ids, tables.rows(CANDIDATE_POOL.only("sample_id"))["sample_id"].to_list())
+
+
+AUTOENCODER = AutoencoderOutput(
+    "measurements/sparse_autoencoder",
+    place="trained/sparse_autoencoder",
+    versions=external_versions,
+    reset_name="autoencoder",
 )
 
 
@@ -124,7 +144,10 @@ def make(
     identity = fingerprint(VERSION, settings(recipe), layer, model.identity(), str(model.resolved_dtype()))
     held = Trained.read(folder)
     if held and held.identity == identity and before and folder_version(folder) == before.data_version:
-        return Made(held, True, {}, Cost())
+        outlived = why_stale(held.sample_ids, pool["sample_id"].to_list())
+        if not outlived:
+            return Made(held, True, {}, Cost())
+        log_line(f"autoencoder: {outlived}; it is trained anew")
     device = model.resolved_device()
     batch_tokens = options.batch_tokens_on(device.type)
     ordered = conversations_of(seeded(pool, section.seed))
@@ -140,6 +163,8 @@ def make(
 
     tokens = spool(part, of_tokens, samples, reader, batch_tokens, options.shard_tokens, log_line)
     trained = train(tokens, part, section, device, layer, identity, of_tokens, _telling(log_line))
+    trained = replace(trained, sample_ids=tuple(name for of_part in names for name in of_part))
+    trained.write(part)
     finish(part, folder)
     return Made(trained, False, {"n_refused": len(refused)}, Cost(n_forward=tokens.n_forward, n_tokens=tokens.n_read))
 

@@ -8,7 +8,7 @@ encoder no gradient, so that what is dead stays dead.
 
 Tokens are drawn in a seeded order. A killed training continues from its last checkpoint, with the same bits on one CPU
 and number of threads; a GPU adds up in any order. A trained autoencoder is frozen: a pool that changes keeps it, so
-that codes stay comparable. Delete its folder to train it anew.
+that codes stay comparable, as long as half of what trained it is left; `nait reset autoencoder` has it trained anew.
 """
 
 import json
@@ -61,6 +61,7 @@ class Trained:
         n_skipped: Candidates on which the model failed.
         steps: Steps of training.
         curve: Mean FVU of the steps since the last point, by step.
+        sample_ids: Ids of the candidates that these tokens are of.
     """
 
     identity: str
@@ -75,6 +76,7 @@ class Trained:
     n_skipped: int
     steps: int
     curve: tuple[tuple[int, float], ...]
+    sample_ids: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Store it."""
@@ -87,7 +89,8 @@ class Trained:
         if not file.is_file():
             return None
         fields = json.loads(file.read_text())
-        return cls(**{**fields, "curve": tuple((step, loss) for step, loss in fields["curve"])})
+        curve, names = ((step, loss) for step, loss in fields["curve"]), fields.get("sample_ids", ())
+        return cls(**{**fields, "curve": tuple(curve), "sample_ids": tuple(names)})
 
 
 def train(

@@ -10,6 +10,7 @@ import pytest
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CALIBRATION
 from nait_assets.extraction.calibration import calibrate, calibration_identity, calibration_sample, projector_of
+from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT
 from nait_assets.extraction.extractor import Outcome, extract
 from nait_assets.lineage import Record
 from nait_assets.models.running import RunOptions
@@ -199,3 +200,31 @@ def test_a_missing_calibration_is_named(model: LanguageModel, warehouse: Warehou
         transaction.connection.execute("DELETE FROM lineage.versions")
     with pytest.raises(WarehouseError, match=rf"{CALIBRATION} has not been materialized in .*`nait run`"):
         projector_of(warehouse, SETTINGS)
+
+
+@pytest.mark.parametrize(("n_left", "kept"), [(6, True), (3, True), (2, False), (0, False)])
+def test_a_calibration_is_kept_while_half_of_its_sample_is_in_the_pool(
+    model: LanguageModel, warehouse: Warehouse, n_left: int, kept: bool
+) -> None:
+    """A pool that was replaced would be projected by what other texts do; one that grows keeps what was read."""
+    pool = pool_of(20)
+    frame, _ = calibrated(pool, model, warehouse)
+    sample = sorted(chosen(pool, 6))
+    assert frame["sample_ids"].to_list() == [sample, sample]
+    other = pool.filter(~pl.col("sample_id").is_in(sample[n_left:]))
+    with warehouse.tables.transaction() as tables:
+        rows = {name: [None] * len(other) for name in CANDIDATE_POOL.columns if name not in other.columns}
+        tables.replace(CANDIDATE_POOL, other.with_columns(**{name: pl.Series(rows[name]) for name in rows}))
+    lines: list[str] = []
+
+    again, outcome = calibrate(other, model, SETTINGS, warehouse, RunOptions(), lines.append)
+
+    said = CALIBRATION_OUTPUT.why_outlived(warehouse, "")
+    assert (outcome is None) == kept
+    assert (said == "") == kept
+    assert again["sample_ids"].to_list() == ([sample, sample] if kept else [sorted(chosen(other, 6))] * 2)
+    if not kept:
+        assert said == (
+            f"of the 6 candidates that it was made from, {n_left / 6:.0%} are still in the pool, fewer than 50%"
+        )
+        assert any(said in line for line in lines)
