@@ -19,7 +19,9 @@ from nait_assets.resources.files import folder_version, hashes_of, remove
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
 from nait_assets.tables import Table, content_digest, content_version, version_with
 
-PartitionedBy = Literal["capability", "with_examples", "evaluation", "target", "cell", "trained_cell", "trained_ratio"]
+PartitionedBy = Literal[
+    "capability", "with_examples", "evaluation", "task", "target", "cell", "trained_cell", "trained_ratio"
+]
 """How an output is partitioned, by the name that `Partitions` has for it."""
 
 

@@ -9,6 +9,7 @@ import dagster as dg
 from nait_assets.audit import assets as audit
 from nait_assets.catalogue import Catalogue, Output
 from nait_assets.corpora.room import ROOM as CORPORA
+from nait_assets.evaluation.room import ROOM as EVALUATION
 from nait_assets.extraction.room import ROOM as EXTRACTION
 from nait_assets.features.room import ROOM as FEATURES
 from nait_assets.lineage import RECIPE_FILE, asset_path
@@ -30,6 +31,7 @@ ROOMS: tuple[Room, ...] = (
     SCORING,
     SELECTION,
     TRAINING,
+    EVALUATION,
     REPORT,
 )
 """In the order in which they are made. The audit, which looks at their outputs from outside, is not among them."""

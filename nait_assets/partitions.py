@@ -17,6 +17,7 @@ class Partitions:
         capability: Every capability.
         with_examples: Capabilities that the model reads examples of; the others come from feature files.
         evaluation: Held-out sets.
+        task: Tasks whose examples the recipe names.
         target: What candidates are scored for: capabilities, and all of them together.
         cell: Target x ratio. Its dimension is called `capability` so that keys read `math|0.10`.
         trained_cell: Cells whose subsets a model is trained on; None where the recipe trains none.
@@ -26,6 +27,7 @@ class Partitions:
     capability: dg.StaticPartitionsDefinition
     with_examples: dg.StaticPartitionsDefinition
     evaluation: dg.StaticPartitionsDefinition
+    task: dg.StaticPartitionsDefinition
     target: dg.StaticPartitionsDefinition
     cell: dg.MultiPartitionsDefinition
     trained_cell: dg.MultiPartitionsDefinition | None = None
@@ -46,6 +48,7 @@ class Partitions:
             dg.StaticPartitionsDefinition(recipe.capability_names),
             dg.StaticPartitionsDefinition(recipe.capabilities_with_examples),
             dg.StaticPartitionsDefinition(recipe.evaluation_names),
+            dg.StaticPartitionsDefinition(recipe.evaluation.names_with_examples),
             target,
             dg.MultiPartitionsDefinition({"capability": target, "ratio": ratio}),
             trained_cell,

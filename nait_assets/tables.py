@@ -82,6 +82,7 @@ IN_DOMAIN_SET = Table(
 EVALUATION_SET = Table(
     "corpora.evaluation_set", pl.Schema({"evaluation": pl.String(), **EXAMPLE}), ("evaluation",), ("sample_id",)
 )
+TASK_SET = Table("corpora.task_set", pl.Schema({"task": pl.String(), **EXAMPLE}), ("task",), ("sample_id",))
 CONTAMINATED_CANDIDATES = Table(
     "corpora.contaminated_candidates",
     pl.Schema(

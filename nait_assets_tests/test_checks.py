@@ -310,7 +310,7 @@ def contaminated_recipe(make_recipe: MakeRecipe, folder: Path, action: str) -> R
         methods=["random"],
         ratios=[0.9, 1.0],
         candidates={"source": "pool.jsonl"},
-        evaluation={"exam": {"source": "exam.jsonl"}},
+        evaluation={"held_out": {"exam": {"source": "exam.jsonl"}}},
         decontamination={"action": action},
     )
 

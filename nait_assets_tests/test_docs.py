@@ -36,9 +36,10 @@ def everything(make_recipe: MakeRecipe) -> list[Recipe]:
         "rewards": {"source": "a-folder"},
     }
     training = {"reference": {"random_matched": 1}, "probes": {}}
+    source = {"source": "candidates.jsonl"}
     extra = {
         "published": {"cherry": {"source": "candidates.jsonl"}},
-        "evaluation": {"held_out": {"source": "candidates.jsonl"}},
+        "evaluation": {"held_out": {"exam": source}, "tasks": {"math": source}},
     }
     return [
         make_recipe(methods=methods, measurements=measurements, training=training, **extra),
@@ -57,6 +58,14 @@ def test_the_room_table_names_every_asset(make_recipe: MakeRecipe, tmp_path: Pat
         keys |= {"/".join(spec.key.path) for spec in build_definitions(recipe, tmp_path).resolve_all_asset_specs()}
     keys = {re.sub(r"(scoring|selection)/\w+_", r"\1/<method>_", key) for key in keys}
     keys = {re.sub(r"training/\w+_(model|random_matched)$", r"training/<method>_\1", key) for key in keys}
+    keys = {
+        re.sub(
+            r"evaluation/(?!base|full_|random_reference|probe)\w+?((_random_matched)?_results)$",
+            r"evaluation/<method>\1",
+            key,
+        )
+        for key in keys
+    }
     assert named == {re.sub(r"published_\w+", "published_<name>", key) for key in keys}
 
 

@@ -47,7 +47,7 @@ def everything(home: Path) -> set[str]:
             {
                 "capabilities": {"algebra": {"source": "math.jsonl"}, "code": {"source": "code.jsonl"}},
                 "ratios": [0.3],
-                "evaluation": {"one": {"source": "one.jsonl"}},
+                "evaluation": {"held_out": {"one": {"source": "one.jsonl"}}},
             },
             ("math", "|0.10", "evaluation_set: two"),
         ),
@@ -67,7 +67,11 @@ def test_what_the_recipe_no_longer_has_is_named_and_removed(
     causal_folder: Path,
 ) -> None:
     """A training script would go on with a subset that nobody makes any more; a home of its own is the judge."""
-    fields = {"methods": METHODS, "evaluation": held_out, "model": {"source": str(causal_folder), "dtype": "float32"}}
+    fields = {
+        "methods": METHODS,
+        "evaluation": {"held_out": held_out},
+        "model": {"source": str(causal_folder), "dtype": "float32"},
+    }
     recipe, home = make_recipe(**fields), quick_home(tmp_path / "home")
     run(recipe, home)
     recipe = make_recipe(**{**fields, **changed})

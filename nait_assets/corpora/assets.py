@@ -12,6 +12,7 @@ from nait_assets.corpora.catalogue import (
     EVALUATION_OUTPUT,
     EXAMPLES_OUTPUT,
     POOL_OUTPUT,
+    TASK_OUTPUT,
     CorpusOutput,
     beside,
     conversations,
@@ -38,7 +39,8 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     settings = {
         POOL_OUTPUT: recipe.candidates,
         EXAMPLES_OUTPUT: {name: recipe.capabilities[name].examples for name in recipe.capabilities_with_examples},
-        EVALUATION_OUTPUT: recipe.evaluation,
+        EVALUATION_OUTPUT: recipe.evaluation.held_out,
+        TASK_OUTPUT: {name: recipe.evaluation.tasks[name].examples for name in recipe.evaluation.names_with_examples},
     }
     return [
         *(_conversations_asset(output, settings[output], recipe, partitions) for output in conversations(recipe)),

@@ -7,7 +7,7 @@ import polars as pl
 from nait_assets.catalogue import Output
 from nait_assets.corpora.corpus import source_inputs
 from nait_assets.losses import Losses, kinds_of_reasons
-from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, Recipe
+from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, TASKS, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import (
@@ -17,6 +17,7 @@ from nait_assets.tables import (
     EVALUATION_SET,
     IN_DOMAIN_SET,
     REJECTED_ROWS,
+    TASK_SET,
     published_table,
 )
 
@@ -96,8 +97,15 @@ EVALUATION_OUTPUT = CorpusOutput(
     EVALUATION_SET.asset,
     "evaluation",
     EVALUATION_SET,
-    description="Held-out examples for a later evaluation; no score reads them.",
+    description="Held-out examples that no subset may leak; nothing else reads them.",
     prefix=EVALUATION,
+)
+TASK_OUTPUT = CorpusOutput(
+    TASK_SET.asset,
+    "task",
+    TASK_SET,
+    description="Examples by which models are measured; no score and no training reads them.",
+    prefix=TASKS,
 )
 CONTAMINATION_OUTPUT = Output(CONTAMINATED_CANDIDATES.asset, None, CONTAMINATED_CANDIDATES)
 
@@ -109,11 +117,12 @@ def published_output(name: str) -> CorpusOutput:
 
 
 def conversations(recipe: Recipe) -> list[CorpusOutput]:
-    """Corpora of a recipe whose rows are conversations: the pool, in-domain sets and held-out sets."""
+    """Corpora of a recipe whose rows are conversations: the pool, in-domain sets, held-out sets and tasks' examples."""
     return [
         POOL_OUTPUT,
         *([EXAMPLES_OUTPUT] if recipe.capabilities_with_examples else []),
-        *([EVALUATION_OUTPUT] if recipe.evaluation else []),
+        *([EVALUATION_OUTPUT] if recipe.evaluation.held_out else []),
+        *([TASK_OUTPUT] if recipe.evaluation.names_with_examples else []),
     ]
 
 
@@ -129,6 +138,6 @@ def outputs(recipe: Recipe) -> list[Output]:
 
 def output_named(key: str) -> Output | None:
     """The output of a key that only some recipes have."""
-    fixed = {output.key: output for output in (EXAMPLES_OUTPUT, EVALUATION_OUTPUT, CONTAMINATION_OUTPUT)}
+    fixed = {output.key: output for output in (EXAMPLES_OUTPUT, EVALUATION_OUTPUT, TASK_OUTPUT, CONTAMINATION_OUTPUT)}
     begin = published_output("").key
     return fixed.get(key) or (published_output(key.removeprefix(begin)) if key.startswith(begin) else None)

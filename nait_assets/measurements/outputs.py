@@ -76,8 +76,8 @@ class OutputReader(BatchReader):
         columns = {"vector": to_device(weights, device) @ hidden.float()}
         if self.losses:
             losses = _token_losses(token_ids, packing, logits_of, self.model.network.config.vocab_size)
-            columns["text_loss"] = to_device(_means(packing, None), device) @ losses
-            columns["answer_loss"] = to_device(_means(packing, _answers(batch)), device) @ losses
+            columns["text_loss"] = to_device(sample_means(packing, None), device) @ losses
+            columns["answer_loss"] = to_device(sample_means(packing, answer_tokens(batch)), device) @ losses
         finite = torch.stack([torch.isfinite(column).reshape(len(batch), -1).all(dim=1) for column in columns.values()])
         return finite.all(dim=0, keepdim=True), columns
 
@@ -140,7 +140,7 @@ def _weights(packing: Packing, increasing: bool) -> np.ndarray:
     return matrix
 
 
-def _means(packing: Packing, members: np.ndarray | None) -> np.ndarray:
+def sample_means(packing: Packing, members: np.ndarray | None) -> np.ndarray:
     """`(n_samples, n_tokens)` float32 that takes each sample's mean over its members, or over all but its first token.
 
     A row of a sample without members is 0.
@@ -153,7 +153,7 @@ def _means(packing: Packing, members: np.ndarray | None) -> np.ndarray:
     return matrix
 
 
-def _answers(batch: Batch) -> np.ndarray:
+def answer_tokens(batch: Batch) -> np.ndarray:
     """`(n_tokens,)` bool of a batch: tokens of responses; of samples that do not say, none."""
     return np.concatenate(
         [

@@ -1,5 +1,6 @@
 """The recipe: everything that a user may set and that can change a result."""
 
+from nait_assets.recipe.evaluation import Evaluation, LossTask, Task
 from nait_assets.recipe.fingerprints import fingerprint, seeded_order
 from nait_assets.recipe.load import load_recipe
 from nait_assets.recipe.measurements import MeasurementOptions
@@ -15,6 +16,7 @@ from nait_assets.recipe.schema import (
     POOL,
     PUBLISHED,
     STATISTICS,
+    TASKS,
     FeatureName,
     Recipe,
 )

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nait_assets.errors import RecipeError
-from nait_assets.recipe.moved import MOVED
+from nait_assets.recipe.moved import new_place
 from nait_assets.recipe.paths import DEFAULT_RECIPE
 from nait_assets.recipe.schema import Recipe
 from nait_assets.recipe.section import Section
@@ -54,8 +54,9 @@ def _short(line: str) -> str:
 def _explain(problem: Any) -> str:
     where = _short(".".join(str(part) for part in problem["loc"])) or "recipe"
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden" and where in MOVED:
-        return f"{where}: this is now `{MOVED[where]}`; see recipes/README.md"
+    moved = new_place(where, problem["input"]) if problem["type"] == "extra_forbidden" else None
+    if moved is not None:
+        return f"{where}: this is now `{moved}`; see recipes/README.md"
     if problem["type"] == "extra_forbidden":
         known = {name for part in _sections(Section) for name in part.model_fields} - {"path"}
         written = str(problem["loc"][-1])

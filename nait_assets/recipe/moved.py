@@ -1,5 +1,7 @@
 """Fields of earlier recipes that are elsewhere now: each is refused with its new place."""
 
+from typing import Any
+
 _JUDGE = (
     "endpoint", "model", "dimension", "temperature", "api_key_variable", "concurrency", "timeout_seconds", "retries",
     "max_answer_tokens", "max_calls", "max_tokens_total", "max_cost", "price_per_million_input_tokens",
@@ -23,3 +25,20 @@ MOVED = {
     **{f"options.ifd_pre_experienced.{field}": f"measurements.pre_experienced_model.{field}" for field in _EXPERIENCE},
 }
 """The new place of a field, between two backquotes, by its old one."""
+
+
+def new_place(field: str, given: Any) -> str | None:
+    """The new place of a field that no longer is where it was, between two backquotes; None where there was none.
+
+    Args:
+        field: Its old place, such as `options.mona`.
+        given: What the recipe has there.
+    """
+    section, _, name = field.partition(".")
+    if (
+        section == "evaluation"
+        and name
+        and (isinstance(given, list) or (isinstance(given, dict) and "source" in given))
+    ):
+        return f"evaluation.held_out.{name}"
+    return MOVED.get(field)

@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from nait_assets.recipe.evaluation import Evaluation, Sources
 from nait_assets.recipe.measurements import OptionsOfMeasurements, measurements_model, missing_section
 from nait_assets.recipe.methods import (
     OptionsOfMethods,
@@ -31,7 +32,6 @@ from nait_assets.recipe.sections import (
     FeatureOptions,
     ModelSpec,
     Source,
-    one_or_many,
     require_name,
 )
 from nait_assets.recipe.strategies import Selection, Strategy
@@ -39,15 +39,13 @@ from nait_assets.recipe.training import Training
 
 COMPREHENSIVE_TARGET = "all"
 POOL = "candidates"
-EVALUATION, PUBLISHED = "evaluation/", "published/"
-"""In front of the name of a held-out set, and of a published list, where corpora are named."""
+EVALUATION, TASKS, PUBLISHED = "evaluation/", "tasks/", "published/"
+"""In front of the name of a held-out set, a task's examples, and a published list, where corpora are named."""
 
 FeatureName = Literal["nait_directions", "standardized_centroids"]
 
 CANDIDATES, EXAMPLES = "corpora/candidate_pool", "corpora/in_domain_set"
 ACTIVATIONS, STATISTICS = "extraction/candidate_activations", "features/neuron_statistics"
-
-Sources = Annotated[tuple[Source, ...], BeforeValidator(one_or_many), Field(min_length=1)]
 
 
 class Recipe(Section, defer_build=True):
@@ -78,7 +76,7 @@ class Recipe(Section, defer_build=True):
     ratios: tuple[str, ...] = Field(min_length=1, description="Shares of the pool to keep, in (0, 1].")
     selection: Selection = Selection()
     seed: int = Field(0, description="Seed of the random control.")
-    evaluation: dict[str, Sources] = Field({}, description="Held-out sets, whose examples no subset should leak.")
+    evaluation: Evaluation = Evaluation()
     decontamination: Decontamination = Decontamination()
     training: Training | None = Field(None, description="What is trained on the subsets; nothing by default.")
     max_rejected: float = Field(
@@ -99,13 +97,6 @@ class Recipe(Section, defer_build=True):
             if name == POOL:
                 raise ValueError(f"capability name {name!r} is taken: it is the corpus that we choose from")
         return capabilities
-
-    @field_validator("evaluation")
-    @classmethod
-    def _evaluation_names(cls, evaluation: dict[str, Any]) -> dict[str, Any]:
-        for name in evaluation:
-            require_name(name, f"name {name!r} of a held-out set")
-        return evaluation
 
     @field_validator("published")
     @classmethod
@@ -191,9 +182,10 @@ class Recipe(Section, defer_build=True):
         return self
 
     @model_validator(mode="after")
-    def _training_fits(self) -> "Recipe":
+    def _training_and_evaluation_fit(self) -> "Recipe":
         if self.training is not None:
             self.training.require_fit(self)
+        self.evaluation.require_fit(self)
         return self
 
     @field_validator("ratios", mode="before")
@@ -219,7 +211,7 @@ class Recipe(Section, defer_build=True):
     @cached_property
     def evaluation_names(self) -> list[str]:
         """Held-out sets in alphabetical order."""
-        return sorted(self.evaluation)
+        return sorted(self.evaluation.held_out)
 
     @cached_property
     def published_lists(self) -> list[str]:
@@ -229,7 +221,7 @@ class Recipe(Section, defer_build=True):
     @property
     def has_examples(self) -> bool:
         """Whether there are examples, in-domain or held out, that candidates could leak."""
-        return bool(self.capabilities_with_examples or self.evaluation)
+        return bool(self.capabilities_with_examples or self.evaluation.held_out or self.evaluation.names_with_examples)
 
     @cached_property
     def targets(self) -> list[str]:
@@ -243,7 +235,9 @@ class Recipe(Section, defer_build=True):
     def corpus_sources(self, corpus: str) -> tuple[Source, ...]:
         """Sources of the pool (`candidates`), a capability's in-domain set, or a corpus whose name has a prefix."""
         if corpus.startswith(EVALUATION):
-            return self.evaluation[corpus.removeprefix(EVALUATION)]
+            return self.evaluation.held_out[corpus.removeprefix(EVALUATION)]
+        if corpus.startswith(TASKS):
+            return self.evaluation.tasks[corpus.removeprefix(TASKS)].examples
         if corpus.startswith(PUBLISHED):
             return self.published[corpus.removeprefix(PUBLISHED)]
         return self.candidates if corpus == POOL else self.capabilities[corpus].examples

@@ -153,7 +153,12 @@ def subsets(tables: Snapshot, recipe: Recipe) -> dict[tuple[str, str, str], list
 
 def _note_corpora(tables: Snapshot, recipe: Recipe) -> None:
     """Note every corpus as read: the page says what became of its rows."""
-    names = {None: [""], "with_examples": recipe.capabilities_with_examples, "evaluation": recipe.evaluation_names}
+    names = {
+        None: [""],
+        "with_examples": recipe.capabilities_with_examples,
+        "evaluation": recipe.evaluation_names,
+        "task": recipe.evaluation.names_with_examples,
+    }
     for output in corpora(recipe):
         for partition in names[output.partitions]:
             tables.note(output.key, partition)

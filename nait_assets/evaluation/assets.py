@@ -1,0 +1,123 @@
+"""Assets of the evaluation: results of models, and what is concluded from them."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+import polars as pl
+
+from nait_assets import lineage
+from nait_assets.corpora.catalogue import POOL_OUTPUT, TASK_OUTPUT
+from nait_assets.evaluation.catalogue import (
+    BASE_RESULTS,
+    FORESIGHT_OUTPUT,
+    PROBE_RESULTS,
+    ResultsOutput,
+    all_results,
+    drop_unused,
+    has_foresight,
+    rows_of,
+    version_of,
+)
+from nait_assets.evaluation.evaluating import Evaluated, evaluate, released
+from nait_assets.evaluation.foreseen import read_foresight, tasks_by_target
+from nait_assets.evaluation.given import ALGORITHM, read_given, settings_of
+from nait_assets.evaluation.tables import EXAMPLES, RESULTS
+from nait_assets.lineage import Record, asset_key
+from nait_assets.models.config import ExtractionConfig
+from nait_assets.models.cost import Cost, add_cost
+from nait_assets.partitions import Partitions
+from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.resources import LanguageModel, Warehouse
+from nait_assets.rooms import asset_arguments, write_table
+from nait_assets.scoring.catalogue import scores_output
+from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
+
+FORESIGHT_ALGORITHM = "1"
+
+
+def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
+    """What the tasks of a recipe ask for; nothing without them."""
+    return [
+        *(_results_asset(output, recipe, partitions) for output in all_results(recipe)),
+        *([_foresight_asset(recipe, partitions)] if has_foresight(recipe) else []),
+    ]
+
+
+def _results_asset(output: ResultsOutput, recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    of = f"the models of `{output.models.key}`" if output.models else "the base without training"
+
+    @dg.asset(
+        **asset_arguments(output, partitions),
+        description=f"What {of} can do. One row is one model, task and metric, beside one an example in "
+        f"`{EXAMPLES.name}`.",
+        deps=_deps(output, recipe),
+        code_version=f"{ALGORITHM}:{fingerprint(settings_of(recipe))}",
+        kinds={"pytorch", "duckdb"},
+        pool="language_model",
+    )
+    def results(
+        context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
+    ) -> dg.MaterializeResult:
+        partition, say = lineage.partition_name(context), context.log.info
+        given = read_given(output, recipe, warehouse, language_model, partition)
+        found = evaluate(given, warehouse, config.options(), say)
+        record = lineage.record_of(context, version_of(found.rows, found.examples), given.inputs)
+        cost = _store(warehouse, output, record, found)
+        n_released = released(given, recipe)
+        return lineage.result(record, _metadata(found, cost, n_released))
+
+    return results
+
+
+def _deps(output: ResultsOutput, recipe: Recipe) -> list[dg.AssetDep]:
+    models = [dg.AssetDep(asset_key(output.models.key))] if output.models else []
+    tasks = dg.AssetDep(asset_key(TASK_OUTPUT.key), partition_mapping=dg.AllPartitionMapping())
+    return [*models, *([tasks] if recipe.evaluation.names_with_examples else [])]
+
+
+def _store(warehouse: Warehouse, output: ResultsOutput, record: Record, found: Evaluated) -> Cost:
+    """Write rows and the record; the cost so far. Their examples are stored already."""
+    with warehouse.tables.transaction() as tables:
+        before = rows_of(tables, output.key, record.partition)
+        tables.replace(RESULTS, found.rows, asset=output.key, partition=record.partition)
+        drop_unused(tables, before)
+        tables.put_record(record)
+        return add_cost(tables, record.asset, record.partition, found.cost)
+
+
+def _metadata(found: Evaluated, cost: Cost, n_released: int) -> dict[str, object]:
+    means = found.rows.group_by("task", "metric").agg(pl.col("value").mean(), pl.col("n_examples").first())
+    return {
+        "dagster/table_name": RESULTS.name,
+        "dagster/row_count": len(found.rows),
+        "dagster/column_schema": lineage.column_schema(found.rows),
+        "n_evaluated": found.n_evaluated,
+        "means": lineage.table_metadata(means.sort("task", "metric")),
+        "cost_so_far": dg.MetadataValue.json({name: round(value, 2) for name, value in vars(cost).items()}),
+        "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in found.notes) or "none"),
+        **({"n_weights_removed": n_released} if n_released else {}),
+    }
+
+
+def _foresight_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    scores = [scores_output(method).key for method in recipe.methods]
+    read = [POOL_OUTPUT, PROBE_SUBSETS_OUTPUT, PROBE_MODELS, BASE_RESULTS, PROBE_RESULTS]
+
+    @dg.asset(
+        **asset_arguments(FORESIGHT_OUTPUT, partitions),
+        deps=_all_partitions([*scores, *(output.key for output in read)]),
+        code_version=f"{FORESIGHT_ALGORITHM}:{fingerprint(sorted(recipe.methods), tasks_by_target(recipe))}",
+        kinds={"scipy", "duckdb"},
+    )
+    def foresight(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """Whether scores foretell what training does. One row is one method, or length, for one target and task."""
+        frame, inputs = read_foresight(recipe, warehouse)
+        shown = frame.sort("target", "task", "correlation", descending=[False, False, True], nulls_last=True)
+        metadata = {"foresight": lineage.table_metadata(shown)}
+        return write_table(context, warehouse, FORESIGHT_OUTPUT, frame, inputs, metadata)
+
+    return foresight
+
+
+def _all_partitions(keys: Sequence[str]) -> list[dg.AssetDep]:
+    return [dg.AssetDep(asset_key(key), partition_mapping=dg.AllPartitionMapping()) for key in keys]

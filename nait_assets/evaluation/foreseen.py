@@ -1,0 +1,64 @@
+"""What the foresight of a recipe is made from, read from the warehouse."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from nait_assets.corpora.catalogue import POOL_OUTPUT
+from nait_assets.evaluation.catalogue import BASE_RESULTS, PROBE_RESULTS
+from nait_assets.evaluation.foresight import controls, foresight, predictor_of_method, predictors_of_length
+from nait_assets.evaluation.losses import METRIC
+from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
+from nait_assets.resources import Warehouse
+from nait_assets.tables import N_CHARACTERS, scores_table
+from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
+
+
+def read_foresight(recipe: Recipe, warehouse: Warehouse) -> tuple[pl.DataFrame, Mapping[str, str]]:
+    """Rows of `tables.FORESIGHT` of a recipe, and the versions of what was read.
+
+    Raises:
+        WarehouseError: Something has not been made.
+    """
+    with warehouse.tables.snapshot() as tables:
+        pool, _ = POOL_OUTPUT.read(warehouse, tables, "")
+        probes, _ = PROBE_SUBSETS_OUTPUT.read(warehouse, tables, "")
+        models, _ = PROBE_MODELS.read(warehouse, tables, "")
+        base, _ = BASE_RESULTS.read(warehouse, tables, "")
+        results, _ = PROBE_RESULTS.read(warehouse, tables, "")
+        methods = [
+            predictor_of_method(
+                method,
+                {target: tables.read(scores_table(method), target=target) for target in recipe.targets},
+                probes,
+            )
+            for method in recipe.methods
+        ]
+        inputs = dict(tables.inputs)
+    lengths = predictors_of_length(probes, pool.select("sample_id", length=N_CHARACTERS), models)
+    predictors = [*methods, *controls(recipe.targets, lengths)]
+    frame = foresight(predictors, falls(base, results), tasks_by_target(recipe), lengths[-1])
+    return frame, inputs
+
+
+def falls(base: pl.DataFrame, results: pl.DataFrame) -> dict[str, np.ndarray]:
+    """By task, how far the loss of each probe's model lies below that of the base, by the number of the probe."""
+    before = dict(base.filter(pl.col("metric") == METRIC).select("task", "value").rows())
+    found = results.filter(pl.col("metric") == METRIC).sort("task", "number")
+    return {
+        str(task): before[str(task)] - rows["value"].to_numpy()
+        for (task,), rows in found.group_by("task", maintain_order=True)
+    }
+
+
+def tasks_by_target(recipe: Recipe) -> dict[str, list[str]]:
+    """The tasks of each target that has any; the comprehensive target has all that belong to one."""
+    of_task = {name: recipe.evaluation.targets_of(name, recipe) for name in sorted(recipe.evaluation.tasks)}
+    found = {
+        target: [task for task, targets in of_task.items() if target in targets]
+        for target in recipe.targets
+        if target != COMPREHENSIVE_TARGET
+    }
+    found[COMPREHENSIVE_TARGET] = [task for task, targets in of_task.items() if targets]
+    return {target: tasks for target, tasks in found.items() if tasks}
