@@ -94,7 +94,7 @@ def records_when_all_is_current(plan: Plan, dtype: str = "float32") -> dict[str,
         code_version = graph.get(dg.AssetKey(asset.split("/"))).code_version
         assert code_version is not None
         versions = {source: outside.get(source, f"v {source}") for source in inputs}
-        records[name] = Record(asset, partition, code_version, f"v {name}", versions)
+        records[name] = Record(asset, partition, code_version, f"v {name}", versions, record_hash="as written")
     return records
 
 
