@@ -82,6 +82,8 @@ def test_what_the_recipe_no_longer_has_is_named_and_removed(
     assert answer.code == 0, answer.out
     assert "outputs that the recipe no longer has; `nait clean` removes them:" in answer.out
     assert all(name in answer.out for name in gone), answer.out
+    audited = nait("audit", "--recipe", recipe.path, "--home", home)
+    assert audited.code == 0, audited.out
     warehouse = Warehouse(home=str(home))
     with warehouse.tables.snapshot() as snapshot:
         shown = snapshot.connection.execute("SELECT DISTINCT method, target FROM scoring.scores").fetchall()

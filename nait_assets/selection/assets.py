@@ -1,7 +1,7 @@
 """Assets of the selection: one subset for each method, in every cell of target x ratio."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
         upstream = (record for name, record in records.items() if name in manifest["lineage"] and not record.partition)
         losses = losses_of(recipe.outputs, warehouse, upstream)
         write_folder(folder, rows, manifest, _card(chosen, record, manifest["model"], exports, losses), exports)
-        stored = _store(warehouse, chosen, record, manifest["lineage"])
+        stored = _store(warehouse, chosen, record, manifest["lineage"], recipe.targets)
         return lineage.result(record, _metadata(chosen, written, folder, stored))
 
     return subset
@@ -102,10 +102,12 @@ def _card(
     )
 
 
-def _store(warehouse: Warehouse, chosen: Chosen, record: Record, upstream: Mapping[str, Any]) -> dict[str, list[str]]:
+def _store(
+    warehouse: Warehouse, chosen: Chosen, record: Record, upstream: Mapping[str, Any], targets: Sequence[str]
+) -> dict[str, list[str]]:
     """Write the rows, their history and the record; the method's and ratio's subsets that were there, by target."""
     with warehouse.tables.transaction() as transaction:
-        stored = stored_subsets(transaction, chosen.method, chosen.ratio)
+        stored = stored_subsets(transaction, chosen.method, chosen.ratio, targets)
         transaction.replace(SUBSETS, chosen.choice.rows, **chosen.cell)
         history.append(transaction, record, **chosen.cell, chosen=chosen.choice.rows, lineage=upstream)
         beside = subset_output(chosen.method).beside(warehouse, transaction, record.partition)

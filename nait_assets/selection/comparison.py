@@ -14,15 +14,23 @@ def overlap(one: Collection[str], other: Collection[str]) -> float:
     return len(set(one) & set(other)) / smaller if smaller else 0.0
 
 
-def stored_subsets(snapshot: Snapshot, method: str, ratio: str) -> dict[str, list[str]]:
-    """The subsets that there are of a method and ratio: sample ids, best first, by target."""
+def stored_subsets(snapshot: Snapshot, method: str, ratio: str, targets: Collection[str]) -> dict[str, list[str]]:
+    """The subsets that there are of a method and ratio: sample ids, best first, by target.
+
+    Args:
+        snapshot: snapshot of the warehouse's tables.
+        method: method whose ranking they are taken from.
+        ratio: share of the pool.
+        targets: targets of the recipe: a home may have subsets of others, which nobody makes any more.
+    """
     if not snapshot.has_table(SUBSETS.name):
         return {}
     query = f"""
         SELECT target, list(sample_id ORDER BY rank) FROM {SUBSETS.name}
         WHERE method = ? AND ratio = ? GROUP BY target ORDER BY target
     """
-    return dict(snapshot.connection.execute(query, [method, ratio]).fetchall())
+    stored = dict(snapshot.connection.execute(query, [method, ratio]).fetchall())
+    return {target: rows for target, rows in stored.items() if target in targets}
 
 
 def changes(before: Collection[str] | None, now: Collection[str]) -> dict[str, float]:

@@ -1,9 +1,13 @@
 """A subset beside others: numbers that people watch over time."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 
-from nait_assets.selection.comparison import changes, overlap, overlaps
+from nait_assets.resources import Warehouse
+from nait_assets.selection.comparison import changes, overlap, overlaps, stored_subsets
+from nait_assets.tables import SUBSETS
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,12 @@ def test_other_targets_come_in_the_order_of_what_they_share() -> None:
         pl.DataFrame({"target": ["all", "math", "chat"], "n_shared": [3, 1, 0], "overlap": [0.75, 0.5, 0.0]})
     )
     assert overlaps(["a"], {}).is_empty()
+
+
+def test_subsets_of_targets_that_the_recipe_no_longer_has_are_not_compared(tmp_path: Path) -> None:
+    """A capability that was renamed would fail the check of its own new subset, which has the same rows."""
+    row = pl.DataFrame({"sample_id": ["a"], "score": [1.0], "rank": [1]})
+    with Warehouse(home=str(tmp_path)).tables.transaction() as tables:
+        for target in ("math", "maths", "all"):
+            tables.replace(SUBSETS, row, method="random", target=target, ratio="0.10")
+        assert stored_subsets(tables, "random", "0.10", ["maths", "all"]) == {"all": ["a"], "maths": ["a"]}
