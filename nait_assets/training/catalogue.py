@@ -12,7 +12,7 @@ from nait_assets.lineage import Record, reference
 from nait_assets.models.libraries import library_versions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
-from nait_assets.resources.files import remove, sha256
+from nait_assets.resources.files import hashes_of, remove, sha256
 from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import content_version
 from nait_assets.training import models
@@ -92,6 +92,10 @@ class ModelsOutput(Output):
             if manifest.is_file():
                 found[f"{FOLDER}/{key}/{MANIFEST}"] = sha256(manifest)
         return found
+
+    def content(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: D102
+        folders = {key: model_folder(warehouse.folder, key) for key in self.keys(stored, partition)}
+        return {f"{key}/{name}": digest for key, at in folders.items() for name, digest in hashes_of(at).items()}
 
     def discard(self, recipe: Recipe, warehouse: Warehouse, tables: Transaction, partition: str) -> None:  # noqa: ARG002, D102
         keys = self.keys(tables, partition)

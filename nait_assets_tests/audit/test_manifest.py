@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nait_assets.audit.manifest import Stated, differences, root_of
+from nait_assets.catalogue import Output
 from nait_assets.lineage import canonical
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets_tests.audit.test_chain import audit, edit
+from nait_assets_tests.test_docs import everything
 
 PAGE = "report/selection_report"
 
@@ -118,3 +121,14 @@ def test_the_root_is_that_of_rfc_6962(n: int) -> None:
         pairs = [level[place : place + 2] for place in range(0, len(level), 2)]
         level = [hashlib.sha256(b"\1" + b"".join(pair)).digest() if len(pair) == 2 else pair[0] for pair in pairs]
     assert root_of(outputs) == (level[0] if level else hashlib.sha256(b"").digest()).hex()
+
+
+def test_every_output_says_what_it_consists_of(make_recipe: Callable[..., Recipe]) -> None:
+    """One that did not would be in the manifest with a hash of nothing, and nobody would see it."""
+    silent = {
+        name
+        for recipe in everything(make_recipe)
+        for name, output in recipe.outputs.items()
+        if output.table is None and type(output).content is Output.content
+    }
+    assert silent == set()
