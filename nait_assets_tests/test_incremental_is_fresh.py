@@ -222,10 +222,10 @@ class Walk:
         return self.known[key]
 
 
-def test_ten_edits(world: World, tmp_path: Path) -> None:
+def test_a_few_edits(world: World, tmp_path: Path) -> None:
     """A method of each kind: of activations, of a reading under the head, and of texts."""
     walk = Walk(world, 1, ["nait_standardized", "rds_plus", "bm25"], tmp_path)
-    for _ in range(10):
+    for _ in range(6):
         walk.step()
 
 
