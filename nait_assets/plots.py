@@ -21,6 +21,35 @@ def line(frame: pl.DataFrame, x: str, y: str) -> dg.MetadataValue:
     return _picture(alt.Chart(frame.select(x, y), mark=mark).encode(x=alt.X(x), y=alt.Y(y)))
 
 
+def curves(frame: pl.DataFrame, x: str, y: str, name: str) -> dg.MetadataValue:
+    """One quantity along another, a line with points for each name, with the interval `low` to `high`."""
+    import altair as alt
+
+    if frame.is_empty():
+        return dg.MetadataValue.md("nothing to draw")
+    names = frame[name].unique(maintain_order=True)[: MOST_MARKS // 2].to_list()
+    drawn = alt.Chart(frame.filter(pl.col(name).is_in(names)).select(x, y, name, "low", "high"))
+    scale = alt.Scale(zero=False)
+    lines = drawn.mark_line(point=True).encode(x=alt.X(x), y=alt.Y(y, scale=scale), color=alt.Color(name))
+    bands = drawn.mark_rule(opacity=0.4).encode(
+        x=alt.X(x), y=alt.Y("low", title=y, scale=scale), y2="high", color=alt.Color(name)
+    )
+    return _picture(lines + bands)
+
+
+def heat_map(frame: pl.DataFrame, x: str, y: str, value: str) -> dg.MetadataValue:
+    """The mean of a value for each pair of names, zero in the middle of the colours."""
+    import altair as alt
+
+    if frame.is_empty():
+        return dg.MetadataValue.md("nothing to draw")
+    cells = frame.group_by(x, y).agg(pl.col(value).mean()).sort(x, y).head(MOST_MARKS * 10)
+    colour = alt.Color(value, scale=alt.Scale(scheme="redblue", domainMid=0))
+    return _picture(
+        alt.Chart(cells).mark_rect().encode(x=alt.X(x, type="nominal"), y=alt.Y(y, type="nominal"), color=colour)
+    )
+
+
 def bins(values: pl.Series, n_bins: int = 40) -> pl.DataFrame:
     """How many values lie in each of some bins of equal width: columns `begin`, `end`, `count`."""
     import numpy as np

@@ -12,10 +12,13 @@ from nait_assets.cli.options import home_option, recipe_option
 @recipe_option
 @home_option
 def command(recipe_path: Path | None, home: Path | None) -> None:
-    """Print what was read, what was chosen, and how far the choice fits the topics."""
+    """Print what training does and what foretold it, what was read, what was chosen, and how far it fits the topics."""
+    from nait_assets.evaluation.shown import result_lines
     from nait_assets.selection.summary import summarize
 
     with opened(recipe_path, home) as workplace:
+        for line in result_lines(workplace.recipe, workplace.warehouse):
+            click.echo(line)
         speed = workplace.noted("extraction/candidate_activations", "tokens_per_second")
         click.echo(summarize(workplace.recipe, workplace.warehouse, speed, workplace.n_rows_read()))
         click.echo(f"Open the UI: nait ui --recipe {workplace.recipe.path} (then http://127.0.0.1:3000)")

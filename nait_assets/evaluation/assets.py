@@ -1,26 +1,32 @@
 """Assets of the evaluation: results of models, and what is concluded from them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import dagster as dg
 import polars as pl
 
-from nait_assets import lineage
+from nait_assets import lineage, plots
 from nait_assets.corpora.catalogue import POOL_OUTPUT, TASK_OUTPUT
 from nait_assets.evaluation.catalogue import (
     BASE_RESULTS,
+    COMPARISON_OUTPUT,
     FORESIGHT_OUTPUT,
     PROBE_RESULTS,
+    PROPORTION_OUTPUT,
+    TRANSFERABILITY_OUTPUT,
     ResultsOutput,
     all_results,
+    conclusions,
     drop_unused,
-    has_foresight,
     rows_of,
     version_of,
 )
+from nait_assets.evaluation.comparison import compared, means_of, proportions, transferred, with_own
 from nait_assets.evaluation.evaluating import Evaluated, evaluate, released
 from nait_assets.evaluation.foreseen import read_foresight, tasks_by_target
 from nait_assets.evaluation.given import ALGORITHM, read_given, settings_of
+from nait_assets.evaluation.measured import compared_results, own_targets, read_measured
+from nait_assets.evaluation.shown import as_markdown, curve_of_averages
 from nait_assets.evaluation.tables import EXAMPLES, RESULTS
 from nait_assets.lineage import Record, asset_key
 from nait_assets.models.config import ExtractionConfig
@@ -32,14 +38,14 @@ from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.scoring.catalogue import scores_output
 from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
 
-FORESIGHT_ALGORITHM = "1"
+FORESIGHT_ALGORITHM = COMPARISON_ALGORITHM = "1"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """What the tasks of a recipe ask for; nothing without them."""
     return [
         *(_results_asset(output, recipe, partitions) for output in all_results(recipe)),
-        *([_foresight_asset(recipe, partitions)] if has_foresight(recipe) else []),
+        *(_CONCLUSIONS[output.key](recipe, partitions) for output in conclusions(recipe)),
     ]
 
 
@@ -117,6 +123,67 @@ def _foresight_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinit
         return write_table(context, warehouse, FORESIGHT_OUTPUT, frame, inputs, metadata)
 
     return foresight
+
+
+def _comparison_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(COMPARISON_OUTPUT, partitions),
+        deps=_all_partitions([output.key for output in compared_results(recipe)]),
+        code_version=f"{COMPARISON_ALGORITHM}:{fingerprint(own_targets(recipe))}",
+        kinds={"numpy", "duckdb"},
+    )
+    def comparison(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """Models side by side. One row is one model on one task, by itself or against a reference, with an interval."""
+        measured, inputs = read_measured(recipe, warehouse)
+        means = with_own(means_of(measured), own_targets(recipe))
+        frame = compared(means, measured.n_models(), measured.n_examples())
+        shown = {"table": dg.MetadataValue.md(as_markdown(frame))}
+        return write_table(context, warehouse, COMPARISON_OUTPUT, frame, inputs, shown)
+
+    return comparison
+
+
+def _proportion_asset(_recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(PROPORTION_OUTPUT, partitions),
+        deps=[asset_key(COMPARISON_OUTPUT.key)],
+        code_version=COMPARISON_ALGORITHM,
+        kinds={"polars", "duckdb"},
+    )
+    def proportion_curve(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """Results against the share of the pool that was trained on. One row is one model, share and task."""
+        with warehouse.tables.snapshot() as tables:
+            found, inputs = COMPARISON_OUTPUT.read(warehouse, tables, "")
+        frame = proportions(found)
+        shown = {"curve": plots.curves(curve_of_averages(frame), "share", "value", "model")}
+        return write_table(context, warehouse, PROPORTION_OUTPUT, frame, inputs, shown)
+
+    return proportion_curve
+
+
+def _transferability_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(TRANSFERABILITY_OUTPUT, partitions),
+        deps=_all_partitions([output.key for output in compared_results(recipe)]),
+        code_version=f"{COMPARISON_ALGORITHM}:{fingerprint(own_targets(recipe))}",
+        kinds={"numpy", "duckdb"},
+    )
+    def transferability(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """What training for one target does for another's task. One row is one model on one task."""
+        measured, inputs = read_measured(recipe, warehouse)
+        frame = transferred(means_of(measured), own_targets(recipe))
+        shown = {"heat_map": plots.heat_map(frame, "task", "target", "value")}
+        return write_table(context, warehouse, TRANSFERABILITY_OUTPUT, frame, inputs, shown)
+
+    return transferability
+
+
+_CONCLUSIONS: Mapping[str, Callable[[Recipe, Partitions], dg.AssetsDefinition]] = {
+    FORESIGHT_OUTPUT.key: _foresight_asset,
+    COMPARISON_OUTPUT.key: _comparison_asset,
+    PROPORTION_OUTPUT.key: _proportion_asset,
+    TRANSFERABILITY_OUTPUT.key: _transferability_asset,
+}
 
 
 def _all_partitions(keys: Sequence[str]) -> list[dg.AssetDep]:

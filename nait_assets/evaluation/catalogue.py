@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from nait_assets.catalogue import Output
-from nait_assets.evaluation.tables import EXAMPLES, FORESIGHT, RESULTS
+from nait_assets.evaluation.tables import COMPARISON, EXAMPLES, FORESIGHT, PROPORTION_CURVE, RESULTS, TRANSFERABILITY
 from nait_assets.lineage import Record
 from nait_assets.models.running import model_inputs
 from nait_assets.recipe import Recipe
@@ -106,6 +106,10 @@ def drop_unused(tables: Transaction, results: pl.DataFrame) -> None:
 
 BASE_RESULTS = ResultsOutput("evaluation/base_results", takes_run_options=True)
 FORESIGHT_OUTPUT = Output(FORESIGHT.asset, None, FORESIGHT)
+COMPARISON_OUTPUT = Output(COMPARISON.asset, None, COMPARISON)
+TRANSFERABILITY_OUTPUT = Output(TRANSFERABILITY.asset, None, TRANSFERABILITY)
+PROPORTION_OUTPUT = Output(PROPORTION_CURVE.asset, None, PROPORTION_CURVE)
+CONCLUSIONS = (FORESIGHT_OUTPUT, COMPARISON_OUTPUT, TRANSFERABILITY_OUTPUT, PROPORTION_OUTPUT)
 FIXED_NAMES = {"full": "full_reference", "random": "random_reference", "probes": "probe"}
 """What stands before `_results` for models of no method."""
 
@@ -136,12 +140,24 @@ def has_foresight(recipe: Recipe) -> bool:
 
 def outputs(recipe: Recipe) -> list[Output]:
     """Outputs of the evaluation of a recipe."""
-    return [*all_results(recipe), *([FORESIGHT_OUTPUT] if has_foresight(recipe) else [])]
+    return [*all_results(recipe), *conclusions(recipe)]
+
+
+def conclusions(recipe: Recipe) -> list[Output]:
+    """What is concluded from the results of a recipe: nothing where the base alone is evaluated."""
+    if recipe.training is None or not recipe.evaluation.tasks:
+        return []
+    return [
+        *([FORESIGHT_OUTPUT] if has_foresight(recipe) else []),
+        COMPARISON_OUTPUT,
+        PROPORTION_OUTPUT,
+        TRANSFERABILITY_OUTPUT,
+    ]
 
 
 def output_named(key: str) -> Output | None:
     """An output that a recipe may no longer have, by its key."""
-    fixed = (BASE_RESULTS, PROBE_RESULTS, FORESIGHT_OUTPUT)
+    fixed = (BASE_RESULTS, PROBE_RESULTS, *CONCLUSIONS)
     references = (results_output(training.FULL_REFERENCE), results_output(training.RANDOM_REFERENCE))
     for output in (*fixed, *references):
         if output.key == key:

@@ -66,3 +66,61 @@ FORESIGHT = Table(
 """`task` is "" for all tasks of the target together, where it has several. `kind` is `method`, or `control` for the
 length of the rows. `correlation` is by the mean rank of a probe's rows, `by_score` by their mean score, `partial` given
 the tokens of their answers; intervals are of 95 %."""
+
+_CELL = {"model": pl.String(), "target": pl.String(), "ratio": pl.String()}
+_VALUE = {"value": pl.Float64(), "low": pl.Float64(), "high": pl.Float64()}
+
+COMPARISON = Table(
+    "evaluation.comparison",
+    pl.Schema(
+        {
+            **_CELL,
+            "task": pl.String(),
+            "metric": pl.String(),
+            "against": pl.String(),
+            **_VALUE,
+            "verdict": pl.String(),
+            "n_models": pl.Int64(),
+            "n_examples": pl.Int64(),
+        }
+    ),
+    (),
+    ("model", "target", "ratio", "task", "metric", "against"),
+)
+"""`model` is a method or a reference, as in the key of its results; `target` may be `(own)`: each task by the models of
+its own target. `task` is "" for the average over the tasks of a metric. `against` is "" for the value itself, else the
+reference from which `value` is the difference. Intervals are of 95 %."""
+
+TRANSFERABILITY = Table(
+    "evaluation.transferability",
+    pl.Schema(
+        {
+            **_CELL,
+            "task_target": pl.String(),
+            "task": pl.String(),
+            "metric": pl.String(),
+            **_VALUE,
+            "verdict": pl.String(),
+        }
+    ),
+    (),
+    ("model", "target", "ratio", "task", "metric"),
+)
+"""`value` is the result of the model of `target` on a task of `task_target`, less that of this one's own model."""
+
+PROPORTION_CURVE = Table(
+    "evaluation.proportion_curve",
+    pl.Schema(
+        {
+            "model": pl.String(),
+            "target": pl.String(),
+            "share": pl.Float64(),
+            "task": pl.String(),
+            "metric": pl.String(),
+            **_VALUE,
+        }
+    ),
+    (),
+    ("model", "target", "share", "task", "metric"),
+)
+"""`share` of the pool: 0 of the base, 1 of the model of the whole pool."""

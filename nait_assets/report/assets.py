@@ -15,7 +15,7 @@ from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint
 from nait_assets.report.catalogue import COMPARISON_OUTPUT, PAGE_OUTPUT
 from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, reproductions, retrievals
 from nait_assets.report.contents import Page, build_page
-from nait_assets.report.page_data import measurements_read, read, subsets
+from nait_assets.report.page_data import measurements_read, read, results_shown, subsets
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
 from nait_assets.rooms import asset_arguments
@@ -132,6 +132,7 @@ def _read_by_the_page(recipe: Recipe) -> list[str]:
         keys += [IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else []
     if STANDARDIZED_CENTROIDS.asset in recipe.outputs_read:
         keys.append(STANDARDIZED_CENTROIDS.asset)
+    keys += [table.asset for table in results_shown(recipe)]
     leading = method_named(recipe.leading_method)
     return list(dict.fromkeys([*keys, *explained_by(recipe, leading)]))
 

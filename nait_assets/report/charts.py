@@ -21,12 +21,12 @@ PERCENT = {"format": "%", "tickCount": 5}
 def score_histogram(scores: pl.Series, thresholds: Mapping[str, float]) -> Spec:
     """How often each score occurs, with the score of the last chosen row of each ratio."""
     colours = ratio_colours(list(thresholds))
-    bars = {**_data(plots.bins(scores)), "mark": {"type": "bar", "color": BAR}, "encoding": _bins("score", ".4g")}
+    bars = {**data(plots.bins(scores)), "mark": {"type": "bar", "color": BAR}, "encoding": _bins("score", ".4g")}
     rules = [
         {
-            **_data(pl.DataFrame({"threshold": [value], "ratio": [ratio]})),
+            **data(pl.DataFrame({"threshold": [value], "ratio": [ratio]})),
             "mark": {"type": "rule", "size": 2, "color": colours[ratio]},
-            "encoding": {"x": _number("threshold"), "tooltip": [_text("ratio"), _number("threshold", format=".4g")]},
+            "encoding": {"x": number("threshold"), "tooltip": [text("ratio"), number("threshold", format=".4g")]},
         }
         for ratio, value in thresholds.items()
     ]
@@ -53,9 +53,9 @@ def length_histogram(samples: pl.DataFrame, max_tokens: int) -> Spec:
         ]
     )
     colour = {"domain": [whole, cut], "range": [BAR, CUT]}
-    encoding = {**_bins("tokens", ".0f"), "color": _text("kind", title=None, scale=colour, legend={"orient": "top"})}
-    encoding["tooltip"] = [*encoding["tooltip"], _text("kind")]
-    return {**_data(stacked), "mark": "bar", "encoding": encoding, "width": "container", "height": 160}
+    encoding = {**_bins("tokens", ".0f"), "color": text("kind", title=None, scale=colour, legend={"orient": "top"})}
+    encoding["tooltip"] = [*encoding["tooltip"], text("kind")]
+    return {**data(stacked), "mark": "bar", "encoding": encoding, "width": "container", "height": 160}
 
 
 def heat_map(matrix: pl.DataFrame) -> Spec:
@@ -65,38 +65,38 @@ def heat_map(matrix: pl.DataFrame) -> Spec:
     cells = {
         "mark": "rect",
         "encoding": {
-            "color": _number("overlap", scale=scale, legend=None),
-            "tooltip": [_text("one"), _text("other"), _number("overlap", format=".1%")],
+            "color": number("overlap", scale=scale, legend=None),
+            "tooltip": [text("one"), text("other"), number("overlap", format=".1%")],
         },
     }
     dark = {"condition": {"test": "datum.overlap > 0.55", "value": "white"}, "value": "#1b2733"}
     numbers = {
         "mark": {"type": "text", "fontSize": 10},
-        "encoding": {"text": _number("overlap", format=".0%"), "color": dark},
+        "encoding": {"text": number("overlap", format=".0%"), "color": dark},
     }
     axes = {
-        "x": _text("one", sort=selections, title=None, axis={"labelAngle": -40}),
-        "y": _text("other", sort=selections, title=None),
+        "x": text("one", sort=selections, title=None, axis={"labelAngle": -40}),
+        "y": text("other", sort=selections, title=None),
     }
     size = CELL * max(2, len(selections))
-    return {**_data(matrix), "encoding": axes, "layer": [cells, numbers], "width": size, "height": size}
+    return {**data(matrix), "encoding": axes, "layer": [cells, numbers], "width": size, "height": size}
 
 
 def core_bars(core: pl.DataFrame, by_chance: float) -> Spec:
     """Overlap of each capability's subset with the comprehensive one, and what chance would give."""
     bars = {
-        **_data(core),
+        **data(core),
         "mark": {"type": "bar", "color": BAR},
         "encoding": {
-            "y": _text("capability", title=None, sort=None),
-            "x": _number("overlap", title="shared with all", scale={"domain": [0, 1]}, axis=PERCENT),
-            "tooltip": [_text("capability"), _number("overlap", format=".1%")],
+            "y": text("capability", title=None, sort=None),
+            "x": number("overlap", title="shared with all", scale={"domain": [0, 1]}, axis=PERCENT),
+            "tooltip": [text("capability"), number("overlap", format=".1%")],
         },
     }
     chance = {
-        **_data(pl.DataFrame({"chance": [by_chance]})),
+        **data(pl.DataFrame({"chance": [by_chance]})),
         "mark": {"type": "rule", "color": CHANCE, "strokeDash": [4, 3]},
-        "encoding": {"x": _number("chance")},
+        "encoding": {"x": number("chance")},
     }
     return {"layer": [bars, chance], "width": 210, "height": max(60, 20 * len(core))}
 
@@ -105,14 +105,14 @@ def occurrence_bars(counts: pl.DataFrame) -> Spec:
     """In how many capabilities' subsets the chosen rows occur; columns as `overlap.occurrences` has them."""
     encoding = {
         "x": {
-            **_text("n_selections", title="capabilities that choose a row", axis={"labelAngle": 0}),
+            **text("n_selections", title="capabilities that choose a row", axis={"labelAngle": 0}),
             "type": "ordinal",
         },
-        "y": _number("share", title="of the chosen rows", scale={"domain": [0, 1]}, axis=PERCENT),
-        "tooltip": [_number("n_selections"), _number("n_rows"), _number("share", format=".1%")],
+        "y": number("share", title="of the chosen rows", scale={"domain": [0, 1]}, axis=PERCENT),
+        "tooltip": [number("n_selections"), number("n_rows"), number("share", format=".1%")],
     }
     mark = {"type": "bar", "color": BAR}
-    return {**_data(counts), "mark": mark, "encoding": encoding, "width": max(130, 26 * len(counts)), "height": 120}
+    return {**data(counts), "mark": mark, "encoding": encoding, "width": max(130, 26 * len(counts)), "height": 120}
 
 
 def candidate_map(points: pl.DataFrame, capabilities: Sequence[str]) -> Spec:
@@ -124,7 +124,7 @@ def candidate_map(points: pl.DataFrame, capabilities: Sequence[str]) -> Spec:
     """
     scheme = "tableau10" if len(capabilities) <= 10 else "tableau20"
     legend = {"orient": "top", "titleOrient": "left", "columns": 4, "symbolOpacity": 1}
-    colour = _text("target", title="chosen for", legend=legend, scale={"domain": list(capabilities), "scheme": scheme})
+    colour = text("target", title="chosen for", legend=legend, scale={"domain": list(capabilities), "scheme": scheme})
     label = {"type": "text", "dy": -15, "fontWeight": "bold", "fontSize": 12}
     layers = [
         ("candidate", {"type": "circle", "color": GREY, "size": 18, "opacity": 0.8}, False, {}),
@@ -136,13 +136,13 @@ def candidate_map(points: pl.DataFrame, capabilities: Sequence[str]) -> Spec:
             True,
             {"color": colour},
         ),
-        ("centroid", {**label, "stroke": "white", "strokeWidth": 4}, True, {"text": _text("target")}),
-        ("centroid", {**label, "color": "#111111"}, True, {"text": _text("target")}),
+        ("centroid", {**label, "stroke": "white", "strokeWidth": 4}, True, {"text": text("target")}),
+        ("centroid", {**label, "color": "#111111"}, True, {"text": text("target")}),
     ]
-    axes = {axis: _number(axis, axis=None, scale={"zero": False}) for axis in ("x", "y")}
+    axes = {axis: number(axis, axis=None, scale={"zero": False}) for axis in ("x", "y")}
     return {
-        **_data(points),
-        "encoding": {**axes, "tooltip": [_text("target"), _text("kind"), _text("text")]},
+        **data(points),
+        "encoding": {**axes, "tooltip": [text("target"), text("kind"), text("text")]},
         "layer": [
             {
                 "transform": [{"filter": f"datum.kind == '{kind}' && isValid(datum.target) == {str(chosen).lower()}"}],
@@ -157,23 +157,26 @@ def candidate_map(points: pl.DataFrame, capabilities: Sequence[str]) -> Spec:
     }
 
 
-def _data(frame: pl.DataFrame) -> Spec:
+def data(frame: pl.DataFrame) -> Spec:
+    """The rows that a chart or a layer of it draws."""
     return {"data": {"values": frame.to_dicts()}}
 
 
-def _number(name: str, **options: Any) -> Spec:
+def number(name: str, **options: Any) -> Spec:
+    """Encoding of a column of numbers."""
     return {"field": name, "type": "quantitative", **options}
 
 
-def _text(name: str, **options: Any) -> Spec:
+def text(name: str, **options: Any) -> Spec:
+    """Encoding of a column of names."""
     return {"field": name, "type": "nominal", **options}
 
 
 def _bins(title: str, form: str) -> Spec:
     """Encoding of `plots.bins`."""
     return {
-        "x": _number("begin", bin={"binned": True}, title=title, axis={"tickCount": 5}),
+        "x": number("begin", bin={"binned": True}, title=title, axis={"tickCount": 5}),
         "x2": {"field": "end"},
-        "y": _number("count", title="candidates", axis={"tickCount": 4}),
-        "tooltip": [_number("begin", format=form), _number("end", format=form), _number("count")],
+        "y": number("count", title="candidates", axis={"tickCount": 4}),
+        "tooltip": [number("begin", format=form), number("end", format=form), number("count")],
     }

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from nait_assets.report.page import render
 from nait_assets.report.page_data import MOST_EXPLAINED, PageData
+from nait_assets.report.results import result_sections
 from nait_assets.report.rows import MOST_CHARACTERS, ReportTable, table_rows
 from nait_assets.report.sections import Charts, all_sections
 
@@ -22,7 +23,7 @@ class Page:
 def build_page(page_data: PageData) -> Page:
     """The page of a recipe."""
     drawn = Charts()
-    sections = all_sections(page_data, drawn)
+    sections = [*result_sections(page_data.results, drawn), *all_sections(page_data, drawn)]
     rows = table_rows(page_data)
     context = {
         "recipe": page_data.recipe,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from nait_assets.corpora.catalogue import corpora
+from nait_assets.evaluation.catalogue import conclusions
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.measurements.catalogue import OUTPUTS, MeasurementOutput
@@ -30,6 +31,7 @@ from nait_assets.tables import (
     REJECTED_SAMPLES,
     STANDARDIZED_CENTROIDS,
     SUBSETS,
+    Table,
     scores_table,
 )
 
@@ -57,6 +59,7 @@ class PageData:
         reasons: By target and `sample_id`, what contributes most to the score of the leading method, of its best rows.
         what_reasons_are: In words, what reasons are; empty where the method gives none.
         comparison: Comparison of the methods.
+        results: What is concluded from results of trained models, by table.
         inputs: Versions of all that was read.
     """
 
@@ -73,6 +76,7 @@ class PageData:
     reasons: Mapping[tuple[str, str], Sequence[Reason]] = field(default_factory=dict)
     what_reasons_are: str = ""
     comparison: Comparison | None = None
+    results: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -110,11 +114,17 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
                 else {}
             ),
             comparison=_comparison(tables),
+            results={table.name: tables.read(table) for table in results_shown(recipe)},
             inputs=tables.inputs,
         )
         _note_corpora(tables, recipe)
     page_data = _with_reasons(page_data, warehouse)
     return _with_activations(page_data, warehouse) if recipe.reads_activations else page_data
+
+
+def results_shown(recipe: Recipe) -> list[Table]:
+    """Tables of what is concluded from results of trained models."""
+    return [output.table for output in conclusions(recipe) if output.table is not None]
 
 
 def _with_reasons(page_data: PageData, warehouse: Warehouse) -> PageData:

@@ -60,6 +60,12 @@ def test_every_model_has_results_and_a_changed_task_makes_its_own_again(
     assert set(foretold["target"]) == {"all", "code", "math"}
     assert set(foretold.filter(target="all")["task"]) == {"", "code", "math"}
     assert set(foretold["predictor"]) == {"random", "length_long", "characters", "tokens", "answer_tokens"}
+    summary = nait("summary", "--recipe", recipe.path, "--home", home).out
+    assert summary.startswith("What scores foretell of training, over 6 probes")
+    assert "Models after training, loss [95 %]:" in summary
+    page = (home / "report" / "index.html").read_text(encoding="utf-8")
+    assert "What scores foretell" in page
+    assert "Models after training" in page
     weights = list((home / "training").glob("*/*.safetensors"))
     assert not weights
 

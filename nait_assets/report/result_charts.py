@@ -1,0 +1,35 @@
+"""Charts of results, as Vega-Lite specifications: values by ratio, and training for one target on another's tasks."""
+
+import polars as pl
+
+from nait_assets.report.charts import Spec, data, number, text
+
+
+def proportion_curve(curve: pl.DataFrame) -> Spec:
+    """Values by the share of the pool, a line a model, with intervals; the base and the whole pool are at the ends."""
+    domain = curve["model"].unique().sort().to_list()
+    colour = text("model", title=None, scale={"domain": domain, "scheme": "tableau20"}, legend={"orient": "right"})
+    share = number("share", title="share of the pool")
+    told = [text("model"), text("target"), *(number(name, format=".4g") for name in ("share", "value", "low", "high"))]
+    y = {"title": curve["metric"][0] if len(curve) else "", "scale": {"zero": False}}
+    layers = [
+        {"mark": {"type": "rule", "opacity": 0.5}, "encoding": {"y": number("low", **y), "y2": {"field": "high"}}},
+        {"mark": {"type": "line", "point": True}, "encoding": {"y": number("value", **y), "tooltip": told}},
+    ]
+    return {**data(curve), "encoding": {"x": share, "color": colour}, "layer": layers, "width": 420, "height": 220}
+
+
+def transfer_map(transfer: pl.DataFrame) -> Spec:
+    """A method's models, each trained for a target, on the tasks of others; zero is white."""
+    axes = {
+        "x": text("task", title="task", axis={"labelAngle": -40}),
+        "y": text("target", title="trained for"),
+    }
+    colour = number("value", scale={"scheme": "redblue", "domainMid": 0}, legend=None)
+    told = [text("target"), text("task"), *(number(name, format="+.3f") for name in ("value", "low", "high"))]
+    layers = [
+        {"mark": "rect", "encoding": {"color": colour, "tooltip": [*told, text("verdict")]}},
+        {"mark": {"type": "text", "fontSize": 10}, "encoding": {"text": number("value", format="+.2f")}},
+    ]
+    width, height = (54 * max(2, transfer[name].n_unique()) for name in ("task", "target"))
+    return {**data(transfer), "encoding": axes, "layer": layers, "width": width, "height": height // 2 + 30}

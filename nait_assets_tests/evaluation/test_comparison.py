@@ -1,0 +1,101 @@
+"""Comparisons: intervals against scipy, verdicts that hold, averages of the same tasks, transfer."""
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import bootstrap
+
+from nait_assets.evaluation.bootstrap import Draws, interval
+from nait_assets.evaluation.comparison import OWN, compared, means_of, proportions, transferred, with_own
+from nait_assets.evaluation.measured import Cell, Measure, Measured
+from nait_assets.evaluation.shown import as_markdown
+
+N = 60
+EXAM, QUIZ = Measure("exam", "loss"), Measure("quiz", "loss")
+
+
+@pytest.fixture
+def measured() -> Measured:
+    """Losses of two tasks: a method that is better than random on exam, and hardly different from the whole pool."""
+    rng = np.random.default_rng(1)
+    hard = {EXAM: rng.gamma(2, 1, N), QUIZ: rng.gamma(2, 1, N)}
+    better = {"math": 0.3, "code": 0.1}
+
+    def of(shift: float, n_models: int = 1) -> dict[Measure, np.ndarray]:
+        return {one: values + shift + 0.05 * rng.normal(size=(n_models, N)) for one, values in hard.items()}
+
+    values = {Cell("base", "", ""): of(1.0), Cell("full_reference", "", ""): of(0.0)}
+    values[Cell("random_reference", "", "0.10")] = of(0.3, 3)
+    for target, gain in better.items():
+        values[Cell("nait", target, "0.10")] = of(0.3 - gain, 2)
+    weights = {EXAM: np.ones(N), QUIZ: rng.integers(1, 9, N).astype(float)}
+    return Measured(values, weights)
+
+
+def table(measured: Measured) -> pl.DataFrame:
+    """The comparison."""
+    means = with_own(means_of(measured), {"exam": "math", "quiz": "code"})
+    return compared(means, measured.n_models(), measured.n_examples())
+
+
+def test_an_interval_is_that_of_a_paired_bootstrap() -> None:
+    """As scipy's, of differences over the same examples."""
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=N)
+    other = one + 0.1 + 0.2 * rng.normal(size=N)
+    draws = Draws.of(np.ones(N))
+    value, low, high = interval(draws.means(other[None], 1) - draws.means(one[None], 2))
+    wanted = bootstrap((other - one,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(5))
+    assert value == pytest.approx((other - one).mean(), abs=1e-6)
+    assert (low, high) == pytest.approx(tuple(wanted.confidence_interval), abs=0.01)
+
+
+def test_several_models_widen_an_interval() -> None:
+    """Two seeds that disagree are less certain than their mean over many examples."""
+    values = np.stack([np.zeros(N), np.ones(N)])
+    _, low, high = interval(Draws.of(np.ones(N)).means(values, 1))
+    assert (low, high) == pytest.approx((0.0, 1.0))
+
+
+def test_verdicts_say_what_can_be_told(measured: Measured) -> None:
+    """Lower losses are better; a change whose interval holds 0 is none."""
+    found = table(measured)
+    verdicts = {
+        (row["target"], row["task"], row["against"]): row["verdict"] for row in found.filter(model="nait").to_dicts()
+    }
+    assert verdicts["math", "exam", "random_reference"] == verdicts["math", "exam", "base"] == "better"
+    assert verdicts["math", "exam", "full_reference"] == "not told apart"
+    assert verdicts["code", "exam", "full_reference"] == "worse"
+    assert verdicts[OWN, "", "random_reference"] == "better"
+    own = found.filter(model="nait", target=OWN, against="")
+    exam = found.filter(model="nait", target="math", task="exam", against="")
+    assert own.filter(task="exam")["value"].item() == exam["value"].item()
+    average = own.filter(pl.col("task") != "")["value"].mean()
+    assert own.filter(task="")["value"].item() == pytest.approx(average)
+    assert set(found.filter(model="random_reference")["n_models"]) == {3}
+    assert own.filter(task="")["n_examples"].item() == 2 * N
+    assert found.equals(table(measured))
+    assert "| nait | (own) | 0.10 | 2 |" in as_markdown(found)
+
+
+def test_a_value_is_the_mean_by_the_weights_of_examples(measured: Measured) -> None:
+    """Nats a token: an answer of eight tokens counts eight times."""
+    values = measured.values[Cell("base", "", "")][QUIZ][0]
+    found = table(measured).filter(model="base", task="quiz", against="")
+    assert found["value"].item() == pytest.approx(np.average(values, weights=measured.weights[QUIZ]), rel=1e-5)
+
+
+def test_transfer_is_the_difference_from_the_tasks_own_model(measured: Measured) -> None:
+    """Equation 9, zero on its own task."""
+    found = transferred(means_of(measured), {"exam": "math", "quiz": "code"})
+    of = {(row["target"], row["task"]): row for row in found.to_dicts()}
+    assert of["math", "exam"]["value"] == of["code", "quiz"]["value"] == 0
+    assert of["code", "exam"]["value"] == pytest.approx(0.2, abs=0.05)
+    assert (of["code", "exam"]["verdict"], of["math", "quiz"]["verdict"]) == ("worse", "better")
+
+
+def test_the_curve_begins_with_the_base_and_ends_with_the_whole_pool(measured: Measured) -> None:
+    """Figure 2."""
+    found = proportions(table(measured)).filter(task="exam")
+    shares = dict(found.select("model", "share").unique().rows())
+    assert shares == {"base": 0.0, "full_reference": 1.0, "random_reference": 0.1, "nait": 0.1}
