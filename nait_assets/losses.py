@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from nait_assets.shown import as_code, one_line
+
 N_REASONS = 3
 MOST_CHARACTERS = 200
 """Of a reason in a line."""
@@ -83,9 +85,8 @@ def kinds_of_reasons(counted: Mapping[str, int] | Iterable[tuple[str, int]]) -> 
 
 def as_list(kinds: Iterable[tuple[str, int]]) -> str:
     """Kinds of reasons as a list in Markdown, at most ten; "none" where there are none."""
-    return "\n".join(f"- {count} × {reason}" for reason, count in list(kinds)[:10]) or "none"
+    return "\n".join(f"- {count} × {as_code(reason)}" for reason, count in list(kinds)[:10]) or "none"
 
 
 def _short(reason: str) -> str:
-    flat = " ".join(reason.split())
-    return flat if len(flat) <= MOST_CHARACTERS else f"{flat[: MOST_CHARACTERS - 1]}…"
+    return one_line(reason, MOST_CHARACTERS)

@@ -161,3 +161,14 @@ def test_no_model_brings_code_of_its_own() -> None:
         and "trust_remote_code=False" not in [ast.unparse(keyword) for keyword in node.keywords]
     ]
     assert loose == []
+
+
+def test_all_that_is_printed_goes_through_one_function() -> None:
+    """It writes control characters out: what is printed may be a stranger's."""
+    loose = [
+        str(file)
+        for file in FILES
+        if re.search(r"click\.s?echo\(|\bprint\(", file.read_text())
+        and file.name not in ("messages.py", "methods_page.py")
+    ]
+    assert loose == []

@@ -6,6 +6,7 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.explanation import find_candidate
+from nait_assets.shown import one_line
 from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, SUBSETS, scores_table
 
 
@@ -20,8 +21,8 @@ def describe_row(recipe: Recipe, warehouse: Warehouse, sample_id: str) -> str:
         sample = find_candidate(snapshot, sample_id)
         name = sample["sample_id"]
         lines = [
-            f"sample {name}, topic {sample['topic']}",
-            f"  row {sample['source_row']} of {sample['source']}",
+            f"sample {name}, topic {one_line(sample['topic'])}",
+            f"  row {sample['source_row']} of {one_line(sample['source'])}",
             *_source_lines(snapshot, sample["source"]),
             *_contamination_lines(snapshot, name),
         ]
@@ -42,7 +43,7 @@ def _contamination_lines(snapshot: Snapshot, sample_id: str) -> list[str]:
         return []
     found = snapshot.rows(CONTAMINATED_CANDIDATES, sample_id=sample_id)
     return [
-        f"  leaks {row['example_id']} of {row['corpus']} ({row['match']}): {row['shared_text'][:100]}"
+        f"  leaks {row['example_id']} of {row['corpus']} ({row['match']}): {one_line(row['shared_text'], 100)}"
         for row in found.iter_rows(named=True)
     ]
 
@@ -57,7 +58,7 @@ def _subset_lines(snapshot: Snapshot, recipe: Recipe, method: str, target: str, 
         return [f"  {method}/{target}: no score: it came into the pool after these were made"]
     rank, score, reason = own.select("rank", "score", "reason").row(0)
     if reason is not None:
-        return [f"  {method}/{target}: no score: {reason}"]
+        return [f"  {method}/{target}: no score: {one_line(reason)}"]
     known = snapshot.has_table(SUBSETS.name)
     subsets = snapshot.rows(SUBSETS, method=method, target=target) if known else SUBSETS.columns.to_frame()
     chosen = []

@@ -14,7 +14,7 @@ import warnings
 import click
 
 from nait_assets.cli import audit, clean, diff, explain, inspect, reset, run, status, summary, ui
-from nait_assets.cli.messages import AUDIT_BROKEN, BAD_INPUT, INTERRUPTED
+from nait_assets.cli.messages import AUDIT_BROKEN, BAD_INPUT, INTERRUPTED, LogLines, say
 from nait_assets.errors import DamagedError, UserError
 
 
@@ -38,18 +38,23 @@ def execute() -> int:
 
     for annoyance in (dg.BetaWarning, dg.PreviewWarning):
         warnings.filterwarnings("ignore", category=annoyance)
-    logging.basicConfig(format="  %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLines("  %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("nait_assets").setLevel(logging.INFO)
     try:
         return nait(standalone_mode=False) or 0
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, click.UsageError):
+            error.show()
+        else:
+            say(f"Error: {error.format_message()}", err=True)
         return error.exit_code
     except UserError as error:
-        click.echo(f"Error: {error}", err=True)
+        say(f"Error: {error}", err=True)
         return AUDIT_BROKEN if isinstance(error, DamagedError) else BAD_INPUT
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. What is finished stays; the next run continues from there.", err=True)
+        say("Interrupted. What is finished stays; the next run continues from there.", err=True)
         return INTERRUPTED
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from nait_assets.cli.home import Workplace, opened
-from nait_assets.cli.messages import AUDIT_BROKEN
+from nait_assets.cli.messages import AUDIT_BROKEN, say
 from nait_assets.cli.options import home_option, recipe_option
 
 
@@ -54,7 +54,7 @@ def command(
         if sign and sign.expanduser().absolute().is_relative_to(workplace.home):
             raise click.UsageError(f"--sign {sign} lies in the home itself: name a file outside of {workplace.home}.")
         if sample_id is not None:
-            click.echo(describe_row(workplace.recipe, workplace.warehouse, sample_id))
+            say(describe_row(workplace.recipe, workplace.warehouse, sample_id))
             return 0
         auditor, cells = auditor_of(workplace), subsets_of(workplace.recipe, subset)
         holds = [_say("/".join(cell), auditor.chain(*cell), len(cells) == 1) for cell in cells]
@@ -71,8 +71,8 @@ def command(
 def _compare(lines: Sequence[str], against: Path | None) -> bool:
     """Print what differs from a manifest; whether nothing does."""
     for line in lines:
-        click.echo(line)
-    click.echo(f"{len(lines)} outputs differ from {against}" if lines else f"every output is as in {against}")
+        say(line)
+    say(f"{len(lines)} outputs differ from {against}" if lines else f"every output is as in {against}")
     return not lines
 
 
@@ -82,7 +82,7 @@ def _sign(workplace: Workplace, auditor: Any, path: Path) -> None:
 
     outputs = manifest.stated_outputs(auditor)
     root = manifest.write(path.expanduser().absolute(), workplace.recipe.name, outputs)
-    click.echo(f"{path} states {len(outputs)} outputs; their root is {root}")
+    say(f"{path} states {len(outputs)} outputs; their root is {root}")
 
 
 def auditor_of(workplace: Workplace) -> Any:
@@ -108,8 +108,8 @@ def _say(name: str, chain: Sequence[Any], link_by_link: bool) -> bool:
         said += f", {n_unverified} unverifiable offline"
     if fault is not None:
         said = f"BROKEN at {fault.output}, {fault.what}: {fault.says}"
-    click.echo(f"{name:<44} {said}")
+    say(f"{name:<44} {said}")
     for link in chain if link_by_link else []:
         mark = {True: "ok", False: "BROKEN", None: "unverified"}[link.holds]
-        click.echo(f"    {mark:<10} {link.output}, {link.what}: {link.says}")
+        say(f"    {mark:<10} {link.output}, {link.what}: {link.says}")
     return fault is None

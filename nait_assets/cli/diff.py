@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from nait_assets.cli.home import opened
+from nait_assets.cli.messages import say
 from nait_assets.cli.options import home_option, recipe_option
 
 
@@ -23,4 +24,4 @@ def command(version: str, other: str | None, rows: int, recipe_path: Path | None
     from nait_assets.audit.difference import describe_difference
 
     with opened(recipe_path, home, dagster=False) as workplace:
-        click.echo(describe_difference(workplace.recipe, workplace.warehouse, version, other, rows))
+        say(describe_difference(workplace.recipe, workplace.warehouse, version, other, rows))

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from nait_assets.cli.home import opened
+from nait_assets.cli.messages import say
 from nait_assets.cli.options import home_option, recipe_option
 
 
@@ -25,4 +26,4 @@ def command(
     from nait_assets.scoring.explanation import explain as explained
 
     with opened(recipe_path, home, dagster=False) as workplace:
-        click.echo(explained(workplace.recipe, workplace.warehouse, sample_id, target, reasons, method))
+        say(explained(workplace.recipe, workplace.warehouse, sample_id, target, reasons, method))

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from nait_assets.cli.messages import DiskFull, HomeBusy, full_disk, is_full_disk
+from nait_assets.cli.messages import DiskFull, HomeBusy, full_disk, is_full_disk, say
 from nait_assets.errors import DamagedError, UserError, WarehouseError
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class Workplace:
         from nait_assets.cli.carry_over import carry_over
 
         with self.locked():
-            click.echo(carry_over(self.home, self._report))
+            say(carry_over(self.home, self._report))
 
     def _report(self, record: Any) -> None:
         """Tell the Dagster instance of an output that no run of its own made under this name."""

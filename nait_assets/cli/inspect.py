@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from nait_assets.cli.messages import say
 from nait_assets.cli.options import home_option
 
 
@@ -37,7 +38,7 @@ def command(
         lines = [one["msg"] for one in error.errors()] if isinstance(error, ValidationError) else [str(error)]
         raise click.UsageError("; ".join(lines)) from error
     shown, reader = _shown(recipe_path, home)
-    click.echo(inspected(source, recipe_of(source, Path.cwd()), shown, reader))
+    say(inspected(source, recipe_of(source, Path.cwd()), shown, reader))
 
 
 def _shown(recipe_path: Path | None, home: Path | None) -> tuple[Callable[[Any], str], str]:

@@ -1,5 +1,6 @@
 """Exit codes, the errors that end a command, and what they say."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,28 @@ from typing import Any
 import click
 
 from nait_assets.errors import UserError
+from nait_assets.shown import printable
 
 STEP_FAILED, BAD_INPUT, STATUS_STALE, AUDIT_BROKEN, BUSY, INTERRUPTED = 1, 2, 3, 4, 5, 130
 FULL_DISK = ("no space left on device", "database or disk is full", "disk quota exceeded", "[errno 28]")
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print text, in which there may be a stranger's, with its control characters written out.
+
+    Args:
+        text: Lines to print.
+        err: Whether on standard error.
+    """
+    click.echo(printable(text), err=err)
+
+
+class LogLines(logging.Formatter):
+    """Lines of a log as `say` prints text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        return printable(super().format(record))
 
 
 class StepFailed(click.ClickException):

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from nait_assets.cli.home import opened
-from nait_assets.cli.messages import leftover_lines
+from nait_assets.cli.messages import leftover_lines, say
 from nait_assets.cli.options import home_option, recipe_option
 
 
@@ -25,13 +25,13 @@ def command(what: str, recipe_path: Path | None, home: Path | None, yes: bool) -
     with opened(recipe_path, home, writes=True) as workplace, workplace.locked():
         found = stored_under(what, workplace.catalogue, workplace.warehouse)
         if not found:
-            click.echo(f"{workplace.home} has no {what}: nothing to forget.")
+            say(f"{workplace.home} has no {what}: nothing to forget.")
             return
-        click.echo(f"`nait run` will make anew from {workplace.recipe.path}:")
+        say(f"`nait run` will make anew from {workplace.recipe.path}:")
         for line in leftover_lines(found):
-            click.echo(f"    {line}")
+            say(f"    {line}")
         if not yes and not click.confirm(f"Remove these {len(found)} outputs from {workplace.home}?"):
-            click.echo("Nothing was removed.")
+            say("Nothing was removed.")
             return
         remove(found, workplace.recipe, workplace.warehouse)
-        click.echo(f"{len(found)} outputs removed. Their costs, and the history of subsets, stay.")
+        say(f"{len(found)} outputs removed. Their costs, and the history of subsets, stay.")

@@ -19,6 +19,7 @@ from nait_assets.cli.messages import (
     is_full_disk,
     label,
     reason_of,
+    say,
 )
 from nait_assets.cli.options import home_option, recipe_option
 
@@ -71,11 +72,9 @@ def command(
         refresh_views(workplace.recipe, workplace.warehouse)
         if n_outputs == 0:
             what = "Everything" if selection is None else "What was selected"
-            click.echo(f"{what} is up to date in {workplace.home}; nothing was computed.")
+            say(f"{what} is up to date in {workplace.home}; nothing was computed.")
         else:
-            click.echo(
-                f"{n_outputs} outputs made in {n_runs} runs, {time.monotonic() - started:.0f} s, in {workplace.home}"
-            )
+            say(f"{n_outputs} outputs made in {n_runs} runs, {time.monotonic() - started:.0f} s, in {workplace.home}")
 
 
 def _run_stage(workplace: Workplace, steps: list[Any], extraction: dict[str, Any]) -> int:
@@ -103,12 +102,12 @@ def _run_stage(workplace: Workplace, steps: list[Any], extraction: dict[str, Any
         configuration = _configuration(workplace.catalogue, assets, extraction)
         result = jobs.execute(assets, partition, configuration, {"nait/command": "run"})
         outcome = "done  " if result.success else "FAILED"
-        click.echo(f"{outcome} {time.monotonic() - started:6.1f} s  {label(assets, partition)}")
+        say(f"{outcome} {time.monotonic() - started:6.1f} s  {label(assets, partition)}")
         for line in _losses(workplace, result, partition):
-            click.echo(f"    {line}")
+            say(f"    {line}")
         failures.collect(workplace, result, assets, partition)
     for line in grouped_check_lines(failures.checks):
-        click.echo(f"  {line}")
+        say(f"  {line}")
     failures.raise_if_any()
     return len(runs)
 
@@ -196,7 +195,7 @@ def _await_pools(workplace: Workplace, assets: list[Any]) -> None:
         while (info := storage.get_concurrency_info(pool)).slot_count and not _has_free_slot(info):
             if not told:
                 runs = ", ".join(sorted(info.active_run_ids))
-                click.echo(
+                say(
                     f"waiting for the pool {pool}, which the run {runs} of Dagster's daemon holds. "
                     "If that run has died, terminate it in the UI."
                 )

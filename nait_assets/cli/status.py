@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from nait_assets.cli.home import Workplace, opened
-from nait_assets.cli.messages import AUDIT_BROKEN, STATUS_STALE, leftover_lines, reason_lines
+from nait_assets.cli.messages import AUDIT_BROKEN, STATUS_STALE, leftover_lines, reason_lines, say
 from nait_assets.cli.options import home_option, recipe_option
 from nait_assets.errors import DamagedError
 
@@ -27,17 +27,17 @@ def command(recipe_path: Path | None, home: Path | None) -> int:
             damage = str(error)
             lines, is_stale = _outputs(workplace, without_dagster=True)
         for line in lines:
-            click.echo(line)
+            say(line)
         left = leftovers(workplace.recipe, workplace.defs, workplace.warehouse)
         if left:
-            click.echo(f"{len(left)} outputs that the recipe no longer has; `nait clean` removes them:")
+            say(f"{len(left)} outputs that the recipe no longer has; `nait clean` removes them:")
             for line in leftover_lines(left):
-                click.echo(f"    {line}")
+                say(f"    {line}")
         if damage:
-            click.echo(f"BROKEN: {damage}")
+            say(f"BROKEN: {damage}")
             return AUDIT_BROKEN
         if is_stale:
-            click.echo("`nait run` brings it up to date.")
+            say("`nait run` brings it up to date.")
             return STATUS_STALE
     return 0
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from nait_assets.cli.home import opened
+from nait_assets.cli.messages import say
 from nait_assets.cli.options import home_option, recipe_option
 
 
@@ -20,5 +21,5 @@ def command(recipe_path: Path | None, home: Path | None) -> None:
         for line in result_lines(workplace.recipe, workplace.warehouse):
             click.echo(line)
         speed = workplace.noted("extraction/candidate_activations", "tokens_per_second")
-        click.echo(summarize(workplace.recipe, workplace.warehouse, speed, workplace.n_rows_read()))
-        click.echo(f"Open the UI: nait ui --recipe {workplace.recipe.path} (then http://127.0.0.1:3000)")
+        say(summarize(workplace.recipe, workplace.warehouse, speed, workplace.n_rows_read()))
+        say(f"Open the UI: nait ui --recipe {workplace.recipe.path} (then http://127.0.0.1:3000)")

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from nait_assets.cli.home import opened
+from nait_assets.cli.messages import say
 from nait_assets.cli.options import home_option, recipe_option
 from nait_assets.cli.web_guard import LOOPBACK, WebGuard
 from nait_assets.errors import SetupError
@@ -48,13 +49,11 @@ def command(
     with opened(recipe_path, home, writes=not read_only) as workplace:
         os.environ.update(NAIT_RECIPE=str(workplace.recipe.path), NAIT_HOME=str(workplace.home))
         if host not in LOOPBACK:
-            click.echo(f"{host} can be reached from other machines, and the page has no login.", err=True)
+            say(f"{host} can be reached from other machines, and the page has no login.", err=True)
         with contextlib.suppress(KeyboardInterrupt), _ended_like_an_interrupt(), _web_app(read_only) as app:
             server = _server(WebGuard(app, host, port, allowed), host, port)
             with contextlib.nullcontext() if read_only else _daemon(server):
-                click.echo(
-                    f"{workplace.home}: http://{host}:{port}{' (read-only)' if read_only else ''}; Ctrl-C ends it."
-                )
+                say(f"{workplace.home}: http://{host}:{port}{' (read-only)' if read_only else ''}; Ctrl-C ends it.")
                 server.run()
 
 

@@ -11,6 +11,7 @@ from nait_assets.conversation import Conversation, conversations_of
 from nait_assets.corpora.corpus import SourceReading
 from nait_assets.corpora.detection import recipe_lines
 from nait_assets.recipe import Recipe, Source
+from nait_assets.shown import one_line
 from nait_assets.tables import N_CHARACTERS
 
 N_REASONS, N_EXAMPLES, EXAMPLE_CHARACTERS = 10, 2, 1200
@@ -51,10 +52,10 @@ def inspected(source: Source, recipe: Recipe, shown: Callable[[Conversation], st
         + (f", {reading.n_unsampled:,} left out by `limit` and `skip`" if reading.n_unsampled else "")
         + (f"; {reading.n_cut:,} lost the turns behind their last response" if reading.n_cut else ""),
         f"Format: {recipe_lines(reading.row_format)}{', found' if source.format == 'auto' else reading.hint()}",
-        f"Columns: {', '.join(_columns(reading)) or 'none'}",
+        f"Columns: {', '.join(map(one_line, _columns(reading))) or 'none'}",
     ]
     reasons = Counter(rejected["reason"].to_list()).most_common(N_REASONS)
-    lines += [f"  rejected: {count:,} x {reason}" for reason, count in reasons]
+    lines += [f"  rejected: {count:,} x {one_line(reason)}" for reason, count in reasons]
     if not examples.is_empty():
         lines += [*_contents(examples), *_examples(examples.head(N_EXAMPLES), shown, reader)]
     return "\n".join([*lines, "", "In a recipe:", f"  candidates: {_recipe_line(source, reading)}"])

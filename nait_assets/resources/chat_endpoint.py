@@ -4,17 +4,18 @@ Belongs here: the key, the calls, the waiting between them, and which failures a
 asked and what an answer means. The key is read from the environment for each run, and is in no text that leaves here.
 """
 
+import ipaddress
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from nait_assets.errors import SetupError
 from nait_assets.recipe import Section
@@ -23,6 +24,10 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 600.0
 """That an endpoint may ask for; with more, the run ends, and continues when it is started again."""
+MOST_ANSWER_BYTES = 10_000_000
+"""Of an answer as it is sent, and as it is once unpacked."""
+SHOWN_KEY = 4
+"""Characters of the key in a row that hide what stands around them: an endpoint may show the key's ends."""
 EXCERPT = 300
 """Characters of an endpoint's message that are shown."""
 ADVICE = {
@@ -31,6 +36,15 @@ ADVICE = {
     403: "the key may not use this model; look at {variable}",
     404: "no such model or address; look at `model` and `endpoint`, which often ends in /v1",
 }
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class EndpointOptions(Section):
@@ -71,7 +85,22 @@ class EndpointOptions(Section):
     def _key_is_named_and_not_given(cls, name: str | None) -> str | None:
         if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):  # what is there may be a key: do not show
             raise ValueError("this must be the name of an environment variable, such as OPENAI_API_KEY, never a key")
+        if name is not None and not name.endswith(("_KEY", "_TOKEN")):
+            raise ValueError(
+                f"{name} is sent to the endpoint: only variables whose names end in _KEY or _TOKEN are; put the "
+                "endpoint's key into one"
+            )
         return name
+
+    @model_validator(mode="after")
+    def _key_is_not_sent_in_the_clear(self) -> "EndpointOptions":
+        parts = urlsplit(self.endpoint)
+        if self.api_key_variable is not None and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+            raise ValueError(
+                f"{self.endpoint} would get the key over plain http, for all to read on the way; use https, or "
+                "`api_key_variable: null` where it needs no key"
+            )
+        return self
 
 
 class EndpointClosed(RuntimeError):
@@ -164,6 +193,7 @@ class ChatEndpoint:
             api_key=self.key or "none",
             timeout=self.options.timeout_seconds,
             max_retries=0,  # the client's own would not be counted
+            http_client=_bounded_client(),
         )
 
     def ask(self, messages: Sequence[dict[str, str]]) -> Answer:
@@ -273,8 +303,47 @@ class ChatEndpoint:
         return _Again(f"the endpoint fails with {status}: {says}", after_seconds=after)
 
     def _clean(self, text: str) -> str:
-        """Without the key, which an endpoint may have repeated."""
-        return text.replace(self.key, "***") if self.key else text
+        """Without the key, which an endpoint may have repeated, whole or with its middle masked."""
+        if not self.key:
+            return text
+        text = text.replace(self.key, "***")
+        if self.key[:SHOWN_KEY] not in text and self.key[-SHOWN_KEY:] not in text:
+            return text
+        ends = (re.escape(self.key[:SHOWN_KEY]), re.escape(self.key[-SHOWN_KEY:]))
+        return re.sub(rf"\S*(?:{'|'.join(ends)})\S*", "***", text)
+
+
+def _bounded_client() -> Any:
+    """Openai's client of HTTP, which reads no more of an answer than `MOST_ANSWER_BYTES`."""
+    import httpx2 as httpx
+    import openai
+
+    class Bounded(httpx.SyncByteStream):
+        def __init__(self, stream: Any):
+            self._stream = stream
+
+        def __iter__(self) -> Iterator[bytes]:
+            n_bytes = 0
+            for part in self._stream:
+                n_bytes += len(part)
+                if n_bytes > MOST_ANSWER_BYTES:
+                    raise TooLong(f"the answer has more than {MOST_ANSWER_BYTES:,} bytes")
+                yield part
+
+        def close(self) -> None:
+            self._stream.close()
+
+    def bound(response: httpx.Response) -> None:
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise TooLong("the answer is compressed, which was not asked for: nobody knows how long it is")
+        response.stream = Bounded(response.stream)
+
+    headers = {"Accept-Encoding": "identity"}
+    return openai.DefaultHttpxClient(headers=headers, event_hooks={"response": [bound]})
+
+
+class TooLong(ValueError):
+    """An answer is longer than any that was asked for."""
 
 
 class _Again(Exception):

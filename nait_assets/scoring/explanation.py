@@ -17,6 +17,7 @@ from nait_assets.scoring.inputs import gathered
 from nait_assets.scoring.method import Explanation, Method, Reason
 from nait_assets.scoring.methods import method_named
 from nait_assets.scoring.reasons import explained
+from nait_assets.shown import one_line
 from nait_assets.tables import CANDIDATE_POOL
 
 
@@ -116,7 +117,8 @@ def explain(
         sample = find_candidate(snapshot, sample_id)
         scores = _scores_of(snapshot, sample["sample_id"], target)
     lines = [
-        f"sample {sample['sample_id']}, row {sample['source_row']} of {sample['source']}, topic {sample['topic']}",
+        f"sample {sample['sample_id']}, row {sample['source_row']} of {one_line(sample['source'])}, topic "
+        f"{one_line(sample['topic'])}",
         "",
         f"target {target}",
     ]
@@ -129,7 +131,12 @@ def explain(
     ]
     found = explanations(recipe, warehouse, method, target, [sample["sample_id"]], n).explanations
     lines += ["", *_lines(method, found.get(sample["sample_id"]))]
-    return "\n".join([*lines, "", *(f"[{message['role']}] {message['content']}" for message in sample["messages"])])
+    return "\n".join([*lines, "", *(_quoted(message) for message in sample["messages"])])
+
+
+def _quoted(message: dict[str, str]) -> str:
+    """A message whose lines cannot be taken for lines of the explanation."""
+    return f"[{message['role']}] {message['content']}".replace("\n", "\n  | ")
 
 
 def _scores_of(snapshot: Snapshot, sample_id: str, target: str) -> list[tuple[Any, ...]]:

@@ -12,6 +12,7 @@ from nait_assets.models import cuts
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import POOL, Recipe, rounded_up
 from nait_assets.resources import Warehouse
+from nait_assets.shown import one_line
 from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, scores_table
 
 N_BEST = 5
@@ -131,15 +132,10 @@ def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: floa
 def _best_lines(scores: pl.DataFrame, pool: pl.DataFrame) -> list[str]:
     best = scores.drop_nulls("rank").sort("rank").head(N_BEST).join(pool, on="sample_id", maintain_order="left")
     return [
-        f"  {row['rank']}. {row['score']:+.3f}  {row['topic'] or '-':<14} {row['sample_id']}"
-        f"  {_one_line(row['messages'][0]['content'])}"
+        f"  {row['rank']}. {row['score']:+.3f}  {one_line(row['topic'] or '-'):<14} {row['sample_id']}"
+        f"  {one_line(row['messages'][0]['content'], 70)}"
         for row in best.iter_rows(named=True)
     ]
-
-
-def _one_line(text: str, width: int = 70) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else flat[: width - 3] + "..."
 
 
 def _share_lines(

@@ -12,6 +12,7 @@ from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.selection.catalogue import subset_output
+from nait_assets.shown import as_code
 from nait_assets.training.catalogue import PROBE_SUBSETS_OUTPUT, ModelsOutput, outputs, version_of
 from nait_assets.training.config import TrainingConfig
 from nait_assets.training.making import Made, make
@@ -91,14 +92,14 @@ def _metadata(rows: pl.DataFrame, made: list[Made], cost: Cost, dropped: list[st
         "dagster/column_schema": lineage.column_schema(rows),
         "n_trained": sum(one.trained for one in made),
         "n_shared": sum(not one.trained for one in made),
-        "folders": dg.MetadataValue.md("\n".join(f"- `{one.model.folder}`" for one in made)),
+        "folders": dg.MetadataValue.md("\n".join(f"- {as_code(one.model.folder)}" for one in made)),
         "n_tokens": int(rows["n_tokens"].sum()),
         "seconds": round(float(rows["seconds"].sum()), 2),
         "peak_bytes": int(rows["peak_bytes"].max() or 0),  # type: ignore[arg-type]
         "loss": dg.MetadataValue.json([round(loss, 4) for loss in rows["loss"].to_list()]),
         "loss_curve": plots.line(curve, "step", "loss"),
         "cost_so_far": dg.MetadataValue.json({name: round(value, 2) for name, value in vars(cost).items()}),
-        "notes": dg.MetadataValue.md("\n".join(notes) or "none"),
+        "notes": dg.MetadataValue.md("\n".join(f"- {as_code(note)}" for note in notes) or "none"),
         **({"removed": dropped} if dropped else {}),
     }
 

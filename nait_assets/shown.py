@@ -1,0 +1,27 @@
+"""Text of strangers where people read it: on a terminal, in a line of a list, in Markdown.
+
+Rows, files and endpoints say what they like. On a terminal a control character moves the cursor, paints over what
+stands there or renames the window; in Markdown a role may be a link or a picture that is fetched from elsewhere.
+"""
+
+import re
+
+CONTROLS = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""Controls of C0 and C1 but tab and line feed, what changes the direction of text, other ends of lines, and halves of
+characters, which no terminal can show."""
+
+
+def printable(text: str) -> str:
+    """Text with its control characters written out, ESC as a backslash and `x1b`; tabs and line feeds stay."""
+    return CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+def one_line(text: object, width: int | None = None) -> str:
+    """Text on one line, with its control characters written out, cut to a width."""
+    flat = printable(" ".join(str(text).split()))
+    return flat if width is None or len(flat) <= width else f"{flat[: width - 3]}..."
+
+
+def as_code(text: object) -> str:
+    """Text as a piece of code on one line of Markdown: nothing in it is a link, a picture or a heading."""
+    return "`" + one_line(text).replace("`", "'") + "`"
