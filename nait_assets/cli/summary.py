@@ -19,7 +19,7 @@ def command(recipe_path: Path | None, home: Path | None) -> None:
 
     with opened(recipe_path, home) as workplace:
         for line in result_lines(workplace.recipe, workplace.warehouse):
-            click.echo(line)
+            say(line)
         speed = workplace.noted("extraction/candidate_activations", "tokens_per_second")
         say(summarize(workplace.recipe, workplace.warehouse, speed, workplace.n_rows_read()))
         say(f"Open the UI: nait ui --recipe {workplace.recipe.path} (then http://127.0.0.1:3000)")
