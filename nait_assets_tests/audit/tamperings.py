@@ -189,7 +189,7 @@ SOURCES: dict[str, tuple[Tamper, str]] = {
     "an example, its time put back": (
         exchanged("math.jsonl", "math", "moth", True), "corpora/in_domain_set[math], source:0"),
     "a held-out example, its time put back": (
-        exchanged("held_out.jsonl", "code", "cope", True), "corpora/evaluation_set[held_out], source:0"),
+        exchanged("held_out.jsonl", "code", "cope", True), "corpora/evaluation_set[unseen], source:0"),
     "a published list, its time put back": (
         exchanged("list.jsonl", "code", "cope", True), "corpora/published_cherry, source:0"),
     "a weight, its time put back": (flipped("model/model.safetensors", 0.9, True), MODEL),
@@ -226,7 +226,7 @@ CORPORA: dict[str, tuple[Tamper, str]] = {
         f"{HOME}, warehouse"),
     "a held-out example": (
         sql(TABLES, "UPDATE corpora.evaluation_set SET topic = 'x' WHERE source_row = 1"),
-        "corpora/evaluation_set[held_out], content"),
+        "corpora/evaluation_set[unseen], content"),
     "a forged leak": (
         sql(TABLES, "INSERT INTO corpora.contaminated_candidates VALUES ('0', 'math', '1', 'x', 'y')"),
         "corpora/contaminated_candidates, content"),
@@ -381,6 +381,8 @@ AROUND: dict[str, tuple[Tamper, str]] = {
     "a foreign file with the features": (written("home/features/math/x.safetensors", "x"), f"{HOME}, files"),
     "a foreign file with the report": (written("home/report/more.html", "x"), f"{HOME}, files"),
     "a foreign file with the activations": (written("home/activations/x.txt", "x"), f"{HOME}, files"),
+    "a foreign file with the models": (written("home/models/x.txt", "x"), f"{HOME}, models"),
+    "converted weights of nobody": (copied("model", "home/models/0123456789abcdef-causal"), f"{HOME}, models"),
     "a foreign folder of a capability": (copied("home/features/math", "home/features/art"), f"{HOME}, files"),
     "a link out of the home": (link_to_elsewhere, f"{HOME}, files"),
     "more in home.json": (written(MARK, '{"schema_version": 2, "x": 1}'), f"{HOME}, home.json"),
@@ -390,7 +392,7 @@ AROUND: dict[str, tuple[Tamper, str]] = {
     "a remembered hash": (forged_hash, f"{HOME}, hashes.json"),
 }
 DAMAGED: dict[str, tuple[Tamper, str]] = {
-    f"{name} {how}": (damage, told)
+    f"{told} {how}": (damage, told)
     for file, told in {
         TABLES: "warehouse.duckdb",
         ACTIVATIONS: "activations/candidates.duckdb",
@@ -402,7 +404,6 @@ DAMAGED: dict[str, tuple[Tamper, str]] = {
         HASHES: "hashes.json",
         MARK: "home.json",
     }.items()
-    for name in [Path(file).name if file != EVENTS else "the index of events"]
     for how, damage in {
         "cut off": cut(file, 0.4),
         "full of garbage": written(file, "\x07garbage { [ \n" * 400),

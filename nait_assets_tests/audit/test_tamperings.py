@@ -34,7 +34,7 @@ def recipe_in(work: Path) -> Recipe:
         "extraction": {"max_tokens": 64},
         "candidates": {"source": "pool.jsonl", "topic_field": "topic"},
         "capabilities": {name: {"source": f"{name}.jsonl"} for name in ("code", "math")},
-        "evaluation": {"held_out": {"source": "held_out.jsonl"}},
+        "evaluation": {"held_out": {"unseen": {"source": "held_out.jsonl"}}},
         "published": {"cherry": {"source": "list.jsonl"}},
         "methods": METHODS,
         "measurements": {"sparse_autoencoder": {"k": 4, "expansion": 2, "training_tokens": 400}},
