@@ -193,7 +193,7 @@ def main() -> None:
     n_tokens = sum(len(sample.token_ids) for sample in samples)
 
     exact = models["float32"].load()
-    folder = models["float32"]._pretrained()["pretrained_model_name_or_path"]
+    folder = models["float32"].pretrained()["pretrained_model_name_or_path"]
     naive = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
     has_bfloat16 = models["auto"].resolved_dtype() != torch.float32
     depth = len(exact.network.layers)

@@ -9,7 +9,16 @@ import pytest
 
 from nait_assets.recipe import PROJECT_ROOT
 
-SCRIPTS = ("corpora", "extraction", "extraction_gpu", "extraction_ray", "orchestration", "pool_size", "scoring")
+SCRIPTS = (
+    "corpora",
+    "extraction",
+    "extraction_gpu",
+    "extraction_ray",
+    "orchestration",
+    "pool_size",
+    "scoring",
+    "training",
+)
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """Training an adapter on responses: one pass over samples, one learning-rate schedule, for whatever is trained here.
 
 One sequence at a time is read, and the mean over a batch of their losses is stepped on, as LESS's published code does:
-without padding, so that memory is that of the longest sample. Full fine-tuning on a chosen subset belongs to `trl`,
-which reads `train.jsonl` as it is.
+without padding, so that memory is that of the longest sample. Tuning on a chosen subset is the room `training`'s, whose
+step is the mean over all answer tokens of its rows.
 """
 
 import math

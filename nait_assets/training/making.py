@@ -32,7 +32,7 @@ from nait_assets.training.process import run_jobs
 from nait_assets.training.runs import FOLDER, MANIFEST, TRAINERS, TrainingRun, training_of
 
 BATCH_TOKENS = {"cuda": 16384}
-BATCH_TOKENS_ELSEWHERE = 1024
+BATCH_TOKENS_ELSEWHERE = 512  # on two cores a tenth faster than 1,024, and a gigabyte less with SmolLM2-135M
 LONGEST = 4
 """The longest rows that are read at once may have as many times the tokens that a device reads at once."""
 

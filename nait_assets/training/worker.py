@@ -84,7 +84,8 @@ def train(job: Job) -> None:
     trainer.train(resume_from_checkpoint=str(whole) if whole else None)
     _save(trainer, tokenizer, job)
     if main_process:
-        figures = {"seconds_of_process": time.monotonic() - began, "peak_bytes": _peak_bytes(), **_hardware(trainer)}
+        spent = {"seconds_of_process": time.monotonic() - began, "cpu_seconds": time.process_time() - notes.cpu_began}
+        figures = {**spent, "peak_bytes": _peak_bytes(), **_hardware(trainer)}
         (job.folder / FIGURES).write_text(json.dumps(figures) + "\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
@@ -227,6 +228,7 @@ class Notes:
         self.n_tokens = 0
         self.n_batches_done = 0
         self.began = self.saved = time.monotonic()
+        self.cpu_began = time.process_time()
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Add a line to the log."""
@@ -249,6 +251,7 @@ class Notes:
     def begin(self) -> None:
         """The first batch is about to be read."""
         self.began = self.saved = time.monotonic()
+        self.cpu_began = time.process_time()
 
     def of_step(self, step: int, n_steps: int, logs: Mapping[str, Any]) -> None:
         """Write down a step.
