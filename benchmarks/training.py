@@ -98,7 +98,7 @@ def by_trl(run: TrainingRun, model: LanguageModel, folder: Path, bf16: bool) -> 
         logging_steps=1,
         seed=run.seed,
     )
-    network = AutoModelForCausalLM.from_pretrained(**model.pretrained(), dtype=torch.float32)
+    network = AutoModelForCausalLM.from_pretrained(**model.pretrained(), dtype=torch.float32, trust_remote_code=False)
     tokenizer = model.tokenizer()
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token or tokenizer.bos_token
     data = Dataset.from_list(rows)
