@@ -70,7 +70,7 @@ def _undeclared(folder: Path, declared: set[str]) -> dict[str, set[str]]:
 
 def test_what_is_imported_is_declared() -> None:
     """What comes along with another package goes away with its next version."""
-    optional = EXTRAS["ray"] | EXTRAS["openlineage"] | EXTRAS["training"]
+    optional = EXTRAS["ray"] | EXTRAS["openlineage"] | EXTRAS["training"] | EXTRAS["evaluation"]
     assert _undeclared(SOURCE, DEPENDENCIES | optional) == {}
     assert _undeclared(PROJECT / "nait_assets_tests", DEPENDENCIES | optional | EXTRAS["dev"]) == {}
     assert _undeclared(PROJECT / "benchmarks", DEPENDENCIES | optional | EXTRAS["dev"]) == {}
@@ -80,12 +80,13 @@ def test_what_is_optional_is_imported_where_it_is_asked_for_alone() -> None:
     """An installation without the extras must import every module but those."""
     files = {
         extra: {file for module, files in _imported(SOURCE).items() for file in files if _is_of(module, extra)}
-        for extra in ("ray", "openlineage", "training")
+        for extra in ("ray", "openlineage", "training", "evaluation")
     }
     assert files == {
         "ray": {"extraction/ray_engine.py"},
         "openlineage": {"openlineage.py"},
         "training": {"training/worker.py"},
+        "evaluation": {"evaluation/harness.py", "evaluation/scorers.py"},
     }
 
 

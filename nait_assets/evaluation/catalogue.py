@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from nait_assets.catalogue import Output
+from nait_assets.evaluation.preflight import require_fit
+from nait_assets.evaluation.scorers import evaluated_base, scorer_versions
 from nait_assets.evaluation.tables import COMPARISON, EXAMPLES, FORESIGHT, PROPORTION_CURVE, RESULTS, TRANSFERABILITY
 from nait_assets.lineage import Record
 from nait_assets.models.running import model_inputs
@@ -15,7 +17,6 @@ from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import content_version, version_with
 from nait_assets.training import catalogue as training
 from nait_assets.training.catalogue import ModelsOutput
-from nait_assets.training.runs import base_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +37,9 @@ class ResultsOutput(Output):
         partition: str,  # noqa: ARG002
     ) -> dict[str, str]:
         base = evaluated_base(recipe, model)
-        return model_inputs(base, base.source)
+        return {**model_inputs(base, base.source), **scorer_versions(recipe)}
 
     def preflight(self, recipe: Recipe, model: LanguageModel, partitions: Sequence[str]) -> None:  # noqa: ARG002, D102
-        from nait_assets.evaluation.preflight import require_fit
-
         require_fit(recipe, evaluated_base(recipe, model))
 
     def faults(self, warehouse: Warehouse, record: Record) -> list[str]:
@@ -67,11 +66,6 @@ class ResultsOutput(Output):
             tables.delete(RESULTS, asset=self.key, partition=partition)
         tables.forget(self.key, partition)
         drop_unused(tables, rows)
-
-
-def evaluated_base(recipe: Recipe, model: LanguageModel) -> LanguageModel:
-    """The base of all models that are evaluated: the one that is trained, or the recipe's where none is."""
-    return base_of(recipe, model) if recipe.training else model
 
 
 def rows_of(tables: Snapshot, asset: str, partition: str) -> pl.DataFrame:

@@ -7,7 +7,7 @@ the last of them. Results of equal models are the same rows: two methods that ch
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,39 +96,48 @@ class _Runner:
         self.cost, self.notes = Cost(), list[str]()
         self._encoded: dict[str, Any] = {}
         self._model: Model | None = None
+        self._loaded: LoadedModel
         self._reader: AnswerReader | None = None
-        self._packs: bool | None = None
+        self._packs: bool | None = None  # found out with the first model, as all are of a kind
 
     def take(self, model: Model) -> None:
-        """Load a model; whether examples can be read side by side is found out with the first, as all are of a kind."""
-        self._model = model
-        loaded: LoadedModel = model.load()
-        self._reader = AnswerReader(loaded, self._packs)
-        self._packs = self._reader.packs
+        """Load a model."""
+        self._model, self._loaded = model, model.load()
 
     def drop(self) -> None:
         """Free its memory."""
         self._model = self._reader = None
+        del self._loaded
         gc.collect()
 
     def run(self, task: GivenTask) -> pl.DataFrame:
         """Rows of `tables.EXAMPLES` of the model on a task, but the key."""
-        assert self._model is not None
-        assert self._reader is not None
         began = time.monotonic()
+        frame, cost = self._losses(task) if task.task.kind == "loss" else self._answers(task)
+        self.cost += replace(cost, seconds=time.monotonic() - began)
+        return frame
+
+    def _losses(self, task: GivenTask) -> tuple[pl.DataFrame, Cost]:
+        assert self._model is not None
+        if self._reader is None:
+            self._reader = AnswerReader(self._loaded, self._packs)
+            self._packs = self._reader.packs
         if task.name not in self._encoded:
-            tokenizer = self._model.tokenizer()
-            samples, refused = encoded(task.conversations, tokenizer, task.extraction)
+            samples, refused = encoded(task.conversations, self._model.tokenizer(), task.extraction)
             self._encoded[task.name] = samples
             if refused:
                 name, reason = refused[0]
                 self.notes.append(f"{task.name}: {len(refused)} examples are left out, such as {name}: {reason}")
         samples = self._encoded[task.name]
-        batch_tokens = self.options.batch_tokens_on(self._reader.model.device.type)
-        frame = answer_losses(samples, self._reader, batch_tokens)
-        n_tokens = sum(len(sample.token_ids) for sample in samples)
-        self.cost += Cost(n_forward=len(samples), n_tokens=n_tokens, seconds=time.monotonic() - began)
-        return frame
+        frame = answer_losses(samples, self._reader, self.options.batch_tokens_on(self._loaded.device.type))
+        return frame, Cost(n_forward=len(samples), n_tokens=sum(len(sample.token_ids) for sample in samples))
+
+    def _answers(self, task: GivenTask) -> tuple[pl.DataFrame, Cost]:
+        from nait_assets.evaluation.harness import harness_examples
+
+        assert self._model is not None
+        frame = harness_examples(task, self._loaded, self._model.tokenizer())
+        return frame, Cost(n_forward=frame["sample_id"].n_unique())
 
 
 def _known(warehouse: Warehouse, keys: set[str]) -> set[str]:

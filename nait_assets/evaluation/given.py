@@ -1,12 +1,14 @@
 """What an evaluation is given: models, and tasks with their examples, and the versions of all that was read."""
 
+import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nait_assets.conversation import Conversation, conversations_of
 from nait_assets.corpora.catalogue import TASK_OUTPUT
-from nait_assets.evaluation.catalogue import ResultsOutput, evaluated_base
+from nait_assets.evaluation.catalogue import ResultsOutput
+from nait_assets.evaluation.scorers import LM_EVAL, evaluated_base, scoring_libraries
 from nait_assets.models.libraries import library_versions
 from nait_assets.recipe import Extraction, Recipe, Task, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
@@ -15,6 +17,11 @@ from nait_assets.training.models import Model, base_model, trained_models
 from nait_assets.training.preflight import context_of
 
 ALGORITHM = "1"
+
+
+def scorers(task: Task) -> list[str]:
+    """Versions of the libraries that score a task."""
+    return [f"{name} {importlib.metadata.version(name)}" for name in scoring_libraries(task)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +49,7 @@ class GivenTask:
 
     def key(self, model: Model) -> str:
         """Hash of all that the results of a model depend on, save for rounding."""
-        of_task = (self.settings, self.version, list(self.extraction.reading))
+        of_task = (self.settings, self.version, list(self.extraction.reading), scorers(self.task))
         return fingerprint(ALGORITHM, model.key, model.base.dtype_name(), library_versions(), *of_task)
 
 
@@ -79,6 +86,9 @@ def read_given(
     with warehouse.tables.snapshot() as tables:
         models = [base_model(base)] if trained is None else trained_models(warehouse, tables, trained, partition, base)
         for name, task in sorted(recipe.evaluation.tasks.items()):
+            if not task.examples:
+                tasks.append(GivenTask(name, task, (), str(inputs[LM_EVAL]), extraction))
+                continue
             frame, versions = TASK_OUTPUT.read(warehouse, tables, name)
             (version,) = versions.values()
             tasks.append(GivenTask(name, task, conversations_of(frame.sort("sample_id")), version, extraction))

@@ -1,9 +1,12 @@
 """What a user got wrong in the section `evaluation`, found before anything is trained."""
 
-from nait_assets.errors import RecipeError
+import difflib
+
+from nait_assets.errors import RecipeError, SetupError
+from nait_assets.evaluation.scorers import installed, known_tasks, scoring_libraries
 from nait_assets.models.answers import require_offsets
 from nait_assets.models.encoding import encode
-from nait_assets.recipe import Recipe
+from nait_assets.recipe import NamedTask, Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.training.preflight import context_of
 
@@ -15,7 +18,9 @@ def require_fit(recipe: Recipe, base: LanguageModel) -> None:
     """Whether the tasks can be evaluated on this machine.
 
     Raises:
-        RecipeError: The base cannot read as many tokens, or a method has the name of a reference.
+        SetupError: A package that scores a task is not installed.
+        RecipeError: The base cannot read as many tokens, a method has the name of a reference, or lm-eval has no such
+            task.
         ModelError: The base has no language-model head, or its tokenizer does not fit.
     """
     taken = [name for name in recipe.methods if name in RESERVED]
@@ -23,6 +28,7 @@ def require_fit(recipe: Recipe, base: LanguageModel) -> None:
         raise RecipeError(
             f"methods: {taken[0]!r} is the name of results in the evaluation; give the published list another name."
         )
+    _require_tasks(recipe)
     tokenizer = base.tokenizer()
     require_offsets(tokenizer)
     encode([], tokenizer, recipe.extraction)
@@ -33,3 +39,22 @@ def require_fit(recipe: Recipe, base: LanguageModel) -> None:
             f"evaluation.max_tokens: {evaluation.max_tokens} is more than the base's context of {context} tokens; "
             f"use {context} or less."
         )
+
+
+def _require_tasks(recipe: Recipe) -> None:
+    """Whether what scores the tasks is installed, and lm-eval has those that are its own."""
+    tasks = recipe.evaluation.tasks
+    missing = sorted({name for task in tasks.values() for name in scoring_libraries(task) if not installed(name)})
+    if missing:
+        raise SetupError(
+            f"evaluation.tasks need {', '.join(missing)}: `pip install 'nait_assets[evaluation]'` installs what is "
+            "missing."
+        )
+    named = {name: task.task for name, task in tasks.items() if isinstance(task, NamedTask)}
+    if named:
+        known = known_tasks()
+        for name, task in named.items():
+            if task not in known:
+                close = difflib.get_close_matches(task, known, n=3)
+                hint = f"did you mean {', '.join(close)}?" if close else "`lm_eval ls tasks` lists them."
+                raise RecipeError(f"evaluation.tasks.{name}: lm-eval has no task {task!r}; {hint}")

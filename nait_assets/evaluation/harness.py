@@ -1,0 +1,203 @@
+"""Tasks that lm-eval scores: its own by name, and those over the recipe's examples, whose prompts are written here.
+
+Its index of tasks takes seconds to build and its report of the machine runs a dozen programs, so tasks over examples
+are given to it as they are, and `evaluate` is called instead of `simple_evaluate`. It cuts long prompts at the left,
+where the first example of a few stands.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from nait_assets.corpora.contamination import words_of
+from nait_assets.errors import DataError, SourceError
+from nait_assets.evaluation.given import GivenTask
+from nait_assets.evaluation.prompts import Question, questions
+from nait_assets.evaluation.tables import EXAMPLES
+from nait_assets.recipe import AnswerTask, ChoiceTask, NamedTask
+from nait_assets.resources.language_model import LoadedModel
+
+BATCH_ROWS = 8
+NAME = "task"
+OFFLINE = "HF_HUB_OFFLINE", "HF_EVALUATE_OFFLINE"
+
+
+def harness_examples(given: GivenTask, model: LoadedModel, tokenizer: Any) -> pl.DataFrame:
+    """Rows of `tables.EXAMPLES` of a task but the key; every weight is 1.
+
+    Args:
+        given: Task of another kind than `loss`.
+        model: Model in memory.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        DataError: An answer is not among the choices, or no example is asked.
+        SourceError: The data of one of lm-eval's own tasks cannot be reached.
+    """
+    if isinstance(given.task, NamedTask):
+        return _of_named(given.task, model, tokenizer, given.extraction.max_tokens)
+    assert isinstance(given.task, ChoiceTask | AnswerTask)
+    asked = questions(given.conversations, tokenizer, given.extraction, given.task.shots)
+    task = (
+        _choice_task(given, asked) if isinstance(given.task, ChoiceTask) else _answer_task(given.task, asked, tokenizer)
+    )
+    samples = _evaluated([task], model, tokenizer, given.extraction.max_tokens, include_defaults=False)[NAME]
+    return _rows([(asked[sample["doc_id"]].sample_id, sample) for sample in samples])
+
+
+def _choice_task(given: GivenTask, asked: Sequence[Question]) -> dict[str, Any]:
+    assert isinstance(given.task, ChoiceTask)
+    choices = list(given.task.choices)
+    for question in asked:
+        if question.answer.strip() not in choices:
+            raise DataError(
+                f"evaluation.tasks.{given.name}: the answer of {question.sample_id}, {question.answer[:40]!r}, is not "
+                f"among the choices {choices}."
+            )
+    documents = [{"prompt": one.prompt, "choices": choices, "gold": choices.index(one.answer.strip())} for one in asked]
+    own = {"output_type": "multiple_choice", "doc_to_choice": "{{choices}}", "doc_to_target": "gold"}
+    return {**_common(documents), **own, "metric_list": [_metric("acc"), _metric("acc_norm")]}
+
+
+def _answer_task(task: AnswerTask, asked: Sequence[Question], tokenizer: Any) -> dict[str, Any]:
+    documents = [{"prompt": one.prompt, "answer": one.answer, "source": one.source} for one in asked]
+    stop = [*task.stop, *([tokenizer.eos_token] if tokenizer.eos_token else [])]
+    generation = {"until": stop, "do_sample": False, "max_gen_toks": task.max_new_tokens}
+    scored = {"exact_match": _exact_match, "f1": _f1, "translation": _translation}[task.kind]
+
+    def process(document: Mapping[str, str], results: Sequence[str]) -> dict[str, float]:
+        return scored(task, results[0].strip(), document)
+
+    metrics = {"translation": ["bleu_of_sentences", "chrf_of_sentences"]}.get(task.kind, [task.kind])
+    return {
+        **_common(documents),
+        "output_type": "generate_until",
+        "doc_to_target": "{{answer}}",
+        "generation_kwargs": generation,
+        "process_results": process,
+        "metric_list": [_metric(name) for name in metrics],
+    }
+
+
+def _common(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    from datasets import Dataset
+
+    data = {"test": Dataset.from_list([dict(one) for one in documents])}
+    return {
+        "task": NAME,
+        "custom_dataset": lambda **_: data,
+        "test_split": "test",
+        "doc_to_text": "{{prompt}}",
+        "target_delimiter": "",
+        "num_fewshot": 0,
+    }
+
+
+def _metric(name: str) -> dict[str, Any]:
+    return {"metric": name, "aggregation": "mean", "higher_is_better": True}
+
+
+def answer_in(text: str, pattern: str | None) -> str:
+    """The answer in a text: the last match of a pattern, or its first group; the whole text without a pattern."""
+    if pattern is None:
+        return text.strip()
+    found = list(re.finditer(pattern, text))
+    if not found:
+        return ""
+    return str(found[-1].group(1) if found[-1].re.groups else found[-1].group()).strip()
+
+
+def _exact_match(task: AnswerTask, said: str, document: Mapping[str, str]) -> dict[str, float]:
+    wanted = answer_in(document["answer"], task.pattern)
+    return {"exact_match": float(wanted != "" and answer_in(said, task.pattern) == wanted)}
+
+
+def _f1(_task: AnswerTask, said: str, document: Mapping[str, str]) -> dict[str, float]:
+    """Harmonic mean of precision and recall of words, without case and punctuation (SQuAD, arXiv 1606.05250)."""
+    own, wanted = Counter(words_of(said)), Counter(words_of(document["answer"]))
+    shared = sum((own & wanted).values())
+    return {"f1": 2 * shared / (own.total() + wanted.total()) if shared else float(not own and not wanted)}
+
+
+def _translation(_task: AnswerTask, said: str, document: Mapping[str, str]) -> dict[str, float]:
+    """BLEU and chrF of a sentence, from 0 to 100: means over sentences, which can be compared sentence by sentence."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    wanted = [document["answer"]]
+    bleu = BLEU(effective_order=True).sentence_score(said, wanted).score
+    return {"bleu_of_sentences": bleu, "chrf_of_sentences": CHRF().sentence_score(said, wanted).score}
+
+
+def _of_named(task: NamedTask, model: LoadedModel, tokenizer: Any, max_tokens: int) -> pl.DataFrame:
+    wanted = task.task if task.shots is None else {"task": task.task, "num_fewshot": task.shots}
+    found = _evaluated(
+        [wanted], model, tokenizer, max_tokens, limit=task.limit, apply_chat_template=task.chat, seed=task.seed
+    )
+    several = len(found) > 1
+    return _rows(
+        [
+            (f"{name}:{sample['doc_id']}" if several else str(sample["doc_id"]), sample)
+            for name, samples in found.items()
+            for sample in samples
+        ]
+    )
+
+
+def _evaluated(
+    tasks: Sequence[Any],
+    model: LoadedModel,
+    tokenizer: Any,
+    max_tokens: int,
+    include_defaults: bool = True,
+    seed: int = 0,
+    **options: Any,
+) -> dict[str, list[dict[str, Any]]]:
+    """Samples by task."""
+    if os.environ.get(OFFLINE[0]) == "1":
+        os.environ.setdefault(OFFLINE[1], "1")  # a package of lm-eval's does not heed the first
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    harness = HFLM(
+        pretrained=model.network,
+        tokenizer=tokenizer,
+        batch_size=BATCH_ROWS,
+        max_length=max_tokens,
+        device=str(model.device),
+    )
+    try:
+        loaded = TaskManager(include_defaults=include_defaults).load(list(tasks))
+    except (ConnectionError, OSError, ValueError) as error:
+        names = ", ".join(one if isinstance(one, str) else one["task"] for one in tasks)
+        raise SourceError(
+            f"evaluation.tasks: the data of lm-eval's {names} cannot be had ({str(error)[:200]}). It is on the hub; "
+            "without a connection take `kind: multiple_choice`, `exact_match` or `f1` over files of your own."
+        ) from error
+    _seed(loaded, seed)
+    found = lm_eval.evaluate(lm=harness, task_dict=loaded, bootstrap_iters=0, log_samples=True, **options)
+    return {name: list(samples) for name, samples in found["samples"].items()}
+
+
+def _seed(loaded: Any, seed: int) -> None:
+    """Seed the drawing of examples in front of questions, in all tasks of nested groups."""
+    if isinstance(loaded, Mapping):
+        for one in loaded.values():
+            _seed(one, seed)
+    elif hasattr(loaded, "set_fewshot_seed"):
+        loaded.set_fewshot_seed(seed=seed)
+
+
+def _rows(samples: Sequence[tuple[str, Mapping[str, Any]]]) -> pl.DataFrame:
+    """A row an example and metric; a task with several filters has a metric for each."""
+    several = len({sample["filter"] for _, sample in samples}) > 1
+    rows = [
+        (name, f"{metric},{sample['filter']}" if several else metric, float(sample[metric]), 1.0)
+        for name, sample in samples
+        for metric in sample["metrics"]
+    ]
+    return pl.DataFrame(rows, schema=EXAMPLES.written_columns, orient="row").sort("sample_id", "metric")

@@ -1,0 +1,130 @@
+"""Tasks that lm-eval scores: prompts by the project's own template, and scores that are known."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nait_assets.conversation import Conversation
+from nait_assets.errors import DataError, SourceError
+from nait_assets.evaluation.given import GivenTask
+from nait_assets.evaluation.harness import _f1, answer_in, harness_examples
+from nait_assets.evaluation.prompts import questions
+from nait_assets.recipe import AnswerTask, ChoiceTask, Extraction, NamedTask, Recipe, Task
+from nait_assets.resources import LanguageModel
+from nait_assets_tests.command import nait
+from nait_assets_tests.conftest import conversation
+from nait_assets_tests.evaluation.recipes import trained_recipe
+
+ROWS = [conversation(f"is it {number}?", "x" if number % 2 else "y") for number in range(4)]
+EXAMPLES = [{"source": "exam.jsonl"}]
+NONE = AnswerTask(kind="f1", examples=EXAMPLES)
+
+
+@pytest.fixture
+def model(causal_folder: Path, tmp_path: Path) -> LanguageModel:
+    """The tiny model."""
+    return LanguageModel(source=str(causal_folder), dtype="float32", home=str(tmp_path))
+
+
+def given(task: Task, rows: list[dict[str, Any]], **extraction: Any) -> GivenTask:
+    """A task over rows."""
+    conversations = [Conversation.of(row["messages"]) for row in rows]
+    pairs = [(one.sample_id, one) for one in conversations]
+    return GivenTask("exam", task, pairs, "1", Extraction(max_tokens=256, **extraction))
+
+
+@pytest.mark.parametrize("template", ["chat", "plain"])
+def test_the_likeliest_choice_is_by_the_networks_own_logits(model: LanguageModel, template: str) -> None:
+    """Of the same prompt as losses are taken on."""
+    task = given(ChoiceTask(kind="multiple_choice", choices=["x", "y"], examples=EXAMPLES), ROWS, template=template)
+    loaded, tokenizer = model.load_causal(), model.tokenizer()
+    found = harness_examples(task, loaded, tokenizer).filter(metric="acc")
+    wanted = {}
+    for question in questions(task.conversations, tokenizer, task.extraction, 0):
+        ids = torch.tensor([tokenizer(question.prompt, add_special_tokens=False)["input_ids"]])
+        with torch.inference_mode():
+            logits = loaded.network(input_ids=ids).logits[0, -1]
+        x, y = (tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in ("x", "y"))
+        wanted[question.sample_id] = float(("x" if logits[x] > logits[y] else "y") == question.answer)
+    assert dict(found.select("sample_id", "value").rows()) == wanted
+
+
+def test_a_prompt_ends_where_the_answer_begins(model: LanguageModel) -> None:
+    """Also with a template that has no header for an answer yet to come; shown examples stand in front."""
+    task = given(NONE, ROWS)
+    found = questions(task.conversations, model.tokenizer(), task.extraction, 1)
+    assert [one.answer for one in found] == ["x", "y", "x"]
+    assert found[0].prompt == (
+        "<s><|user|>\nis it 0?</s>\n<|assistant|>\ny</s>\n<|user|>\nis it 1?</s>\n<|assistant|>\n"
+    )
+    with pytest.raises(DataError, match="4 examples, of which 4 are shown"):
+        questions(task.conversations, model.tokenizer(), task.extraction, 4)
+
+
+def test_answers_are_written_and_scored(model: LanguageModel) -> None:
+    """A model that answers with itself: what it says is the answer, so that every score is full."""
+    loaded, tokenizer = model.load_causal(), model.tokenizer()
+    task = given(AnswerTask(kind="f1", examples=EXAMPLES, max_new_tokens=6), ROWS[:2])
+    said = []
+    for question in questions(task.conversations, tokenizer, task.extraction, 0):
+        ids = torch.tensor([tokenizer(question.prompt, add_special_tokens=False)["input_ids"]])
+        with torch.inference_mode():
+            new = loaded.network.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+        said.append(tokenizer.decode(new, skip_special_tokens=True).split("</s>")[0].strip())
+    rows = [conversation(f"is it {number}?", text) for number, text in enumerate(said)]
+    for kind, metrics in (("f1", 1), ("exact_match", 1), ("translation", 2)):
+        one = AnswerTask(kind=kind, examples=EXAMPLES, max_new_tokens=6)
+        found = harness_examples(given(one, rows), loaded, tokenizer)
+        assert len(found) == 2 * metrics
+        full = 1.0 if kind != "translation" else 100.0
+        assert np.allclose(found["value"].to_numpy(), full), found
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "answer"),
+    [(" 12 ", None, "12"), ("so 3 and #### 41", r"#### (\d+)", "41"), ("1 or 2", r"\d", "2"), ("none", r"\d", "")],
+)
+def test_the_answer_is_the_last_match(text: str, pattern: str | None, answer: str) -> None:
+    """Reasoning names numbers before the answer."""
+    assert answer_in(text, pattern) == answer
+
+
+def test_f1_is_of_words() -> None:
+    """Without case and punctuation, each as often as it stands there."""
+    assert _f1(NONE, "The cat, the mat", {"answer": "the Cat"}) == {"f1": pytest.approx(2 * 2 / 6)}
+    assert _f1(NONE, "dog", {"answer": "cat"}) == {"f1": 0.0}
+
+
+def test_an_answer_that_is_no_choice_is_named(model: LanguageModel) -> None:
+    """It would count as wrong for every model."""
+    task = given(ChoiceTask(kind="multiple_choice", choices=["a", "b"], examples=EXAMPLES), ROWS)
+    with pytest.raises(DataError, match=r"evaluation\.tasks\.exam: the answer of \w+, 'y', is not among the choices"):
+        harness_examples(task, model.load_causal(), model.tokenizer())
+
+
+def test_data_that_cannot_be_reached_is_one_sentence(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the way that works without a connection."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    task = given(NamedTask(kind="lm_eval", task="gsm8k_cot", limit=1), [])
+    with pytest.raises(SourceError, match=r"gsm8k_cot cannot be had .* files of your own"):
+        harness_examples(task, model.load_causal(), model.tokenizer())
+
+
+def test_a_name_that_lm_eval_does_not_have_is_answered_with_near_ones(
+    make_recipe: Callable[..., Recipe], causal_folder: Path, tmp_path: Path
+) -> None:
+    """Before anything is trained."""
+    tasks = {"sums": {"kind": "lm_eval", "task": "gsm8k_cott"}}
+    recipe = trained_recipe(make_recipe, causal_folder, tmp_path, evaluation={"tasks": tasks})
+    answer = nait("run", "--recipe", recipe.path, "--home", tmp_path / "home")
+    assert answer.code == 2
+    assert "lm-eval has no task 'gsm8k_cott'; did you mean gsm8k_cot" in answer.err
