@@ -59,6 +59,8 @@ def instance_of(home: Path) -> Iterator[dg.DagsterInstance]:
 def materializations(home: Path) -> dict[str, list[dg.AssetMaterialization]]:
     """Every materialization that a home's instance knows, the latest first, by asset and partition."""
     found: dict[str, list[dg.AssetMaterialization]] = {}
+    if not (home / "dagster").exists():
+        return found
     with instance_of(home) as instance:
         for asset in instance.all_asset_keys():
             for record in instance.fetch_materializations(asset, limit=1000).records:
