@@ -39,6 +39,7 @@ def everything(make_recipe: MakeRecipe) -> list[Recipe]:
     source = {"source": "candidates.jsonl"}
     extra = {
         "published": {"cherry": {"source": "candidates.jsonl"}},
+        "prices": {"gpu_hour": 2.0},
         "evaluation": {"held_out": {"exam": source}, "tasks": {"math": source}},
     }
     return [

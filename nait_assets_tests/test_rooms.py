@@ -87,7 +87,8 @@ def test_every_asset_makes_an_output_of_its_room(make_recipe: MakeRecipe, tmp_pa
     made = make_recipe(
         methods=methods,
         published=lists,
-        evaluation={"held_out": held_out, "tasks": held_out},
+        evaluation={"held_out": held_out, "tasks": {"math": {"source": "math.jsonl"}}},
+        prices={},
         extraction={"projection": 16},
         training={"reference": {"random_matched": 1}, "probes": {}},
     )

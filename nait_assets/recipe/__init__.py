@@ -28,6 +28,7 @@ from nait_assets.recipe.sections import (
     FieldTemplates,
     FormatName,
     ModelSpec,
+    Prices,
     Projection,
     Source,
     TurnsFormat,

@@ -31,6 +31,7 @@ from nait_assets.recipe.sections import (
     Extraction,
     FeatureOptions,
     ModelSpec,
+    Prices,
     Source,
     require_name,
 )
@@ -78,6 +79,7 @@ class Recipe(Section, defer_build=True):
     seed: int = Field(0, description="Seed of the random control.")
     evaluation: Evaluation = Evaluation()
     decontamination: Decontamination = Decontamination()
+    prices: Prices | None = Field(None, description="What computing costs; without it no money is reckoned.")
     training: Training | None = Field(None, description="What is trained on the subsets; nothing by default.")
     max_rejected: float = Field(
         0.05, ge=0, le=1, description="Share of a corpus' rows above which a check warns that so many are rejected."

@@ -338,3 +338,13 @@ class Decontamination(Section):
     action: Literal["report", "drop"] = Field(
         "report", description="report: a check warns where they are chosen; drop: no subset contains them."
     )
+
+
+class Prices(Section):
+    """What computing costs, for the money in `report/cost`."""
+
+    gpu_hour: float = Field(0.0, ge=0, description="An hour of the machine on which models run, in your currency.")
+    million_tokens: float = Field(0.0, ge=0, description="A million tokens of a judge behind an API.")
+    pool_size: int | None = Field(
+        None, ge=1, description="Candidates to which costs are scaled; the pool's by default."
+    )

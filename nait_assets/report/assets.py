@@ -12,18 +12,18 @@ from nait_assets.lineage import reference
 from nait_assets.models.cost import all_costs
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint
-from nait_assets.report.catalogue import COMPARISON_OUTPUT, PAGE_OUTPUT
-from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, reproductions, retrievals
+from nait_assets.report.catalogue import COMPARISON_OUTPUT, COST_OUTPUT, PAGE_OUTPUT
+from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, priced, reproductions, retrievals
 from nait_assets.report.contents import Page, build_page
 from nait_assets.report.page_data import measurements_read, read, results_shown, subsets
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
-from nait_assets.rooms import asset_arguments
+from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.explanation import explained_by
 from nait_assets.scoring.methods import method_named
 from nait_assets.selection.catalogue import subset_output
-from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, STANDARDIZED_CENTROIDS, scores_table
+from nait_assets.tables import CANDIDATE_POOL, METHOD_COSTS, N_CHARACTERS, STANDARDIZED_CENTROIDS, scores_table
 
 ALGORITHM = "2"
 
@@ -84,7 +84,30 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
             transaction.put_record(record)
         return lineage.result(record, _page_metadata(page, path))
 
-    return [method_comparison, selection_report]
+    return [method_comparison, *_cost_assets(recipe, partitions), selection_report]
+
+
+def _cost_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
+    prices = recipe.prices
+    if prices is None:
+        return []
+
+    @dg.asset(
+        **asset_arguments(COST_OUTPUT, partitions),
+        deps=[lineage.asset_key(name) for name in (COMPARISON_OUTPUT.key, CANDIDATE_POOL.asset)],
+        code_version=f"{ALGORITHM}:{fingerprint(prices)}",
+        kinds={"polars", "duckdb"},
+    )
+    def cost(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """What each method takes in time and money, as measured and scaled to a pool's size. One row is one method."""
+        with warehouse.tables.snapshot() as tables:
+            tables.note(COMPARISON_OUTPUT.key)
+            n_candidates = len(tables.read(CANDIDATE_POOL))
+            frame = priced(tables.rows(METHOD_COSTS), prices, n_candidates)
+            inputs = tables.inputs
+        return write_table(context, warehouse, COST_OUTPUT, frame, inputs, {"cost": lineage.table_metadata(frame)})
+
+    return [cost]
 
 
 def _page_metadata(page: Page, path: Path) -> dict[str, object]:

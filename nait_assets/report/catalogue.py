@@ -10,7 +10,7 @@ from nait_assets.report.comparison import STORED, Comparison
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.tables import METHOD_COSTS
+from nait_assets.tables import METHOD_COSTS, METHOD_PRICES
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,15 @@ class PageOutput(Output):
 
 
 COMPARISON_OUTPUT = ComparisonOutput("report/method_comparison")
+COST_OUTPUT = Output(METHOD_PRICES.asset, None, METHOD_PRICES)
 PAGE_OUTPUT = PageOutput("report/selection_report")
 
 
-def outputs(_: Recipe) -> list[Output]:
+def outputs(recipe: Recipe) -> list[Output]:
     """Outputs of the report of a recipe."""
-    return [COMPARISON_OUTPUT, PAGE_OUTPUT]
+    return [COMPARISON_OUTPUT, *([COST_OUTPUT] if recipe.prices else []), PAGE_OUTPUT]
+
+
+def output_named(key: str) -> Output | None:
+    """An output that a recipe may no longer have, by its key."""
+    return COST_OUTPUT if key == COST_OUTPUT.key else None

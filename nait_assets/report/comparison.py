@@ -13,7 +13,7 @@ import polars as pl
 from nait_assets import lineage
 from nait_assets.lineage import Record
 from nait_assets.models.cost import Cost
-from nait_assets.recipe import fingerprint
+from nait_assets.recipe import Prices, fingerprint
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.correlation import rank_correlation
 from nait_assets.selection.comparison import overlap
@@ -21,6 +21,7 @@ from nait_assets.tables import (
     METHOD_COSTS,
     METHOD_LENGTHS,
     METHOD_OVERLAPS,
+    METHOD_PRICES,
     METHOD_REPRODUCTIONS,
     METHOD_RETRIEVALS,
     Table,
@@ -196,3 +197,23 @@ def reproductions(
             p_value = float(hypergeom.sf(n_shared - 1, n_pool, len(listed), len(best)))
             rows.append((name, method, len(listed), len(best), n_shared, by_chance, p_value))
     return pl.DataFrame(rows, schema=METHOD_REPRODUCTIONS.columns, orient="row")
+
+
+def priced(costs: pl.DataFrame, prices: Prices, n_candidates: int) -> pl.DataFrame:
+    """What each method takes in time and money, columns of `METHOD_PRICES` (table 4 of arXiv 2603.13201).
+
+    Tokens are paid for where an API was called, time everywhere else.
+
+    Args:
+        costs: Rows of `METHOD_COSTS`.
+        prices: What computing costs.
+        n_candidates: Size of the pool on which that was measured.
+    """
+    wanted = prices.pool_size or n_candidates
+    by_calls = pl.col("n_tokens") * prices.million_tokens / 1e6
+    money = pl.when(pl.col("n_calls") > 0).then(by_calls).otherwise(pl.col("seconds") * prices.gpu_hour / 3600)
+    sizes = {"pool_size": pl.lit(n_candidates), "scaled_to": pl.lit(wanted)}
+    found = costs.with_columns(money=money, **sizes)
+    scale = wanted / n_candidates
+    scaled = found.with_columns(scaled_seconds=pl.col("seconds") * scale, scaled_money=pl.col("money") * scale)
+    return scaled.select(list(METHOD_PRICES.columns)).cast(METHOD_PRICES.columns).sort("method")

@@ -1,5 +1,7 @@
 """Comparisons: intervals against scipy, verdicts that hold, averages of the same tasks, transfer."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,10 @@ from nait_assets.evaluation.bootstrap import Draws, interval
 from nait_assets.evaluation.comparison import OWN, compared, means_of, proportions, transferred, with_own
 from nait_assets.evaluation.measured import Cell, Measure, Measured
 from nait_assets.evaluation.shown import as_markdown
+from nait_assets.evaluation.tables import COMPARISON
+from nait_assets.lineage import Record
+from nait_assets.resources import Warehouse
+from nait_assets_tests.command import nait
 
 N = 60
 EXAM, QUIZ = Measure("exam", "loss"), Measure("quiz", "loss")
@@ -99,3 +105,20 @@ def test_the_curve_begins_with_the_base_and_ends_with_the_whole_pool(measured: M
     found = proportions(table(measured)).filter(task="exam")
     shares = dict(found.select("model", "share").unique().rows())
     assert shares == {"base": 0.0, "full_reference": 1.0, "random_reference": 0.1, "nait": 0.1}
+
+
+def test_homes_are_compared_under_their_names(measured: Measured, tmp_path: Path) -> None:
+    """Two bases, one table; a folder that is no home is named."""
+    homes = [tmp_path / "small" / "home", tmp_path / "large" / "home"]
+    for home in homes:
+        home.mkdir(parents=True)
+        with Warehouse(home=str(home)).tables.transaction() as tables:
+            tables.replace(COMPARISON, table(measured))
+            tables.put_record(Record(COMPARISON.asset, "", "1", "2"))
+    answer = nait("compare", *homes)
+    assert answer.code == 0, answer.err
+    assert "small/home: nait" in answer.out
+    assert "large/home: full_reference" in answer.out
+    answer = nait("compare", tmp_path / "nowhere")
+    assert answer.code == 2
+    assert "is no home" in answer.err

@@ -10,8 +10,10 @@ import pytest
 
 from nait_assets.lineage import Record
 from nait_assets.models.cost import Cost, add_cost, all_costs, cost_of
-from nait_assets.report.comparison import costs, lengths, overlaps, reproductions, retrieval, retrievals
+from nait_assets.recipe import Prices
+from nait_assets.report.comparison import costs, lengths, overlaps, priced, reproductions, retrieval, retrievals
 from nait_assets.resources import Warehouse
+from nait_assets.tables import METHOD_COSTS
 
 
 def scores_of(names: list[str], without: tuple[str, ...] = ()) -> pl.DataFrame:
@@ -122,3 +124,14 @@ def test_a_published_choice_is_held_against_chance() -> None:
     assert reproductions(scores, ["list"], "all").rows() == [
         ("list", "m", 4, 4, 2, pytest.approx(16 / 12), pytest.approx(tail))
     ]
+
+
+def test_money_is_time_or_calls_and_scaled_to_a_pool() -> None:
+    """A judge is paid by its tokens, everything else by the hour of the machine."""
+    rows = [("nait", 10, 0, 5000, 0, 360.0, 0.0), ("judged", 0, 0, 2_000_000, 20, 7200.0, 0.0)]
+    costs = pl.DataFrame(rows, schema=METHOD_COSTS.columns, orient="row")
+    found = priced(costs, Prices(gpu_hour=2.0, million_tokens=3.0, pool_size=400), 100)
+    money = {row["method"]: (row["money"], row["scaled_money"], row["scaled_seconds"]) for row in found.to_dicts()}
+    assert money == {"nait": (0.2, 0.8, 1440.0), "judged": (6.0, 24.0, 28800.0)}
+    assert set(found["scaled_to"]) == {400}
+    assert set(priced(costs, Prices(), 100)["money"]) == {0.0}
