@@ -85,7 +85,7 @@ def test_what_is_optional_is_imported_where_it_is_asked_for_alone() -> None:
     assert files == {
         "ray": {"extraction/ray_engine.py"},
         "openlineage": {"openlineage.py"},
-        "training": {"training/worker.py"},
+        "training": {"training/trainer.py"},
         "evaluation": {"evaluation/harness.py", "evaluation/scorers.py"},
     }
 

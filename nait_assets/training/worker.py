@@ -23,13 +23,10 @@ from nait_assets.errors import NumericalError, SetupError, UserError
 from nait_assets.resources.files import replacing
 from nait_assets.training import checkpoints
 from nait_assets.training.job import ERROR, FIGURES, LOG, ROWS, Job
+from nait_assets.training.trainer import trainer_of
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
-
-KEPT_CHECKPOINTS = 2
-PROBE_TOKENS = (7, 5)
-TOLERANCE = 1e-2
 
 
 def main(arguments: list[str]) -> int:
@@ -65,6 +62,7 @@ def train(job: Job) -> None:
         NumericalError: A loss or a gradient's norm is NaN or infinite.
         SetupError: The processes are others than the recipe's file asks for.
     """
+    import polars as pl
     import transformers
 
     began = time.monotonic()
@@ -74,7 +72,10 @@ def train(job: Job) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(**job.pretrained, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
-    trainer, notes = _trainer(job, tokenizer)
+    trainer = trainer_of(job, tokenizer)
+    rows = pl.read_parquet(job.folder / ROWS, glob=False)
+    notes = Notes(job, trainer, rows["sample_id"].to_list(), rows["token_ids"].list.len().to_list())
+    trainer.add_callback(_callback(notes))
     _require_processes(trainer, job)
     main_process = trainer.accelerator.is_main_process
     whole, refused = checkpoints.last_whole(job.folder / "checkpoints") if main_process else (None, [])
@@ -89,125 +90,6 @@ def train(job: Job) -> None:
         (job.folder / FIGURES).write_text(json.dumps(figures) + "\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
-
-
-def _trainer(job: Job, tokenizer: Any) -> tuple[Any, "Notes"]:
-    import polars as pl
-    import torch
-    import transformers
-    from datasets import Dataset, disable_progress_bars
-    from trl import SFTConfig, SFTTrainer
-
-    disable_progress_bars()
-    # float32 weights, whatever the products are in: Adam's small steps vanish in bfloat16
-    network = transformers.AutoModelForCausalLM.from_pretrained(
-        **job.pretrained, dtype=torch.float32, trust_remote_code=False
-    )
-    rows = pl.read_parquet(job.folder / ROWS, glob=False)
-    alone = job.rows_at_once == 1 or not can_be_flattened(network)
-    at_once = 1 if alone else job.rows_at_once
-    config = SFTConfig(
-        output_dir=str(job.folder / "checkpoints"),
-        per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=math.ceil(job.batch_size / (at_once * job.n_processes)),
-        padding_free=not alone,
-        max_length=None,  # rows are cut already, where the project's encoding cuts
-        remove_unused_columns=False,  # the collator takes the numbers of the rows out
-        **_of_settings(job, len(rows)),
-    )
-    columns = {"input_ids": rows["token_ids"].to_list(), "labels": rows["labels"].to_list()}
-    data = Dataset.from_dict({**columns, "row": list(range(len(rows)))})
-    trainer = SFTTrainer(
-        model=network,
-        args=config,
-        train_dataset=data,
-        processing_class=tokenizer,
-        peft_config=_adapter(job),
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.data_collator = Numbered(trainer.data_collator)
-    notes = Notes(job, trainer, rows["sample_id"].to_list(), rows["token_ids"].list.len().to_list())
-    trainer.add_callback(_callback(notes))
-    return trainer, notes
-
-
-def _of_settings(job: Job, n_rows: int) -> dict[str, Any]:
-    """Arguments of `SFTConfig` that the recipe sets, and those whose defaults would not do."""
-    given = job.settings
-    n_steps = math.ceil(n_rows / job.batch_size) * given["epochs"]
-    return {
-        "learning_rate": given["learning_rate"],
-        "lr_scheduler_type": given["schedule"],
-        "warmup_steps": int(given["warmup_ratio"] * n_steps),  # a share would be rounded up, and its first step wasted
-        "weight_decay": given["weight_decay"],
-        "adam_beta1": given["betas"][0],
-        "adam_beta2": given["betas"][1],
-        "max_grad_norm": given["max_grad_norm"],
-        "num_train_epochs": given["epochs"],
-        "seed": job.seed,
-        "bf16": job.bf16,
-        "use_cpu": job.on_cpu,
-        "gradient_checkpointing": job.gradient_checkpointing,
-        "report_to": list(job.report_to) or "none",
-        "disable_tqdm": True,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "no",  # `Notes` says when
-        "save_total_limit": KEPT_CHECKPOINTS,
-        "dataloader_pin_memory": not job.on_cpu,
-    }
-
-
-def _adapter(job: Job) -> Any:
-    if job.settings["adapter"] is None:
-        return None
-    from peft import LoraConfig
-
-    given = job.settings["adapter"]
-    return LoraConfig(
-        r=given["rank"],
-        lora_alpha=given["alpha"],
-        lora_dropout=given["dropout"],
-        target_modules=given["targets"],
-        task_type="CAUSAL_LM",
-    )
-
-
-def can_be_flattened(network: Any) -> bool:
-    """Whether rows behind one another, told apart by their positions, come out as each does alone.
-
-    They do not in models whose layers carry a state over, or whose attention does not look at positions.
-    """
-    import torch
-
-    vocabulary = min(int(network.config.get_text_config().vocab_size), 1000)
-    rows = [torch.arange(length)[None] * 37 % vocabulary for length in PROBE_TOKENS]
-    positions = torch.cat([torch.arange(length) for length in PROBE_TOKENS])[None]
-    was_training = network.training
-    network.eval()
-    with torch.inference_mode():
-        together = network(input_ids=torch.cat(rows, 1), position_ids=positions, use_cache=False).logits
-        apart = torch.cat([network(input_ids=row, use_cache=False).logits for row in rows], 1)
-    network.train(was_training)
-    return bool((together - apart).norm() <= TOLERANCE * apart.norm())
-
-
-class Numbered:
-    """A collator that remembers which rows each batch holds, so that a step's rows can be named.
-
-    Args:
-        collate: The trainer's own collator.
-    """
-
-    def __init__(self, collate: Any):
-        self.collate = collate
-        self.batches: list[list[int]] = []
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """The batch, without the rows' numbers."""
-        self.batches.append([example["row"] for example in examples])
-        batch: dict[str, Any] = self.collate([{k: v for k, v in each.items() if k != "row"} for each in examples])
-        return batch
 
 
 class Notes:
