@@ -231,25 +231,6 @@ METHOD_COSTS = Table(
     (),
     ("method",),
 )
-METHOD_PRICES = Table(
-    "report.cost",
-    pl.Schema(
-        {
-            "method": pl.String(),
-            "seconds": pl.Float64(),
-            "n_tokens": pl.Int64(),
-            "n_calls": pl.Int64(),
-            "money": pl.Float64(),
-            "pool_size": pl.Int64(),
-            "scaled_to": pl.Int64(),
-            "scaled_seconds": pl.Float64(),
-            "scaled_money": pl.Float64(),
-        }
-    ),
-    (),
-    ("method",),
-)
-"""Measured where it ran; `scaled_` is that times `scaled_to / pool_size`, an estimate."""
 METHOD_OVERLAPS = Table(
     "report.method_overlaps",
     pl.Schema(

@@ -6,11 +6,11 @@ from pathlib import Path
 from nait_assets.catalogue import Output
 from nait_assets.lineage import Record
 from nait_assets.recipe import Recipe
-from nait_assets.report.comparison import STORED, Comparison
+from nait_assets.report.comparison import METHOD_PRICES, STORED, Comparison
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.tables import METHOD_COSTS, METHOD_PRICES
+from nait_assets.tables import METHOD_COSTS
 
 
 @dataclass(frozen=True, eq=False)

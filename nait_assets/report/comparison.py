@@ -21,12 +21,31 @@ from nait_assets.tables import (
     METHOD_COSTS,
     METHOD_LENGTHS,
     METHOD_OVERLAPS,
-    METHOD_PRICES,
     METHOD_REPRODUCTIONS,
     METHOD_RETRIEVALS,
     Table,
     content_version,
 )
+
+METHOD_PRICES = Table(
+    "report.cost",
+    pl.Schema(
+        {
+            "method": pl.String(),
+            "seconds": pl.Float64(),
+            "n_tokens": pl.Int64(),
+            "n_calls": pl.Int64(),
+            "money": pl.Float64(),
+            "pool_size": pl.Int64(),
+            "scaled_to": pl.Int64(),
+            "scaled_seconds": pl.Float64(),
+            "scaled_money": pl.Float64(),
+        }
+    ),
+    (),
+    ("method",),
+)
+"""Measured where it ran; `scaled_` is that times `scaled_to / pool_size`, an estimate."""
 
 STORED = (METHOD_COSTS, METHOD_OVERLAPS, METHOD_LENGTHS, METHOD_RETRIEVALS, METHOD_REPRODUCTIONS)
 """Tables of a comparison, in the order of its attributes."""
