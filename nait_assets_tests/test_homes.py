@@ -1,8 +1,9 @@
-"""Homes of other versions: one of schema 1 is carried over, with what the model computed; a newer one is refused."""
+"""Homes of other versions: one of schema 1 is carried over, with what still serves; a newer one is refused."""
 
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -142,8 +143,20 @@ def test_what_the_model_computed_is_kept_under_its_present_name(home: Path) -> N
     with Warehouse(home=str(home)).tables.snapshot() as snapshot:
         assert snapshot.rows(CANDIDATE_POOL).select("sample_id", "conversation").rows() == [("a", None)]
         assert snapshot.rows(published_table("best")).rows() == [("a", 1)]
-    assert "activations, 1 measurements, history and costs are kept; 1 features, scores, subsets" in said
+    assert "corpora, history and costs are kept; 1 features, scores, subsets" in said
+    assert "the model reads the texts again (activations, 1 measurements): it does not say which releases" in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_home_that_lost_its_mark_is_told_that_what_was_read_is_kept(home: Path) -> None:
+    """Its records say with which libraries each text was read; the message is true of both kinds of home."""
+    for store in [Store(file) for file in sorted(home.rglob("*.duckdb"))]:
+        with store.transaction() as transaction:
+            for record in list(transaction.records().values()):
+                transaction.put_record(replace(record, inputs={**record.inputs, "torch": "2.13"}))
+    said = carry_over(home, lambda _: None)
+    assert "corpora, activations, 1 measurements, history and costs are kept; 1 features" in said
+    assert said.endswith("subsets and reports are made again.")
 
 
 def test_a_measurement_is_not_made_again_though_the_name_of_an_input_changed(home: Path, recipe: Recipe) -> None:

@@ -1,10 +1,12 @@
-"""Bring a home of schema 1 to the present one: what the model computed is kept, what follows from it is made again.
+"""Bring a home of schema 1 to the present one: what still serves is kept, the rest is read and made again.
 
 Schema 1 is that of the code up to commit 78c080b. Its per-sample measurements were assets of the rooms `extraction` and
 `features`, in the folder `readings/`; they are renamed here, with every version record that names them. Activations,
 corpora, the history of subsets and the costs are left as they are. Features, scores, subsets and reports are dropped:
-`nait run` makes them from what is kept, without the model. Each step may be repeated: one that was cut off, by a full
-disk or a kill, is done over by the next command, as `home.json` is written last.
+`nait run` makes them from what is kept. The code of 78c080b did not note which releases of libraries read a text, so
+the model reads the texts of its homes again; a home that only lost its `home.json` keeps what was read. Each step may
+be repeated: one that was cut off, by a full disk or a kill, is done over by the next command, as `home.json` is
+written last.
 """
 
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from nait_assets.resources.warehouse import Store, Transaction, Warehouse
 
 ACTIVATIONS = ("candidate_activations", "in_domain_activations", "calibration_statistics")
 REMADE_ROOMS = ("features", "scoring", "selection", "report", "audit")
+NO_RELEASES = "it does not say which releases of torch, transformers and tokenizers read them"
 KEPT_TABLES = ("selection.history",)
 ADDED_COLUMNS = {
     "corpora.candidate_pool": ("conversation VARCHAR",),
@@ -51,15 +54,24 @@ def carry_over(home: Path, report: Callable[[Record], None]) -> str:
             _rename_costs(transaction)
             _add_columns(transaction)
             n_dropped = _drop_remade(transaction)
-    for record in Warehouse(home=str(home)).records().values():
+    records = Warehouse(home=str(home)).records().values()
+    for record in records:
         if record.asset.startswith("measurements/"):
             report(record)
     homes.mark(home)
-    measurements = f", {n_measurements} measurements" if n_measurements else ""
+    read = "activations" + (f", {n_measurements} measurements" if n_measurements else "")
+    again = any(map(_is_read_again, records))
     return (
-        f"{home} was written by an earlier version of nait_assets and is carried over: corpora, activations"
-        f"{measurements}, history and costs are kept; {n_dropped} features, scores, subsets and reports are made again."
+        f"{home} was written by an earlier version of nait_assets and is carried over: corpora, "
+        f"{'' if again else f'{read}, '}history and costs are kept; {n_dropped} features, scores, subsets and reports "
+        f"are made again{f', and the model reads the texts again ({read}): {NO_RELEASES}' if again else ''}."
     )
+
+
+def _is_read_again(record: Record) -> bool:
+    """Whether a model read it, and the record does not say with which libraries."""
+    of_model = record.asset.startswith("extraction/") or any(name.startswith("model:") for name in record.inputs)
+    return of_model and "torch" not in record.inputs
 
 
 def renamed(reference: str) -> str:

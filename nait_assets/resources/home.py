@@ -71,8 +71,8 @@ def require_current(home: Path) -> None:
     found = schema_version(home)
     if found < SCHEMA_VERSION:
         raise WarehouseError(
-            f"{home} was written by an earlier version of nait_assets: `nait run` carries it over, keeps what the "
-            "model computed, and makes the rest again."
+            f"{home} was written by an earlier version of nait_assets: `nait run` carries it over, and says what "
+            "it keeps and what it makes again."
         )
     if found > SCHEMA_VERSION:
         raise WarehouseError(
