@@ -90,9 +90,9 @@ class Plan:
             UserError: A source or the model cannot be found.
         """
         definition = self.defs.resolve_asset_graph().get(asset).partitions_def
-        seen, failed = self._seen_by_dagster(asset, definition is not None), self._failed_checks(asset)
+        seen, unpassed = self._seen_by_dagster(asset, definition is not None), self._unpassed_checks(asset)
         steps = [
-            Step(asset, partition, (*self._reasons(asset, partition, records, seen), *failed.get(partition, [])))
+            Step(asset, partition, (*self._reasons(asset, partition, records, seen), *unpassed.get(partition, [])))
             for partition in self.partitions(asset)
         ]
         return [step for step in steps if step.reasons]
@@ -165,16 +165,24 @@ class Plan:
             )
         return self._external[asset, partition]
 
-    def _failed_checks(self, asset: dg.AssetKey) -> dict[str | None, list[str]]:
-        """Blocking checks that the present output of each partition did not pass."""
+    def _unpassed_checks(self, asset: dg.AssetKey) -> dict[str | None, list[str]]:
+        """What the checks of the present output of each partition leave open: one that blocks failed, or has not ended.
+
+        A process that ends between an output and its checks leaves them planned, and the output as if it were checked.
+        A check of which nothing is known is none of these: it may be newer than the output.
+        """
         graph = self.defs.resolve_asset_graph()
-        blocking = [key for key in graph.get_check_keys_for_assets({asset}) if graph.get(key).blocking]
-        failed: dict[str | None, list[str]] = {}
-        if blocking and self.instance is not None:
-            for info in self.instance.event_log_storage.get_asset_check_partition_info(blocking):
-                if info.latest_execution_status == AssetCheckExecutionRecordStatus.FAILED and info.is_current:
-                    failed.setdefault(info.partition_key, []).append(f"its check {info.check_key.name} failed")
-        return failed
+        keys = list(graph.get_check_keys_for_assets({asset}))
+        found: dict[str | None, list[str]] = {}
+        for info in self.instance.event_log_storage.get_asset_check_partition_info(keys) if self.instance else []:
+            name, status, reason = info.check_key.name, info.latest_execution_status, ""
+            if status == AssetCheckExecutionRecordStatus.PLANNED or not info.is_current:
+                reason = f"its check {name} did not end"
+            elif status == AssetCheckExecutionRecordStatus.FAILED and graph.get(info.check_key).blocking:
+                reason = f"its check {name} failed"
+            if reason:
+                found.setdefault(info.partition_key, []).append(reason)
+        return found
 
     def _seen_by_dagster(self, asset: dg.AssetKey, partitioned: bool) -> set[str | None]:
         if self.instance is None:

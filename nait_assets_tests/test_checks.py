@@ -5,6 +5,7 @@ Every check is broken by tampering with a finished home, as a bug or a person wo
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import duckdb
 import polars as pl
@@ -290,6 +291,26 @@ def test_a_failed_blocking_check_stops_the_run_and_is_remembered(
     assert "its check ids_are_their_own failed" in answer.out
     monkeypatch.setattr(corpora, "conversations_of", conversations_of)
     assert "extraction/candidate_activations" in run(recipe, home)
+    assert nait("status", "--recipe", recipe.path, "--home", home).code == 0
+
+
+@pytest.mark.parametrize("place", ["nait_assets.corpora.checks.conversations_of", "nait_assets.lineage.result"])
+def test_an_output_whose_checks_did_not_end_is_made_again(
+    recipe: Recipe, home: Path, tmp_path: Path, place: str
+) -> None:
+    """The process ended behind the output: in its checks, or before Dagster was told of it."""
+    write_jsonl(tmp_path / "pool.jsonl", pool_rows(21))
+    write_jsonl(tmp_path / "math.jsonl", in_domain_rows("math")[:-1])
+    changed = {"corpora/candidate_pool", "corpora/in_domain_set[math]"}
+    before = {name: Warehouse(home=str(home)).records()[name].data_version for name in changed}
+    with mock.patch(place, side_effect=RuntimeError("the process ends")):
+        assert nait("run", "--recipe", recipe.path, "--home", home).code == 1
+    answer = nait("status", "--recipe", recipe.path, "--home", home)
+    assert answer.code == 3
+    assert "its check ids_are_their_own did not end" in answer.out
+    after = Warehouse(home=str(home)).records()
+    assert all(after[name].data_version != before[name] for name in changed), "nothing was stored"
+    assert changed <= run(recipe, home)
     assert nait("status", "--recipe", recipe.path, "--home", home).code == 0
 
 

@@ -203,6 +203,8 @@ class Auditor:
         except UNREADABLE as error:
             faults = [told(error)]
         faults += record.faults
+        if faults and not self._is_of_recipe(record):
+            faults.append("the recipe no longer has it: `nait clean` removes it")
         return Link(record.reference, CONTENT, not faults, "; ".join(faults) or record.data_version)
 
     def _beside(self, output: Output, record: Record) -> Iterator[str]:

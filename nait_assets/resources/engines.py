@@ -14,8 +14,8 @@ from pathlib import Path
 
 import duckdb
 
-MOST_IDLE = 3
-"""Engines that are kept while nobody uses them: as many files as are open at once."""
+MOST_IDLE = 8
+"""Engines that are kept while nobody uses them: as many files as a home has of a pool and a few capabilities."""
 CLOSED: dict[str, bool | int | float | str | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
