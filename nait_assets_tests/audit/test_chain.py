@@ -211,6 +211,20 @@ def test_a_subset_that_does_not_rest_on_it_still_holds(recipe: Recipe, home: Pat
     assert "intact" in lines["nait_standardized/code/0.30"]
 
 
+def test_a_damaged_output_that_the_recipe_no_longer_has_can_be_cleaned(
+    recipe: Recipe, home: Path, make_recipe: MakeRecipe
+) -> None:
+    """No run makes it again, so the audit would call the home broken for ever."""
+    shutil.rmtree(home / FOLDER)
+    changed = make_recipe(methods=list(recipe.methods), ratios=[0.5])
+    run(changed, home)
+    answer = audit(changed, home)
+    (broken,) = (line for line in answer.out.splitlines() if "BROKEN" in line)
+    assert (answer.code, broken.endswith("; the recipe no longer has it: `nait clean` removes it")) == (4, True)
+    assert nait("clean", "--yes", "--recipe", changed.path, "--home", home).code == 0
+    assert audit(changed, home).code == 0
+
+
 def test_a_subset_whose_scores_have_moved_on_is_named(recipe: Recipe, home: Path, tmp_path: Path) -> None:
     """Somebody re-scored and did not choose again: the subset in use is no longer what the scores say."""
     pool = (tmp_path / "pool.jsonl").read_text().splitlines()
