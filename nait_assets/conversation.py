@@ -94,6 +94,8 @@ class Message:
 
     def identity(self) -> list[Any]:
         """What distinguishes a message: its role and normalised text, and further keys only where they are there."""
+        if not self.keys:  # what follows would add nothing, slowly
+            return [self.role, self.text]
         more: dict[str, Any] = {key: canonical(decoded(self.keys.get(key))) for key in SEEN_KEYS}
         more |= {"reasoning": self.reasoning, "thoughts": self.thoughts[1:], "calls": canonical(self.calls)}
         if self.role == "assistant" and self.weight != 1:

@@ -44,7 +44,7 @@ def test_a_candidate_is_contaminated_where_a_literal_search_says_so(
     pool: list[tuple[list[str], list[str]]], examples: list[tuple[list[str], list[str]]], n: int
 ) -> None:
     """Hashes of words in a row must neither miss a leak nor accuse a clean row."""
-    found = contaminated(_frame(pool), {"exam": _frame(examples)}, n)
+    found = contaminated([_frame(pool)], {"exam": _frame(examples)}, n)
     expected = [f"s{i}" for i, one in enumerate(pool) if any(_leaks(one, example, n) for example in examples)]
     assert found["sample_id"].to_list() == expected
 

@@ -70,7 +70,7 @@ def _conversations_asset(
     def corpus(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         name = output.corpus(lineage.partition_name(context))
         inputs = source_inputs(recipe, name, warehouse.hashes)  # before the rows, or it could be newer than they are
-        read = read_corpus(recipe, name)
+        read = read_corpus(recipe, name, context.log.info)
         rejected = _writes_rejected(name, read.rejected, read.counts)
         covered = beside(read.rejected, read.counts)
         return write_table(context, warehouse, output, read.examples, inputs, _metadata(read), rejected, covered)
@@ -90,13 +90,14 @@ def _contamination_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDef
     def contaminated_candidates(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """Candidates that leak an in-domain or held-out example. One row is one candidate and one such corpus."""
         with warehouse.tables.snapshot() as snapshot:
-            pool = snapshot.read(CANDIDATE_POOL)
             examples = {
                 corpus: output.read(warehouse, snapshot, partition)[0]
                 for corpus, (output, partition) in corpora.items()
             }
+            # all of it before it is looked at, which takes long: nobody can write meanwhile
+            pool = list(snapshot.slices(CANDIDATE_POOL.only("sample_id", "messages")))
         frame = contaminated(pool, examples, recipe.decontamination.ngram)
-        metadata = _contamination_metadata(frame, len(pool))
+        metadata = _contamination_metadata(frame, sum(map(len, pool)))
         return write_table(context, warehouse, CONTAMINATION_OUTPUT, frame, snapshot.inputs, metadata)
 
     return contaminated_candidates
@@ -125,8 +126,8 @@ def _published_asset(name: str, recipe: Recipe, partitions: Partitions) -> dg.As
         corpus = output.corpus("")
         inputs = source_inputs(recipe, corpus, warehouse.hashes)
         with warehouse.tables.snapshot() as snapshot:
-            pool = snapshot.read(CANDIDATE_POOL)
-        listed = published_list(recipe, name, pool)
+            pool = snapshot.read(CANDIDATE_POOL.only("sample_id"))
+        listed = published_list(recipe, name, pool, context.log.info)
         rejected = _writes_rejected(corpus, listed.rejected, listed.counts)
         metadata = _published_metadata(listed, len(pool))
         inputs |= snapshot.inputs

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import polars as pl
+
 from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, checks_of_losses
 from nait_assets.conversation import conversations_of
 from nait_assets.corpora.catalogue import CorpusOutput, conversations, published_output
@@ -9,7 +11,7 @@ from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, REJECTED_ROWS, SLICE_ROWS
+from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, REJECTED_ROWS
 
 CHECKS = [
     Check("ids_are_their_own", "Every sample_id is the hash of its row's conversation, and occurs once."),
@@ -48,16 +50,14 @@ def _checks_of_examples(recipe: Recipe, output: CorpusOutput) -> AssetChecks:
 def check_corpus(warehouse: Warehouse, output: CorpusOutput, partition: str) -> dict[str, CheckResult]:
     """Check a corpus of conversations."""
     with warehouse.tables.snapshot() as snapshot:
-        examples, _ = output.read(warehouse, snapshot, partition)
-        accounted = _accounted(snapshot, output.corpus(partition), len(examples))
-    ids = examples["sample_id"].to_list()
-    wrong = [
-        name
-        for part in examples.iter_slices(SLICE_ROWS)  # as Python objects, rows take many times their room
-        for name, conversation in conversations_of(part)
-        if name != conversation.sample_id
-    ]
-    twice = len(ids) - len(set(ids))
+        assert output.table is not None
+        rows = output.table.only("sample_id", "messages", "conversation")
+        # all parts before they are looked at, which takes long: nobody can write meanwhile
+        parts = list(snapshot.slices(rows, **output.table.slice_of(partition)))
+        accounted = _accounted(snapshot, output.corpus(partition), sum(map(len, parts)))
+    ids = pl.concat([rows.columns.to_frame(), *parts])["sample_id"]
+    wrong = [name for part in parts for name, one in conversations_of(part) if name != one.sample_id]
+    twice = len(ids) - ids.n_unique()
     examples_of_wrong = f", such as {wrong[0]}" if wrong else ""
     return {
         "ids_are_their_own": CheckResult(
@@ -72,7 +72,7 @@ def check_published(warehouse: Warehouse, output: CorpusOutput) -> dict[str, Che
     """Check a published list."""
     with warehouse.tables.snapshot() as snapshot:
         ids = output.read(warehouse, snapshot, "")[0]["sample_id"].to_list()
-        pool = set(snapshot.read(CANDIDATE_POOL)["sample_id"].to_list())
+        pool = set(snapshot.read(CANDIDATE_POOL.only("sample_id"))["sample_id"].to_list())
         accounted = _accounted(snapshot, output.corpus(""), len(ids))
     n_strange, n_twice = len(set(ids) - pool), len(ids) - len(set(ids))
     said = f"{n_strange} of {len(ids)} rows are not candidates; {n_twice} occur twice"
@@ -83,7 +83,7 @@ def check_published(warehouse: Warehouse, output: CorpusOutput) -> dict[str, Che
 
 
 def _accounted(snapshot: Snapshot, corpus: str, n_examples: int) -> CheckResult:
-    n_rejected = len(snapshot.rows(REJECTED_ROWS, corpus=corpus))
+    n_rejected = snapshot.n_rows(REJECTED_ROWS, corpus=corpus)
     counts = snapshot.rows(CORPUS_COUNTS, corpus=corpus).row(0, named=True)
     numbers = {"n_rows": counts["n_rows"], "n_examples": n_examples, "n_rejected": n_rejected}
     numbers |= {name: counts[name] for name in ("n_duplicates", "n_unsampled", "n_excluded")}

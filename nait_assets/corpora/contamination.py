@@ -9,7 +9,7 @@ no space between words, a single character.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -81,11 +81,11 @@ class Examples:
         return None
 
 
-def contaminated(pool: pl.DataFrame, corpora: Mapping[str, pl.DataFrame], n: int) -> pl.DataFrame:
+def contaminated(pool: Iterable[pl.DataFrame], corpora: Mapping[str, pl.DataFrame], n: int) -> pl.DataFrame:
     """The candidates that leak an example, one row for each candidate and corpus.
 
     Args:
-        pool: Columns `sample_id`, `messages`.
+        pool: Parts of the pool, each with columns `sample_id`, `messages`.
         corpora: Examples by the corpus' name, with the same columns.
         n: Words in a row that count as shared.
 
@@ -94,13 +94,13 @@ def contaminated(pool: pl.DataFrame, corpora: Mapping[str, pl.DataFrame], n: int
     """
     examples = {corpus: Examples(frame, n) for corpus, frame in sorted(corpora.items())}
     rows = []
-    for sample_id, messages in pool.select("sample_id", "messages").iter_rows():
+    candidates = (row for part in pool for row in part.select("sample_id", "messages").iter_rows())
+    for sample_id, messages in candidates:
         candidate = Spoken(messages, n)
         for corpus, known in examples.items():
             match = known.match(candidate)
             if match is not None:
                 rows.append((sample_id, corpus, *match))
-    # not the pool is sorted, which would be in memory twice
     return pl.DataFrame(rows, schema=CONTAMINATED_CANDIDATES.columns, orient="row").sort("sample_id", "corpus")
 
 

@@ -5,7 +5,7 @@ Rows are read one after the other: in memory are the examples that are kept, as 
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +13,14 @@ import polars as pl
 
 from nait_assets.corpora.detection import SAMPLE_ROWS, AnyFormat, detect, recipe_lines
 from nait_assets.corpora.formats import RowReader, RowRejected
+from nait_assets.corpora.sampling import KnownRows, Rows, Sample
 from nait_assets.errors import DataError, SourceError
-from nait_assets.recipe import POOL, PUBLISHED, Recipe, Source, seeded_order
+from nait_assets.recipe import POOL, PUBLISHED, Recipe, Source
 from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache
 from nait_assets.resources.source_row import excerpt_of
 from nait_assets.tables import EXAMPLE, REJECTED
 
-CHUNK_ROWS = 4096
 REASON_CHARACTERS = 500
 """Of why a row is rejected: what a row holds may be in it."""
 MOST_VALUES = 20
@@ -70,27 +70,32 @@ def source_inputs(recipe: Recipe, corpus: str, hashes: HashCache) -> dict[str, s
     }
 
 
-def read_corpus(recipe: Recipe, corpus: str) -> Corpus:
+def read_corpus(recipe: Recipe, corpus: str, log_line: Callable[[str], None] | None = None) -> Corpus:
     """Read the candidate pool (`candidates`), a capability's in-domain set, or a corpus whose name has a prefix.
+
+    Args:
+        recipe: Recipe that names its sources.
+        corpus: Name of the corpus.
+        log_line: Function that takes lines of progress, beside the logger.
 
     Raises:
         SourceError: A source cannot be read or lacks a column of its format.
         DataError: Too few rows are left.
     """
     read: list[SourceReading] = []
-    known: set[str] = set()
-    examples, n_repeated = [], 0
+    examples, n_repeated = [EXAMPLE.to_frame()], 0
     for source in recipe.corpus_sources(corpus):
-        reading = SourceReading(source, recipe)
+        reading = SourceReading(source, recipe, log_line)
         of_source = reading.examples()
         read.append(reading)
-        new = of_source.filter(~pl.col("sample_id").is_in(list(known))) if known else of_source
+        known = pl.concat([frame.select("sample_id") for frame in examples])
+        is_new = ~of_source["sample_id"].is_in(known["sample_id"].implode())
+        new = of_source if is_new.all() else of_source.filter(is_new)
         n_repeated += len(of_source) - len(new)
-        known |= set(new["sample_id"].to_list())
         examples.append(new)
     rejected = pl.concat([reading.rejected.frame() for reading in read])
     n_rows = sum(reading.n_rows for reading in read)
-    _require_enough(recipe, corpus, len(known), n_rows, rejected, read)
+    _require_enough(recipe, corpus, sum(map(len, examples)), n_rows, rejected, read)
     return Corpus(
         pl.concat(examples),
         rejected.with_columns(pl.lit(corpus).alias("corpus")).select(list(REJECTED)),
@@ -103,63 +108,19 @@ def read_corpus(recipe: Recipe, corpus: str) -> Corpus:
     )
 
 
-class _Rows:
-    """Rows that are gathered one by one and kept as columns."""
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a row.
 
-    def __init__(self, schema: pl.Schema):
-        self._schema, self._rows = schema, list[Mapping[str, Any]]()
-        self._frames = [schema.to_frame()]
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row."""
-        self._rows.append(row)
-        if len(self._rows) >= CHUNK_ROWS:
-            self._pack()
-
-    def frame(self) -> pl.DataFrame:
-        """All rows, in the order in which they came."""
-        self._pack()
-        return pl.concat(self._frames)
-
-    def _pack(self) -> None:
-        self._frames.append(pl.DataFrame(self._rows, schema=self._schema))
-        self._rows = []
-
-
-class _Sample:
-    """The examples after the first `skip`, at most `limit`, in an order seeded by content, given in source order.
-
-    Each example's rank depends on its own content alone, so one row more changes at most one row of the sample, and
-    samples with the same seed and adjoining `skip` and `limit` are disjoint. In memory are those that may be taken.
+    Attributes:
+        reason: Why it is rejected; "" where it is not.
+        is_excluded: Whether `where` leaves it out.
+        is_cut: Whether its turns behind the last response were cut off.
     """
 
-    def __init__(self, source: Source):
-        self._seed, self._skip = str(source.seed), source.skip
-        self._end = None if source.limit is None else source.skip + source.limit
-        self._all = _Rows(EXAMPLE)
-        self._kept: list[Mapping[str, Any]] = []
-        self._n_added = 0
-
-    def add(self, example: Mapping[str, Any]) -> None:
-        """Take an example, distinct from those before."""
-        self._n_added += 1
-        if self._skip == 0 and self._end is None:
-            self._all.add(example)
-            return
-        self._kept.append(example)
-        if self._end is not None and len(self._kept) > 2 * self._end + CHUNK_ROWS:
-            self._kept = self._of_order(0)
-
-    def frame(self) -> tuple[pl.DataFrame, int]:
-        """The sample, and how many examples are not in it."""
-        for example in self._of_order(self._skip):
-            self._all.add(example)
-        frame = self._all.frame()
-        return frame, self._n_added - len(frame)
-
-    def _of_order(self, begin: int) -> list[Mapping[str, Any]]:
-        order = seeded_order([example["sample_id"] for example in self._kept], self._seed)
-        return [self._kept[index] for index in sorted(order[begin : self._end])]
+    reason: str = ""
+    is_excluded: bool = False
+    is_cut: bool = False
 
 
 class SourceReading:
@@ -177,15 +138,15 @@ class SourceReading:
         n_cut: Rows whose turns behind the last response were cut off.
     """
 
-    def __init__(self, source: Source, recipe: Recipe):
+    def __init__(self, source: Source, recipe: Recipe, log_line: Callable[[str], None] | None = None):
         self.source, self._recipe = source, recipe
         self.row_format: AnyFormat = source.format
-        self.rejected = _Rows(pl.Schema({name: kind for name, kind in REJECTED.items() if name != "corpus"}))
+        self.rejected = Rows(pl.Schema({name: kind for name, kind in REJECTED.items() if name != "corpus"}))
         self.n_rows = self.n_duplicates = self.n_excluded = self.n_unsampled = self.n_cut = self._n_readable = 0
         self._wanted = {column: str(value) for column, value in source.where.items()}
         self._present: dict[str, None] = {}
         self._values: dict[str, set[str]] = {column: set() for column in self._wanted}
-        rows = read_rows(source, recipe)
+        rows = read_rows(source, recipe, log_line)
         head = list(itertools.islice(rows, SAMPLE_ROWS))
         self.first = [row.fields for row in head if row.problem is None]
         self._rows: Iterator[SourceRow] = itertools.chain(head, rows)
@@ -199,18 +160,25 @@ class SourceReading:
         if self.row_format == "auto":
             self.row_format = self._detected()
         reader = RowReader.of(self.source, self.row_format)
-        sample, seen = _Sample(self.source), set[int]()
+        sample, seen, known = Sample(self.source), set[int](), KnownRows[_Outcome]()
         for row in self._rows:
             self.n_rows += 1
-            example = self._example(row, reader)
-            if example is None:
-                continue
-            number = int(example["sample_id"], 16)
-            if number in seen:
-                self.n_duplicates += 1
+            repeated = known.get(row.fields) if row.problem is None else None
+            outcome, example = (repeated, None) if repeated is not None else self._outcome(row, reader)
+            self._n_readable += row.problem is None
+            if outcome.reason:
+                self._reject(row, outcome.reason)
+            elif outcome.is_excluded:
+                self.n_excluded += 1
             else:
-                seen.add(number)
-                sample.add(example)
+                self.n_cut += outcome.is_cut
+                if example is None or (number := int(example["sample_id"], 16)) in seen:
+                    self.n_duplicates += 1
+                else:
+                    seen.add(number)
+                    sample.add(example)
+            if repeated is None and row.problem is None:
+                known.put(outcome)
         self._require_columns(reader.columns)
         frame, self.n_unsampled = sample.frame()
         return frame
@@ -232,28 +200,20 @@ class SourceReading:
             )
         return row_format or "messages"
 
-    def _example(self, row: SourceRow, reader: RowReader) -> dict[str, Any] | None:
-        """The example that a row gives; None where `where` leaves it out, or it is rejected."""
+    def _outcome(self, row: SourceRow, reader: RowReader) -> tuple["_Outcome", dict[str, Any] | None]:
+        """What becomes of a row, and the example that it gives; none where `where` leaves it out, or it is rejected."""
         source = self.source
+        if row.problem is not None:  # nobody can tell whether `where` asks for it
+            return _Outcome(reason=_said(row.problem)), None
+        self._present |= dict.fromkeys(row.fields)
+        if self._is_excluded(row.fields):
+            return _Outcome(is_excluded=True), None
         try:
-            if row.problem is not None:  # nobody can tell whether `where` asks for it
-                raise RowRejected(row.problem)
-            self._n_readable += 1
-            self._present |= dict.fromkeys(row.fields)
-            if self._is_excluded(row.fields):
-                self.n_excluded += 1
-                return None
             read = reader(row.fields)
         except RowRejected as reason:
-            said = _encodable(str(reason))
-            said = said if len(said) <= REASON_CHARACTERS else f"{said[:REASON_CHARACTERS]}..."
-            excerpt = _encodable(row.excerpt or excerpt_of(dict(row.fields)))
-            origin = {"source": source.name, "source_row": row.number, "sample_id": None}
-            self.rejected.add({**origin, "reason": said, "excerpt": excerpt})
-            return None
-        self.n_cut += read.is_cut
+            return _Outcome(reason=_said(str(reason))), None
         topic = row.fields.get(source.topic_field) if source.topic_field else source.topic
-        return {
+        example = {
             "sample_id": read.conversation.sample_id,
             "messages": read.conversation.plain(),
             "conversation": read.conversation.source_text(),
@@ -261,6 +221,12 @@ class SourceReading:
             "source_row": row.number,
             "topic": None if topic is None else _encodable(str(topic)),
         }
+        return _Outcome(is_cut=read.is_cut), example
+
+    def _reject(self, row: SourceRow, reason: str) -> None:
+        excerpt = _encodable(row.excerpt or excerpt_of(dict(row.fields)))
+        origin = {"source": self.source.name, "source_row": row.number, "sample_id": None}
+        self.rejected.add({**origin, "reason": reason, "excerpt": excerpt})
 
     def _is_excluded(self, fields: Mapping[str, Any]) -> bool:
         """Whether `where` leaves a row out. Values are equal as written: CSV holds the text `1`, Parquet a number."""
@@ -288,6 +254,12 @@ class SourceReading:
                 f"{path}: no row of source {source.name!r} has {self._wanted}, which its `where` asks for. "
                 f"In its {self.n_rows} rows {there}."
             )
+
+
+def _said(reason: str) -> str:
+    """A reason as it is stored."""
+    said = _encodable(reason)
+    return said if len(said) <= REASON_CHARACTERS else f"{said[:REASON_CHARACTERS]}..."
 
 
 def _encodable(text: str) -> str:

@@ -5,6 +5,7 @@ taken as ranked, best first. Not every published file is (AlpaGasus' are in the 
 membership says something, and a ratio below its share of the pool cuts it where its order happens to.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
@@ -35,20 +36,23 @@ class PublishedList:
     n_not_in_pool: int
 
 
-def published_list(recipe: Recipe, name: str, pool: pl.DataFrame) -> PublishedList:
+def published_list(
+    recipe: Recipe, name: str, pool: pl.DataFrame, log_line: Callable[[str], None] | None = None
+) -> PublishedList:
     """Read a list and find its rows in the pool.
 
     Args:
         recipe: Recipe that names the list's sources.
         name: Name of the list.
         pool: Candidates, column `sample_id`.
+        log_line: Function that takes lines of progress, beside the logger.
 
     Raises:
         SourceError: A source cannot be read.
         DataError: Not one row of the list is a candidate.
     """
     corpus = f"{PUBLISHED}{name}"
-    read = read_corpus(recipe, corpus)
+    read = read_corpus(recipe, corpus, log_line)
     numbered = read.examples.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("position"))
     rows = numbered.join(pool.select("sample_id"), on="sample_id", how="semi", maintain_order="left")
     missing = numbered.join(pool.select("sample_id"), on="sample_id", how="anti", maintain_order="left")

@@ -5,7 +5,7 @@ read (`row_readers.py`).
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from nait_assets.errors import SourceError, UserError
 from nait_assets.recipe import Recipe, Source
 from nait_assets.resources.files import HashCache, folder_version
 from nait_assets.resources.hub import hub_commit, hub_error
+from nait_assets.resources.reading_progress import ReadingProgress
 from nait_assets.resources.row_readers import BATCH_ROWS, rows_in, rows_of_table
 from nait_assets.resources.source_files import files_of, fingerprint_of_files, saved_dataset
 from nait_assets.resources.source_row import SourceRow
@@ -38,25 +39,37 @@ def fingerprint_of(source: Source, recipe: Recipe, hashes: HashCache) -> str:
         raise SourceError(f"{recipe.path}: source {source.name!r} cannot be read: {error}") from error
 
 
-def read_rows(source: Source, recipe: Recipe) -> Iterator[SourceRow]:
+def read_rows(source: Source, recipe: Recipe, log_line: Callable[[str], None] | None = None) -> Iterator[SourceRow]:
     """Every row of a source, in its order, one after the other.
+
+    Args:
+        source: Source to read.
+        recipe: Recipe that names it.
+        log_line: Function that takes lines of progress, beside the logger.
 
     Raises:
         SourceError: The source does not exist, cannot be reached, or is not the kind of file that it is named.
     """
-    if source.hub_id is not None:
-        yield from _hub_rows(source)
+    progress = ReadingProgress(source.name, log_line)
+    folder = None if source.hub_id is not None else saved_dataset(source, recipe)
+    if source.hub_id is None and folder is None:
+        yield from _file_rows(source, recipe, progress)
         return
-    folder = saved_dataset(source, recipe)
-    if folder is not None:
-        yield from _saved_rows(folder, source, recipe)
-        return
+    for row in _hub_rows(source) if folder is None else _saved_rows(folder, source, recipe):
+        progress.row(row.number)
+        yield row
+
+
+def _file_rows(source: Source, recipe: Recipe, progress: ReadingProgress) -> Iterator[SourceRow]:
     files = files_of(source, recipe)
+    progress.begin(files)
     begin = 0
     for file in files:
+        progress.enter(file)
         number = 0
         for row in rows_in(file, source):
             number = row.number
+            progress.row(number)
             where = f"{file.name}, row {row.number}: {row.excerpt}" if len(files) > 1 else row.excerpt
             yield row if begin == 0 and not row.problem else replace(row, number=begin + row.number, excerpt=where)
         begin += number

@@ -20,7 +20,7 @@ import dagster as dg
 from nait_assets.errors import ModelError, SetupError
 from nait_assets.recipe import ModelSpec, Recipe
 from nait_assets.resources.files import HashCache
-from nait_assets.resources.model_shape import skeleton
+from nait_assets.resources.model_shape import require_buildable_gguf, skeleton
 from nait_assets.resources.model_source import ModelSource, resolved
 from nait_assets.resources.verified_folder import verified_folder
 
@@ -276,6 +276,7 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     originals = package.GGUFReader, package.get_tensor_name_map
     package.GGUFReader, package.get_tensor_name_map = map(functools.cache, originals)
     try:
+        require_buildable_gguf(gguf)
         _dequantize(gguf, folder)
     finally:
         package.GGUFReader, package.get_tensor_name_map = originals

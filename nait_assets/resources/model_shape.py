@@ -10,7 +10,7 @@ from nait_assets.errors import ModelError
 
 MOST_LAYERS, MOST_EXPERTS = 2_000, 100_000
 """Of a model, in all: each is built as objects of Python. The largest models have some 130 layers, 20,000 experts."""
-REPEATED = re.compile(r"(num|n)_.*(layer|expert|block)s?|n_layer|depth")
+REPEATED = re.compile(r"(num|n)_.*(layer|expert|block)s?|n_layer|depth|(block|expert)_count")
 
 
 def skeleton(kind: Any, pretrained: Mapping[str, Any]) -> Any:
@@ -48,6 +48,19 @@ def require_buildable(folder: Path) -> None:
             raise ModelError(f"{file} is not readable as JSON: {error}. Download it again.") from error
         if isinstance(settings, Mapping):
             _require_buildable(settings, str(file))
+
+
+def require_buildable_gguf(file: Path) -> None:
+    """Whether what a GGUF file's header describes can be built.
+
+    Raises:
+        ModelError: It cannot.
+    """
+    import gguf
+
+    fields = gguf.GGUFReader(file).fields
+    counts = {name.rpartition(".")[2]: name for name in fields if REPEATED.fullmatch(name.rpartition(".")[2])}
+    _require_buildable({short: fields[name].contents() for short, name in counts.items()}, str(file))
 
 
 def _require_buildable(settings: Mapping[str, Any], where: str) -> None:

@@ -90,9 +90,46 @@ def _rows_of_kind(file: SourceFile, source: Source) -> Iterator[SourceRow]:
 
 
 def rows_of_table(batch: Any, begin: int) -> Iterator[SourceRow]:
-    """The rows of an Arrow table or batch, counted from `begin`."""
-    for number, fields in enumerate(batch.to_pylist(), start=begin):
-        yield SourceRow(number, {name: _without_absent_keys(value) for name, value in fields.items()})
+    """The rows of an Arrow table or batch, counted from `begin`; equal ones behind each other share their fields."""
+    import numpy as np
+
+    changes = _changes(batch)
+    if changes is None or changes.all():
+        changes, distinct = np.ones(len(batch), bool), batch
+    else:
+        distinct = batch.take(np.flatnonzero(changes))
+    different = iter(distinct.to_pylist())
+    fields: dict[str, Any] = {}
+    for number, is_new in enumerate(changes.tolist(), start=begin):
+        if is_new:
+            fields = {name: _without_absent_keys(value) for name, value in next(different).items()}
+        yield SourceRow(number, fields)
+
+
+def _changes(batch: Any) -> Any:
+    """Whether each row differs from the one before, `(n_rows,)`; None where that cannot be told without Python."""
+    import polars as pl
+
+    if not len(batch) or not all(map(_compares_exactly, batch.schema.types)):
+        return None
+    frame = pl.DataFrame(batch)
+    differs = [~column.eq_missing(column.shift(1)) for column in frame.get_columns()]
+    changes = pl.DataFrame(differs).select(pl.any_horizontal(pl.all()))[:, 0].to_numpy().copy()
+    changes[0] = True
+    return changes
+
+
+def _compares_exactly(kind: Any) -> bool:
+    """Whether equal values of an Arrow type are written the same way: 0.0 and -0.0 are not."""
+    import pyarrow.types as of
+
+    if of.is_list(kind) or of.is_large_list(kind):
+        return _compares_exactly(kind.value_type)
+    if of.is_struct(kind):
+        return all(_compares_exactly(field.type) for field in kind)
+    if of.is_dictionary(kind):
+        return _compares_exactly(kind.value_type)
+    return bool(of.is_string(kind) or of.is_large_string(kind) or of.is_integer(kind) or of.is_boolean(kind))
 
 
 def _without_absent_keys(value: Any) -> Any:
@@ -289,6 +326,7 @@ def _parquet_rows(file: SourceFile) -> Iterator[SourceRow]:
 
     try:
         with _seekable(file) as content, pq.ParquetFile(content) as table:
+            file.states_rows(table.metadata.num_rows)
             number = 1
             for batch in table.iter_batches(BATCH_ROWS):
                 yield from rows_of_table(batch, number)

@@ -93,7 +93,9 @@ class SourceFile:
     def stored(self) -> IO[bytes]:
         """The file as it is stored."""
         if not self.is_remote:
-            return Path(self.path).open("rb")
+            file = Path(self.path).open("rb")  # noqa: SIM115  the caller closes it
+            self._reading.file = file
+            return file
         with remote(self.path):
             import fsspec
 
@@ -113,6 +115,27 @@ class SourceFile:
 
             return io.BufferedReader(_Raw(pa.CompressedInputStream(pa.PythonFile(file), "zstd")))
         return file
+
+    @cached_property
+    def _reading(self) -> "_Reading":
+        return _Reading()
+
+    def states_rows(self, n_rows: int) -> None:
+        """Note how many rows the file says that it has."""
+        self._reading.n_rows = n_rows
+
+    def share_read(self, number: int) -> float:
+        """Share of a local file that has been read, in [0, 1].
+
+        Args:
+            number: Number of the row that was read last.
+        """
+        if self._reading.n_rows:
+            return min(1.0, number / self._reading.n_rows)
+        file = self._reading.file
+        if file is None or file.closed:
+            return 1.0
+        return min(1.0, file.tell() / max(1, Path(self.path).stat().st_size))
 
     def require_data(self) -> None:
         """Whether the file can hold rows.
@@ -159,6 +182,14 @@ class SourceFile:
             raise SourceError(f"{self.path} is compressed twice: unpack it once, and keep the ending of what is left.")
         if self.head.startswith(b"PAR1") and self.kind not in ("", ".parquet"):
             raise SourceError(f"{self.path} is a Parquet file: give it the ending .parquet.")
+
+
+@dataclass
+class _Reading:
+    """How far a file is read: the file as it was last opened, and the rows that it says it has."""
+
+    file: IO[bytes] | None = None
+    n_rows: int = 0
 
 
 class _Raw(io.RawIOBase):

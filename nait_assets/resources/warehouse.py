@@ -22,7 +22,7 @@ from nait_assets.recipe import POOL, PROJECT_ROOT, Recipe
 from nait_assets.resources import engines
 from nait_assets.resources import home as homes
 from nait_assets.resources.files import HashCache, remembers
-from nait_assets.tables import Table, content_digest
+from nait_assets.tables import SLICE_ROWS, Table, content_digest
 
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT_SECONDS = 120.0
@@ -202,6 +202,14 @@ class Snapshot:
         query = f"SELECT {columns} FROM {table.name} WHERE {condition}"
         return self.connection.sql(query, params=list(where.values())).pl().cast(table.columns)
 
+    def slices(self, table: Table, **where: str) -> Iterator[pl.DataFrame]:
+        """As `read`, a part of the rows after the other."""
+        self.note(table.asset, "|".join(where.values()))
+        condition = " AND ".join(f"{column} = ?" for column in where) or "true"
+        query = f"SELECT {', '.join(table.columns)} FROM {table.name} WHERE {condition}"
+        for batch in self.connection.sql(query, params=list(where.values())).fetch_arrow_reader(SLICE_ROWS):
+            yield pl.DataFrame(batch).cast(table.columns)
+
     def digest(self, table: Table, **where: str) -> str:
         """SHA-256 of a table's rows where columns have these values, hex; of no rows where there is no table."""
         rows = self.rows(table, **where) if self.has_table(table.name) else table.columns.to_frame()
@@ -279,8 +287,12 @@ class Transaction(Snapshot):
 
     def append(self, table: Table, frame: pl.DataFrame, **where: str) -> None:
         """Add the frame's rows to a table; arguments as for `replace`."""
-        full = frame.with_columns(pl.lit(value).alias(column) for column, value in where.items())
-        full = full.select(list(table.columns)).cast(table.columns)
+        # slice by slice: DuckDB gets a copy of what it is to store
+        for part in frame.iter_slices(SLICE_ROWS) if len(frame) else [frame]:
+            full = part.with_columns(pl.lit(value).alias(column) for column, value in where.items())
+            self._append(table, full.select(list(table.columns)).cast(table.columns))
+
+    def _append(self, table: Table, full: pl.DataFrame) -> None:
         schema = table.name.split(".")[0]
         self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         self.connection.register("incoming", full.to_arrow())

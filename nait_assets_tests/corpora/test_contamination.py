@@ -53,26 +53,26 @@ def test_thirteen_words_in_a_row_are_shared(shared: int, found: int) -> None:
     known = text(shared, "k")
     pool = frame(("candidate", "a question", f"{text(5, 'a')} {known.upper()}, {text(5, 'b')}"))
     examples = {"exam": frame(("example", "another question", f"{text(3, 'c')} {known} {text(3, 'd')}"))}
-    assert len(contaminated(pool, examples, 13)) == found
+    assert len(contaminated([pool], examples, 13)) == found
 
 
 def test_words_of_two_messages_are_not_in_a_row() -> None:
     """The end of a question and the beginning of its answer stand together by chance."""
     known = text(14, "k").split()
     pool = frame(("candidate", " ".join(known[:7]), " ".join(known[7:])))
-    assert contaminated(pool, {"exam": frame(("example", "q", " ".join(known)))}, 13).is_empty()
+    assert contaminated([pool], {"exam": frame(("example", "q", " ".join(known)))}, 13).is_empty()
 
 
 def test_the_same_question_is_given_away_whatever_the_answer() -> None:
     """Short questions have no thirteen words, and are the ones that benchmarks ask."""
     pool = frame(("candidate", "What is 2 + 2?", "four"))
     examples = {"exam": frame(("b", "what is 2+2", "4"), ("a", "WHAT IS 2 2!", "5"))}
-    assert contaminated(pool, examples, 13).rows() == [("candidate", "exam", "a", "equal", "what is 2 2")]
+    assert contaminated([pool], examples, 13).rows() == [("candidate", "exam", "a", "equal", "what is 2 2")]
 
 
 def test_a_question_without_a_word_equals_none() -> None:
     """Two rows of emoji are no leak."""
-    assert contaminated(frame(("a", "🙂", "x")), {"exam": frame(("b", "🙃", "y"))}, 13).is_empty()
+    assert contaminated([frame(("a", "🙂", "x"))], {"exam": frame(("b", "🙃", "y"))}, 13).is_empty()
 
 
 def test_a_candidate_is_named_once_for_each_corpus() -> None:
@@ -80,7 +80,7 @@ def test_a_candidate_is_named_once_for_each_corpus() -> None:
     known = text(20, "k")
     pool = frame(("c", "q", known))
     examples = {"two": frame(("y", "r", known), ("x", "s", known)), "one": frame(("z", "t", f"more {known}"))}
-    rows = contaminated(pool, examples, 13).rows()
+    rows = contaminated([pool], examples, 13).rows()
     assert rows == [
         ("c", corpus, example, "13-gram", " ".join(known.split()[:13]))
         for corpus, example in (("one", "z"), ("two", "x"))
@@ -111,7 +111,7 @@ def test_it_finds_what_a_literal_search_finds() -> None:
         shares = any(tuple(words[begin : begin + 3]) in ngrams for words in spoken for begin in range(len(words) - 2))
         if shares or (spoken[0] and tuple(spoken[0]) in questions):
             wanted.add(name)
-    found = contaminated(pool, {"exam": examples}, 3)
+    found = contaminated([pool], {"exam": examples}, 3)
     assert 5 < len(wanted) < 55
     assert set(found["sample_id"].to_list()) == wanted
     assert found.schema == CONTAMINATED_CANDIDATES.columns

@@ -1,0 +1,122 @@
+"""Rows while a source is read: kept as columns, sampled by content, and recognised where they repeat.
+
+What is kept of a row is a few hundred bytes more than its text as columns, and many times that as Python objects.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import polars as pl
+
+from nait_assets.recipe import Source, seeded_order
+from nait_assets.tables import EXAMPLE
+
+CHUNK_ROWS = 4096
+MOST_KNOWN = 4096
+"""Different rows that are recognised when they come again."""
+T = TypeVar("T")
+
+
+class Rows:
+    """Rows that are gathered one by one and kept as columns.
+
+    Args:
+        schema: Columns.
+    """
+
+    def __init__(self, schema: pl.Schema):
+        self._schema, self._rows = schema, list[Mapping[str, Any]]()
+        self._frames = [schema.to_frame()]
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        self._rows.append(row)
+        if len(self._rows) >= CHUNK_ROWS:
+            self._pack()
+
+    def frame(self) -> pl.DataFrame:
+        """All rows, in the order in which they came."""
+        self._pack()
+        return pl.concat(self._frames)
+
+    def keep(self, frame: pl.DataFrame) -> None:
+        """Have these rows in place of all that came."""
+        self._frames, self._rows = [frame], []
+
+    def _pack(self) -> None:
+        self._frames.append(pl.DataFrame(self._rows, schema=self._schema))
+        self._rows = []
+
+
+class Sample:
+    """The examples after the first `skip`, at most `limit`, in an order seeded by content, given in source order.
+
+    Each example's rank depends on its own content alone, so one row more changes at most one row of the sample, and
+    samples with the same seed and adjoining `skip` and `limit` are disjoint. In memory are those that may be taken.
+
+    Args:
+        source: Source that the examples are of.
+    """
+
+    def __init__(self, source: Source):
+        self._seed, self._skip = str(source.seed), source.skip
+        self._end = None if source.limit is None else source.skip + source.limit
+        self._kept = Rows(EXAMPLE)
+        self._n_added = self._n_kept = 0
+
+    def add(self, example: Mapping[str, Any]) -> None:
+        """Take an example, distinct from those before."""
+        self._n_added, self._n_kept = self._n_added + 1, self._n_kept + 1
+        self._kept.add(example)
+        if self._end is not None and self._n_kept > 2 * self._end + CHUNK_ROWS:
+            kept = self._of_order(0)
+            self._kept.keep(pl.DataFrame(kept.to_arrow()))  # a copy: the selection keeps the text of every row
+            self._n_kept = len(kept)
+
+    def frame(self) -> tuple[pl.DataFrame, int]:
+        """The sample, and how many examples are not in it."""
+        frame = self._of_order(self._skip)
+        return frame, self._n_added - len(frame)
+
+    def _of_order(self, begin: int) -> pl.DataFrame:
+        frame = self._kept.frame()
+        if begin == 0 and self._end is None:
+            return frame
+        order = seeded_order(frame["sample_id"].to_list(), self._seed)[begin : self._end]
+        return frame[sorted(order)]
+
+
+class KnownRows(Generic[T]):
+    """What became of the latest different rows, so that a file of equal ones, however long, is soon read.
+
+    A row is known by the hash of how Python writes it, which distinguishes 1, 1.0 and True.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, T] = OrderedDict()
+        self._fields: Mapping[str, Any] | None = None
+        self._key: bytes | None = None
+
+    def get(self, fields: Mapping[str, Any]) -> T | None:
+        """What became of an equal row; None where none is known."""
+        if fields is not self._fields:
+            self._fields, self._key = fields, _key(fields)
+        return None if self._key is None else self._known.get(self._key)
+
+    def put(self, outcome: T) -> None:
+        """Note what became of the row that was asked for last."""
+        if self._key is None:
+            return
+        self._known[self._key] = outcome
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+
+
+def _key(fields: Mapping[str, Any]) -> bytes | None:
+    """What a row is known by; None where it cannot be written."""
+    try:
+        return hashlib.blake2b(repr(fields).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    except RecursionError:
+        return None
