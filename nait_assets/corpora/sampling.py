@@ -5,9 +5,10 @@ What is kept of a row is a few hundred bytes more than its text as columns, and 
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import polars as pl
 
 from nait_assets.recipe import Source, seeded_order
@@ -41,9 +42,18 @@ class Rows:
         self._pack()
         return pl.concat(self._frames)
 
-    def keep(self, frame: pl.DataFrame) -> None:
-        """Have these rows in place of all that came."""
-        self._frames, self._rows = [frame], []
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, by their place, of all that came; part by part, so that not all is in memory twice."""
+        self._pack()
+        wanted = np.zeros(sum(map(len, self._frames)), bool)
+        wanted[rows] = True
+        begin = 0
+        for place, frame in enumerate(self._frames):
+            kept = frame.filter(pl.Series(wanted[begin : begin + len(frame)], dtype=pl.Boolean))
+            begin += len(frame)
+            # a copy: what is selected keeps the text of every row
+            self._frames[place] = kept if len(kept) == len(frame) else pl.DataFrame(kept.to_arrow())
+        self._frames = [self._schema.to_frame(), *(frame for frame in self._frames if len(frame))]
 
     def _pack(self) -> None:
         self._frames.append(pl.DataFrame(self._rows, schema=self._schema))
@@ -71,21 +81,19 @@ class Sample:
         self._n_added, self._n_kept = self._n_added + 1, self._n_kept + 1
         self._kept.add(example)
         if self._end is not None and self._n_kept > 2 * self._end + CHUNK_ROWS:
-            kept = self._of_order(0)
-            self._kept.keep(pl.DataFrame(kept.to_arrow()))  # a copy: the selection keeps the text of every row
-            self._n_kept = len(kept)
+            self._n_kept = self._select(0)
 
     def frame(self) -> tuple[pl.DataFrame, int]:
         """The sample, and how many examples are not in it."""
-        frame = self._of_order(self._skip)
+        if self._skip or self._end is not None:
+            self._select(self._skip)
+        frame = self._kept.frame()
         return frame, self._n_added - len(frame)
 
-    def _of_order(self, begin: int) -> pl.DataFrame:
-        frame = self._kept.frame()
-        if begin == 0 and self._end is None:
-            return frame
-        order = seeded_order(frame["sample_id"].to_list(), self._seed)[begin : self._end]
-        return frame[sorted(order)]
+    def _select(self, begin: int) -> int:
+        order = seeded_order(self._kept.frame()["sample_id"].to_list(), self._seed)[begin : self._end]
+        self._kept.select(order)
+        return len(order)
 
 
 class KnownRows(Generic[T]):

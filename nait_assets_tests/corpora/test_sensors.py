@@ -21,7 +21,7 @@ from nait_assets_tests.conftest import in_domain_rows, pool_rows, write_jsonl
 from nait_assets_tests.resources.test_warehouse import held_by_another_process
 
 POOL, MATH, CODE = "corpora/candidate_pool", "corpora/in_domain_set[math]", "corpora/in_domain_set[code]"
-FIELDS = {"methods": ["random"], "evaluation": {"exam": {"source": "exam.jsonl"}}}
+FIELDS = {"methods": ["random"], "evaluation": {"held_out": {"exam": {"source": "exam.jsonl"}}}}
 HELD_OUT = "corpora/evaluation_set[exam]"
 WATCHED = [Watched("a", None, "pool"), Watched("b", "x", "x")]
 RECORDS = {"a": Record("a", "", "1", "v", {"file": "1"}), "b[x]": Record("b", "x", "1", "v", {"file": "2"})}

@@ -571,3 +571,14 @@ def test_conversion_that_fails_leaves_nothing_behind(make_model: Callable[..., L
         make_model(tmp_path).skeleton()
 
     assert list((tmp_path / "home" / "models").iterdir()) == []
+
+
+def test_a_gguf_file_of_an_impossible_number_of_layers_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    """Its header is a number that anybody may have written; each layer would be built as objects of Python."""
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_block_count(100_000)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match=r"block_count: 100,000.*2,000 layers"):
+        LanguageModel(source=str(tmp_path), home=str(tmp_path / "home")).tokenizer()
