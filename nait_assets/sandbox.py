@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from jinja2 import TemplateError, nodes, pass_context
+from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MOST_STEPS = 1_000_000
@@ -20,6 +21,8 @@ MOST_TEMPLATE_CHARACTERS = 200_000
 MOST_BITS = 4096
 WIDENING = ("center", "ljust", "rjust", "zfill", "expandtabs", "translate", "encode", "to_bytes")
 """Methods that make much of little."""
+QUADRATIC = ("strip", "lstrip", "rstrip", "trim", "rfind", "rindex", "rsplit", "rpartition")
+"""Methods and filters of texts that compare each character with each of those that they are given, at worst."""
 LAZY = (
     *("length", "count", "first", "last", "items", "default", "d", "map", "attr", "batch", "slice"),
     *("select", "selectattr", "reject", "rejectattr"),
@@ -42,7 +45,12 @@ COMPARING = (
     "greaterthan",
     "ge",
     ">=",
+    "lower",
+    "upper",
+    "filter",
+    "test",
 )
+"""Tests that go through all of a value: that compare, write or hash it."""
 WIDE = re.compile(r"\d{5}|\*|\{[^}]*:[^}]*\{")
 """What makes a format wide: a width of five digits, or one that is an argument."""
 FAILURES = (
@@ -114,8 +122,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """A call that a template makes, charged for; named as Jinja's, so that `self` can be an argument of it."""
         owner = getattr(__obj, "__self__", None)
         __self._weigh_call(owner, getattr(__obj, "__name__", ""), args)
+        if not isinstance(__obj, Macro | LoopContext):  # all else may hash or print what it is given
+            __self._weigh_all((*args, *kwargs.values()))
         args = tuple(__self._counted(one) if isinstance(one, Iterator) else one for one in args)
         return super().call(__context, __obj, *args, **kwargs)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """An item; a key is charged for, as a pair of a pair, a hundred deep, is hashed 2**100 times."""
+        self._weigh(argument)
+        return super().getitem(obj, argument)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """`str.format` of a bounded width, where that is what a template calls."""
@@ -192,6 +207,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         for _ in self.parts(value):
             pass
 
+    def _weigh_all(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if not isinstance(value, Iterator):
+                self._weigh(value)
+
     def _weigh_call(self, owner: Any, name: str, given: tuple[Any, ...]) -> None:
         """Charge for a call: of a text or a list all of it, else the outer size of what is given."""
         if isinstance(owner, str | list | tuple):
@@ -204,7 +224,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _weigh_growth(self, name: str, value: Any, given: tuple[Any, ...]) -> None:
         """Charge for what a filter or a method makes of a value, where that may be much more than the value."""
         numbers = [abs(one) for one in given if isinstance(one, int)]
-        texts = [one for one in given if isinstance(one, str)]
+        texts = [part for part in self.parts([one for one in given if not isinstance(one, Iterator)])]
+        texts = [part for part in texts if isinstance(part, str)]
+        n_added = sum(map(len, texts))
         if name == "replace" and len(texts) > 1:
             times = str(value).count(texts[0])
             self.charge(times * len(texts[1]) // WEIGHT)
@@ -218,10 +240,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
             widest = max(numbers, default=0)
             if widest > 10_000:
                 raise TooMuch(f"the template uses {name!r} with {widest:,}, which is too large")
-            self.charge(widest * (_n_items(value) if name == "tojson" else 1) // WEIGHT)
+            n_places = {"tojson": lambda: sum(1 for _ in self.parts(value)), "wordwrap": lambda: len(str(value))}
+            self.charge((widest + n_added) * n_places.get(name, lambda: 1)() // WEIGHT)
         elif name in ("striptags", "urlize", "wordwrap"):
             text = str(value)  # these go through a text once for each tag, or each bracket of a word
             self.charge(len(text) * (1 + sum(map(text.count, "<()[]"))) // (WEIGHT * 1000))
+            self.charge(len(text.split()) * n_added // WEIGHT)
+        elif name in QUADRATIC:
+            self.charge(len(str(value)) * n_added // WEIGHT**2)
+        elif name == "urlencode":
+            self.charge(sum(len(str(part)) for part in self.parts(value)) // 4)
         elif name == "sum" and given and not isinstance(given[-1], int | float):
             self.charge(_n_items(value) ** 2)  # of lists: each sum is a copy
 
@@ -238,11 +266,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
             elif prints:
                 value = self._charged_printed(value)
             elif isinstance(value, Iterator):
-                value = self._counted(value)
+                value = self._counted(value) if name in LAZY else map(self._weighed, self._counted(value))
             elif name in LAZY:
                 self.charge(1)
             else:
                 self._weigh(value)
+            self._weigh_all((*given, *options.values()))
             self._weigh_growth(name, value, (*given, *options.values()))
             return own(*values[:place], value, *given, **options)
 
@@ -269,6 +298,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _to_format(self, value: Any) -> Any:
         """A value to be formatted: numbers as they are, all else as it is printed."""
+        if isinstance(value, Mapping):
+            self._weigh(value)
         return value if isinstance(value, int | float | Mapping) else self._charged_printed(value)
 
 
@@ -306,6 +337,8 @@ def _bounded(tree: nodes.Template) -> nodes.Template:
         compared.expr = _through("_weighed", compared.expr)
         for operand in compared.ops:
             operand.expr = _through("_weighed", operand.expr)
+    for pair in tree.find_all(nodes.Pair):  # whose key is hashed
+        pair.key = _through("_weighed", pair.key)
     for part in tree.find_all(nodes.Getitem):
         if isinstance(part.arg, nodes.Slice):
             part.node = _through("_sliced", part.node)

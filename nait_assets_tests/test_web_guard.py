@@ -163,3 +163,13 @@ def test_a_refusal_says_why_and_every_answer_forbids_frames() -> None:
 def test_what_starts_and_ends_the_server_passes() -> None:
     """ASGI's lifespan is no request."""
     assert passes(kind="lifespan")
+
+
+def test_of_a_header_that_is_sent_twice_the_guard_reads_what_dagster_reads() -> None:
+    """Dagster takes the first `Accept`, and ran a query of the address where only the second asked for a page."""
+    query = "query=mutation{x}"
+    twice = [*OWN.items(), ("accept", "application/json"), ("accept", "text/html")]
+    assert not passes("GET", "/graphql", query, headers=twice)
+    for name in ("host", "origin", "content-type"):
+        given = {**OWN, **JSON, "origin": "http://localhost:3000"}
+        assert not passes(headers=[*given.items(), (name, given[name])])

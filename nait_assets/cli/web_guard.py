@@ -87,7 +87,11 @@ class _Headers:
 
     def one(self, name: str) -> str:
         """The value of a header, "" without one."""
-        return ", ".join(value.decode("latin-1") for key, value in self._pairs if key.lower() == name.encode())
+        return ", ".join(self.each(name))
+
+    def each(self, name: str) -> list[str]:
+        """The values of a header in their order: Dagster takes the first."""
+        return [value.decode("latin-1") for key, value in self._pairs if key.lower() == name.encode()]
 
 
 def _place(host: str) -> tuple[str, int | None]:
@@ -123,7 +127,7 @@ def _require_harmless(scope: dict[str, Any], headers: _Headers) -> None:
         raise Refused("assets and checks are not reported from outside: their runs report them")
     if path != "/graphql":
         return
-    if scope["method"] == "GET" and "text/html" in headers.one("accept"):
+    if scope["method"] == "GET" and "text/html" in "".join(headers.each("accept")[:1]):
         return  # the page on which queries can be typed, which sends them by POST
     if scope["method"] != "POST":
         raise Refused("GraphQL is answered by POST alone: a page of another origin can make a browser GET anything")

@@ -61,6 +61,8 @@ TEMPLATES = {
     "date": "{{ strftime_now('%Y-%m') }}{% set x %}{% for m in messages %}{{ m.role }}{% endfor %}{% endset %}{{ x }}",
     "recursion": "{% for x in [[1, [2]], [3]] recursive %}{{ loop(x) if x is sequence else x }};{% endfor %}",
 }
+DEEP = "{% set n = namespace(x=(1,)) %}{% for i in range(60) %}{% set n.x = (n.x, n.x) %}{% endfor %}"
+"""A pair of a pair, sixty deep: to hash or to print it never ends."""
 ENDLESS = {
     "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "quiet recursion": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
@@ -87,6 +89,25 @@ ENDLESS = {
     "a list in another": "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}"
     "{% set n.y = [n.y, n.y] %}{% endfor %}{{ [n.x] is in [n.y] }}{{ [n.x].index(n.y) }}",
     "printing of lists": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
+    "strip": "{{ ('a' * 3000000).strip('b' * 3000000 ~ 'a') }}{{ ('a' * 1000000).rfind('ab' ~ 'a' * 500000) }}",
+    "addresses": "{{ ('http://a.com ' * 99999) | urlize(target='x' * 99999) }}",
+    "ends of lines": "{{ ('a ' * 99999) | wordwrap(1, wrapstring='x' * 99999) }}",
+    "separators": "{{ ([1] * 99999) | tojson(separators=['x' * 99999, ':']) }}",
+    "escapes": "{% set x = 'a' * 9000000 %}{% for i in range(999) %}{% set y = x | urlencode %}{% endfor %}",
+    **{
+        name: DEEP + use
+        for name, use in {
+            "key of a mapping": "{{ {n.x: 1} }}",
+            "key of an item": "{{ {'x': 1}[n.x] }}",
+            "key of a method": "{{ {'x': 1}.get(n.x) }}",
+            "key of a call": "{{ dict([(n.x, 1)]) }}",
+            "key of a filter": "{{ [{'k': n.x}] | map(attribute='k') | unique | list | length }}",
+            "key of a test": "{{ n.x is filter }}{{ n.x is lower }}",
+            "printing by an argument": "{{ ['a', 'b'] | join(n.x) }}{{ 'a' | attr(n.x) }}",
+            "printing by a format": "{{ '%(a)s' % {'a': n.x} }}",
+            "printing by a refusal": "{{ raise_exception(n.x) }}",
+        }.items()
+    },
     "slices": "{% set x = 'a' * 9000000 %}{% for i in range(99999) %}{% set y = x[1:] %}{% endfor %}",
     "search": "{% set x = 'a' * 9000000 %}{% for i in range(99999) %}{% set y = 'b' in x %}{% endfor %}",
     "case": "{% set x = 'a' * 9000000 %}{% for i in range(99999) %}{% set y = x.upper() ~ (x | lower) %}{% endfor %}",
