@@ -14,7 +14,7 @@ from nait_assets.models.running import model_inputs
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Transaction
-from nait_assets.tables import content_version, version_with
+from nait_assets.tables import content_digest, content_version, version_with
 from nait_assets.training import catalogue as training
 from nait_assets.training.catalogue import ModelsOutput
 
@@ -50,6 +50,11 @@ class ResultsOutput(Output):
         if found == record.data_version:
             return []
         return [f"the {len(rows)} rows of {record.reference} in {RESULTS.name}, or their examples, are not as recorded"]
+
+    def content(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002, D102
+        rows = rows_of(stored, self.key, partition)
+        frames = {RESULTS.name: rows, EXAMPLES.name: examples_of(stored, rows)}
+        return {name: content_digest(frame, tuple(frame.columns)) for name, frame in frames.items()}
 
     def read(  # noqa: D102
         self,

@@ -88,6 +88,7 @@ def recipe_of(make_recipe: Callable[..., Recipe], tmp_path: Path, causal_folder:
             candidates={"source": "pool.jsonl"},
             capabilities={"math": {"source": "math.jsonl"}},
             ratios=[0.25],
+            extraction={"max_tokens": 64, "truncate": "answer"},
             measurements=less_sections(**{**OPTIONS, **options}),
         )
 
@@ -125,7 +126,7 @@ def test_run_makes_scores_and_subsets_once(recipe_of: Callable[..., Recipe], tmp
     assert made == {"measurements/less_checkpoints", "measurements/candidate_gradients"}
     candidates, _ = rows_of(warehouse, MEASUREMENT, "candidates")
     assert candidates["vector"].list.len().unique().to_list() == [64]
-    assert sorted(path.name for path in (home / "trained" / "less_checkpoints").iterdir()) == ["epoch_1"]
+    assert sorted(path.name for path in (home / "trained" / "less_checkpoints").glob("epoch_*")) == ["epoch_1"]
 
 
 def test_model_without_a_head_stops_the_run_before_anything_is_made(

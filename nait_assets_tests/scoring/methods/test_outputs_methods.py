@@ -37,10 +37,11 @@ def made(_made: Path, make_recipe: Callable[..., Recipe], causal_folder: Path) -
         capabilities={"math": {"source": "math.jsonl"}},
         measurements={"pre_experienced_model": {"epochs": 4, "learning_rate": 0.01}},
     )
+    noted = _made.with_name("made.txt")  # the home itself may hold nothing that `nait` did not write
     if not _made.exists():
         outputs = run(recipe, quick_home(_made))
-        (_made / "made.txt").write_text("\n".join(sorted(outputs)))
-    return recipe, _made, set((_made / "made.txt").read_text().splitlines())
+        noted.write_text("\n".join(sorted(outputs)))
+    return recipe, _made, set(noted.read_text().splitlines())
 
 
 def scores(home: Path, method: str, target: str) -> pl.DataFrame:
