@@ -35,6 +35,7 @@ def broken(recipe: Recipe, home: Path, output: str) -> str:
     return found.says if found else ""
 
 
+@pytest.mark.slow
 def test_every_model_has_results_and_a_changed_task_makes_its_own_again(
     make_recipe: MakeRecipe, causal_folder: Path, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def changed(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+@pytest.mark.slow
 def test_a_row_s_topic_or_place_trains_nothing_again(recipe: Recipe, tmp_path: Path) -> None:
     """The pool's version covers them, and no training reads them; a warm-up made again may cost a day of a GPU."""
     home, rows = quick_home(tmp_path / "home"), pool_rows()
@@ -60,6 +61,7 @@ def test_a_row_s_topic_or_place_trains_nothing_again(recipe: Recipe, tmp_path: P
         assert {file: file.stat().st_mtime_ns for file in (home / "trained").rglob("*.safetensors")} == times
 
 
+@pytest.mark.slow
 def test_other_rows_and_damaged_files_train_again(recipe: Recipe, tmp_path: Path) -> None:
     """And what is measured by it is measured again."""
     home, rows = quick_home(tmp_path / "home"), pool_rows()
