@@ -200,6 +200,9 @@ class Judging:
         if None in counts and (self.options.max_tokens_total or self.options.max_cost):
             reason = f"{self.options.endpoint} does not say how many tokens it took: only `max_calls` can limit it"
             return Outcome(sample_id, reason=reason, blame="run")
+        if answer.finish == "length":  # what it would have gone on to say may be another score
+            reason = f"the answer is cut: it needs more than `max_answer_tokens: {self.options.max_answer_tokens}`"
+            return Outcome(sample_id, reason=reason, blame="answer")
         try:
             score, rationale = score_of(answer.text)
         except ValueError as error:

@@ -73,7 +73,11 @@ class EndpointOptions(Section):
         parts = urlsplit(endpoint)
         if parts.username or parts.password:
             raise ValueError("the endpoint must not hold a name or password; put the key in `api_key_variable`")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        try:
+            has_port = parts.port is None or parts.port > 0
+        except ValueError:  # such as `:80:80`
+            has_port = False
+        if parts.scheme not in ("http", "https") or not parts.hostname or not has_port or parts.query or parts.fragment:
             raise ValueError(
                 f"{endpoint!r} is not the base URL of an API; use one such as http://localhost:8000/v1 "
                 "or https://api.openai.com/v1"
@@ -193,7 +197,7 @@ class ChatEndpoint:
             api_key=self.key or "none",
             timeout=self.options.timeout_seconds,
             max_retries=0,  # the client's own would not be counted
-            http_client=_bounded_client(),
+            http_client=_bounded_client(by_proxy=not _is_loopback(urlsplit(self.options.endpoint).hostname or "")),
         )
 
     def ask(self, messages: Sequence[dict[str, str]]) -> Answer:
@@ -313,8 +317,12 @@ class ChatEndpoint:
         return re.sub(rf"\S*(?:{'|'.join(ends)})\S*", "***", text)
 
 
-def _bounded_client() -> Any:
-    """Openai's client of HTTP, which reads no more of an answer than `MOST_ANSWER_BYTES`."""
+def _bounded_client(by_proxy: bool) -> Any:
+    """Openai's client of HTTP, which reads no more of an answer than `MOST_ANSWER_BYTES`.
+
+    Args:
+        by_proxy: Whether it may ask through the proxy that the environment names.
+    """
     import httpx2 as httpx
     import openai
 
@@ -339,7 +347,7 @@ def _bounded_client() -> Any:
         response.stream = Bounded(response.stream)
 
     headers = {"Accept-Encoding": "identity"}
-    return openai.DefaultHttpxClient(headers=headers, event_hooks={"response": [bound]})
+    return openai.DefaultHttpxClient(headers=headers, event_hooks={"response": [bound]}, trust_env=by_proxy)
 
 
 class TooLong(ValueError):

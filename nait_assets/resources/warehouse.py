@@ -207,7 +207,7 @@ class Snapshot:
         self.note(table.asset, "|".join(where.values()))
         condition = " AND ".join(f"{column} = ?" for column in where) or "true"
         query = f"SELECT {', '.join(table.columns)} FROM {table.name} WHERE {condition}"
-        for batch in self.connection.sql(query, params=list(where.values())).fetch_arrow_reader(SLICE_ROWS):
+        for batch in self.connection.sql(query, params=list(where.values())).to_arrow_reader(SLICE_ROWS):
             yield pl.DataFrame(batch).cast(table.columns)
 
     def digest(self, table: Table, **where: str) -> str:

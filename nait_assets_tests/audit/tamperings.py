@@ -447,9 +447,8 @@ NOT_COVERED: dict[str, Tamper] = {
         "INSERT INTO selection.history SELECT * REPLACE ('0.99' AS ratio) FROM selection.history "
         "WHERE method = 'random' AND target = 'math'",
     ),
-    "rows that a run which was cut off has staged, and what it left (`.x.1a2b3c4d`, `*.spool`)": written(
-        "home/features/math/.x.1a2b3c4d", "x"
-    ),
+    "rows that a run which was cut off has staged, and what it left (`.lock`, `.x.1a2b3c4d`, `.x.old`, `*.spool`, "
+    "`*.duckdb.wal`, `*.duckdb.tmp`)": written("home/features/math/.x.1a2b3c4d", "x"),
     "what Dagster's files say, `dagster.yaml` among them, as long as they can be read": _forgotten_runs,
     "what `hashes.json` remembers beside hashes": _remembered_build,
     "times, owners and permissions of files, and empty folders": _touched,

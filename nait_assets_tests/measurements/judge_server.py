@@ -15,14 +15,14 @@ Reply = tuple[int, dict[str, str], Any]
 """Status, headers, and the body, to be written as JSON unless it is text."""
 
 
-def says(text: str, usage: bool = True) -> Reply:
+def says(text: str, usage: bool = True, finish: str = "stop") -> Reply:
     """A good reply with an answer of 30 tokens to a question of 100."""
     body: dict[str, Any] = {
         "id": "1",
         "object": "chat.completion",
         "created": 0,
         "model": "judge-0301",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}],
     }
     if usage:
         body["usage"] = {"prompt_tokens": 100, "completion_tokens": 30, "total_tokens": 130}

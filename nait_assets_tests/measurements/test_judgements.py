@@ -197,6 +197,28 @@ def test_a_malformed_answer_costs_one_sample_its_score(judging: Callable[..., Up
     assert len(judge.questions) == N  # at temperature 0 the same question gets the same answer
 
 
+def test_an_answer_that_is_cut_is_no_score(judging: Callable[..., Update]) -> None:
+    """A larger `max_answer_tokens` might have had it say another one."""
+
+    def reply(number: int, question: str) -> Any:
+        return says("3\nas it", finish="length" if number == 15 else "stop")
+
+    with serving(Judge(reply)) as judge:
+        update = judging(judge.url, concurrency=1)
+    assert len(update.rows) == N - 1
+    assert "max_answer_tokens: 512" in update.rejected[0][1]
+
+
+def test_a_judge_on_this_machine_is_not_asked_through_a_proxy(
+    judging: Callable[..., Update], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key would go over plain http to the proxy."""
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with serving(Judge(lambda *_: says("4"))) as judge:
+        assert len(judging(judge.url).rows) == N
+
+
 def test_retry_after_is_kept_to(judging: Callable[..., Update]) -> None:
     """An endpoint that is asked again too soon may shut out the key."""
     with serving(Judge(lambda number, _: fails(429, retry_after="0.4") if number == 1 else says("4"))) as judge:
@@ -460,6 +482,7 @@ def test_tokens_that_nobody_counts_cannot_be_limited(judging: Callable[..., Upda
     ("options", "message"),
     [
         ({"endpoint": "localhost:8000"}, "'localhost:8000' is not the base URL of an API"),
+        ({"endpoint": "http://127.0.0.1:80:80/v1"}, "is not the base URL of an API"),
         ({"endpoint": "http://me:word@host/v1"}, "must not hold a name or password"),
         ({"dimension": "beauty"}, "'accuracy' or 'helpfulness'"),
         ({"max_cost": 1}, "max_cost 1 needs `price_per_million_input_tokens`"),
