@@ -48,7 +48,8 @@ def write_table(store: Store, n_samples: int, n_layers: int, width: int) -> None
                 pa.array(np.tile(part, n_layers)),
                 pa.array(np.repeat(np.arange(n_layers, dtype=np.int16), len(part))),
                 pa.array(np.full(len(part) * n_layers, 100, np.int32)),
-                pa.array(np.zeros(len(part) * n_layers, dtype=bool)),
+                pa.array([""] * (len(part) * n_layers)),
+                *[pa.array(np.ones(len(part) * n_layers, np.int32))] * 2,
                 pa.FixedSizeListArray.from_arrays(pa.array(values), width),
             ]
             yield pa.table(columns, schema=schema)
