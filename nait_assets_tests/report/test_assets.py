@@ -89,6 +89,7 @@ def test_the_record_names_every_input_that_the_page_rests_on(make_recipe: MakeRe
     scores = {f"scoring/random_scores[{target}]" for target in recipe.targets}
     assert set(Warehouse(home=str(home)).records()[REPORT].inputs) == {
         "corpora/candidate_pool",
+        *(f"corpora/in_domain_set[{name}]" for name in recipe.capabilities),  # it prints what of them was refused
         "report/method_comparison",
         *subsets,
         *scores,
