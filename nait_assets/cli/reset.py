@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
+from nait_assets.cli.clean import remove_confirmed
 from nait_assets.cli.home import opened
-from nait_assets.cli.messages import leftover_lines, say
+from nait_assets.cli.messages import say
 from nait_assets.cli.options import home_option, recipe_option
 
 
@@ -20,7 +21,7 @@ def command(what: str, recipe_path: Path | None, home: Path | None, yes: bool) -
     WHAT is calibration, autoencoder or activations, which are kept as long as they can be, or the key of any asset
     such as features/neuron_statistics, with [PARTITION] for one of its partitions. It lists them, and asks.
     """
-    from nait_assets.leftovers import remove, stored_under
+    from nait_assets.leftovers import stored_under
 
     with opened(recipe_path, home, writes=True) as workplace, workplace.locked():
         found = stored_under(what, workplace.catalogue, workplace.warehouse)
@@ -28,10 +29,4 @@ def command(what: str, recipe_path: Path | None, home: Path | None, yes: bool) -
             say(f"{workplace.home} has no {what}: nothing to forget.")
             return
         say(f"`nait run` will make anew from {workplace.recipe.path}:")
-        for line in leftover_lines(found):
-            say(f"    {line}")
-        if not yes and not click.confirm(f"Remove these {len(found)} outputs from {workplace.home}?"):
-            say("Nothing was removed.")
-            return
-        remove(found, workplace.recipe, workplace.warehouse)
-        say(f"{len(found)} outputs removed. Their costs, and the history of subsets, stay.")
+        remove_confirmed(workplace, found, yes)
