@@ -45,7 +45,7 @@ class GivenTask:
     @property
     def settings(self) -> dict[str, Any]:
         """Fields of the recipe that a result depends on, beside the examples."""
-        return self.task.model_dump(mode="json", exclude={"examples", "targets"})
+        return _scored(self.task)
 
     def key(self, model: Model) -> str:
         """Hash of all that the results of a model depend on, save for rounding."""
@@ -104,8 +104,11 @@ def read_given(
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """Fields of the recipe that results depend on, beside models and examples."""
     evaluation = recipe.evaluation
-    tasks = {
-        name: task.model_dump(mode="json", exclude={"examples", "targets"}) for name, task in evaluation.tasks.items()
-    }
+    tasks = {name: _scored(task) for name, task in evaluation.tasks.items()}
     _, *reading = recipe.extraction.reading  # the first is extraction's own max_tokens
     return {"tasks": tasks, "max_tokens": evaluation.max_tokens, "reading": reading}
+
+
+def _scored(task: Task) -> dict[str, Any]:
+    """What of a task a result depends on: not where its examples come from, nor which targets it tells of."""
+    return task.model_dump(mode="json", exclude={"examples", "targets"})

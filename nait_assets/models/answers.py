@@ -81,15 +81,6 @@ def encode_with_answers(
                     f"its response is cut off: {fitted.n_before} tokens stand before it, and extraction.max_tokens is "
                     f"{extraction.max_tokens}"
                 )
-        return AnsweredSample(
-            sample_id,
-            fitted.token_ids,
-            fitted.cut,
-            n_answers=fitted.n_answers,
-            n_answers_whole=fitted.n_answers_whole,
-            unshown=unshown,
-            answers=answers,
-            unanswered=reason,
-        )
+        return AnsweredSample(sample_id, **fitted.of_sample(), unshown=unshown, answers=answers, unanswered=reason)
 
     return readable(conversations, answered)

@@ -60,6 +60,10 @@ class Fitted:
     answers: np.ndarray | None = None
     n_before: int = 0
 
+    def of_sample(self) -> dict[str, Any]:
+        """Fields of a sample that these tokens are read of."""
+        return {name: getattr(self, name) for name in ("token_ids", "cut", "n_answers", "n_answers_whole")}
+
 
 class Refused(Exception):
     """A conversation that is not read; the message is the reason."""
@@ -108,14 +112,7 @@ class Encoder:
             Refused: It is not read.
         """
         fitted, unshown = self.fitted(conversation)
-        return EncodedSample(
-            sample_id,
-            fitted.token_ids,
-            fitted.cut,
-            n_answers=fitted.n_answers,
-            n_answers_whole=fitted.n_answers_whole,
-            unshown=unshown,
-        )
+        return EncodedSample(sample_id, **fitted.of_sample(), unshown=unshown)
 
     def fitted(self, conversation: Conversation, locate: bool = False) -> tuple[Fitted, str]:
         """The tokens that are read of a conversation, and what of it the template does not show.

@@ -10,6 +10,7 @@ import polars as pl
 from nait_assets.catalogue import Output, PartitionedBy
 from nait_assets.lineage import Record, reference
 from nait_assets.models.libraries import library_versions
+from nait_assets.models.running import model_inputs
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import hashes_of, remove, sha256
@@ -44,8 +45,11 @@ class ModelsOutput(Output):
         partition: str,  # noqa: ARG002
     ) -> dict[str, str]:
         base = base_of(recipe, model)
-        named = {f"model:{base.source}": base.identity(), "dtype": base.dtype_name()}
-        return {**named, **library_versions(*TRAINERS), **launch_of(recipe).versions}
+        return {
+            **model_inputs(base, base.source),
+            **library_versions(*TRAINERS),
+            **launch_of(recipe).versions,
+        }
 
     def preflight(self, recipe: Recipe, model: LanguageModel, partitions: Sequence[str]) -> None:  # noqa: ARG002, D102
         require_fit(recipe, model)
