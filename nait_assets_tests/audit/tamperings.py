@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,26 @@ CHOSEN = "method = 'nait_standardized' AND target = 'math'"
 FIRST = "(SELECT min(sample_id) FROM extraction.activation)"
 
 
+@dataclass(frozen=True)
+class Statement:
+    """A statement in a DuckDB file.
+
+    Attributes:
+        file: the file, in the folder.
+        statement: what is executed in it.
+    """
+
+    file: str
+    statement: str
+
+    def __call__(self, work: Path) -> None:
+        """Execute it."""
+        edit(work / self.file, self.statement)
+
+
 def sql(file: str, statement: str) -> Tamper:
     """A statement in a DuckDB file."""
-    return lambda work: edit(work / file, statement)
+    return Statement(file, statement)
 
 
 def record(asset: str, change: str, file: str = TABLES) -> Tamper:
@@ -248,7 +266,8 @@ MEASURED: dict[str, tuple[Tamper, str]] = {
         sql(ACTIVATIONS, "UPDATE extraction.activation SET activation = "
             f"list_transform(activation, lambda x: 'nan'::FLOAT)::FLOAT[48] WHERE sample_id = {FIRST}"), STORED),
     "tokens of a sample": (sql(ACTIVATIONS, "UPDATE extraction.sample SET n_tokens = n_tokens + 1"), STORED),
-    "whether a sample was cut": (sql(ACTIVATIONS, "UPDATE extraction.sample SET truncated = NOT truncated"), STORED),
+    "where a sample was cut": (
+        sql(ACTIVATIONS, "UPDATE extraction.sample SET cut = CASE cut WHEN '' THEN 'answer' ELSE '' END"), STORED),
     "a sample that the model is said to have refused": (
         sql(ACTIVATIONS, "INSERT INTO extraction.rejected VALUES ('candidates', NULL, NULL, 'x', 'y', '')"), STORED),
     "which extraction it was": (sql(ACTIVATIONS, "UPDATE extraction.identity SET extraction_id = 'x'"), STORED),
