@@ -2,6 +2,7 @@
 
 transformers resumes from a checkpoint that lacks a file without a word, with other weights. So each checkpoint gets a
 list of its files and their sizes once all processes have written theirs, and one that does not match it is refused.
+Only then are earlier ones removed: whenever a training is killed, `KEPT` whole ones are there if as many were written.
 """
 
 import json
@@ -11,6 +12,8 @@ from pathlib import Path
 from nait_assets.resources.files import replacing
 
 FILES = "files.json"
+KEPT = 2
+"""The last, and the one before it for where the last is damaged."""
 
 
 def seal(checkpoint: Path) -> None:
@@ -18,6 +21,18 @@ def seal(checkpoint: Path) -> None:
     sizes = {name: (checkpoint / name).stat().st_size for name in _files(checkpoint)}
     with replacing(checkpoint / FILES) as temporary:
         temporary.write_text(json.dumps(sizes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def remove_earlier(folder: Path) -> None:
+    """Remove all but the last `KEPT` checkpoints, once the last is sealed.
+
+    The trainer's own `save_total_limit` removes before that, and goes by the times of folders.
+
+    Args:
+        folder: Folder that the trainer writes checkpoints into.
+    """
+    for checkpoint in _in_order(folder)[:-KEPT]:
+        shutil.rmtree(checkpoint)
 
 
 def fault_of(checkpoint: Path) -> str:
@@ -40,8 +55,7 @@ def last_whole(folder: Path) -> tuple[Path | None, list[str]]:
         folder: Folder that the trainer writes checkpoints into.
     """
     refused: list[str] = []
-    found = sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
-    for checkpoint in found:
+    for checkpoint in reversed(_in_order(folder)):
         fault = fault_of(checkpoint)
         if not fault:
             return checkpoint, refused
@@ -50,8 +64,8 @@ def last_whole(folder: Path) -> tuple[Path | None, list[str]]:
     return None, refused
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+def _in_order(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))
 
 
 def _files(checkpoint: Path) -> list[str]:

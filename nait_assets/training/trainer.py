@@ -10,7 +10,6 @@ from typing import Any
 from nait_assets.training.encoding import IGNORED
 from nait_assets.training.job import ROWS, Job
 
-KEPT_CHECKPOINTS = 2
 PROBE_TOKENS = (7, 5)
 TOLERANCE = 1e-2
 
@@ -118,8 +117,7 @@ def _of_settings(job: Job, n_rows: int) -> dict[str, Any]:
         "disable_tqdm": True,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "save_strategy": "no",  # `Notes` says when
-        "save_total_limit": KEPT_CHECKPOINTS,
+        "save_strategy": "no",  # `Notes` says when, and removes earlier ones once a new one is whole
         "dataloader_pin_memory": not job.on_cpu,
     }
 

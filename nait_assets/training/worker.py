@@ -173,10 +173,12 @@ class Notes:
         return bool(_same_everywhere(due))
 
     def sealed(self, step: int) -> None:
-        """Note that a checkpoint is whole."""
+        """Note that a checkpoint is whole, and remove those that it makes needless."""
         self.trainer.accelerator.wait_for_everyone()
         if self.is_main:
-            checkpoints.seal(self.job.folder / "checkpoints" / f"checkpoint-{step}")
+            folder = self.job.folder / "checkpoints"
+            checkpoints.seal(folder / f"checkpoint-{step}")
+            checkpoints.remove_earlier(folder)
         self.saved = time.monotonic()
 
 

@@ -19,9 +19,11 @@ from nait_assets.errors import DataError, NumericalError, WorkerError
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.training import making
+from nait_assets.training.checkpoints import fault_of, last_whole, remove_earlier, seal
 from nait_assets.training.encoding import IGNORED, encode_rows
 from nait_assets.training.making import rows_at_once
 from nait_assets.training.models import Model, faults_of
+from nait_assets_tests.training.killed_worker import STEP
 from nait_assets_tests.training.runs import SMALL, made_of, run_of, same, weights
 
 MakeRecipe = Callable[..., Recipe]
@@ -145,22 +147,48 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["lacks", "cut"])
-def test_a_checkpoint_with_a_file_missing_is_refused(recipe_of: MakeRecipe, tmp_path: Path, damage: str) -> None:
-    """The trainer would go on without its optimizer, to other weights, without a word."""
-    recipe, home = recipe_of(epochs=40), tmp_path / "home"
+def test_a_checkpoint_with_a_file_missing_is_refused(
+    recipe_of: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """The trainer would go on without its optimizer, to other weights, without a word; the checkpoint before it serves.
+
+    It is killed where the fewest are whole: the trainer has written the next one, and that is not sealed.
+    """
+    recipe, home = recipe_of(epochs=4), tmp_path / "home"
     (whole,) = made_of(recipe, tmp_path / "whole", run_of(recipe))
-    killed_at_step(recipe, home, 8)
-    folders = sorted(home.glob("training/.growing*/checkpoints/checkpoint-*/files.json"), key=os.path.getmtime)
-    last = folders[-1].parent
+    with monkeypatch.context() as patch:
+        patch.setattr("nait_assets.training.process.WORKER", "nait_assets_tests.training.killed_worker")
+        with pytest.raises(WorkerError, match="was ended by signal 9"):
+            made_of(recipe, home, run_of(recipe), checkpoint_seconds=0)
+    (folder,) = home.glob("training/.growing*/checkpoints")
+    there = {path.name: fault_of(path) for path in folder.glob("checkpoint-*")}
+    unsealed = f"checkpoint-{STEP}"
+    assert there.pop(unsealed) == "it was not written to its end"
+    assert there == {f"checkpoint-{STEP - 1}": "", f"checkpoint-{STEP - 2}": ""}
+    last = folder / f"checkpoint-{STEP - 1}"
     if damage == "lacks":
         (last / "optimizer.pt").unlink()
     else:
         os.truncate(last / "optimizer.pt", 100)
     lines: list[str] = []
     (resumed,) = made_of(recipe, home, run_of(recipe), lines=lines)
+    assert any(f"{unsealed} is refused" in line for line in lines), lines
     assert any(f"{last.name} is refused" in line and "optimizer.pt" in line for line in lines), lines
-    assert any("goes on from step" in line for line in lines), lines
+    assert any(f"goes on from step {STEP - 2}" in line for line in lines), lines
     assert same(weights(whole), weights(resumed))
+
+
+def test_earlier_checkpoints_are_removed_by_their_steps(tmp_path: Path) -> None:
+    """Not by their times, which a copied home or a clock that was put right does not keep."""
+    for step in (10, 9, 8, 100):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "optimizer.pt").write_bytes(b"1")
+        seal(checkpoint)
+    os.utime(tmp_path / "checkpoint-100", (0, 0))
+    remove_earlier(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-100"]
+    assert last_whole(tmp_path) == (tmp_path / "checkpoint-100", [])
 
 
 def test_a_loss_that_is_no_number_ends_the_training(recipe_of: MakeRecipe, tmp_path: Path) -> None:
