@@ -70,7 +70,11 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 BLOCK_WEIGHTS = 4096
 """Weights whose signs are made at once: 134 MB of 8,192 dimensions."""
 GROUP_SAMPLES, GROUP_BYTES = 16, 2**30
-"""Samples that are stored together, which meet each block of signs once; fewer where their gradients take more."""
+"""Samples that are stored together, which meet each block of signs once; fewer where their gradients take more.
+
+Trap: a product of matrices adds up in another order for another number of rows. A group that is not full is therefore
+filled up with zeros, or a sample's last digits would depend on how many others a run happened to read.
+"""
 
 
 class GradientsOptions(MeasurementOptions):
@@ -158,7 +162,7 @@ def features(
     """`(n_samples, n_checkpoints * dimensions)` float32 vectors, and why some samples have none, by `sample_id`.
 
     Args:
-        samples: One backward pass each, at each checkpoint.
+        samples: One backward pass each, at each checkpoint; no more than `group_size`.
         adapter: Its weights become the last checkpoint's.
         checkpoints: Checkpoints of the warm-up.
         projection: Projection of as many weights as the adapter has.
@@ -171,7 +175,7 @@ def features(
     for checkpoint, weight in zip(checkpoints, weights_of(checkpoints), strict=True):
         adapter.put(checkpoint.tensors(WEIGHTS))
         moments = [adapter.flat(checkpoint.tensors(file)) for file in (FIRST, SECOND)] if adams else []
-        full = torch.zeros(len(samples), adapter.n_weights, device=adapter.device)
+        full = torch.zeros(group_size(adapter.n_weights), adapter.n_weights, device=adapter.device)
         for index, sample in enumerate(samples):
             try:
                 gradient = adapter.gradient(sample)
@@ -185,10 +189,16 @@ def features(
                 reasons.setdefault(sample.sample_id, f"its gradient is zero or not finite, {_where(checkpoint)}")
         found = projection(full)
         norms = found.norm(dim=1, keepdim=True)
+        found, norms = found[: len(samples)], norms[: len(samples)]
         for index in (norms[:, 0] == 0).nonzero()[:, 0].tolist():
             reasons.setdefault(samples[index].sample_id, f"its gradient is projected to zero, {_where(checkpoint)}")
         blocks.append((found / norms.clamp_min(torch.finfo(norms.dtype).tiny) * weight**0.5).cpu().numpy())
     return np.concatenate(blocks, axis=1), reasons
+
+
+def group_size(n_weights: int) -> int:
+    """How many samples are projected at once, of an adapter with as many weights."""
+    return max(1, min(GROUP_SAMPLES, GROUP_BYTES // (4 * n_weights)))
 
 
 def _where(checkpoint: Checkpoint) -> str:
@@ -209,7 +219,7 @@ def read(context: MeasurementContext, missing: pl.DataFrame) -> Iterator[Chunk]:
         raise WarehouseError(f"{CHECKPOINTS.key}: {folder} holds no checkpoint; materialize it first.")
     adapter = checkpoints[0].adapter(context.model.load_causal())
     projection = RandomProjection(adapter.n_weights, options.dimensions, options.projection, options.seed)
-    size = max(1, min(GROUP_SAMPLES, GROUP_BYTES // (4 * adapter.n_weights)))
+    size = group_size(adapter.n_weights)
     for first in range(0, len(samples), size):
         group = samples[first : first + size]
         vectors, reasons = features(group, adapter, checkpoints, projection, context.corpus == POOL)
