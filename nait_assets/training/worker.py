@@ -6,6 +6,7 @@ says. It ends when whoever started it is gone, so that no two trainings write on
 """
 
 import contextlib
+import gc
 import json
 import logging
 import math
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
         except UserError as error:
             _say(job, type(error).__name__, str(error))
             return 1
+        gc.collect()  # a trainer and its callbacks hold each other: without this the next model comes on top
     return 0
 
 
