@@ -459,3 +459,47 @@ def test_folding_system_messages_leaves_what_was_read_without_it_valid(
     assert not any(key.startswith(("corpora/", "scoring/", "selection/")) or key in ratings for key in changed)
     with pytest.raises(RecipeError, match=r"`system: fold` is for chat templates"):
         make_recipe(extraction={"system": "fold", "template": "plain"})
+
+
+def test_a_method_has_further_names_with_options_of_their_own(tmp_path: Path) -> None:
+    """Two settings of one method are compared in one home; the declared name keeps its own."""
+    further = {"near": {"method": "nait_neighbours", "best": 1}, "plain": {"method": "nait_standardized"}}
+    recipe = recipe_in(tmp_path, methods=["nait_neighbours", "near", "plain"], options=further)
+    assert [recipe.base_of(name) for name in recipe.methods] == [
+        "nait_neighbours",
+        "nait_neighbours",
+        "nait_standardized",
+    ]
+    assert (recipe.options_of("near").best, recipe.options_of("nait_neighbours").best) == (1, 2)
+    assert recipe.reads_of("near") == recipe.reads_of("nait_neighbours")
+    assert fingerprint(recipe.settings_of("near")) != fingerprint(recipe.settings_of("nait_neighbours"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"near": {"best": 1}}, "options.near: unknown field"),
+        ({"near": 3}, "options.near: unknown field"),
+        (
+            {"near": {"method": "nait_neighbors"}},
+            "options.near: method 'nait_neighbors' is unknown; a further name is of",
+        ),
+        ({"near": {"method": ["bm25"]}}, "options.near: method ['bm25'] is unknown"),
+        ({"near": {"method": "bm25", "besst": 1}}, "options.near.besst: unknown field"),
+        ({"near": {"method": "bm25", "over": "min"}}, "options.near.over: Input should be 'mean' or 'max'"),
+        ({"random": {"method": "bm25"}}, "options: name 'random' is taken"),
+        ({"cherry": {"method": "bm25"}}, "options: name 'cherry' is taken"),
+        ({"copy": {"method": "bm25"}}, "options: name 'copy' is taken"),
+        ({"Near!": {"method": "bm25"}}, "options: name 'Near!' of a method"),
+    ],
+    ids=str,
+)
+def test_a_further_name_is_checked_like_a_method(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    """A misspelt method or option would otherwise be scored with other settings than were written."""
+    published = {"cherry": {"source": "list.jsonl"}}
+    assert message in refusal_of(tmp_path, options=options, published=published)
+
+
+def test_a_further_name_needs_the_section_of_its_options_to_be_a_method(tmp_path: Path) -> None:
+    """As for every name that nobody declares."""
+    assert "methods: unknown method 'near'" in refusal_of(tmp_path, methods=["near"])

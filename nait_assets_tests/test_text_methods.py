@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
+from nait_assets.scoring.inputs import gathered
+from nait_assets.scoring.methods.bm25 import METHOD, Bm25Options
 from nait_assets.tables import SUBSETS, published_table, scores_table
 from nait_assets_tests.command import metadata_of, nait, quick_home, run
 from nait_assets_tests.conftest import conversation, pool_rows, write_jsonl
 
-METHODS = ["bm25", "dsir", "length_long", "length_short", "balanced_random", "cherry"]
+METHODS = ["bm25", "bm25_nearest", "dsir", "length_long", "length_short", "balanced_random", "cherry"]
 LISTED = [11, 2, 17, 5, 8]
 """Rows of the pool, counted from 0, in the order of the list."""
 
@@ -43,7 +46,7 @@ def recipe(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Recipe:
     return make_recipe(
         capabilities={"math": {"source": "math.jsonl"}},
         methods=METHODS,
-        options={"dsir": {"per_ngram": True}},
+        options={"dsir": {"per_ngram": True}, "bm25_nearest": {"method": "bm25", "over": "max"}},
         published=lists,
         ratios=[0.3],
     )
@@ -71,6 +74,21 @@ def test_no_model_is_read(home: Path) -> None:
     assert "warehouse.duckdb" in made
     assert "activations" not in made
     assert not [name for name in Warehouse(home=str(home)).records() if name.startswith(("extraction/", "features/"))]
+
+
+def test_a_method_stands_in_a_recipe_twice_with_other_options(recipe: Recipe, home: Path) -> None:
+    """So that two of its options can be compared in one home: each name has its own scores, subsets and description."""
+    with gathered(recipe, Warehouse(home=str(home)), "bm25", "math") as found:
+        inputs = replace(found.inputs, options=Bm25Options(over="max"))
+        expected = dict(zip(inputs.sample_ids, METHOD.scores(inputs).values[:, 0].tolist(), strict=True))
+    scores, _ = frames(home, "bm25_nearest", "math")
+    assert dict(zip(scores["sample_id"], scores["score"], strict=True)) == expected
+    assert expected != dict(frames(home, "bm25", "math")[0].select("sample_id", "score").iter_rows())
+    assert "Here `bm25` with over: max." in (home / "subsets/bm25_nearest/math/0.30/README.md").read_text()
+    named = ("--method", "bm25_nearest", "--target", "math")
+    answer = nait("explain", scores["sample_id"][0], *named, "--recipe", recipe.path, "--home", home)
+    assert answer.code == 0
+    assert "bm25_nearest: what was read of it" in answer.out
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -6,9 +6,10 @@ They lie in `scoring/methods` and in other packages, and are imported by name he
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import create_model
+from pydantic import ConfigDict, PlainValidator, create_model
+from pydantic_core import PydanticKnownError
 
 from nait_assets.recipe.section import Section
 
@@ -55,14 +56,46 @@ def options_are_required(method: MethodDeclaration) -> bool:
 
 
 @cache
+def _further_model(name: str) -> type[Section]:
+    """The model of a section that gives a method a further name: the method's options, and its own name."""
+    base = declared_methods()[name].options or Section
+    fields: dict[str, Any] = {"method": (Literal[name], ...)}
+    return create_model(f"Further_{name}", __base__=base, **fields)
+
+
+def _further(given: Any) -> Section:
+    """A section that gives a method a further name, with options of its own.
+
+    Raises:
+        ValueError: It names no method that is declared.
+        ValidationError: Its options are not those of the method.
+    """
+    if isinstance(given, Section):
+        return given
+    if not isinstance(given, dict) or "method" not in given:
+        raise PydanticKnownError("extra_forbidden")
+    name = given["method"]
+    if not isinstance(name, str) or name not in declared_methods():
+        raise ValueError(f"method {name!r} is unknown; a further name is of one of {', '.join(declared_methods())}")
+    return _further_model(name).model_validate(given)
+
+
+class _Options(Section):
+    """Sections of methods under their names, and under further names those that say of which `method` they are."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_further)]]
+
+
+@cache
 def options_model() -> type[Section]:
-    """The model of the recipe's `options`: a section for each method that has one."""
+    """The model of the recipe's `options`: a section for each method that has one, and those of further names."""
     fields: dict[str, Any] = {}
     for method in declared_methods().values():
         if method.options is not None:
             required = options_are_required(method)
             fields[method.name] = (method.options | None, None) if required else (method.options, method.options())
-    return create_model("MethodOptions", __base__=Section, **fields)
+    return create_model("MethodOptions", __base__=_Options, **fields)
 
 
 class OptionsOfMethods:

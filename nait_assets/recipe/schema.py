@@ -15,6 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from nait_assets.recipe.evaluation import Evaluation, Sources
 from nait_assets.recipe.measurements import OptionsOfMeasurements, measurements_model, missing_section
 from nait_assets.recipe.methods import (
+    MethodDeclaration,
     OptionsOfMethods,
     declared_methods,
     method_named,
@@ -64,11 +65,13 @@ class Recipe(Section, defer_build=True):
     published: dict[str, Sources] = Field(
         {}, description="Lists of rows that others chose from the pool, best first; each becomes a method of that name."
     )
+    options: Annotated[Any, OptionsOfMethods()] = Field(
+        default_factory=lambda: options_model()(),
+        description="Sections of single methods, under their names; a section with `method` is a further name of that "
+        "method, with options of its own.",
+    )
     methods: tuple[str, ...] = Field(
         ("nait", "nait_standardized", "random"), min_length=1, description="Methods to run, each on its own."
-    )
-    options: Annotated[Any, OptionsOfMethods()] = Field(
-        default_factory=lambda: options_model()(), description="Sections of single methods, under their names."
     )
     measurements: Annotated[Any, OptionsOfMeasurements()] = Field(
         default_factory=lambda: measurements_model()(),
@@ -109,12 +112,22 @@ class Recipe(Section, defer_build=True):
                 raise ValueError(f"name {name!r} of a published list is taken: it is a method")
         return published
 
+    @field_validator("options")
+    @classmethod
+    def _further_names(cls, options: Any, info: ValidationInfo) -> Any:
+        for name in options.model_extra:
+            require_name(name, f"name {name!r} of a method")
+            if name in declared_methods() or name in info.data.get("published", {}) or hasattr(Section, name):
+                raise ValueError(f"name {name!r} is taken: a method has a further name under one that is free")
+        return options
+
     @field_validator("methods")
     @classmethod
     def _methods_are_known_and_distinct(cls, methods: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if len(set(methods)) != len(methods):
             raise ValueError(f"methods {list(methods)} must be distinct")
-        known = [*declared_methods(), *info.data.get("published", {})]
+        further = info.data["options"].model_extra if "options" in info.data else methods  # its own error is said
+        known = [*declared_methods(), *info.data.get("published", {}), *further]
         for method in methods:
             if method not in known:
                 close = difflib.get_close_matches(method, known, n=1)
@@ -138,7 +151,7 @@ class Recipe(Section, defer_build=True):
     @model_validator(mode="after")
     def _methods_have_their_options(self) -> "Recipe":
         for method in self.methods:
-            if options_are_required(method_named(method)) and getattr(self.options, method) is None:
+            if options_are_required(self._declaration(method)) and self.options_of(method) is None:
                 raise ValueError(
                     f"method {method!r} needs the section `options.{method}`, which recipes/README.md describes; "
                     f"add it, or take {method!r} out of `methods`"
@@ -166,7 +179,7 @@ class Recipe(Section, defer_build=True):
 
     @model_validator(mode="after")
     def _methods_have_their_neurons(self) -> "Recipe":
-        needy = [method for method in self.methods if method_named(method).needs_neurons]
+        needy = [method for method in self.methods if self._declaration(method).needs_neurons]
         if self.extraction.projection and needy:
             raise ValueError(
                 f"method {needy[0]!r} needs every neuron, which `extraction.projection` does not keep; "
@@ -249,27 +262,37 @@ class Recipe(Section, defer_build=True):
         """The outputs that the recipe can have, each a `catalogue.Output`, by key, in the order of the rooms."""
         return outputs_of(self)
 
+    def base_of(self, method: str) -> str:
+        """The method that a name among `methods` stands for: another where it is a further name."""
+        section = self.options.model_extra.get(method)
+        return method if section is None else str(section.method)
+
+    def _declaration(self, method: str) -> MethodDeclaration:
+        return method_named(self.base_of(method))
+
     def reads_of(self, method: str) -> tuple[str, ...]:
         """Keys of the assets that a method's scores rest on."""
-        return method_named(method).reads
+        return self._declaration(method).reads
 
     def is_targeted(self, method: str) -> bool:
         """Whether a method orders candidates in another way for each target."""
-        return method_named(method).by_target
+        return self._declaration(method).by_target
 
     def settings_of(self, method: str) -> list[Any]:
         """Fields of the recipe that a method's scores read by themselves."""
         section = self.options_of(method)
-        return [*([self.seed] if method_named(method).seeded else []), *([section] if section is not None else [])]
+        return [*([self.seed] if self._declaration(method).seeded else []), *([section] if section is not None else [])]
 
     def options_of(self, method: str) -> Any:
         """A method's section, or None for a method that has none."""
-        return getattr(self.options, method) if method_named(method).options else None
+        if method in self.options.model_extra:
+            return self.options.model_extra[method]
+        return getattr(self.options, method) if self._declaration(method).options else None
 
     @property
     def leading_method(self) -> str:
         """The method whose rows are shown to people rather than others': the first recommended one, or the first."""
-        return next((name for name in self.methods if method_named(name).recommended), self.methods[0])
+        return next((name for name in self.methods if self._declaration(name).recommended), self.methods[0])
 
     def strategy_of(self, method: str) -> Strategy:
         """How a method's subsets are taken from its ranking."""

@@ -21,7 +21,7 @@ from nait_assets.resources.files import replacing, sha256
 from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.explanation import explained_by
-from nait_assets.scoring.methods import method_named
+from nait_assets.scoring.methods import method_of
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import CANDIDATE_POOL, METHOD_COSTS, N_CHARACTERS, STANDARDIZED_CENTROIDS, scores_table
 
@@ -156,7 +156,7 @@ def _read_by_the_page(recipe: Recipe) -> list[str]:
     if STANDARDIZED_CENTROIDS.asset in recipe.outputs_read:
         keys.append(STANDARDIZED_CENTROIDS.asset)
     keys += [table.asset for table in results_shown(recipe)]
-    leading = method_named(recipe.leading_method)
+    leading = method_of(recipe, recipe.leading_method)
     return list(dict.fromkeys([*keys, *explained_by(recipe, leading)]))
 
 

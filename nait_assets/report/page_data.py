@@ -22,7 +22,7 @@ from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.explanation import explained_by, explanations
 from nait_assets.scoring.method import Reason
-from nait_assets.scoring.methods import method_named
+from nait_assets.scoring.methods import method_of
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import (
     CANDIDATE_POOL,
@@ -130,7 +130,7 @@ def results_shown(recipe: Recipe) -> list[Table]:
 def _with_reasons(page_data: PageData, warehouse: Warehouse) -> PageData:
     """The same with what contributes most to the scores of the best rows, where the leading method says it."""
     recipe = page_data.recipe
-    if not explained_by(recipe, method_named(recipe.leading_method)):
+    if not explained_by(recipe, method_of(recipe, recipe.leading_method)):
         return page_data
     reasons: dict[tuple[str, str], Sequence[Reason]] = {}
     inputs, heading = dict(page_data.inputs), ""

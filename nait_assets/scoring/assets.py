@@ -17,7 +17,7 @@ from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.inputs import MethodInputs, gathered
 from nait_assets.scoring.latest import Latest
 from nait_assets.scoring.method import Method, Scores
-from nait_assets.scoring.methods import method_named
+from nait_assets.scoring.methods import method_of
 from nait_assets.scoring.ranking import ranked
 from nait_assets.scoring.view import create_view
 from nait_assets.tables import CANDIDATE_POOL
@@ -30,7 +30,7 @@ Rankings = dict[str, pl.DataFrame]
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """`<method>_scores` of every method in the recipe."""
     latest: Latest[Rankings] = Latest()
-    return [_scores_asset(method_named(name), recipe, partitions, latest) for name in recipe.methods]
+    return [_scores_asset(method_of(recipe, name), recipe, partitions, latest) for name in recipe.methods]
 
 
 def _scores_asset(

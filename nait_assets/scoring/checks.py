@@ -11,7 +11,7 @@ from nait_assets.recipe import ACTIVATIONS, POOL, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.correlation import rank_correlation
-from nait_assets.scoring.methods import method_named
+from nait_assets.scoring.methods import method_of
 from nait_assets.scoring.ranking import ranked
 from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, scores_table
 
@@ -42,7 +42,7 @@ def _checks_of_method(method: str, recipe: Recipe) -> AssetChecks:
     def execute(warehouse: Warehouse, target: str) -> Mapping[str, CheckResult]:
         return check_scores(warehouse, method, target, reads_activations)
 
-    pointless = {"length_is_not_the_score"} if method_named(method).length_is_the_point else set()
+    pointless = {"length_is_not_the_score"} if method_of(recipe, method).length_is_the_point else set()
     checks = [check for check in CHECKS if check.name not in pointless]
     return AssetChecks(scores_output(method).key, checks, execute)
 

@@ -15,7 +15,7 @@ from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.inputs import gathered
 from nait_assets.scoring.method import Explanation, Method, Reason
-from nait_assets.scoring.methods import method_named
+from nait_assets.scoring.methods import method_of
 from nait_assets.scoring.reasons import explained
 from nait_assets.shown import one_line
 from nait_assets.tables import CANDIDATE_POOL
@@ -52,7 +52,7 @@ def explanations(
     Raises:
         WarehouseError: Something has not been made, or with a projection where the recipe has none, or the reverse.
     """
-    declared = method_named(method)
+    declared = method_of(recipe, method)
     if ACTIVATIONS in declared.reads:
         with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
             _require(snapshot, projected=recipe.extraction.projection is not None)

@@ -20,7 +20,7 @@ from nait_assets.resources import Warehouse
 from nait_assets.rooms import asset_arguments
 from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.latest import Latest
-from nait_assets.scoring.methods import method_named
+from nait_assets.scoring.methods import method_of
 from nait_assets.selection import history
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import read_beside_pool, sentence
@@ -73,7 +73,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
         exports = Exports.of(rows, f"{method}_{target}_{ratio}", [source.name for source in recipe.candidates])
         upstream = (record for name, record in records.items() if name in manifest["lineage"] and not record.partition)
         losses = losses_of(recipe.outputs, warehouse, upstream)
-        write_folder(folder, rows, manifest, _card(chosen, record, manifest["model"], exports, losses), exports)
+        write_folder(folder, rows, manifest, _card(recipe, chosen, record, manifest["model"], exports, losses), exports)
         stored = _store(warehouse, chosen, record, manifest["lineage"], recipe.targets)
         return lineage.result(record, _metadata(chosen, written, folder, stored))
 
@@ -81,6 +81,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
 
 
 def _card(
+    recipe: Recipe,
     chosen: Chosen,
     record: Record,
     model: Mapping[str, str] | None,
@@ -90,7 +91,7 @@ def _card(
     """The subset's data-set card."""
     return dataset_card(
         chosen.method,
-        method_named(chosen.method).description,
+        method_of(recipe, chosen.method).description,
         chosen.target,
         sentence(chosen.strategy, chosen.ratio, chosen.choice, chosen.ground),
         len(chosen.choice.rows),

@@ -6,6 +6,7 @@ of the group `nait_assets.methods`: a `Method`, or a module that declares some.
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -13,7 +14,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 from nait_assets.errors import SetupError
-from nait_assets.recipe import Section
+from nait_assets.recipe import Recipe, Section
 from nait_assets.scoring.method import Method
 
 GROUP = "nait_assets.methods"
@@ -42,6 +43,16 @@ def method_named(name: str) -> Method:
     from nait_assets.scoring.methods import published
 
     return declared()[name] if name in declared() else published.method(name)
+
+
+def method_of(recipe: Recipe, name: str) -> Method:
+    """A method by its name among a recipe's `methods`: under a further name it is the same one, called so."""
+    base, found = recipe.base_of(name), method_named(recipe.base_of(name))
+    if base == name:
+        return found
+    set_here = recipe.options_of(name).model_dump(mode="json", exclude={"method"}, exclude_defaults=True)
+    options = ", ".join(f"{field}: {value}" for field, value in set_here.items()) or "its options as they are"
+    return replace(found, name=name, description=f"{found.description} Here `{base}` with {options}.")
 
 
 def modules() -> list[ModuleType]:
