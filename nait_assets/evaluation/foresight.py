@@ -4,7 +4,9 @@ Each probe is a small subset of the pool that no method chose, on which the base
 helps a target gives the rows of those probes a higher score that lower the loss on the target's tasks most. The
 measure is Spearman's correlation over the probes (Ilyas et al. 2022, arXiv 2202.00622; for instruction tuning AirRep,
 arXiv 2505.18513). No method chose the probes, and all methods, targets and tasks share them: a new method costs no
-training. Long answers teach more at once, so length stands beside the methods, and is taken out of them (`partial`).
+training. Long answers teach more at once, so length stands beside the methods, is taken out of them (`partial`), and
+each method's correlation is compared with its own (`above_length`). Means over targets and differences have intervals by
+the same resamples of the probes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.evaluation.tables import FORESIGHT
+from nait_assets.recipe import COMPREHENSIVE_TARGET
 
 N_RESAMPLES, SEED = 2000, 0
 ANSWER_TOKENS = "answer_tokens"
@@ -36,6 +39,11 @@ class Predictor:
     values: Mapping[str, np.ndarray]
     scores: Mapping[str, np.ndarray]
     share_scored: Mapping[str, float]
+
+    @property
+    def is_length(self) -> bool:
+        """Whether it is the length of the answers, which stands beside all others."""
+        return self.kind == "control" and self.name == ANSWER_TOKENS
 
 
 def predictor_of_method(name: str, scores: Mapping[str, pl.DataFrame], probes: pl.DataFrame) -> Predictor:
@@ -86,7 +94,7 @@ def foresight(
     tasks_of: Mapping[str, Sequence[str]],
     answer_tokens: np.ndarray,
 ) -> pl.DataFrame:
-    """Rows of `tables.FORESIGHT`.
+    """Rows of `tables.FORESIGHT`; last the means over the targets, without the comprehensive one.
 
     Args:
         predictors: Methods and controls.
@@ -94,19 +102,63 @@ def foresight(
         tasks_of: By target, the tasks that belong to it.
         answer_tokens: `(n_probes,)`: mean number of answer tokens of a probe's rows.
     """
-    rows = []
     resamples = np.random.default_rng(SEED).integers(0, len(answer_tokens), (N_RESAMPLES, len(answer_tokens)))
+    rows, of_target = [], {}
     for target, task, fall in _wanted(falls, tasks_of):
+        length = _correlations(answer_tokens, fall, resamples)
         for predictor in predictors:
             given = predictor.values[target]
-            is_length = predictor.name == ANSWER_TOKENS and predictor.kind == "control"
-            found = _interval(_correlations(given, fall, resamples))
-            partial = (None,) * 3 if is_length else _interval(_partial(given, fall, answer_tokens, resamples))
+            found = Found(
+                _correlations(given, fall, resamples),
+                None if predictor.is_length else _partial(given, fall, answer_tokens, resamples),
+                None if predictor.is_length else length,
+            )
             by_score = predictor.scores.get(target)
             score = None if by_score is None else _interval(_correlations(by_score, fall, resamples[:0]))[0]
             names = (target, task, predictor.name, predictor.kind)
-            rows.append((*names, *found, *partial, score, len(fall), predictor.share_scored.get(target)))
+            rows.append((*names, *found.figures(), score, len(fall), predictor.share_scored.get(target)))
+            if target != COMPREHENSIVE_TARGET:  # the last of a target is that of its tasks together
+                of_target.setdefault((predictor.name, predictor.kind), {})[target] = found
+    for names, by_target in of_target.items():
+        if len(by_target) > 1:
+            rows.append(("", "", *names, *_mean(list(by_target.values())).figures(), None, len(answer_tokens), None))
     return pl.DataFrame(rows, schema=FORESIGHT.columns, orient="row")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Correlations of a predictor, each `(1 + n_resamples,)`: of all probes, and of each resample of them.
+
+    Attributes:
+        correlation: With the fall of a loss.
+        partial: The same given the answers' length; None of that length itself.
+        length: That length's own correlation; None of that length itself.
+    """
+
+    correlation: np.ndarray
+    partial: np.ndarray | None
+    length: np.ndarray | None
+
+    def figures(self) -> tuple[float | None, ...]:
+        """Correlation, partial correlation, and how far it is above the length's, each with its interval."""
+        above = None if self.length is None else self.correlation - self.length
+        return tuple(
+            end
+            for found in (self.correlation, self.partial, above)
+            for end in ((None,) * 3 if found is None else _interval(found))
+        )
+
+
+def _mean(found: Sequence[Found]) -> Found:
+    """The mean over targets, by the same resamples of the probes."""
+
+    def of(name: str) -> np.ndarray | None:
+        values = [getattr(one, name) for one in found]
+        return None if values[0] is None else np.mean(values, axis=0)
+
+    correlation = of("correlation")
+    assert correlation is not None
+    return Found(correlation, of("partial"), of("length"))
 
 
 def _wanted(

@@ -1,6 +1,7 @@
 """How comparisons and foresight are written for people: in metadata, by `nait summary`, and on the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -8,7 +9,7 @@ from nait_assets.evaluation.catalogue import COMPARISON_OUTPUT, FORESIGHT_OUTPUT
 from nait_assets.evaluation.comparison import OWN
 from nait_assets.evaluation.measured import FULL, RANDOM
 from nait_assets.evaluation.tables import COMPARISON, FORESIGHT
-from nait_assets.recipe import Recipe
+from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
 from nait_assets.resources import Warehouse
 
 MARKS = {"better": "better", "worse": "worse", "not told apart": "="}
@@ -52,29 +53,68 @@ def _change(row: pl.DataFrame) -> str:
 
 
 def foresight_table(foresight: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of methods and controls by targets, each with its correlation and the one given length.
+    """Header and rows of methods and controls by targets, best first, their mean before them where there are several.
 
     Args:
         foresight: Rows of `tables.FORESIGHT`.
     """
-    joint = set(foresight.filter(task="")["target"])
-    main = foresight.filter((pl.col("task") == "") | ~pl.col("target").is_in(list(joint)))
-    targets = sorted(main["target"].unique().to_list(), key=lambda name: (name == "all", name))
-    means = main.group_by("predictor", "kind").agg(pl.col("correlation").mean())
-    order = means.sort("kind", "correlation", "predictor", descending=[True, True, False], nulls_last=True)
+    main = _of_targets(foresight)
+    targets = sorted(main["target"].unique().to_list(), key=lambda name: (name == COMPREHENSIVE_TARGET, name))
     rows = []
-    for predictor, kind in order.select("predictor", "kind").rows():
-        own = {target: main.filter(predictor=predictor, kind=kind, target=target) for target in targets}
-        rows.append([predictor if kind == "method" else f"{predictor} (control)", *map(_correlation, own.values())])
-    return ["", *targets], rows
+    for predictor, kind in _ordered(foresight).select("predictor", "kind").rows():
+        own = [main.filter(predictor=predictor, kind=kind, target=target) for target in targets]
+        rows.append([predictor if kind == "method" else f"{predictor} (control)", *map(_correlation, own)])
+    return ["", *(target or "mean" for target in targets)], rows
+
+
+def foresight_verdict(foresight: pl.DataFrame) -> str:
+    """Which method foretells training best, and whether it is told apart from the length of the answers; or ""."""
+    methods = _ordered(foresight).filter(pl.col("correlation").is_not_null(), kind="method")
+    if methods.is_empty():
+        return ""
+    best = methods.row(0, named=True)
+    return f"`{best['predictor']}` foretells training best: {_signed(best, '')}. {_against_length(best)}"
+
+
+def _against_length(row: Mapping[str, Any]) -> str:
+    above = _signed(row, "above_length")
+    if row["above_length_low"] is None:
+        return "Whether it is better than the answers' length alone cannot be said."
+    if row["above_length_low"] > 0:
+        return f"It is better than the answers' length alone, by {above}."
+    return (
+        f"It is not told apart from the answers' length alone ({above}): a method that knows length would do as well."
+    )
+
+
+def _signed(row: Mapping[str, Any], name: str) -> str:
+    """A figure of a row with its interval."""
+    columns = (name, f"{name}_low", f"{name}_high") if name else ("correlation", "low", "high")
+    value, low, high = (row[column] for column in columns)
+    return f"{value:+.2f}" + ("" if low is None else f" [{low:+.2f}, {high:+.2f}]")
+
+
+def _of_targets(foresight: pl.DataFrame) -> pl.DataFrame:
+    """A row a target and predictor: of all tasks together where a target has several."""
+    several = foresight.filter(pl.col("task") == "")["target"].unique().to_list()
+    return foresight.filter((pl.col("task") == "") | ~pl.col("target").is_in(several))
+
+
+def _ordered(foresight: pl.DataFrame) -> pl.DataFrame:
+    """A row a predictor, methods first and the best first: the mean over targets, or the only target's."""
+    main = _of_targets(foresight)
+    targets = main["target"].unique().to_list()
+    of = "" if "" in targets else min(targets, key=lambda name: (name == COMPREHENSIVE_TARGET, name), default="")
+    return main.filter(target=of).sort(
+        "kind", "correlation", "predictor", descending=[True, True, False], nulls_last=True
+    )
 
 
 def _correlation(row: pl.DataFrame) -> str:
     if row.is_empty() or row["correlation"][0] is None:
         return "–"
-    ends = "" if row["low"][0] is None else f" [{row['low'][0]:+.2f}, {row['high'][0]:+.2f}]"
     partial = "" if row["partial"][0] is None else f" | {row['partial'][0]:+.2f}"
-    return f"{row['correlation'][0]:+.2f}{ends}{partial}"
+    return _signed(row.row(0, named=True), "") + partial
 
 
 def as_markdown(comparison: pl.DataFrame) -> str:
@@ -121,6 +161,7 @@ def result_lines(recipe: Recipe, warehouse: Warehouse) -> list[str]:
                 f"What scores foretell of training, over {n_probes} probes: rank correlation [95 %] | given the "
                 "answers' length",
                 *aligned(*foresight_table(foresight)),
+                f"  {foresight_verdict(foresight)}".rstrip(),
                 "",
             ]
         if COMPARISON_OUTPUT in made:

@@ -55,6 +55,9 @@ FORESIGHT = Table(
             "partial": pl.Float64(),
             "partial_low": pl.Float64(),
             "partial_high": pl.Float64(),
+            "above_length": pl.Float64(),
+            "above_length_low": pl.Float64(),
+            "above_length_high": pl.Float64(),
             "by_score": pl.Float64(),
             "n_probes": pl.Int64(),
             "share_scored": pl.Float64(),
@@ -63,9 +66,10 @@ FORESIGHT = Table(
     (),
     ("target", "task", "predictor", "kind"),
 )
-"""`task` is "" for all tasks of the target together, where it has several. `kind` is `method`, or `control` for the
+"""`task` is "" for all tasks of the target together, where it has several, and `target` is "" for the mean over the
+targets but the comprehensive one, where several have tasks. `kind` is `method`, or `control` for the
 length of the rows. `correlation` is by the mean rank of a probe's rows, `by_score` by their mean score, `partial` given
-the tokens of their answers; intervals are of 95 %."""
+the tokens of their answers, `above_length` less the correlation of that number of tokens; intervals are of 95 %."""
 
 _CELL = {"model": pl.String(), "target": pl.String(), "ratio": pl.String()}
 _VALUE = {"value": pl.Float64(), "low": pl.Float64(), "high": pl.Float64()}

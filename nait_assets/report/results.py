@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from nait_assets.evaluation.shown import comparison_table, curve_of_averages, foresight_table
+from nait_assets.evaluation.shown import comparison_table, curve_of_averages, foresight_table, foresight_verdict
 from nait_assets.evaluation.tables import COMPARISON, FORESIGHT, PROPORTION_CURVE, TRANSFERABILITY
 from nait_assets.report import result_charts
 from nait_assets.report.sections import Charts, Section
@@ -30,6 +30,7 @@ def _foresight(foresight: pl.DataFrame) -> Section:
         "target's tasks, with its interval of 95 %. 1: the method puts them in the order in which they help; 0: it "
         "knows nothing. Behind the bar: the same given the number of answer tokens, which long answers raise by "
         "themselves; a method whose figure is near 0 there knows nothing but length.",
+        *([verdict] if (verdict := foresight_verdict(foresight)) else []),
     ]
     return Section(
         "foresight",

@@ -12,6 +12,7 @@ from nait_assets.evaluation.foresight import (
     predictor_of_method,
     predictors_of_length,
 )
+from nait_assets.evaluation.shown import foresight_table, foresight_verdict
 
 N = 32
 
@@ -73,3 +74,43 @@ def test_rows_without_a_score_are_ranked_last() -> None:
     models = pl.DataFrame({"number": [1, 0], "n_rows": [2, 2], "n_tokens": [40, 20], "n_answer_tokens": [10, 6]})
     characters, tokens, answer_tokens = predictors_of_length(probes, lengths, models)
     assert (characters.tolist(), tokens.tolist(), answer_tokens.tolist()) == ([2.0, 6.0], [10.0, 20.0], [3.0, 5.0])
+
+
+@pytest.fixture
+def of_two_targets() -> pl.DataFrame:
+    """A method that knows both targets, one that follows length, and the comprehensive target's."""
+    rng = np.random.default_rng(1)
+    length, *knowledge = rng.normal(size=(3, N))
+    given = {"code": knowledge[0], "math": knowledge[1]}
+    falls = {name: 0.5 * length + values for name, values in given.items()}
+    values = {"knows": given, "long": dict.fromkeys(given, length + 0.3 * rng.normal(size=N))}
+    methods = [Predictor(name, "method", {**one, "all": rng.normal(size=N)}, {}, {}) for name, one in values.items()]
+    tasks = {"code": ["code"], "math": ["math"], "all": ["code", "math"]}
+    return foresight([*methods, *controls(["code", "math", "all"], [length] * 3)], falls, tasks, length)
+
+
+def test_the_mean_over_targets_leaves_the_comprehensive_one_out(of_two_targets: pl.DataFrame) -> None:
+    """Its interval is by the same resamples: that of the mean is narrower than those of its parts."""
+    rows = of_two_targets.filter(predictor="knows")
+    own = rows.filter(pl.col("target").is_in(["code", "math"]))
+    mean = rows.filter(target="").row(0, named=True)
+    for name in ("correlation", "partial", "above_length"):
+        assert mean[name] == pytest.approx(own[name].mean())
+    width = pl.col("high") - pl.col("low")
+    assert mean["high"] - mean["low"] < own.select(width.max()).item()
+    assert set(of_two_targets.filter(target="")["predictor"]) == set(of_two_targets["predictor"])
+
+
+def test_the_best_method_is_named_with_what_it_knows_beyond_length(of_two_targets: pl.DataFrame) -> None:
+    """Also where that is nothing."""
+    header, rows = foresight_table(of_two_targets)
+    assert header == ["", "mean", "code", "math", "all"]
+    assert [row[0] for row in rows[:2]] == ["knows", "long"]
+    assert rows[2][0].endswith("(control)")
+    told = foresight_verdict(of_two_targets)
+    assert told.startswith("`knows` foretells training best: +0.")
+    assert "It is better than the answers' length alone, by +" in told
+    told = foresight_verdict(of_two_targets.filter(pl.col("predictor") != "knows"))
+    assert told.startswith("`long` foretells training best")
+    assert "not told apart from the answers' length alone" in told
+    assert foresight_verdict(of_two_targets.filter(kind="control")) == ""
