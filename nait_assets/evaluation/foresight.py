@@ -5,8 +5,8 @@ helps a target gives the rows of those probes a higher score that lower the loss
 measure is Spearman's correlation over the probes (Ilyas et al. 2022, arXiv 2202.00622; for instruction tuning AirRep,
 arXiv 2505.18513). No method chose the probes, and all methods, targets and tasks share them: a new method costs no
 training. Long answers teach more at once, so length stands beside the methods, is taken out of them (`partial`), and
-each method's correlation is compared with its own (`above_length`). Means over targets and differences have intervals by
-the same resamples of the probes.
+each method's correlation is compared with its own (`above_length`). Means over targets and differences have intervals
+by the same resamples of the probes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
