@@ -103,7 +103,8 @@ def foresight(
         answer_tokens: `(n_probes,)`: mean number of answer tokens of a probe's rows.
     """
     resamples = np.random.default_rng(SEED).integers(0, len(answer_tokens), (N_RESAMPLES, len(answer_tokens)))
-    rows, of_target = [], {}
+    rows: list[tuple[object, ...]] = []
+    of_target: dict[tuple[str, str], dict[str, Found]] = {}
     for target, task, fall in _wanted(falls, tasks_of):
         length = _correlations(answer_tokens, fall, resamples)
         for predictor in predictors:
@@ -119,9 +120,11 @@ def foresight(
             rows.append((*names, *found.figures(), score, len(fall), predictor.share_scored.get(target)))
             if target != COMPREHENSIVE_TARGET:  # the last of a target is that of its tasks together
                 of_target.setdefault((predictor.name, predictor.kind), {})[target] = found
-    for names, by_target in of_target.items():
+    for of_predictor, by_target in of_target.items():
         if len(by_target) > 1:
-            rows.append(("", "", *names, *_mean(list(by_target.values())).figures(), None, len(answer_tokens), None))
+            rows.append(
+                ("", "", *of_predictor, *_mean(list(by_target.values())).figures(), None, len(answer_tokens), None)
+            )
     return pl.DataFrame(rows, schema=FORESIGHT.columns, orient="row")
 
 
@@ -130,9 +133,9 @@ class Found:
     """Correlations of a predictor, each `(1 + n_resamples,)`: of all probes, and of each resample of them.
 
     Attributes:
-        correlation: With the fall of a loss.
-        partial: The same given the answers' length; None of that length itself.
-        length: That length's own correlation; None of that length itself.
+        correlation: Correlations with the fall of a loss.
+        partial: Correlations given the answers' length; None of that length itself.
+        length: Correlations of that length with the fall; None of that length itself.
     """
 
     correlation: np.ndarray
