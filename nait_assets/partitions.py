@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
+from nait_assets.recipe import COMPREHENSIVE_TARGET, SIZE_MARK, Recipe
 
 CELL_DIMENSIONS = ("capability", "ratio")
 
@@ -14,11 +14,11 @@ class Partitions:
     """Partitions of a recipe, and the mappings between them.
 
     Attributes:
-        capability: Every capability.
-        with_examples: Capabilities that the model reads examples of; the others come from feature files.
+        capability: Every capability, and every smaller in-domain set.
+        with_examples: Those that the model reads examples of; the others come from feature files.
         evaluation: Held-out sets.
         task: Tasks whose examples the recipe names.
-        target: What candidates are scored for: capabilities, and all of them together.
+        target: What candidates are scored for: those, and all capabilities together.
         cell: Target x ratio. Its dimension is called `capability` so that keys read `math|0.10`.
         trained_cell: Cells whose subsets a model is trained on; None where the recipe trains none.
         trained_ratio: Ratios of those cells; None as well.
@@ -45,8 +45,8 @@ class Partitions:
             )
             trained_cell = dg.MultiPartitionsDefinition({"capability": trained, "ratio": trained_ratio})
         return cls(
-            dg.StaticPartitionsDefinition(recipe.capability_names),
-            dg.StaticPartitionsDefinition(recipe.capabilities_with_examples),
+            dg.StaticPartitionsDefinition(recipe.in_domain_names),
+            dg.StaticPartitionsDefinition(recipe.in_domain_sets),
             dg.StaticPartitionsDefinition(recipe.evaluation_names),
             dg.StaticPartitionsDefinition(recipe.evaluation.names_with_examples),
             target,
@@ -65,10 +65,18 @@ class Partitions:
         return dg.StaticPartitionMapping({name: name for name in self.with_examples.get_partition_keys()})
 
     def features_to_scores(self) -> dg.PartitionMapping:
-        """A target rests on its own capability, the comprehensive target on every one."""
+        """A target rests on its own capability, the comprehensive target on every one; on no smaller set."""
         return dg.StaticPartitionMapping(
-            {name: {name, COMPREHENSIVE_TARGET} for name in self.capability.get_partition_keys()}
+            {
+                name: {name} if SIZE_MARK in name else {name, COMPREHENSIVE_TARGET}
+                for name in self.capability.get_partition_keys()
+            }
         )
+
+    def whole_sets(self) -> dg.PartitionMapping:
+        """The examples of all capabilities, without smaller sets of them."""
+        keys = [name for name in self.with_examples.get_partition_keys() if SIZE_MARK not in name]
+        return dg.SpecificPartitionsPartitionMapping(keys)
 
     def scores_to_subsets(self) -> dg.PartitionMapping:
         """A cell rests on its target's scores."""

@@ -35,9 +35,11 @@ def everything(make_recipe: MakeRecipe) -> list[Recipe]:
         "judgements": {"endpoint": "http://localhost:1/v1", "model": "judge"},
         "rewards": {"source": "a-folder"},
     }
-    training = {"reference": {"random_matched": 1}, "probes": {}}
+    training = {"reference": {"random_matched": 1}, "probes": {}, "runs": {"targets": ["math", "math@2"]}}
     source = {"source": "candidates.jsonl"}
+    capabilities = {"code": {"source": "code.jsonl"}, "math": {"source": "math.jsonl", "sizes": [2]}}
     extra = {
+        "capabilities": capabilities,
         "published": {"cherry": {"source": "candidates.jsonl"}},
         "prices": {"gpu_hour": 2.0},
         "evaluation": {"held_out": {"exam": source}, "tasks": {"math": source}},

@@ -83,7 +83,7 @@ def _contamination_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDef
 
     @dg.asset(
         **asset_arguments(CONTAMINATION_OUTPUT, partitions),
-        deps=[asset_key(output.key) for output in conversations(recipe)],
+        deps=[_whole(output, partitions) for output in conversations(recipe)],
         code_version=f"{ALGORITHM}:{fingerprint(recipe.decontamination.ngram, sorted(corpora))}",
         kinds=KINDS,
     )
@@ -103,12 +103,19 @@ def _contamination_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDef
     return contaminated_candidates
 
 
+def _whole(output: CorpusOutput, partitions: Partitions) -> dg.AssetDep:
+    """All partitions of a corpus but smaller in-domain sets, whose rows are in the whole ones."""
+    mapping = partitions.whole_sets() if output is EXAMPLES_OUTPUT else None
+    return dg.AssetDep(asset_key(output.key), partition_mapping=mapping)
+
+
 def _example_sets(recipe: Recipe, partitions: Partitions) -> list[tuple[CorpusOutput, str]]:
-    """Every set of examples that candidates could leak: its output and partition."""
+    """Every set of examples that candidates could leak: its output and partition; no smaller in-domain set."""
     sets = []
     for output in conversations(recipe):
         definition = partitions.of_output(output.partitions)
-        sets += [(output, name) for name in definition.get_partition_keys()] if definition else []
+        names = definition.get_partition_keys() if definition else []
+        sets += [(output, name) for name in names if output is not EXAMPLES_OUTPUT or name not in recipe.smaller_sets]
     return sets
 
 

@@ -15,7 +15,7 @@ from nait_assets.corpora.detection import SAMPLE_ROWS, AnyFormat, detect, recipe
 from nait_assets.corpora.formats import RowReader, RowRejected
 from nait_assets.corpora.sampling import KnownRows, Rows, Sample
 from nait_assets.errors import DataError, SourceError
-from nait_assets.recipe import POOL, PUBLISHED, Recipe, Source
+from nait_assets.recipe import POOL, PUBLISHED, Recipe, Source, seeded_order
 from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache
 from nait_assets.resources.source_row import excerpt_of
@@ -95,17 +95,38 @@ def read_corpus(recipe: Recipe, corpus: str, log_line: Callable[[str], None] | N
         examples.append(new)
     rejected = pl.concat([reading.rejected.frame() for reading in read])
     n_rows = sum(reading.n_rows for reading in read)
-    _require_enough(recipe, corpus, sum(map(len, examples)), n_rows, rejected, read)
+    found = _smaller(recipe, corpus, pl.concat(examples))
+    _require_enough(recipe, corpus, len(found), n_rows, rejected, read)
     return Corpus(
-        pl.concat(examples),
+        found,
         rejected.with_columns(pl.lit(corpus).alias("corpus")).select(list(REJECTED)),
         n_rows,
         n_repeated + sum(reading.n_duplicates for reading in read),
-        sum(reading.n_unsampled for reading in read),
+        sum(reading.n_unsampled for reading in read) + sum(map(len, examples)) - len(found),
         sum(reading.n_excluded for reading in read),
         sum(reading.n_cut for reading in read),
         {reading.source.name: recipe_lines(reading.row_format) for reading in read if reading.source.format == "auto"},
     )
+
+
+def _smaller(recipe: Recipe, corpus: str, examples: pl.DataFrame) -> pl.DataFrame:
+    """Of a smaller in-domain set the first examples in the seeded order, so that it holds those that are smaller yet.
+
+    The order is that of `limit`, by the first source's seed over the rows of all. Other corpora are taken whole.
+
+    Raises:
+        DataError: There are no more examples than the set shall have.
+    """
+    if corpus not in recipe.smaller_sets:
+        return examples
+    capability, size = recipe.smaller_sets[corpus]
+    if len(examples) <= size:
+        raise DataError(
+            f"{recipe.path}: capabilities.{capability}.sizes: {size} is not smaller than the {len(examples)} usable "
+            f"examples of {capability!r}; name fewer, or give it more."
+        )
+    first = seeded_order(examples["sample_id"].to_list(), str(recipe.corpus_sources(corpus)[0].seed))[:size]
+    return examples[sorted(first)]
 
 
 @dataclass(frozen=True)
@@ -270,12 +291,12 @@ def _encodable(text: str) -> str:
 def _require_enough(
     recipe: Recipe, corpus: str, n_examples: int, n_rows: int, rejected: pl.DataFrame, read: list[SourceReading]
 ) -> None:
-    needs_component = corpus in recipe.capabilities and "nait_directions" in recipe.features_needed
+    needs_component = corpus in recipe.in_domain_names and "nait_directions" in recipe.features_needed
     needed = 2 if needs_component else 1  # a principal component is a direction of variance: one example has none
     if n_examples >= needed:
         return
     kinds = {POOL: "the candidate pool"} | {
-        name: f"the in-domain set of capability {name!r}" for name in recipe.capabilities
+        name: f"the in-domain set of capability {name!r}" for name in recipe.in_domain_names
     }
     kinds |= {f"{PUBLISHED}{name}": f"the published list {name!r}" for name in recipe.published}
     what = kinds.get(corpus, f"the held-out set {corpus!r}")

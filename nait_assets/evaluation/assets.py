@@ -6,13 +6,14 @@ import dagster as dg
 import polars as pl
 
 from nait_assets import lineage, plots
-from nait_assets.corpora.catalogue import POOL_OUTPUT, TASK_OUTPUT
+from nait_assets.corpora.catalogue import EXAMPLES_OUTPUT, POOL_OUTPUT, TASK_OUTPUT
 from nait_assets.evaluation.catalogue import (
     BASE_RESULTS,
     COMPARISON_OUTPUT,
     FORESIGHT_OUTPUT,
     PROBE_RESULTS,
     PROPORTION_OUTPUT,
+    SIZES_OUTPUT,
     TRANSFERABILITY_OUTPUT,
     ResultsOutput,
     all_results,
@@ -27,6 +28,7 @@ from nait_assets.evaluation.foreseen import read_foresight, tasks_by_target
 from nait_assets.evaluation.given import ALGORITHM, read_given, settings_of
 from nait_assets.evaluation.measured import compared_results, own_targets, read_measured
 from nait_assets.evaluation.shown import as_markdown, curve_of_averages
+from nait_assets.evaluation.sizes import as_curves, by_in_domain_size, read_sets
 from nait_assets.evaluation.tables import EXAMPLES, RESULTS
 from nait_assets.lineage import Record, asset_key
 from nait_assets.models.config import ExtractionConfig
@@ -161,6 +163,28 @@ def _proportion_asset(_recipe: Recipe, partitions: Partitions) -> dg.AssetsDefin
     return proportion_curve
 
 
+def _sizes_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+    examples = dg.AssetDep(asset_key(EXAMPLES_OUTPUT.key), partition_mapping=partitions.whole_sets())
+
+    @dg.asset(
+        **asset_arguments(SIZES_OUTPUT, partitions),
+        deps=[*_all_partitions([output.key for output in compared_results(recipe)]), examples],
+        code_version=f"{COMPARISON_ALGORITHM}:{fingerprint(own_targets(recipe), recipe.smaller_sets)}",
+        kinds={"numpy", "duckdb"},
+    )
+    def in_domain_size_curve(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """Results against the number of in-domain examples that chose. One row is one model, number and task."""
+        measured, inputs = read_measured(recipe, warehouse)
+        with warehouse.tables.snapshot() as tables:
+            sets = read_sets(recipe, warehouse, tables)
+            inputs |= tables.inputs
+        frame = by_in_domain_size(means_of(measured), own_targets(recipe), sets)
+        shown = {"curve": plots.curves(as_curves(frame), "n_in_domain", "value", "model")}
+        return write_table(context, warehouse, SIZES_OUTPUT, frame, inputs, shown)
+
+    return in_domain_size_curve
+
+
 def _transferability_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
     @dg.asset(
         **asset_arguments(TRANSFERABILITY_OUTPUT, partitions),
@@ -182,6 +206,7 @@ _CONCLUSIONS: Mapping[str, Callable[[Recipe, Partitions], dg.AssetsDefinition]] 
     FORESIGHT_OUTPUT.key: _foresight_asset,
     COMPARISON_OUTPUT.key: _comparison_asset,
     PROPORTION_OUTPUT.key: _proportion_asset,
+    SIZES_OUTPUT.key: _sizes_asset,
     TRANSFERABILITY_OUTPUT.key: _transferability_asset,
 }
 

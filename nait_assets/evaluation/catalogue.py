@@ -8,7 +8,15 @@ import polars as pl
 from nait_assets.catalogue import Output
 from nait_assets.evaluation.preflight import require_fit
 from nait_assets.evaluation.scorers import evaluated_base, scorer_versions
-from nait_assets.evaluation.tables import COMPARISON, EXAMPLES, FORESIGHT, PROPORTION_CURVE, RESULTS, TRANSFERABILITY
+from nait_assets.evaluation.tables import (
+    COMPARISON,
+    EXAMPLES,
+    FORESIGHT,
+    IN_DOMAIN_SIZE_CURVE,
+    PROPORTION_CURVE,
+    RESULTS,
+    TRANSFERABILITY,
+)
 from nait_assets.lineage import Record
 from nait_assets.models.running import model_inputs
 from nait_assets.recipe import Recipe
@@ -108,7 +116,8 @@ FORESIGHT_OUTPUT = Output(FORESIGHT.asset, None, FORESIGHT)
 COMPARISON_OUTPUT = Output(COMPARISON.asset, None, COMPARISON)
 TRANSFERABILITY_OUTPUT = Output(TRANSFERABILITY.asset, None, TRANSFERABILITY)
 PROPORTION_OUTPUT = Output(PROPORTION_CURVE.asset, None, PROPORTION_CURVE)
-CONCLUSIONS = (FORESIGHT_OUTPUT, COMPARISON_OUTPUT, TRANSFERABILITY_OUTPUT, PROPORTION_OUTPUT)
+SIZES_OUTPUT = Output(IN_DOMAIN_SIZE_CURVE.asset, None, IN_DOMAIN_SIZE_CURVE)
+CONCLUSIONS = (FORESIGHT_OUTPUT, COMPARISON_OUTPUT, TRANSFERABILITY_OUTPUT, PROPORTION_OUTPUT, SIZES_OUTPUT)
 FIXED_NAMES = {"full": "full_reference", "random": "random_reference", "probes": "probe"}
 """What stands before `_results` for models of no method."""
 
@@ -137,6 +146,11 @@ def has_foresight(recipe: Recipe) -> bool:
     return probes and any(recipe.evaluation.targets_of(name, recipe) for name in recipe.evaluation.tasks)
 
 
+def trains_smaller_sets(recipe: Recipe) -> bool:
+    """Whether models of smaller in-domain sets are trained."""
+    return recipe.training is not None and bool(set(recipe.training.targets_of(recipe)) & set(recipe.smaller_sets))
+
+
 def outputs(recipe: Recipe) -> list[Output]:
     """Outputs of the evaluation of a recipe."""
     return [*all_results(recipe), *conclusions(recipe)]
@@ -150,6 +164,7 @@ def conclusions(recipe: Recipe) -> list[Output]:
         *([FORESIGHT_OUTPUT] if has_foresight(recipe) else []),
         COMPARISON_OUTPUT,
         PROPORTION_OUTPUT,
+        *([SIZES_OUTPUT] if trains_smaller_sets(recipe) else []),
         TRANSFERABILITY_OUTPUT,
     ]
 

@@ -1,6 +1,7 @@
 """Models side by side: every task, the average, and the change against the references, each with its interval.
 
-Table 2 of arXiv 2603.13201 for any recipe, figure 2 as a part of it, and equation 9 (figure 5).
+Table 2 of arXiv 2603.13201 for any recipe, figure 2 as a part of it, and equation 9 (figure 5). Figure 3 is in
+`sizes`.
 """
 
 import zlib
@@ -12,6 +13,7 @@ import polars as pl
 from nait_assets.evaluation.bootstrap import interval
 from nait_assets.evaluation.measured import BASE, FULL, MATCHED, RANDOM, Cell, Measure, Measured, verdict
 from nait_assets.evaluation.tables import COMPARISON, PROPORTION_CURVE, TRANSFERABILITY
+from nait_assets.recipe import SIZE_MARK
 
 OWN = "(own)"
 """In the place of a target: each task by the models of the target that it belongs to."""
@@ -126,7 +128,7 @@ def transferred(means: Means, own: Mapping[str, str]) -> pl.DataFrame:
     for cell, of_cell in sorted(means.items()):
         for measure, given in sorted(of_cell.items()):
             home = Cell(cell.model, own.get(measure.task, ""), cell.ratio)
-            if cell.target and measure.task in own and home in means:
+            if cell.target and SIZE_MARK not in cell.target and measure.task in own and home in means:
                 value, low, high = interval(given - means[home][measure])
                 rows.append((*cell, own[measure.task], *measure, value, low, high, verdict(low, high, measure.metric)))
     return pl.DataFrame(rows, schema=TRANSFERABILITY.columns, orient="row")

@@ -112,6 +112,23 @@ TRANSFERABILITY = Table(
 )
 """`value` is the result of the model of `target` on a task of `task_target`, less that of this one's own model."""
 
+IN_DOMAIN_SIZE_CURVE = Table(
+    "evaluation.in_domain_size_curve",
+    pl.Schema(
+        {
+            **_CELL,
+            "n_in_domain": pl.Int64(),
+            "task": pl.String(),
+            "metric": pl.String(),
+            **_VALUE,
+        }
+    ),
+    (),
+    ("model", "target", "ratio", "n_in_domain", "task", "metric"),
+)
+"""`target` is the capability of which `n_in_domain` examples chose; "" with 0 examples for base, full and random, which
+read none. `(own)` with the task "" is the average over the tasks, each by the models of its own capability."""
+
 PROPORTION_CURVE = Table(
     "evaluation.proportion_curve",
     pl.Schema(

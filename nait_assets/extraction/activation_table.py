@@ -30,6 +30,7 @@ SAMPLE = "extraction.sample"
 IDENTITY = "extraction.identity"
 SAMPLE_COLUMNS = ["sample_id", "n_tokens", *cuts.COLUMNS]
 SCAN_ROWS = 4096
+LENT_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,24 @@ def fold(
     connection.register("incoming", pa.concat_tables(found))
     connection.execute(f"INSERT INTO {SAMPLE} FROM incoming ORDER BY sample_id")
     connection.unregister("incoming")
+
+
+def lent(snapshot: Snapshot, sample_ids: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of some samples as `fold` takes them, a few samples at a time.
+
+    Args:
+        snapshot: On a file of the same extraction.
+        sample_ids: Samples that it has.
+        schema: `shard_schema` of the extraction.
+    """
+    columns = ", ".join(f"s.{name}" if name in SAMPLE_COLUMNS else f"a.{name}" for name in schema.names)
+    query = f"SELECT {columns} FROM {ACTIVATION} a JOIN {SAMPLE} s USING (sample_id) WHERE sample_id IN (FROM wanted)"
+    for begin in range(0, len(sample_ids), LENT_SAMPLES):
+        names = pa.table({"sample_id": pa.array(sample_ids[begin : begin + LENT_SAMPLES], pa.string())})
+        snapshot.connection.register("wanted", names)
+        found = snapshot.connection.sql(f"{query} ORDER BY sample_id, layer").to_arrow_table()
+        snapshot.connection.unregister("wanted")
+        yield found.cast(schema)
 
 
 def _create(connection: duckdb.DuckDBPyConnection, table: str, names: Sequence[str], schema: pa.Schema) -> None:

@@ -113,6 +113,9 @@ def _write(
         context.log.info,
         projector,
         calibration,
+        activation_table.activations_of(warehouse, recipe.smaller_sets[name][0])
+        if name in recipe.smaller_sets
+        else None,
     )
     cost = Cost(outcome.n_extracted, n_tokens=outcome.n_tokens, seconds=outcome.seconds)
     with warehouse.tables.transaction() as transaction:

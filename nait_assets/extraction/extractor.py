@@ -6,10 +6,12 @@ makes the same plan, finds the finished shards by name, and continues.
 
 import collections
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
+import pyarrow as pa
 
 from nait_assets.conversation import conversations_of
 from nait_assets.errors import DataError
@@ -109,6 +111,7 @@ def extract(
     log_line: Callable[[str], None],
     projector: Projector | None = None,
     calibration: str = "",
+    lender: Store | None = None,
 ) -> Outcome:
     """Bring a corpus' activation table up to date: the model runs on the samples that the table does not hold.
 
@@ -124,6 +127,7 @@ def extract(
         log_line: Receives progress lines when there is no terminal.
         projector: Keeps a projection of all layers instead of their neurons.
         calibration: Version of the projector's statistics.
+        lender: File of a corpus that holds this one; what was read in the same way is taken from it.
 
     Raises:
         ModelError: The model cannot be found, or lacks the site.
@@ -138,6 +142,8 @@ def extract(
     held = _held(store)
     known = held.sample_ids if held.extraction_id == identity else frozenset()
     missing = corpus.filter(~pl.col("sample_id").is_in(list(known)))
+    lent = _lent(lender, identity, missing["sample_id"].to_list())
+    missing = missing.filter(~pl.col("sample_id").is_in(lent))
     conversations = conversations_of(missing)
     encoded, refused = encode(conversations, model.tokenizer(), settings) if conversations else ([], [])
     unshown = collections.Counter(sample.unshown for sample in encoded if sample.unshown)
@@ -157,7 +163,19 @@ def extract(
     wanted = _wanted(corpus, corpus_name, rejected, job)
     outcome = _outcome(identity, wanted, len(known - set(wanted)), len(rejected), manifests, progress, job, options)
     outcome = replace(outcome, n_unshown=unshown.total())
-    return _fold(store, corpus_name, outcome, manifests, rejected, job, record_of)
+    with contextlib.ExitStack() as stack:
+        tables: Iterable[pa.Table] = map(job.spool.table, manifests)
+        if lender is not None and lent:
+            tables = itertools.chain(
+                activation_table.lent(stack.enter_context(lender.snapshot()), lent, job.schema), tables
+            )
+        return _fold(store, corpus_name, outcome, tables, rejected, job, record_of)
+
+
+def _lent(lender: Store | None, identity: str, sample_ids: Sequence[str]) -> list[str]:
+    """Those of some samples that another file has of the same extraction."""
+    held = activation_table.Contents(None, frozenset()) if lender is None else _held(lender)
+    return sorted(held.sample_ids & set(sample_ids)) if held.extraction_id == identity else []
 
 
 def _outcome(
@@ -206,7 +224,7 @@ def _fold(
     store: Store,
     corpus_name: str,
     outcome: Outcome,
-    manifests: Sequence[Manifest],
+    tables: Iterable[pa.Table],
     rejected: Sequence[tuple[str, str]],
     job: Job,
     record_of: Callable[[str], Record],
@@ -217,7 +235,6 @@ def _fold(
         The outcome with its data version.
     """
     with store.transaction() as transaction:
-        tables = (job.spool.table(manifest) for manifest in manifests)
         activation_table.fold(transaction, outcome.extraction_id, outcome.sample_ids, tables, job.schema)
         transaction.replace(REJECTED_SAMPLES, rejection_rows(rejected), corpus=corpus_name)
         outcome = replace(outcome, data_version=activation_table.content_of(transaction))

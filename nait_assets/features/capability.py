@@ -189,7 +189,7 @@ def feature_from_file(
     Raises:
         SourceError: The file does not exist, is no feature file, or was made with another model or extraction.
     """
-    if recipe.capabilities[capability].features is None:
+    if recipe.capability_named(capability).features is None:
         return None, {}
     inputs = feature_file_inputs(recipe, model, capability, feature)  # before the file is read, or it could be newer
     path, settings = feature_file(recipe, capability, feature), recipe.extraction
@@ -211,7 +211,7 @@ def feature_file_inputs(recipe: Recipe, model: LanguageModel, capability: str, f
     Raises:
         SourceError: The file or the model does not exist.
     """
-    given = recipe.capabilities[capability].features
+    given = recipe.capability_named(capability).features
     if given is None:
         return {}
     digest = sha256(feature_file(recipe, capability, feature))[:16]
@@ -265,7 +265,7 @@ def export(
 
 def _read_with(recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str) -> tuple[str, str]:
     """Identity and dtype of the model that read a capability's examples, which the recipe's may no longer be."""
-    if not recipe.capabilities[capability].examples:
+    if not recipe.capability_named(capability).examples:
         return model.identity(), model.dtype_name()
     record = activation_table.activations_of(warehouse, capability).records()[
         reference(IN_DOMAIN_ACTIVATIONS, capability)

@@ -66,7 +66,7 @@ def check_directions(warehouse: Warehouse, recipe: Recipe, capability: str) -> d
         )
     }
     name = "directions_follow_the_mean_change"
-    if not recipe.capabilities[capability].examples:
+    if not recipe.capability_named(capability).examples:
         return {**results, name: CheckResult(True, "from a feature file: its examples are not here")}
     against = []
     with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:

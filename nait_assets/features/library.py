@@ -101,7 +101,7 @@ def feature_file(recipe: Recipe, capability: str, feature: FeatureName) -> Path:
     Raises:
         SourceError: There is no such file, or the folder has none for this feature.
     """
-    given = recipe.capabilities[capability].features
+    given = recipe.capability_named(capability).features
     assert given is not None
     path = recipe.resolve(given)
     where = f"{recipe.path}: capabilities.{capability}.features"

@@ -236,6 +236,9 @@ def bring_up_to_date(
     identity = fingerprint(measurement.code_version(context.recipe), dict(inputs))
     with store.transaction() as transaction:
         known = _prepare(transaction, table, identity)
+        lent = _lent(measurement, context, identity, set(corpus["sample_id"]) - known)
+        transaction.append(_staged(table), lent)
+    known |= set(lent["sample_id"])
     missing = corpus.filter(~pl.col("sample_id").is_in(list(known))).select("sample_id", "messages", "conversation")
     rejected, cost = _stage(measurement, context, missing)
     wanted = corpus["sample_id"].to_list()
@@ -300,6 +303,18 @@ def _prepare(transaction: Transaction, table: Table, identity: str) -> set[str]:
         if not transaction.has_table(one.name):
             transaction.append(one, empty)
     return {name for one in (table, _staged(table)) for name in _ids(transaction, one)}
+
+
+def _lent(measurement: Measurement, context: MeasurementContext, identity: str, sample_ids: set[str]) -> pl.DataFrame:
+    """Of a smaller in-domain set, the rows that the whole one has of these samples, found out in the same way."""
+    table, sets = measurement.table_of(context.corpus), context.recipe.smaller_sets
+    store = store_of(context.warehouse, measurement.name, sets[context.corpus][0]) if context.corpus in sets else None
+    if store is None or not store.path.exists():
+        return table.columns.to_frame()
+    with store.snapshot() as snapshot:
+        known = snapshot.rows(IDENTITIES)["identity"].to_list() if snapshot.has_table(IDENTITIES.name) else []
+        rows = snapshot.rows(table) if known == [identity] else table.columns.to_frame()
+    return rows.filter(pl.col("sample_id").is_in(list(sample_ids)))
 
 
 def _ids(snapshot: Snapshot, table: Table) -> list[str]:

@@ -15,6 +15,7 @@ from nait_assets.recipe.schema import (
     EXAMPLES,
     POOL,
     PUBLISHED,
+    SIZE_MARK,
     STATISTICS,
     TASKS,
     FeatureName,

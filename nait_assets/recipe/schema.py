@@ -40,6 +40,8 @@ from nait_assets.recipe.strategies import Selection, Strategy
 from nait_assets.recipe.training import Training
 
 COMPREHENSIVE_TARGET = "all"
+SIZE_MARK = "@"
+"""Between a capability and the number of examples of a smaller in-domain set of it, `math@16`."""
 POOL = "candidates"
 EVALUATION, TASKS, PUBLISHED = "evaluation/", "tasks/", "published/"
 """In front of the name of a held-out set, a task's examples, and a published list, where corpora are named."""
@@ -224,6 +226,29 @@ class Recipe(Section, defer_build=True):
         return [name for name in self.capability_names if self.capabilities[name].examples]
 
     @cached_property
+    def smaller_sets(self) -> dict[str, tuple[str, int]]:
+        """By name, such as `math@16`, the capability and the number of examples of every smaller in-domain set."""
+        return {
+            f"{name}{SIZE_MARK}{size}": (name, size)
+            for name in self.capability_names
+            for size in self.capabilities[name].sizes
+        }
+
+    @cached_property
+    def in_domain_names(self) -> list[str]:
+        """Capabilities, and behind them the smaller sets, so that these find what was read of the whole ones."""
+        return [*self.capability_names, *self.smaller_sets]
+
+    @cached_property
+    def in_domain_sets(self) -> list[str]:
+        """Those of them whose examples the model reads."""
+        return [*self.capabilities_with_examples, *self.smaller_sets]
+
+    def capability_named(self, name: str) -> Capability:
+        """The capability of a name, or of the name of a smaller set of it."""
+        return self.capabilities[self.smaller_sets[name][0] if name in self.smaller_sets else name]
+
+    @cached_property
     def evaluation_names(self) -> list[str]:
         """Held-out sets in alphabetical order."""
         return sorted(self.evaluation.held_out)
@@ -240,11 +265,11 @@ class Recipe(Section, defer_build=True):
 
     @cached_property
     def targets(self) -> list[str]:
-        """What candidates are scored for: every capability, and all of them together."""
-        return [*self.capability_names, COMPREHENSIVE_TARGET]
+        """What candidates are scored for: capabilities, smaller sets of them, and all capabilities together."""
+        return [*self.in_domain_names, COMPREHENSIVE_TARGET]
 
     def capabilities_of(self, target: str) -> list[str]:
-        """Capabilities that a target combines."""
+        """Capabilities that a target combines; of a smaller set, itself."""
         return self.capability_names if target == COMPREHENSIVE_TARGET else [target]
 
     def corpus_sources(self, corpus: str) -> tuple[Source, ...]:
@@ -255,7 +280,7 @@ class Recipe(Section, defer_build=True):
             return self.evaluation.tasks[corpus.removeprefix(TASKS)].examples
         if corpus.startswith(PUBLISHED):
             return self.published[corpus.removeprefix(PUBLISHED)]
-        return self.candidates if corpus == POOL else self.capabilities[corpus].examples
+        return self.candidates if corpus == POOL else self.capability_named(corpus).examples
 
     @cached_property
     def outputs(self) -> Mapping[str, Any]:

@@ -313,14 +313,40 @@ class Capability(Section):
     features: str | None = Field(
         None, description="A .safetensors feature file, or a folder of them, instead of examples."
     )
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Numbers of examples: the first so many in the seeded order become targets of their own."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _sources_stand_alone(cls, value: Any) -> Any:
         """`math: {source: ...}` and `math: [{source: ...}, ...]` are the examples themselves."""
         if isinstance(value, dict) and "source" in value:
-            return {"examples": [value]}
+            own = {name: given for name, given in value.items() if name == "sizes"}
+            return {**own, "examples": [{name: given for name, given in value.items() if name not in own}]}
+        if isinstance(value, dict) and "examples" in value:
+            return {**value, "examples": one_or_many(value["examples"])}
         return {"examples": value} if isinstance(value, list) else value
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_ascend(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(sizes)) != len(sizes):
+            raise ValueError(f"sizes {list(sizes)} must be distinct")
+        return tuple(sorted(sizes))
+
+    @model_validator(mode="after")
+    def _sizes_are_of_examples(self) -> "Capability":
+        limits = [source.limit for source in self.examples]
+        most = None if None in limits else sum(limit or 0 for limit in limits)
+        if self.sizes and self.features:
+            raise ValueError("`sizes` are of examples; a feature file has none here")
+        if self.sizes and most is not None and self.sizes[-1] >= most:
+            raise ValueError(
+                f"sizes: {self.sizes[-1]} is not smaller than the {most} examples that `limit` takes: all of them are "
+                "the capability itself"
+            )
+        return self
 
     @model_validator(mode="after")
     def _either_or(self) -> "Capability":

@@ -15,7 +15,9 @@ class TrainedCells(Section):
     """The subsets that a model is trained on: every method for every target and ratio."""
 
     methods: tuple[str, ...] | None = Field(None, description="Methods; all of the recipe by default, [] for none.")
-    targets: tuple[str, ...] | None = Field(None, min_length=1, description="Targets; all by default.")
+    targets: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Targets; all by default but smaller sets of examples."
+    )
     ratios: tuple[str, ...] | None = Field(None, min_length=1, description="Ratios; all of the recipe by default.")
 
     @field_validator("ratios", mode="before")
@@ -151,7 +153,8 @@ class Training(Section):
 
     def targets_of(self, recipe: Any) -> list[str]:
         """Targets whose subsets are trained on."""
-        return [name for name in recipe.targets if name in (self.runs.targets or recipe.targets)]
+        default = [name for name in recipe.targets if name not in recipe.smaller_sets]
+        return [name for name in recipe.targets if name in (self.runs.targets or default)]
 
     def ratios_of(self, recipe: Any) -> list[str]:
         """Ratios whose subsets are trained on."""

@@ -118,6 +118,8 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
             inputs=tables.inputs,
         )
         _note_corpora(tables, recipe)
+        for name in recipe.smaller_sets if page_data.centroids else ():
+            tables.note(STANDARDIZED_CENTROIDS.asset, name)
     page_data = _with_reasons(page_data, warehouse)
     return _with_activations(page_data, warehouse) if recipe.reads_activations else page_data
 
@@ -165,7 +167,7 @@ def _note_corpora(tables: Snapshot, recipe: Recipe) -> None:
     """Note every corpus as read: the page says what became of its rows."""
     names = {
         None: [""],
-        "with_examples": recipe.capabilities_with_examples,
+        "with_examples": recipe.in_domain_sets,
         "evaluation": recipe.evaluation_names,
         "task": recipe.evaluation.names_with_examples,
     }
@@ -207,7 +209,7 @@ def _rejected_by_measurements(recipe: Recipe, warehouse: Warehouse, inputs: dict
     """Samples that a measurement which a method reads could not be made of, by reason; its version goes to `inputs`."""
     rows = []
     for output in measurements_read(recipe):
-        for corpus in recipe.capabilities_with_examples if output.by_capability else [POOL]:
+        for corpus in recipe.in_domain_sets if output.by_capability else [POOL]:
             partition = corpus if output.by_capability else ""
             with output.store(warehouse, partition).snapshot() as snapshot:
                 snapshot.note(output.key, partition)
@@ -243,6 +245,10 @@ def _with_activations(page_data: PageData, warehouse: Warehouse) -> PageData:
             sample_ids = activation_table.samples(snapshot)["sample_id"].to_list()
             examples[capability] = gather(snapshot, sampled(sample_ids, MOST_EXAMPLES), folder)
             counts.append(_rejected_samples(snapshot, capability))
+    for name in recipe.smaller_sets if recipe.reads_activations_of_examples else ():  # not on the map
+        with activation_table.activations_of(warehouse, name).snapshot() as snapshot:
+            snapshot.note(IN_DOMAIN_ACTIVATIONS, name)
+            inputs |= snapshot.inputs
     return replace(
         page_data,
         counts=pl.concat(counts),

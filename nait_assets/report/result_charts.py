@@ -1,4 +1,4 @@
-"""Charts of results, as Vega-Lite specifications: values by ratio, and training for one target on another's tasks."""
+"""Charts of results, as Vega-Lite specifications: values by ratio and by number of examples, and transfer."""
 
 import polars as pl
 
@@ -17,6 +17,29 @@ def proportion_curve(curve: pl.DataFrame) -> Spec:
         {"mark": {"type": "line", "point": True}, "encoding": {"y": number("value", **y), "tooltip": told}},
     ]
     return {**data(curve), "encoding": {"x": share, "color": colour}, "layer": layers, "width": 420, "height": 220}
+
+
+def in_domain_size_curve(curve: pl.DataFrame) -> Spec:
+    """Values by the number of in-domain examples, a line a method; what reads none is a line with a band across."""
+    domain = curve["model"].unique().sort().to_list()
+    colour = text("model", title=None, scale={"domain": domain, "scheme": "tableau20"}, legend={"orient": "right"})
+    told = [text("model"), *(number(name, format=".4g") for name in ("n_in_domain", "value", "low", "high"))]
+    y = {"title": curve["metric"][0] if len(curve) else "", "scale": {"zero": False}}
+    x = number("n_in_domain", title="in-domain examples", scale={"type": "log"}, axis={"format": "d"})
+    methods, flat = ([{"filter": f"datum.n_in_domain {sign} 0"}] for sign in (">", "=="))
+    value, low = number("value", **y), number("low", **y)
+    high = {"y2": {"field": "high"}}
+    layers = [
+        {"transform": flat, "mark": {"type": "rect", "opacity": 0.1}, "encoding": {"y": low, **high}},
+        {"transform": flat, "mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"y": value, "tooltip": told}},
+        {"transform": methods, "mark": {"type": "rule", "opacity": 0.5}, "encoding": {"x": x, "y": low, **high}},
+        {
+            "transform": methods,
+            "mark": {"type": "line", "point": True},
+            "encoding": {"x": x, "y": value, "tooltip": told},
+        },
+    ]
+    return {**data(curve), "encoding": {"color": colour}, "layer": layers, "width": 420, "height": 220}
 
 
 def transfer_map(transfer: pl.DataFrame) -> Spec:

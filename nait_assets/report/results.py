@@ -6,7 +6,14 @@ from typing import Any
 import polars as pl
 
 from nait_assets.evaluation.shown import comparison_table, curve_of_averages, foresight_table, foresight_verdict
-from nait_assets.evaluation.tables import COMPARISON, FORESIGHT, PROPORTION_CURVE, TRANSFERABILITY
+from nait_assets.evaluation.sizes import drawn_sizes
+from nait_assets.evaluation.tables import (
+    COMPARISON,
+    FORESIGHT,
+    IN_DOMAIN_SIZE_CURVE,
+    PROPORTION_CURVE,
+    TRANSFERABILITY,
+)
 from nait_assets.report import result_charts
 from nait_assets.report.sections import Charts, Section
 
@@ -68,6 +75,13 @@ def _figures(results: Mapping[str, pl.DataFrame], drawn: Charts) -> list[dict[st
     if curve["share"].n_unique() > 2:
         figure = drawn.figure("By the share of the pool", result_charts.proportion_curve(curve))
         groups.append({"title": "", "figures": [figure], "wide": True})
+    if IN_DOMAIN_SIZE_CURVE.name in results:
+        figures = [
+            drawn.figure(f"{target}, {metric}, ratio {ratio}", result_charts.in_domain_size_curve(rows))
+            for metric, target, ratio, rows in drawn_sizes(results[IN_DOMAIN_SIZE_CURVE.name])
+        ]
+        title = "By the number of in-domain examples; dashed, with a band: what reads none"
+        groups.append({"title": title, "figures": figures, "wide": True})
     transfer = results[TRANSFERABILITY.name]
     for (metric, ratio), of_ratio in sorted(transfer.group_by("metric", "ratio")):
         figures = [

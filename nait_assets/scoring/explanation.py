@@ -198,7 +198,7 @@ def _strongest(recipe: Recipe, warehouse: Warehouse, target: str, sample_ids: Se
     parts: list[pl.DataFrame] = []
     versions: dict[str, str] = {}
     for capability in recipe.capabilities_of(target):
-        if recipe.capabilities[capability].examples:  # a feature file has no examples
+        if recipe.capability_named(capability).examples:  # a feature file has no examples
             with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
                 _require(snapshot, projected=True)
                 snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)

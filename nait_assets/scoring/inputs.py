@@ -171,7 +171,7 @@ def _of_capabilities(
         frames[name], found = output.read(warehouse, tables, name)
         own |= found
     everything, wanted = dict(own), _shape(next(iter(frames.values())))
-    for name in recipe.capability_names:  # for the other targets, so that one pass will do
+    for name in recipe.in_domain_names:  # for the other targets, so that one pass will do
         if name not in frames and output.exists(warehouse, tables, name):
             neighbour, found = output.read(warehouse, tables, name)
             if _shape(neighbour) == wanted:  # else it is of an earlier extraction, and will be made again
