@@ -11,14 +11,51 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 50_000  # every byte of metadata lies in Dagster's event log
 MOST_MARKS = 40  # points of a line, and half as many ratios in a legend: more are neither legible nor small
+MOST_POINTS = 200  # of a line without points
 
 
 def line(frame: pl.DataFrame, x: str, y: str) -> dg.MetadataValue:
-    """One quantity along another, for example by layer."""
+    """One quantity along another, for example by layer or step."""
     import altair as alt
 
     mark = alt.MarkDef(type="line", point=len(frame) <= MOST_MARKS)
-    return _picture(alt.Chart(frame.select(x, y), mark=mark).encode(x=alt.X(x), y=alt.Y(y)))
+    return _picture(alt.Chart(thinned(frame, x, y, most=MOST_POINTS), mark=mark).encode(x=alt.X(x), y=alt.Y(y)))
+
+
+def lines(frame: pl.DataFrame, x: str, y: str, name: str) -> dg.MetadataValue:
+    """One quantity along another, a line for each name: colours where there are a few, else thin grey lines."""
+    import altair as alt
+
+    if frame.is_empty():
+        return dg.MetadataValue.md("nothing to draw")
+    names = frame[name].unique(maintain_order=True).to_list()
+    names_drawn = names[:MOST_MARKS]
+    most = min(MOST_MARKS, MOST_POINTS * 3 // len(names_drawn))
+    drawn = alt.Chart(thinned(frame.filter(pl.col(name).is_in(names_drawn)), x, y, by=name, most=most))
+    drawn = drawn.encode(x=alt.X(x), y=alt.Y(y, scale=alt.Scale(zero=False)))
+    if len(names) <= MOST_MARKS // 4:
+        return _picture(drawn.mark_line().encode(color=alt.Color(name, type="nominal")))
+    grey = drawn.mark_line(color="#5b6876", opacity=0.4, strokeWidth=1)
+    return _picture(grey.encode(detail=alt.Detail(name, type="nominal")))
+
+
+def thinned(frame: pl.DataFrame, x: str, y: str, by: str | None = None, most: int = MOST_MARKS) -> pl.DataFrame:
+    """At most so many points a line, each the mean of as many neighbours: columns `by`, `x`, `y`, in order.
+
+    Args:
+        frame: Points of one line, or of several.
+        x: Column along which they lie.
+        y: Column of their height.
+        by: Column that tells lines apart; all points are one line where there is none.
+        most: Points of a line.
+    """
+    names = [by] if by else []
+    place, n = pl.int_range(pl.len()), pl.len()
+    if by:
+        place, n = place.over(by), n.over(by)
+    bins = pl.when(n > most).then(place * most // n).otherwise(place)
+    ordered = frame.select(*names, x, y).sort(*names, x).with_columns(bins.alias("_bin"))
+    return ordered.group_by(*names, "_bin", maintain_order=True).agg(pl.col(x, y).mean()).drop("_bin")
 
 
 def curves(frame: pl.DataFrame, x: str, y: str, name: str) -> dg.MetadataValue:

@@ -45,6 +45,24 @@ def test_a_line_is_a_small_svg_however_many_layers(n_layers: int) -> None:
     assert {"layer", "norm"} <= labels
 
 
+@pytest.mark.parametrize(("n_lines", "n_steps"), [(1, 20_000), (3, 12), (32, 12), (200, 1000)])
+def test_loss_curves_are_a_small_svg_however_many_and_long(n_lines: int, n_steps: int) -> None:
+    """A training of days must not fail because of the picture of its losses."""
+    steps = pl.DataFrame({"step": range(n_steps), "loss": np.linspace(3, 1, n_steps)})
+    frame = pl.concat([steps.with_columns(number=pl.lit(number)) for number in range(n_lines)])
+    assert {"step", "loss"} <= text_of(svg_of(plots.lines(frame, "step", "loss", "number")))
+    assert {"step", "loss"} <= text_of(svg_of(plots.line(frame.filter(number=0), "step", "loss")))
+
+
+def test_a_thinned_line_has_the_means_of_neighbours() -> None:
+    """Of every line by itself, in order; a short one stays as it is."""
+    frame = pl.DataFrame({"key": ["a"] * 4 + ["b"], "step": [4, 3, 2, 1, 1], "loss": [1.0, 3.0, 5.0, 7.0, 9.0]})
+    found = plots.thinned(frame, "step", "loss", by="key", most=2)
+    assert found.rows() == [("a", 1.5, 6.0), ("a", 3.5, 2.0), ("b", 1.0, 9.0)]
+    whole = plots.thinned(frame.filter(key="a"), "step", "loss", most=4)
+    assert whole.rows() == [(1, 7.0), (2, 5.0), (3, 3.0), (4, 1.0)]
+
+
 def test_a_line_without_values_is_still_a_picture() -> None:
     """A direction that comes from a feature file has no explained variance."""
     frame = pl.DataFrame({"layer": [0, 1], "norm": [None, None]}, schema={"layer": pl.Int16, "norm": pl.Float64})

@@ -27,7 +27,7 @@ from nait_assets.evaluation.evaluating import Evaluated, evaluate, released
 from nait_assets.evaluation.foreseen import read_foresight, tasks_by_target
 from nait_assets.evaluation.given import ALGORITHM, read_given, settings_of
 from nait_assets.evaluation.measured import compared_results, own_targets, read_measured
-from nait_assets.evaluation.shown import as_markdown, curve_of_averages
+from nait_assets.evaluation.shown import comparison_markdown, curve_of_averages, foresight_markdown
 from nait_assets.evaluation.sizes import as_curves, by_in_domain_size, read_sets
 from nait_assets.evaluation.tables import EXAMPLES, RESULTS
 from nait_assets.lineage import Record, asset_key
@@ -121,7 +121,10 @@ def _foresight_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinit
         """Whether scores foretell what training does. One row is one method, or length, for one target and task."""
         frame, inputs = read_foresight(recipe, warehouse)
         shown = frame.sort("target", "task", "correlation", descending=[False, False, True], nulls_last=True)
-        metadata = {"foresight": lineage.table_metadata(shown)}
+        metadata = {
+            "table": dg.MetadataValue.md(foresight_markdown(frame)),
+            "foresight": lineage.table_metadata(shown),
+        }
         return write_table(context, warehouse, FORESIGHT_OUTPUT, frame, inputs, metadata)
 
     return foresight
@@ -139,7 +142,7 @@ def _comparison_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefini
         measured, inputs = read_measured(recipe, warehouse)
         means = with_own(means_of(measured), own_targets(recipe))
         frame = compared(means, measured.n_models(), measured.n_examples())
-        shown = {"table": dg.MetadataValue.md(as_markdown(frame))}
+        shown = {"table": dg.MetadataValue.md(comparison_markdown(frame))}
         return write_table(context, warehouse, COMPARISON_OUTPUT, frame, inputs, shown)
 
     return comparison

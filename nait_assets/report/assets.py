@@ -16,6 +16,7 @@ from nait_assets.report.catalogue import COMPARISON_OUTPUT, COST_OUTPUT, PAGE_OU
 from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, priced, reproductions, retrievals
 from nait_assets.report.contents import Page, build_page
 from nait_assets.report.page_data import measurements_read, read, results_shown, subsets
+from nait_assets.report.trainings import model_outputs
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
 from nait_assets.rooms import asset_arguments, write_table
@@ -25,7 +26,7 @@ from nait_assets.scoring.methods import method_of
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import CANDIDATE_POOL, METHOD_COSTS, N_CHARACTERS, STANDARDIZED_CENTROIDS, scores_table
 
-ALGORITHM = "2"
+ALGORITHM, PAGE_ALGORITHM = "2", "3"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -67,7 +68,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     @dg.asset(
         **asset_arguments(PAGE_OUTPUT, partitions),
         deps=[*_dependencies(recipe, _read_by_the_page(recipe)), method_comparison],
-        code_version=f"{ALGORITHM}:{version}",
+        code_version=f"{PAGE_ALGORITHM}:{version}",
         kinds={"html", "altair", "scikitlearn"},
     )
     def selection_report(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
@@ -156,6 +157,8 @@ def _read_by_the_page(recipe: Recipe) -> list[str]:
     if STANDARDIZED_CENTROIDS.asset in recipe.outputs_read:
         keys.append(STANDARDIZED_CENTROIDS.asset)
     keys += [table.asset for table in results_shown(recipe)]
+    keys += [output.key for output in model_outputs(recipe)]
+    keys += [COST_OUTPUT.key] if recipe.prices else []
     leading = method_of(recipe, recipe.leading_method)
     return list(dict.fromkeys([*keys, *explained_by(recipe, leading)]))
 

@@ -7,6 +7,7 @@ from nait_assets.report.page_data import MOST_EXPLAINED, PageData
 from nait_assets.report.results import result_sections
 from nait_assets.report.rows import MOST_CHARACTERS, ReportTable, table_rows
 from nait_assets.report.sections import Charts, all_sections
+from nait_assets.report.training_sections import training_sections
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,11 @@ class Page:
 def build_page(page_data: PageData) -> Page:
     """The page of a recipe."""
     drawn = Charts()
-    sections = [*result_sections(page_data.results, drawn), *all_sections(page_data, drawn)]
+    sections = [
+        *result_sections(page_data.results, drawn),
+        *training_sections(page_data, drawn),
+        *all_sections(page_data, drawn),
+    ]
     rows = table_rows(page_data)
     context = {
         "recipe": page_data.recipe,

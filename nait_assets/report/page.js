@@ -13,13 +13,14 @@ const options = {
   },
 };
 
-async function drawCharts() {
-  for (const place of document.querySelectorAll("[data-chart]")) {
+async function drawCharts(root) {
+  for (const place of root.querySelectorAll("[data-chart]:not([data-begun])")) {
+    if (place.closest("details:not([open])")) continue; // it is drawn when someone unfolds it
+    place.dataset.begun = "yes";
     const spec = data.charts[Number(place.dataset.chart)];
     const renderer = spec.usermeta ? spec.usermeta.renderer : "svg";
     await vegaEmbed(place, spec, { ...options, renderer });
   }
-  document.body.dataset.drawn = "yes";
 }
 
 function showRatio() {
@@ -161,4 +162,7 @@ function connect(table) {
 element("ratio").addEventListener("change", showRatio);
 showRatio();
 if (data.table) connect(new Table(data.table));
-drawCharts();
+for (const folded of document.querySelectorAll("details")) {
+  folded.addEventListener("toggle", () => drawCharts(folded));
+}
+drawCharts(document).then(() => { document.body.dataset.drawn = "yes"; });

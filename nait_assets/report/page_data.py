@@ -17,7 +17,8 @@ from nait_assets.recipe import POOL, Recipe
 from nait_assets.report.activation_map import MOST_CANDIDATES, MOST_EXAMPLES, sampled
 from nait_assets.report.activations import MethodInputs, gather
 from nait_assets.report.catalogue import COMPARISON_OUTPUT
-from nait_assets.report.comparison import Comparison
+from nait_assets.report.comparison import METHOD_PRICES, Comparison
+from nait_assets.report.trainings import Trainings, read_trainings
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.explanation import explained_by, explanations
@@ -60,6 +61,8 @@ class PageData:
         what_reasons_are: In words, what reasons are; empty where the method gives none.
         comparison: Comparison of the methods.
         results: What is concluded from results of trained models, by table.
+        trainings: What was trained; None where a recipe trains nothing.
+        prices: Rows of `report.comparison.METHOD_PRICES`; None where the recipe has no prices.
         inputs: Versions of all that was read.
     """
 
@@ -77,6 +80,8 @@ class PageData:
     what_reasons_are: str = ""
     comparison: Comparison | None = None
     results: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    trainings: Trainings | None = None
+    prices: pl.DataFrame | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -115,6 +120,8 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
             ),
             comparison=_comparison(tables),
             results={table.name: tables.read(table) for table in results_shown(recipe)},
+            trainings=read_trainings(recipe, warehouse, tables),
+            prices=tables.read(METHOD_PRICES) if recipe.prices else None,
             inputs=tables.inputs,
         )
         _note_corpora(tables, recipe)

@@ -1,22 +1,87 @@
-"""Charts of results, as Vega-Lite specifications: values by ratio and by number of examples, and transfer."""
+"""Charts of trainings and results, as Vega-Lite specifications."""
+
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from nait_assets.report.charts import Spec, data, number, text
+from nait_assets.evaluation.measured import BASE, FULL, RANDOM
+from nait_assets.evaluation.shown import predictor_name
+from nait_assets.report.charts import BAR, Spec, data, number, text
+
+INK, SOFT, BAND = "#1b2733", "#5b6876", "#9aa5b1"
+COLOURS = (
+    "#4c78a8", "#f58518", "#54a24b", "#e45756", "#b279a2", "#72b7b2", "#9d755d", "#eeca3b", "#ff9da6", "#439894",
+)  # fmt: skip
+"""Those of Vega's scheme `tableau10`, but its grey."""
+
+
+def foresight_dots(foresight: pl.DataFrame, order: Sequence[str]) -> Spec:
+    """Correlations of one target with their intervals, and given length.
+
+    Args:
+        foresight: Rows of `tables.FORESIGHT`, one a method or control.
+        order: Methods and controls from above, as `predictor_name` has them.
+    """
+    names = [predictor_name(*one) for one in foresight.select("predictor", "kind").rows()]
+    columns = ["kind", "correlation", "low", "high", "partial"]
+    frame = foresight.select(columns).with_columns(name=pl.Series(names, dtype=pl.String)).drop_nulls("correlation")
+    scale = {"domain": [-1, 1]}
+    colour = {"condition": {"test": "datum.kind == 'control'", "value": SOFT}, "value": BAR}
+    told = [text("name"), *(number(name, format="+.2f") for name in columns[1:])]
+    zero = {**data(pl.DataFrame({"zero": [0]})), "mark": {"type": "rule", "color": BAND}}
+    layers = [
+        {**zero, "encoding": {"x": number("zero", scale=scale)}},
+        {"mark": {"type": "rule"}, "encoding": {"x": number("low", scale=scale, title=None), "x2": {"field": "high"}}},
+        {"mark": {"type": "circle", "size": 60, "opacity": 1}, "encoding": {"x": number("correlation", scale=scale)}},
+        {
+            "mark": {"type": "point", "shape": "diamond", "size": 45, "fill": "white", "opacity": 1},
+            "encoding": {"x": number("partial", scale=scale)},
+        },
+    ]
+    for layer in layers[1:]:
+        layer["encoding"] |= {"y": text("name", sort=list(order), title=None), "color": colour, "tooltip": told}
+    return {**data(frame), "layer": layers, "width": 190, "height": 17 * max(2, len(frame))}
 
 
 def proportion_curve(curve: pl.DataFrame) -> Spec:
-    """Values by the share of the pool, a line a model, with intervals; the base and the whole pool are at the ends."""
-    domain = curve["model"].unique().sort().to_list()
-    colour = text("model", title=None, scale={"domain": domain, "scheme": "tableau20"}, legend={"orient": "right"})
-    share = number("share", title="share of the pool")
+    """Values by the share of the pool, a line a method, random's band, and the base's and the whole pool's value.
+
+    Args:
+        curve: Rows of `tables.PROPORTION_CURVE` of one metric and task.
+    """
+    ends = curve.filter(pl.col("model").is_in([BASE, FULL]))
+    random = curve.filter(model=RANDOM)
+    subsets = curve.filter(~pl.col("model").is_in([BASE, FULL]))
+    names = subsets["model"].unique().sort().to_list()
+    methods = [name for name in names if name != RANDOM]
+    colours = [*(COLOURS[place % len(COLOURS)] for place in range(len(methods))), *([SOFT] if RANDOM in names else [])]
+    domain = [*methods, *([RANDOM] if RANDOM in names else [])]
+    colour = text("model", title=None, scale={"domain": domain, "range": colours}, legend={"orient": "right"})
+    x = number("share", title="share of the pool", scale={"zero": False}, axis={"format": "%", "tickCount": 6})
+    y = {"title": curve["metric"][0], "scale": {"zero": False}}
     told = [text("model"), text("target"), *(number(name, format=".4g") for name in ("share", "value", "low", "high"))]
-    y = {"title": curve["metric"][0] if len(curve) else "", "scale": {"zero": False}}
+    rules = {"mark": {"type": "rule", "strokeDash": [5, 4], "color": INK}, "encoding": {"y": number("value", **y)}}
+    names_of_rules = {
+        "mark": {"type": "text", "align": "left", "dy": -6, "x": 3, "color": INK},
+        "encoding": {"y": number("value", **y), "text": text("model")},
+    }
+    of_random = {"x": x, "y": number("low", **y), "y2": {"field": "high"}}
     layers = [
-        {"mark": {"type": "rule", "opacity": 0.5}, "encoding": {"y": number("low", **y), "y2": {"field": "high"}}},
-        {"mark": {"type": "line", "point": True}, "encoding": {"y": number("value", **y), "tooltip": told}},
+        {**data(random), "mark": {"type": "area", "color": BAND, "opacity": 0.3}, "encoding": of_random},
+        {**data(ends), "layer": [rules, names_of_rules]},
+        {**data(subsets), "mark": {"type": "line"}, "encoding": {"x": x, "y": number("value", **y), "color": colour}},
+        {
+            **data(subsets),
+            "mark": {"type": "rule", "opacity": 0.45},
+            "encoding": {**of_random, "color": colour, "tooltip": told},
+        },
+        {
+            **data(subsets),
+            "mark": {"type": "circle", "size": 55, "opacity": 1},
+            "encoding": {"x": x, "y": number("value", **y), "color": colour, "tooltip": told},
+        },
     ]
-    return {**data(curve), "encoding": {"x": share, "color": colour}, "layer": layers, "width": 420, "height": 220}
+    return {"layer": layers, "width": 460, "height": 260}
 
 
 def in_domain_size_curve(curve: pl.DataFrame) -> Spec:
@@ -42,17 +107,58 @@ def in_domain_size_curve(curve: pl.DataFrame) -> Spec:
     return {**data(curve), "encoding": {"color": colour}, "layer": layers, "width": 420, "height": 220}
 
 
-def transfer_map(transfer: pl.DataFrame) -> Spec:
-    """A method's models, each trained for a target, on the tasks of others; zero is white."""
+def transfer_map(transfer: pl.DataFrame, largest: float, lower_is_better: bool) -> Spec:
+    """A method's models, each trained for a target, on the tasks of others; zero is white.
+
+    Args:
+        transfer: Rows of `tables.TRANSFERABILITY` of one method, ratio and metric.
+        largest: Change that has the darkest colour, up or down.
+        lower_is_better: Whether a fall is better, and so blue.
+    """
     axes = {
         "x": text("task", title="task", axis={"labelAngle": -40}),
         "y": text("target", title="trained for"),
     }
-    colour = number("value", scale={"scheme": "redblue", "domainMid": 0}, legend=None)
+    scale = {"scheme": "redblue", "domain": [-largest or -1, largest or 1], "reverse": lower_is_better}
     told = [text("target"), text("task"), *(number(name, format="+.3f") for name in ("value", "low", "high"))]
+    dark = {"condition": {"test": f"abs(datum.value) > {0.6 * largest}", "value": "white"}, "value": INK}
     layers = [
-        {"mark": "rect", "encoding": {"color": colour, "tooltip": [*told, text("verdict")]}},
-        {"mark": {"type": "text", "fontSize": 10}, "encoding": {"text": number("value", format="+.2f")}},
+        {
+            "mark": "rect",
+            "encoding": {"color": number("value", scale=scale, legend=None), "tooltip": [*told, text("verdict")]},
+        },
+        {
+            "mark": {"type": "text", "fontSize": 10},
+            "encoding": {"text": number("value", format="+.2f"), "color": dark},
+        },
     ]
     width, height = (54 * max(2, transfer[name].n_unique()) for name in ("task", "target"))
     return {**data(transfer), "encoding": axes, "layer": layers, "width": width, "height": height // 2 + 30}
+
+
+def target_colours(targets: Sequence[str]) -> dict[str, str]:
+    """A colour for each target, and one for what has none."""
+    return {**{name: COLOURS[place % len(COLOURS)] for place, name in enumerate(targets)}, "": SOFT}
+
+
+def loss_curves(curves: pl.DataFrame, colours: Mapping[str, str], bounds: tuple[float, float]) -> Spec:
+    """Losses by epoch, a line a model.
+
+    Args:
+        curves: Columns `run`, `target`, `epoch`, `loss`.
+        colours: As `target_colours` gives them.
+        bounds: Lowest and highest loss of the axis.
+    """
+    n_lines = curves["run"].n_unique()
+    scale = {"domain": list(colours), "range": list(colours.values())}
+    encoding = {
+        "x": number("epoch", scale={"domainMin": 0}, axis={"tickCount": 4}),
+        "y": number("loss", scale={"domain": list(bounds), "nice": True, "zero": False}, axis={"tickCount": 5}),
+        "color": text("target", scale=scale, legend=None),
+        "detail": text("run"),
+        "tooltip": [text("run")],
+    }
+    mark: Spec = {"type": "line", "strokeWidth": 1.5 if n_lines <= 10 else 1, "opacity": 0.85 if n_lines <= 10 else 0.5}
+    mark |= {"point": {"size": 14}} if len(curves) <= 2 * n_lines else {}
+    drawn = curves.select("run", "target", pl.col("epoch", "loss").round(4))
+    return {**data(drawn), "mark": mark, "encoding": encoding, "width": 230, "height": 130}

@@ -27,11 +27,11 @@ class Section:
         title: Heading.
         question: Question that it answers.
         notes: How to read it.
-        groups: Charts, under headings.
+        groups: Charts, each with `title`, `figures`, and, where it is so, `wide` or `folded`.
         legend: Names and colours.
         counts: Rows of the table of what was read.
         extremes: Best and worst rows by target.
-        tables: Each with `title`, `header`, `rows` of texts, and `notes`.
+        tables: Each with `title`, `header`, `rows` of texts or `Figure`s, `notes`, and, where it is so, `folded`.
     """
 
     id: str
@@ -117,12 +117,12 @@ def _scores(page_data: PageData, drawn: Charts) -> Section:
             }
             if len(scores):
                 figures.append(drawn.figure(target, charts.score_histogram(scores["score"], thresholds)))
-        section.groups.append({"title": method, "figures": figures})
+        section.groups.append({"title": method, "figures": figures, "folded": method != page_data.recommended})
     return section
 
 
 def _targets(page_data: PageData, drawn: Charts) -> Section:
-    return Section(
+    section = Section(
         "targets",
         "Overlap of targets",
         "Overlap of the targets",
@@ -131,28 +131,15 @@ def _targets(page_data: PageData, drawn: Charts) -> Section:
             "The share of rows that two subsets have in common, of the smaller one. By chance it would be the ratio. "
             "Rows that nearly all targets share are often chosen for their length or size rather than for a capability."
         ],
-        [
-            {
-                "title": "",
-                "figures": [
-                    drawn.figure(
-                        f"{method}, ratio {ratio}",
-                        charts.heat_map(
-                            overlap.overlap_matrix(
-                                {
-                                    target: page_data.subsets[method, target, ratio]
-                                    for target in page_data.recipe.targets
-                                }
-                            )
-                        ),
-                        ratio,
-                    )
-                    for ratio in page_data.recipe.ratios
-                    for method in page_data.methods
-                ],
-            }
-        ],
     )
+    for method in page_data.methods:
+        figures = []
+        for ratio in page_data.recipe.ratios:
+            chosen = {target: page_data.subsets[method, target, ratio] for target in page_data.recipe.targets}
+            spec = charts.heat_map(overlap.overlap_matrix(chosen))
+            figures.append(drawn.figure(f"ratio {ratio}", spec, ratio))
+        section.groups.append({"title": method, "figures": figures, "folded": method != page_data.recommended})
+    return section
 
 
 def _core(page_data: PageData, drawn: Charts) -> Section:
@@ -163,53 +150,43 @@ def _core(page_data: PageData, drawn: Charts) -> Section:
         "Shared core",
         "Is there a core of rows that is chosen for every capability? (arXiv 2603.13201, figure 7)",
         [
-            "Above: how much of each capability's subset the comprehensive target `all` chooses too; the dashed line "
-            "is what chance would give. Below: in how many capabilities' subsets a chosen row occurs, `all` left out."
+            "How much of each capability's subset the comprehensive target `all` chooses too; the dashed line is what "
+            "chance would give. Beside it in how many capabilities' subsets a chosen row occurs, `all` left out."
         ],
     )
     if len(recipe.capability_names) == 1:
         section.notes.append("With one capability, `all` is that capability.")
-    shared, repeated = [], []
-    for ratio in recipe.ratios:
-        for method in page_data.methods:
+    for method in page_data.methods:
+        figures = []
+        for ratio in recipe.ratios:
             chosen = {name: page_data.subsets[method, name, ratio] for name in recipe.capability_names}
             core = overlap.shared_core(chosen, page_data.subsets[method, COMPREHENSIVE_TARGET, ratio])
-            shared.append(drawn.figure(f"{method}, ratio {ratio}", charts.core_bars(core, float(ratio)), ratio))
-            counts = charts.occurrence_bars(overlap.occurrences(chosen))
-            repeated.append(drawn.figure(f"{method}, ratio {ratio}", counts, ratio))
-    section.groups = [
-        {"title": "Shared with `all`", "figures": shared},
-        {"title": "Chosen how often", "figures": repeated},
-    ]
+            shared = charts.core_bars(core, float(ratio))
+            figures.append(drawn.figure(f"Shared with {COMPREHENSIVE_TARGET}, ratio {ratio}", shared, ratio))
+            repeated = charts.occurrence_bars(overlap.occurrences(chosen))
+            figures.append(drawn.figure(f"Chosen how often, ratio {ratio}", repeated, ratio))
+        section.groups.append({"title": method, "figures": figures, "folded": method != page_data.recommended})
     return section
 
 
 def _methods(page_data: PageData, drawn: Charts) -> list[Section]:
     if len(page_data.methods) < 2:
         return []
-    figures = [
-        drawn.figure(
-            f"{target}, ratio {ratio}",
-            charts.heat_map(
-                overlap.overlap_matrix(
-                    {method: page_data.subsets[method, target, ratio] for method in page_data.methods}
-                )
-            ),
-            ratio,
-        )
-        for ratio in page_data.recipe.ratios
-        for target in page_data.recipe.targets
-    ]
-    return [
-        Section(
-            "methods",
-            "Overlap of methods",
-            "Overlap of the methods",
-            "Would another method have chosen the same rows?",
-            ["As above, for two methods' subsets of the same target and ratio."],
-            [{"title": "", "figures": figures}],
-        )
-    ]
+    section = Section(
+        "methods",
+        "Overlap of methods",
+        "Overlap of the methods",
+        "Would another method have chosen the same rows?",
+        ["As above, for two methods' subsets of the same target and ratio."],
+    )
+    for target in reversed(page_data.recipe.targets):  # that of all capabilities first
+        figures = []
+        for ratio in page_data.recipe.ratios:
+            chosen = {method: page_data.subsets[method, target, ratio] for method in page_data.methods}
+            spec = charts.heat_map(overlap.overlap_matrix(chosen))
+            figures.append(drawn.figure(f"ratio {ratio}", spec, ratio))
+        section.groups.append({"title": target, "figures": figures, "folded": target != COMPREHENSIVE_TARGET})
+    return [section]
 
 
 def _comparison(page_data: PageData) -> list[Section]:
@@ -220,8 +197,8 @@ def _comparison(page_data: PageData) -> list[Section]:
         "comparison",
         "Comparison",
         "Comparison of the methods",
-        "What does each method cost, does it find what it should, and how much of it is length?",
-        tables=[_costs(comparison), _lengths(comparison, page_data.recipe.ratios[-1])],
+        "Does each method find what it should, and how much of it is length?",
+        tables=[_lengths(comparison, page_data.recipe.ratios[-1])],
     )
     if not comparison.retrievals.is_empty():
         section.tables.insert(0, _retrievals(comparison))
@@ -246,25 +223,6 @@ def _retrievals(comparison: Comparison) -> dict[str, Any]:
     )
     ordered = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
     return {"title": "Retrieval", "notes": [note], "header": ["method", *capabilities, "mean"], "rows": ordered}
-
-
-def _costs(comparison: Comparison) -> dict[str, Any]:
-    rows = [
-        [
-            row["method"],
-            *(f"{row[name]:,}" for name in ("n_forward", "n_backward", "n_tokens", "n_calls")),
-            f"{row['seconds']:,.1f}",
-            f"{row['shared_seconds']:,.1f}",
-        ]
-        for row in comparison.costs.sort("seconds", "method").iter_rows(named=True)
-    ]
-    note = (
-        "What the scores of all targets and everything that they depend on have cost so far on this machine, over all "
-        "their materializations. What several methods share is counted for each of them; the last column says how "
-        "much of the time that is."
-    )
-    header = ["method", "forward passes", "backward passes", "tokens", "API calls", "seconds", "shared seconds"]
-    return {"title": "Cost", "notes": [note], "header": header, "rows": rows}
 
 
 def _lengths(comparison: Comparison, ratio: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from nait_assets.training.runs import ALGORITHM, probe_settings_of, settings_of,
 from nait_assets.training.storing import model_rows, store
 from nait_assets.training.tables import TRAINED_MODELS
 
+MOST_SHOWN = 50  # models in the table of a materialization
 DESCRIPTIONS = {
     "subset": "The base model tuned on the subsets of `{method}`.",
     "matched": "The base model tuned on random rows with the number of answer tokens of the subsets of `{method}`.",
@@ -84,7 +85,7 @@ def _code_version(output: ModelsOutput, recipe: Recipe) -> str:
 
 
 def _metadata(rows: pl.DataFrame, made: list[Made], cost: Cost, dropped: list[str]) -> dict[str, object]:
-    curve = made[0].curve
+    curves = pl.concat(one.curve.select("step", "loss", number=pl.lit(one.run.number)) for one in made)
     notes = [f"- {one.run.label}: {note}" for one in made for note in one.notes]
     return {
         "dagster/table_name": TRAINED_MODELS.name,
@@ -96,8 +97,8 @@ def _metadata(rows: pl.DataFrame, made: list[Made], cost: Cost, dropped: list[st
         "n_tokens": int(rows["n_tokens"].sum()),
         "seconds": round(float(rows["seconds"].sum()), 2),
         "peak_bytes": int(rows["peak_bytes"].max() or 0),  # type: ignore[arg-type]
-        "loss": dg.MetadataValue.json([round(loss, 4) for loss in rows["loss"].to_list()]),
-        "loss_curve": plots.line(curve, "step", "loss"),
+        "models": lineage.table_metadata(rows.head(MOST_SHOWN).drop("key", "shared_with")),
+        "loss_curve": plots.lines(curves, "step", "loss", "number"),
         "cost_so_far": dg.MetadataValue.json({name: round(value, 2) for name, value in vars(cost).items()}),
         "notes": dg.MetadataValue.md("\n".join(f"- {as_code(note)}" for note in notes) or "none"),
         **({"removed": dropped} if dropped else {}),

@@ -41,7 +41,7 @@ def run_jobs(jobs: Sequence[Job], launch: Launch, log_line: Callable[[str], None
         for name in (ERROR, FIGURES):
             (job.folder / name).unlink(missing_ok=True)
     n_starts = {job.folder: sum("start" in entry for entry in job.log()) for job in jobs}
-    output = jobs[0].folder / OUTPUT
+    output, progress = jobs[0].folder / OUTPUT, _progress(jobs, log_line)
     with output.open("wb") as printed:
         process = subprocess.Popen(
             [*_command(launch, jobs[0].on_cpu), *(str(job.folder) for job in jobs)],
@@ -51,11 +51,13 @@ def run_jobs(jobs: Sequence[Job], launch: Launch, log_line: Callable[[str], None
             env=_environment(),
             start_new_session=True,  # Ctrl-C is for this process, which ends the other
         )
+        progress.begin()
         try:
             for job in jobs:
-                _follow(job, n_starts[job.folder], process, log_line)
+                _follow(job, n_starts[job.folder], process, progress, log_line)
             process.wait()
         finally:
+            progress.close()
             _end(process)
     _raise_if_failed(jobs, process.returncode, output)
 
@@ -81,18 +83,35 @@ def _free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def _follow(job: Job, n_starts: int, process: "subprocess.Popen[bytes]", log_line: Callable[[str], None]) -> None:
+def _progress(jobs: Sequence[Job], log_line: Callable[[str], None]) -> Progress:
+    """The progress of all jobs together, so that the time left is that of the whole output."""
+    sizes = [(len(lengths) * epochs, int(lengths.sum()) * epochs) for lengths, epochs in map(_lengths, jobs)]
+    name = jobs[0].label if len(jobs) == 1 else f"{jobs[0].label.rpartition(', ')[0]}, {len(jobs)} models"
+    return Progress(name, sizes, log_line)
+
+
+def _lengths(job: Job) -> tuple[pl.Series, int]:
+    """Tokens of each row of a job, and how often it is read."""
+    rows = pl.read_parquet(job.folder / ROWS, columns=["token_ids"], glob=False)
+    return rows["token_ids"].list.len(), job.settings["epochs"]
+
+
+def _follow(
+    job: Job,
+    n_starts: int,
+    process: "subprocess.Popen[bytes]",
+    progress: Progress,
+    log_line: Callable[[str], None],
+) -> None:
     """Show a job's progress until it has its figures, or the process ends; earlier starts of it are passed over."""
-    lengths = pl.read_parquet(job.folder / ROWS, columns=["token_ids"], glob=False)["token_ids"].list.len()
-    epochs = job.settings["epochs"]
-    progress = Progress(job.label, [(len(lengths) * epochs, int(lengths.sum()) * epochs)], log_line)
+    lengths, _ = _lengths(job)
     rows_of_token = len(lengths) / max(1, int(lengths.sum()))
-    progress.begin()
-    n_shown = 0
+    n_shown, has_ended = 0, False
     n_tokens: int | None = None
-    while process.poll() is None and not (job.folder / FIGURES).exists():
+    while not has_ended:
         time.sleep(POLL_SECONDS)
-        log = job.log()
+        has_ended = process.poll() is not None or (job.folder / FIGURES).exists()
+        log = job.log()  # after that question: of a job that has ended it is whole
         starts = [place for place, entry in enumerate(log) if "start" in entry]
         if len(starts) <= n_starts:
             continue
@@ -104,10 +123,10 @@ def _follow(job: Job, n_starts: int, process: "subprocess.Popen[bytes]", log_lin
             if "note" in entry:
                 log_line(f"{job.label}: {entry['note']}")
             else:
-                now, n_tokens = entry["n_tokens"] - n_tokens, entry["n_tokens"]
-                progress.advance(round(now * rows_of_token), now)
+                before, n_tokens = n_tokens, entry["n_tokens"]
+                n_rows = round(n_tokens * rows_of_token) - round(before * rows_of_token)  # which add up
+                progress.advance(n_rows, n_tokens - before)
         n_shown = len(entries)
-    progress.close()
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -10,7 +10,7 @@ from scipy.stats import bootstrap
 from nait_assets.evaluation.bootstrap import Draws, interval
 from nait_assets.evaluation.comparison import OWN, compared, means_of, proportions, transferred, with_own
 from nait_assets.evaluation.measured import Cell, Measure, Measured
-from nait_assets.evaluation.shown import as_markdown
+from nait_assets.evaluation.shown import Figure, comparison_markdown, comparison_table
 from nait_assets.evaluation.tables import COMPARISON
 from nait_assets.lineage import Record
 from nait_assets.resources import Warehouse
@@ -81,7 +81,40 @@ def test_verdicts_say_what_can_be_told(measured: Measured) -> None:
     assert set(found.filter(model="random_reference")["n_models"]) == {3}
     assert own.filter(task="")["n_examples"].item() == 2 * N
     assert found.equals(table(measured))
-    assert "| nait | (own) | 0.10 | 2 |" in as_markdown(found)
+    assert "| nait | (own) | 0.10 | 2 |" in comparison_markdown(found)
+
+
+def test_the_table_begins_with_the_references_and_then_has_the_best_first(measured: Measured) -> None:
+    """What a person reads first: what there is to beat, and which model did so; models of one target are left out."""
+    values = dict(measured.values)
+    matched = Cell("nait_random_matched", "math", "0.10")
+    values |= {Cell("bm25", "math", "0.10"): values[Cell("base", "", "")], matched: values[Cell("base", "", "")]}
+    found = table(Measured(values, measured.weights))
+    header, rows = comparison_table(found, "loss")
+    assert header[:5] == ["model", "target", "ratio", "seeds", "average"]
+    assert header[5:] == ["against full", "against random", "against length-matched", "exam", "quiz"]
+    assert [row[:3] for row in rows] == [
+        ["base", "", ""],
+        ["full_reference", "", ""],
+        ["random_reference", "", "0.10"],
+        ["nait", OWN, "0.10"],
+        ["bm25", OWN, "0.10"],
+    ]
+    _, every = comparison_table(found, "loss", every_target=True)
+    assert {tuple(row[:2]) for row in every} >= {("nait", "math"), ("nait", "code"), ("nait_random_matched", "math")}
+    random = rows[3][6]
+    assert isinstance(random, Figure)
+    assert (random.beside, random.told) == ("better", True)
+    assert str(random) == f"{random.value} {random.interval} better"
+
+
+def test_names_with_bars_stay_in_their_cells() -> None:
+    """Metrics and tasks of lm-eval have the names that their authors gave them."""
+    rows = [("base", "", "", "a|b\nc", "m|x", "", 0.5, 0.4, 0.6, "", 1, 9)]
+    text = comparison_markdown(pl.DataFrame(rows, schema=COMPARISON.columns, orient="row"))
+    *_, header, rule, row = text.splitlines()
+    assert header == "| model | target | ratio | seeds | a\\|b c |"
+    assert rule.count("|") == row.count("|") == 6
 
 
 def test_a_value_is_the_mean_by_the_weights_of_examples(measured: Measured) -> None:

@@ -26,16 +26,16 @@ def page_of(home: Path) -> str:
 @pytest.mark.parametrize(
     ("fields", "sections", "gives_reasons"),
     [
-        ({"methods": ["random"]}, {"read", "scores", "targets", "core", "comparison", "extremes"}, False),
-        ({"methods": ["nait"]}, {"read", "scores", "targets", "core", "comparison", "map", "extremes"}, True),
+        ({"methods": ["random"]}, {"read", "scores", "targets", "core", "cost", "comparison", "extremes"}, False),
+        ({"methods": ["nait"]}, {"read", "scores", "targets", "core", "cost", "comparison", "map", "extremes"}, True),
         (
             {"capabilities": {"math": {"source": "math.jsonl"}}},
-            {"read", "scores", "targets", "core", "comparison", "map", "extremes"},
+            {"read", "scores", "targets", "core", "cost", "comparison", "map", "extremes"},
             True,
         ),
         (
             {"extraction": {"projection": 16}},
-            {"read", "scores", "targets", "core", "comparison", "map", "extremes"},
+            {"read", "scores", "targets", "core", "cost", "comparison", "map", "extremes"},
             True,
         ),
     ],

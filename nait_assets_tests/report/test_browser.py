@@ -59,7 +59,13 @@ def test_the_page_opens_from_a_file_without_asking_for_anything(page: Any, file:
 
 
 def test_every_chart_is_drawn(page: Any) -> None:
-    """An empty frame where a chart should be is what a wrong specification looks like."""
+    """An empty frame where a chart should be is what a wrong specification looks like; folded ones once they open."""
+    folded = page.locator("details:not([open]) [data-chart]").count()
+    assert folded
+    assert page.locator("details:not([open]) [data-chart] svg").count() == 0
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    is_drawn = "one => one.querySelector('svg, canvas')"
+    page.wait_for_function(f"[...document.querySelectorAll('[data-chart]')].every({is_drawn})")
     drawn = page.eval_on_selector_all(
         "[data-chart]", "all => all.map(one => one.querySelectorAll('svg, canvas').length)"
     )

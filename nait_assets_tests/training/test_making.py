@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -278,6 +279,20 @@ def test_rows_fewer_than_a_batch_are_said(recipe_of: MakeRecipe, tmp_path: Path)
     (made,) = made_of(recipe, tmp_path / "home", run_of(recipe), lines=lines)
     assert "rows 10, seed 0: 10 rows are fewer than a batch of 128: the batch is 10, one step an epoch" in lines
     assert made.model.manifest["n_steps"] == 2
+
+
+def test_the_time_left_is_that_of_all_models(
+    recipe_of: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 32 probes that of the one in progress says nothing about when to come back."""
+    monkeypatch.setattr("nait_assets.models.progress.LINE_SECONDS", 0.0)
+    recipe, lines = recipe_of(), list[str]()
+    made_of(recipe, tmp_path / "home", run_of(recipe, seed=0), run_of(recipe, seed=1), lines=lines)
+    said = [line for line in lines if " left" in line]
+    assert len(said) == 12  # two models of two epochs of three steps
+    line = r"rows 10, 2 models: \d+ of 40 samples read, .* tokens/s, (0:\d\d:\d\d|unknown time) left"
+    assert [one for one in said if not re.fullmatch(line, one)] == []
+    assert said[-1].startswith("rows 10, 2 models: 40 of 40 samples")
 
 
 def test_answers_that_are_all_cut_off_are_said_before_training(recipe_of: MakeRecipe, tmp_path: Path) -> None:
