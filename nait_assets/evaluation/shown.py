@@ -75,6 +75,31 @@ def comparison_table(
     return header, rows
 
 
+def comparison_verdicts(comparison: pl.DataFrame, metric: str) -> list[str]:
+    """A sentence a ratio: which models are better than random rows, which worse, and which not told apart.
+
+    Args:
+        comparison: Rows of `tables.COMPARISON`.
+        metric: Metric of the tasks.
+    """
+    leading = leading_rows(comparison.filter(metric=metric))
+    several = "" in set(leading["task"])
+    of_models = leading.filter(against=RANDOM, task="") if several else leading.filter(against=RANDOM)
+    sentences = []
+    for (ratio, task), rows in sorted(of_models.group_by("ratio", "task")):
+        told = {verdict: _names(rows.filter(verdict=verdict)) for verdict in SIGNS}
+        of_task = f" on {task}" if task else ""
+        said = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in told.items() if names)
+        sentences.append(f"{metric}{of_task}, ratio {ratio}, against random rows: {said}.")
+    return sentences
+
+
+def _names(rows: pl.DataFrame) -> list[str]:
+    """Models with their targets, where those say more than the model."""
+    named = rows.select("model", "target").sort("model", "target").rows()
+    return [model if target == OWN else f"{model} [{target}]" for model, target in named]
+
+
 def leading_rows(comparison: pl.DataFrame) -> pl.DataFrame:
     """The rows that say most: each task by the model of its own target, that of all together, and references.
 
@@ -183,9 +208,10 @@ def predictor_name(predictor: str, kind: str) -> str:
 def _correlation(row: pl.DataFrame) -> str | Figure:
     if row.is_empty() or row["correlation"][0] is None:
         return "–"
-    partial = row["partial"][0]
-    given = {} if partial is None else {"beside": f"given length {partial:+.2f}", "short": f"| {partial:+.2f}"}
-    return replace(_signed(row.row(0, named=True), ""), **given)
+    found, partial = _signed(row.row(0, named=True), ""), row["partial"][0]
+    if partial is None:
+        return found
+    return replace(found, beside=f"given length {partial:+.2f}", short=f"| {partial:+.2f}")
 
 
 def comparison_markdown(comparison: pl.DataFrame) -> str:
@@ -251,6 +277,7 @@ def result_lines(recipe: Recipe, warehouse: Warehouse) -> list[str]:
                 lines += [
                     f"Models after training, {metric} [95 %]:",
                     *aligned(*comparison_table(comparison, metric)),
+                    *(f"  {sentence}" for sentence in comparison_verdicts(comparison, metric)),
                     "",
                 ]
     return lines

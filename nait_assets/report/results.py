@@ -9,6 +9,7 @@ from nait_assets.evaluation.measured import LOWER_IS_BETTER, MATCHED
 from nait_assets.evaluation.shown import (
     MEAN,
     comparison_table,
+    comparison_verdicts,
     curve_of_averages,
     foresight_table,
     foresight_verdict,
@@ -47,7 +48,6 @@ def _foresight(foresight: pl.DataFrame, drawn: Charts) -> Section:
     main = main_foresight(foresight)
     (n_probes,) = foresight["n_probes"].unique().to_list()
     notes = [
-        *([verdict] if (verdict := foresight_verdict(foresight)) else []),
         f"Rank correlation over {n_probes} probes, small subsets of the pool that no method chose, between the mean "
         "rank of a probe's rows by a method and how far a model that is trained on them lowers the loss on the "
         "target's tasks, with its interval of 95 %; bold where that does not hold 0. 1: the method puts them in the "
@@ -68,6 +68,7 @@ def _foresight(foresight: pl.DataFrame, drawn: Charts) -> Section:
         notes,
         groups=[{"title": "As charts: dots are correlations, diamonds those given length", "figures": figures}],
         tables=[{"title": "", "header": header, "rows": rows, "notes": [], "first": True}],
+        findings=list(filter(None, [foresight_verdict(foresight)])),
     )
 
 
@@ -85,6 +86,7 @@ def _models(comparison: pl.DataFrame) -> Section:
         ],
     )
     for metric in sorted(comparison["metric"].unique()):
+        section.findings += comparison_verdicts(comparison, metric)
         header, rows = comparison_table(comparison, metric)
         section.tables.append({"title": str(metric), "header": header, "rows": rows, "notes": []})
         if len(leading_rows(comparison)) < len(comparison):

@@ -27,6 +27,7 @@ class Section:
         title: Heading.
         question: Question that it answers.
         notes: How to read it.
+        findings: What it says, in a sentence.
         groups: Charts, each with `title`, `figures`, and, where it is so, `wide` or `folded`.
         legend: Names and colours.
         counts: Rows of the table of what was read.
@@ -44,6 +45,7 @@ class Section:
     counts: list[dict[str, Any]] = field(default_factory=list)
     extremes: list[dict[str, Any]] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
 
 
 @dataclass

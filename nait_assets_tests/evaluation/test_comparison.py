@@ -10,7 +10,7 @@ from scipy.stats import bootstrap
 from nait_assets.evaluation.bootstrap import Draws, interval
 from nait_assets.evaluation.comparison import OWN, compared, means_of, proportions, transferred, with_own
 from nait_assets.evaluation.measured import Cell, Measure, Measured
-from nait_assets.evaluation.shown import Figure, comparison_markdown, comparison_table
+from nait_assets.evaluation.shown import Figure, comparison_markdown, comparison_table, comparison_verdicts
 from nait_assets.evaluation.tables import COMPARISON
 from nait_assets.lineage import Record
 from nait_assets.resources import Warehouse
@@ -87,8 +87,8 @@ def test_verdicts_say_what_can_be_told(measured: Measured) -> None:
 def test_the_table_begins_with_the_references_and_then_has_the_best_first(measured: Measured) -> None:
     """What a person reads first: what there is to beat, and which model did so; models of one target are left out."""
     values = dict(measured.values)
-    matched = Cell("nait_random_matched", "math", "0.10")
-    values |= {Cell("bm25", "math", "0.10"): values[Cell("base", "", "")], matched: values[Cell("base", "", "")]}
+    matched, bm25 = Cell("nait_random_matched", "math", "0.10"), [Cell("bm25", one, "0.10") for one in ("math", "code")]
+    values |= {one: values[Cell("base", "", "")] for one in (matched, *bm25)}
     found = table(Measured(values, measured.weights))
     header, rows = comparison_table(found, "loss")
     assert header[:5] == ["model", "target", "ratio", "seeds", "average"]
@@ -102,6 +102,7 @@ def test_the_table_begins_with_the_references_and_then_has_the_best_first(measur
     ]
     _, every = comparison_table(found, "loss", every_target=True)
     assert {tuple(row[:2]) for row in every} >= {("nait", "math"), ("nait", "code"), ("nait_random_matched", "math")}
+    assert comparison_verdicts(found, "loss") == ["loss, ratio 0.10, against random rows: better: nait; worse: bm25."]
     random = rows[3][6]
     assert isinstance(random, Figure)
     assert (random.beside, random.told) == ("better", True)

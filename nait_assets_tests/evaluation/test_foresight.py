@@ -104,9 +104,9 @@ def test_the_mean_over_targets_leaves_the_comprehensive_one_out(of_two_targets: 
 def test_the_best_method_is_named_with_what_it_knows_beyond_length(of_two_targets: pl.DataFrame) -> None:
     """Also where that is nothing."""
     header, rows = foresight_table(of_two_targets)
-    assert header == ["", "mean", "code", "math", "all"]
+    assert header == ["method", "mean", "code", "math", "all"]
     assert [row[0] for row in rows[:2]] == ["knows", "long"]
-    assert rows[2][0].endswith("(control)")
+    assert str(rows[2][0]).endswith("(control)")
     told = foresight_verdict(of_two_targets)
     assert told.startswith("`knows` foretells training best: +0.")
     assert "It is better than the answers' length alone, by +" in told

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def sections(html: str) -> dict[str, str]:
 
 def text(html: str) -> str:
     """What a person reads of it."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
 
 
 def test_what_training_does_stands_first(page_data: PageData) -> None:
