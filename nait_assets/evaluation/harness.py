@@ -5,7 +5,6 @@ are given to it as they are, and `evaluate` is called instead of `simple_evaluat
 where the first example of a few stands.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,16 +13,18 @@ from typing import Any
 import polars as pl
 
 from nait_assets.corpora.contamination import words_of
-from nait_assets.errors import DataError, SourceError
+from nait_assets.errors import DataError
 from nait_assets.evaluation.given import GivenTask
+from nait_assets.evaluation.isolation import PASSED, outcomes
+from nait_assets.evaluation.programs import pass_at_k, program_of
 from nait_assets.evaluation.prompts import Question, questions
+from nait_assets.evaluation.scorers import leaves, loaded_tasks
 from nait_assets.evaluation.tables import EXAMPLES
-from nait_assets.recipe import AnswerTask, ChoiceTask, NamedTask
+from nait_assets.recipe import AnswerTask, ChoiceTask, CodeTask, NamedTask
 from nait_assets.resources.language_model import LoadedModel
 
 BATCH_ROWS = 8
 NAME = "task"
-OFFLINE = "HF_HUB_OFFLINE", "HF_EVALUATE_OFFLINE"
 
 
 def harness_examples(given: GivenTask, model: LoadedModel, tokenizer: Any) -> pl.DataFrame:
@@ -40,6 +41,8 @@ def harness_examples(given: GivenTask, model: LoadedModel, tokenizer: Any) -> pl
     """
     if isinstance(given.task, NamedTask):
         return _of_named(given.task, model, tokenizer, given.extraction.max_tokens)
+    if isinstance(given.task, CodeTask):
+        return _of_code(given, given.task, model, tokenizer)
     assert isinstance(given.task, ChoiceTask | AnswerTask)
     asked = questions(given.conversations, tokenizer, given.extraction, given.task.shots)
     task = (
@@ -65,8 +68,7 @@ def _choice_task(given: GivenTask, asked: Sequence[Question]) -> dict[str, Any]:
 
 def _answer_task(task: AnswerTask, asked: Sequence[Question], tokenizer: Any) -> dict[str, Any]:
     documents = [{"prompt": one.prompt, "answer": one.answer, "source": one.source} for one in asked]
-    stop = [*task.stop, *([tokenizer.eos_token] if tokenizer.eos_token else [])]
-    generation = {"until": stop, "do_sample": False, "max_gen_toks": task.max_new_tokens}
+    generation = {"until": _ends(task.stop, tokenizer), "do_sample": False, "max_gen_toks": task.max_new_tokens}
     scored = {"exact_match": _exact_match, "f1": _f1, "translation": _translation}[task.kind]
 
     def process(document: Mapping[str, str], results: Sequence[str]) -> dict[str, float]:
@@ -81,6 +83,61 @@ def _answer_task(task: AnswerTask, asked: Sequence[Question], tokenizer: Any) ->
         "process_results": process,
         "metric_list": [_metric(name) for name in metrics],
     }
+
+
+def _of_code(given: GivenTask, task: CodeTask, model: LoadedModel, tokenizer: Any) -> pl.DataFrame:
+    import torch
+
+    asked = questions(given.conversations, tokenizer, given.extraction, shots=0)
+    torch.manual_seed(task.seed)
+    maker = code_task(task, asked, tokenizer)
+    samples = _evaluated([maker], model, tokenizer, given.extraction.max_tokens, include_defaults=False)[NAME]
+    return _rows([(asked[sample["doc_id"]].sample_id, sample) for sample in samples])
+
+
+def code_task(task: CodeTask, asked: Sequence[Question], tokenizer: Any) -> dict[str, Any]:
+    """A task of lm-eval whose answers are programs that are run with the tests.
+
+    Args:
+        task: What the recipe says of it.
+        asked: Problems, whose answers are the tests.
+        tokenizer: Tokenizer of the model.
+    """
+    first = tokenizer.bos_token or tokenizer.eos_token or ""
+    documents = [
+        {
+            "prompt": f"{first}{one.source}\n" if task.continues else one.prompt,
+            "answer": one.answer,
+            "source": one.source if task.continues else "",
+        }
+        for one in asked
+    ]
+    sampling = {"temperature": task.temperature, "top_p": task.top_p} if task.temperature else {}
+
+    def process(document: Mapping[str, str], results: Sequence[Sequence[str]]) -> dict[str, float]:
+        programs = [program_of(said, document["source"], document["answer"]) for said in results[0]]
+        n_passed = outcomes(programs, task.timeout).count(PASSED)
+        return {f"pass@{k}": pass_at_k(len(programs), n_passed, k) for k in task.k}
+
+    return {
+        **_common(documents),
+        "output_type": "generate_until",
+        "doc_to_target": "{{answer}}",
+        "generation_kwargs": {
+            "until": _ends(task.stop, tokenizer),
+            "do_sample": bool(sampling),
+            "max_gen_toks": task.max_new_tokens,
+            **sampling,
+        },
+        "repeats": task.samples,
+        "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": task.samples}]}],
+        "process_results": process,
+        "metric_list": [_metric(f"pass@{k}") for k in task.k],
+    }
+
+
+def _ends(stop: Sequence[str], tokenizer: Any) -> list[str]:
+    return [*stop, *([tokenizer.eos_token] if tokenizer.eos_token else [])]
 
 
 def _common(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -157,11 +214,9 @@ def _evaluated(
     **options: Any,
 ) -> dict[str, list[dict[str, Any]]]:
     """Samples by task."""
-    if os.environ.get(OFFLINE[0]) == "1":
-        os.environ.setdefault(OFFLINE[1], "1")  # a package of lm-eval's does not heed the first
+    loaded = loaded_tasks(tasks, include_defaults)  # sets what must be set before lm-eval is imported
     import lm_eval
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
     harness = HFLM(
         pretrained=model.network,
@@ -170,26 +225,11 @@ def _evaluated(
         max_length=max_tokens,
         device=str(model.device),
     )
-    try:
-        loaded = TaskManager(include_defaults=include_defaults).load(list(tasks))
-    except (ConnectionError, OSError, ValueError) as error:
-        names = ", ".join(one if isinstance(one, str) else one["task"] for one in tasks)
-        raise SourceError(
-            f"evaluation.tasks: the data of lm-eval's {names} cannot be had ({str(error)[:200]}). It is on the hub; "
-            "without a connection take `kind: multiple_choice`, `exact_match` or `f1` over files of your own."
-        ) from error
-    _seed(loaded, seed)
+    for one in leaves(loaded):
+        if hasattr(one, "set_fewshot_seed"):  # by which examples in front of questions are drawn
+            one.set_fewshot_seed(seed=seed)
     found = lm_eval.evaluate(lm=harness, task_dict=loaded, bootstrap_iters=0, log_samples=True, **options)
     return {name: list(samples) for name, samples in found["samples"].items()}
-
-
-def _seed(loaded: Any, seed: int) -> None:
-    """Seed the drawing of examples in front of questions, in all tasks of nested groups."""
-    if isinstance(loaded, Mapping):
-        for one in loaded.values():
-            _seed(one, seed)
-    elif hasattr(loaded, "set_fewshot_seed"):
-        loaded.set_fewshot_seed(seed=seed)
 
 
 def _rows(samples: Sequence[tuple[str, Mapping[str, Any]]]) -> pl.DataFrame:

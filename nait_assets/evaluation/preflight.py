@@ -3,10 +3,11 @@
 import difflib
 
 from nait_assets.errors import RecipeError, SetupError
-from nait_assets.evaluation.scorers import installed, known_tasks, scoring_libraries
+from nait_assets.evaluation.isolation import require_isolation
+from nait_assets.evaluation.scorers import installed, known_tasks, leaves, loaded_tasks, scoring_libraries
 from nait_assets.models.answers import require_offsets
 from nait_assets.models.encoding import encode
-from nait_assets.recipe import NamedTask, Recipe
+from nait_assets.recipe import CodeTask, NamedTask, Recipe
 from nait_assets.resources import LanguageModel
 from nait_assets.training.preflight import context_of
 
@@ -18,9 +19,10 @@ def require_fit(recipe: Recipe, base: LanguageModel) -> None:
     """Whether the tasks can be evaluated on this machine.
 
     Raises:
-        SetupError: A package that scores a task is not installed.
+        SetupError: A package that scores a task is not installed, or programs cannot be isolated.
         RecipeError: The base cannot read as many tokens, a method has the name of a reference, or lm-eval has no such
-            task.
+            task, or runs code for it.
+        SourceError: The data of one of lm-eval's own tasks cannot be reached.
         ModelError: The base has no language-model head, or its tokenizer does not fit.
     """
     taken = [name for name in recipe.methods if name in RESERVED]
@@ -50,6 +52,8 @@ def _require_tasks(recipe: Recipe) -> None:
             f"evaluation.tasks need {', '.join(missing)}: `pip install 'nait_assets[evaluation]'` installs what is "
             "missing."
         )
+    if any(isinstance(task, CodeTask) for task in tasks.values()):
+        require_isolation()
     named = {name: task.task for name, task in tasks.items() if isinstance(task, NamedTask)}
     if named:
         known = known_tasks()
@@ -58,3 +62,9 @@ def _require_tasks(recipe: Recipe) -> None:
                 close = difflib.get_close_matches(task, known, n=3)
                 hint = f"did you mean {', '.join(close)}?" if close else "`lm_eval ls tasks` lists them."
                 raise RecipeError(f"evaluation.tasks.{name}: lm-eval has no task {task!r}; {hint}")
+        for name, task in named.items():
+            if any(getattr(one, "UNSAFE_CODE", False) for one in leaves(loaded_tasks([task]))):
+                raise RecipeError(
+                    f"evaluation.tasks.{name}: lm-eval runs what a model writes for {task} without isolation; take "
+                    "`kind: pass@k` over the rows of its data set instead."
+                )

@@ -71,6 +71,56 @@ class AnswerTask(_TaskOfExamples):
         return self
 
 
+class CodeTask(_TaskOfExamples):
+    """Programs that a model writes, run with a problem's tests: pass@k of arXiv 2107.03374."""
+
+    kind: Literal["pass@k"] = Field(description="pass@k: whether one of k programs passes the tests.")
+    tests: str = Field(description="Template over a row's columns: code that raises where the program is wrong.")
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1, description="Programs that are drawn.")
+    samples: int = Field(1, ge=1, description="Programs written for each problem, from which k are drawn.")
+    temperature: float = Field(0.0, ge=0, description="Of the sampling; 0 takes the likeliest token.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Probability of the likeliest tokens that are sampled from.")
+    seed: int = Field(0, ge=0, description="Seed of the sampling.")
+    continues: bool = Field(
+        False, description="Whether a program is the question's text and what is written behind it, as in HumanEval."
+    )
+    max_new_tokens: int = Field(512, ge=1, description="Tokens after which a program is cut.")
+    stop: tuple[str, ...] = Field((), description="Texts that end a program, beside the end of the turn.")
+    timeout: float = Field(10.0, gt=0, le=600, description="Seconds that a program with its tests may take.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tests_are_the_answers(cls, value: Any) -> Any:
+        """An example's question is the problem, and the code that tests a program stands in the answer's place."""
+        if not isinstance(value, dict) or not isinstance(value.get("tests"), str):
+            return value
+        if "source" in value:
+            own = {name: given for name, given in value.items() if name in cls.model_fields}
+            value = {**own, "examples": [{name: given for name, given in value.items() if name not in own}]}
+        sources = one_or_many(value.get("examples"))
+        if not isinstance(sources, list):
+            return value
+        return {**value, "examples": [_tested(source, value["tests"]) for source in sources]}
+
+    @model_validator(mode="after")
+    def _samples_suffice(self) -> "CodeTask":
+        if max(self.k) > self.samples:
+            raise ValueError(f"k: {max(self.k)} programs cannot be drawn of `samples: {self.samples}`")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(f"temperature: 0 writes the same program {self.samples} times; try 0.8, or `samples: 1`")
+        return self
+
+
+def _tested(source: Any, tests: str) -> Any:
+    """A source whose format has the tests as its answer."""
+    given = source.get("format") if isinstance(source, dict) else None
+    if not isinstance(given, dict) or "user" not in given or "assistant" in given:
+        raise ValueError(
+            "the `format` of a task of `kind: pass@k` is {user: ...}: `tests` stands in the answer's place"
+        )
+    return {**source, "format": {**given, "assistant": tests}}
+
+
 class NamedTask(Section):
     """A task of lm-eval, by its name."""
 
@@ -99,7 +149,7 @@ def _of_kind(value: Any) -> Any:
     return {"kind": "loss", **value} if isinstance(value, dict) else value
 
 
-Task = LossTask | ChoiceTask | AnswerTask | NamedTask
+Task = LossTask | ChoiceTask | AnswerTask | CodeTask | NamedTask
 AnyTask = Annotated[Annotated[Task, Field(discriminator="kind")], BeforeValidator(_of_kind)]
 
 
@@ -110,6 +160,10 @@ class Evaluation(Section):
     tasks: dict[str, AnyTask] = Field({}, description="What models are measured by; their examples are held out too.")
     max_tokens: int = Field(
         2048, ge=8, description="Tokens of an example that are read, at most the model's context; longer ones are cut."
+    )
+
+    allow_code_execution: bool = Field(
+        False, description="Whether what models write may be run, in isolation; tasks of `kind: pass@k` need it."
     )
 
     @field_validator("held_out", "tasks")
@@ -126,6 +180,11 @@ class Evaluation(Section):
             ValueError: One names another.
         """
         for name, task in self.tasks.items():
+            if isinstance(task, CodeTask) and not self.allow_code_execution:
+                raise ValueError(
+                    f"evaluation.tasks.{name}: `kind: pass@k` runs what a model writes; allow it by "
+                    "`evaluation.allow_code_execution: true`, or take the task out"
+                )
             for target in task.targets or ():
                 if target not in recipe.targets:
                     raise ValueError(

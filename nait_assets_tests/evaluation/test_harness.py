@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 import torch
 
 from nait_assets.conversation import Conversation
-from nait_assets.errors import DataError, SourceError
+from nait_assets.errors import DataError, RecipeError
+from nait_assets.evaluation import preflight
 from nait_assets.evaluation.given import GivenTask
 from nait_assets.evaluation.harness import _f1, answer_in, harness_examples
 from nait_assets.evaluation.prompts import questions
-from nait_assets.recipe import AnswerTask, ChoiceTask, Extraction, NamedTask, Recipe, Task
+from nait_assets.recipe import AnswerTask, ChoiceTask, Extraction, Recipe, Task
 from nait_assets.resources import LanguageModel
 from nait_assets_tests.command import nait
 from nait_assets_tests.conftest import conversation
@@ -106,17 +108,42 @@ def test_an_answer_that_is_no_choice_is_named(model: LanguageModel) -> None:
         harness_examples(task, model.load_causal(), model.tokenizer())
 
 
-def test_data_that_cannot_be_reached_is_one_sentence(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the way that works without a connection."""
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hub."""
     import datasets.config
     import huggingface_hub.constants
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    task = given(NamedTask(kind="lm_eval", task="gsm8k_cot", limit=1), [])
-    with pytest.raises(SourceError, match=r"gsm8k_cot cannot be had .* files of your own"):
-        harness_examples(task, model.load_causal(), model.tokenizer())
+
+
+@pytest.mark.usefixtures("offline")
+def test_data_that_cannot_be_reached_is_one_sentence_before_anything_is_made(
+    make_recipe: Callable[..., Recipe], causal_folder: Path, tmp_path: Path
+) -> None:
+    """With the way that works without a connection."""
+    tasks = {"math": {"kind": "lm_eval", "task": "gsm8k_cot"}}
+    recipe = trained_recipe(make_recipe, causal_folder, tmp_path, evaluation={"tasks": tasks})
+    answer = nait("run", "--recipe", recipe.path, "--home", tmp_path / "home")
+    assert answer.code == 2
+    assert "gsm8k_cot cannot be had" in answer.err
+    assert "files of your own" in answer.err
+    assert not (tmp_path / "home" / "warehouse.duckdb").exists()
+
+
+def test_code_that_lm_eval_would_run_is_refused(
+    make_recipe: Callable[..., Recipe], causal_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a group: it runs on this machine as it stands."""
+    group = {"codes": {"one": SimpleNamespace(), "two": SimpleNamespace(UNSAFE_CODE=True)}}
+    monkeypatch.setattr(preflight, "known_tasks", lambda: ["codes"])
+    monkeypatch.setattr(preflight, "loaded_tasks", lambda _tasks: group)
+    tasks = {"code": {"kind": "lm_eval", "task": "codes"}}
+    recipe = trained_recipe(make_recipe, causal_folder, tmp_path, evaluation={"tasks": tasks})
+    with pytest.raises(RecipeError, match="lm-eval runs what a model writes for codes without isolation"):
+        preflight.require_fit(recipe, LanguageModel.of(recipe, tmp_path))
 
 
 def test_a_name_that_lm_eval_does_not_have_is_answered_with_near_ones(
