@@ -13,7 +13,7 @@ import polars as pl
 
 from nait_assets.lineage import Record, reference
 from nait_assets.losses import Losses
-from nait_assets.recipe import Recipe
+from nait_assets.recipe import Pooling, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version, hashes_of, remove
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
@@ -56,6 +56,10 @@ class Output:
     def by_capability(self) -> bool:
         """Whether it has one partition for each capability, or for each that has examples."""
         return self.partitions in ("capability", "with_examples")
+
+    def of_pooling(self, pooling: Pooling) -> "Output":  # noqa: ARG002
+        """The same output, of which `read` reads one pooling of the activations; itself where it holds none."""
+        return self
 
     def store(self, warehouse: Warehouse, partition: str) -> Store:  # noqa: ARG002  others have a file a partition
         """The DuckDB file that holds a partition ("" for an output without partitions) and its version record."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from nait_assets.recipe import Pooling, pooled
+
 MESSAGES = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
 SLICE_ROWS = 10_000
 VECTOR = pl.List(pl.Float32)
@@ -59,6 +61,11 @@ class Table:
     def only(self, *names: str) -> "Table":
         """The same table with a few of its columns, for who reads no more of it."""
         return replace(self, columns=pl.Schema({name: self.columns[name] for name in names}))
+
+    def of_pooling(self, pooling: Pooling) -> "Table":
+        """The table of the same columns about another pooling of the activations."""
+        room, _, name = self.name.partition(".")
+        return replace(self, name=f"{room}.{pooled(name, pooling)}")
 
     @property
     def asset(self) -> str:

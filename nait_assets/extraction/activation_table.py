@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from nait_assets.errors import WarehouseError
 from nait_assets.models import cuts
+from nait_assets.recipe import ALL, POOLINGS, Pooling, pooled
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
 from nait_assets.tables import REJECTED_SAMPLES, content_digest, content_version, version_with, version_with_refused
@@ -51,17 +52,21 @@ def activations_of(warehouse: Warehouse, corpus: str) -> Store:
     return warehouse.of_corpus("activations", corpus)
 
 
-def shard_schema(width: int, keep_first_and_last: bool, n_strongest: int = 0) -> pa.Schema:
+def shard_schema(
+    width: int, keep_first_and_last: bool, n_strongest: int = 0, poolings: Sequence[Pooling] = (ALL,)
+) -> pa.Schema:
     """Columns of a shard.
 
     Args:
         width: Width of an activation.
         keep_first_and_last: Whether the first and the last token's activations are kept.
         n_strongest: How many of a sample's strongest neurons are kept.
+        poolings: Poolings of the extraction.
 
     Returns:
-        sample_id, layer, n_tokens, cut, n_answers, n_answers_whole, activation; with `keep_first_and_last` those of
-        both tokens; with `n_strongest` the layer, number and value of each.
+        sample_id, layer, n_tokens, cut, n_answers, n_answers_whole; of each pooling activation, with
+        `keep_first_and_last` those of both tokens, with `n_strongest` the layer, number and value of each, under the
+        names that `recipe.pooling.pooled` gives them.
     """
     vector = pa.list_(pa.float32(), width)
     fields = [
@@ -71,14 +76,14 @@ def shard_schema(width: int, keep_first_and_last: bool, n_strongest: int = 0) ->
         ("cut", pa.string()),
         ("n_answers", pa.int32()),
         ("n_answers_whole", pa.int32()),
-        ("activation", vector),
     ]
+    of_pooling = [("activation", vector)]
     if keep_first_and_last:
-        fields += [("first_token_activation", vector), ("last_token_activation", vector)]
+        of_pooling += [("first_token_activation", vector), ("last_token_activation", vector)]
     if n_strongest:
         types = {"strongest_layer": pa.int16(), "strongest_neuron": pa.int32(), "strongest_value": pa.float32()}
-        fields += [(name, pa.list_(kind, n_strongest)) for name, kind in types.items()]
-    return pa.schema(fields)
+        of_pooling += [(name, pa.list_(kind, n_strongest)) for name, kind in types.items()]
+    return pa.schema([*fields, *((pooled(name, one), kind) for one in poolings for name, kind in of_pooling)])
 
 
 def contents(snapshot: Snapshot) -> Contents:
@@ -238,7 +243,7 @@ def altered_rows(snapshot: Snapshot) -> tuple[list[tuple[str, int]], list[tuple[
     row = snapshot.connection.sql(f"FROM {ACTIVATION} LIMIT 0")
     vectors = [name for name, kind in zip(row.columns, row.types, strict=True) if "[" in str(kind)]
     numbers = [name for name, kind in zip(row.columns, row.types, strict=True) if str(kind).startswith("FLOAT[")]
-    _bound_memory(snapshot.connection, len(numbers) * _width(snapshot, "activation"))
+    _bound_memory(snapshot.connection, sum(_width(snapshot, name) for name in numbers))
     columns = ", ".join(["sample_id", "layer", *vectors])
     altered, broken = [], []
     for batch in snapshot.connection.sql(f"SELECT {columns}, digest FROM {ACTIVATION}").to_arrow_reader(SCAN_ROWS):
@@ -289,11 +294,19 @@ def samples(snapshot: Snapshot) -> pl.DataFrame:
     return frame.select(SAMPLE_COLUMNS)
 
 
-def rows(snapshot: Snapshot) -> pl.DataFrame:
-    """All rows in memory, for a table of few samples: `sample_id`, `layer`, `activation`."""
+def rows(snapshot: Snapshot, column: str = "activation") -> pl.DataFrame:
+    """All rows in memory, for a table of few samples: `sample_id`, `layer`, and the column as `activation`."""
     return snapshot.connection.sql(
-        f"SELECT sample_id, layer, activation::FLOAT[] AS activation FROM {ACTIVATION} ORDER BY sample_id, layer"
+        f"SELECT sample_id, layer, {column}::FLOAT[] AS activation FROM {ACTIVATION} ORDER BY sample_id, layer"
     ).pl()
+
+
+def poolings_of(snapshot: Snapshot) -> tuple[Pooling, ...]:
+    """The poolings that a file holds; none where its tables are missing."""
+    if not snapshot.has_table(ACTIVATION):
+        return ()
+    columns = snapshot.connection.sql(f"FROM {ACTIVATION} LIMIT 0").columns
+    return tuple(pooling for pooling in POOLINGS if pooled("activation", pooling) in columns)
 
 
 def layers_of(snapshot: Snapshot) -> list[int]:
@@ -356,14 +369,14 @@ def of_sample(snapshot: Snapshot, sample_id: str) -> dict[int, np.ndarray]:
     return {layer: np.asarray(vector, dtype=np.float32) for layer, vector in rows}
 
 
-def strongest_neurons(snapshot: Snapshot, sample_id: str | None = None) -> pl.DataFrame:
+def strongest_neurons(snapshot: Snapshot, sample_id: str | None = None, pooling: Pooling = ALL) -> pl.DataFrame:
     """The strongest neurons of one sample, or of all: `sample_id`, `layer`, `neuron`, `value` in standard deviations.
 
     Only a table of projections has them.
     """
+    layer, neuron, value = (pooled(f"strongest_{what}", pooling) for what in ("layer", "neuron", "value"))
     query = f"""
-        SELECT sample_id, unnest(strongest_layer) AS layer, unnest(strongest_neuron) AS neuron,
-               unnest(strongest_value) AS value
+        SELECT sample_id, unnest({layer}) AS layer, unnest({neuron}) AS neuron, unnest({value}) AS value
         FROM {ACTIVATION} WHERE $sample_id IS NULL OR sample_id = $sample_id
     """
     return snapshot.connection.sql(query, params={"sample_id": sample_id}).pl()

@@ -8,8 +8,8 @@ from nait_assets import lineage, plots
 from nait_assets.corpora.catalogue import EXAMPLES_OUTPUT as IN_DOMAIN_SET_OUTPUT
 from nait_assets.corpora.catalogue import POOL_OUTPUT, CorpusOutput
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.calibration import calibrate, projector_of
-from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT, CANDIDATES_OUTPUT, EXAMPLES_OUTPUT
+from nait_assets.extraction.calibration import calibrate, projectors_of
+from nait_assets.extraction.catalogue import CANDIDATES_OUTPUT, EXAMPLES_OUTPUT, calibration_output
 from nait_assets.extraction.extractor import ALGORITHM, Outcome, extract
 from nait_assets.losses import as_list, kinds_of_reasons
 from nait_assets.models import cuts
@@ -17,7 +17,7 @@ from nait_assets.models.config import ExtractionConfig
 from nait_assets.models.cost import Cost, add_cost
 from nait_assets.models.running import model_inputs
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.recipe import Pooling, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Store
 from nait_assets.rooms import asset_arguments, write_table
@@ -33,25 +33,9 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     }
 
     pool = lineage.asset_key(POOL_OUTPUT.key)
-    calibration = [lineage.asset_key(CALIBRATION_OUTPUT.key)] if recipe.extraction.projection else []
-
-    @dg.asset(**asset_arguments(CALIBRATION_OUTPUT, partitions), deps=[pool], **common)
-    def calibration_statistics(
-        context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
-    ) -> dg.MaterializeResult:
-        """What a projection standardises with: every neuron's mean and spread over a sample of the pool.
-
-        One row is one layer. It is frozen: a pool that changes keeps it.
-        """
-        with warehouse.tables.snapshot() as snapshot:
-            candidates = snapshot.read(CANDIDATE_POOL)
-        inputs = {**snapshot.inputs, **model_inputs(language_model, recipe.model.source)}
-        frame, outcome = calibrate(
-            candidates, language_model, recipe.extraction, warehouse, config.options(), context.log.info
-        )
-        shown = {"n_samples": int(frame["n_samples"][0]), "kept": outcome is None}
-        metadata = {**shown, **(_metadata(outcome) if outcome else {})}
-        return write_table(context, warehouse, CALIBRATION_OUTPUT, frame, inputs, metadata)
+    poolings = recipe.extraction.pool if recipe.extraction.projection else ()
+    calibrations = [_calibration_asset(recipe, partitions, pooling, common) for pooling in poolings]
+    calibration = [asset.key for asset in calibrations]
 
     @dg.asset(**asset_arguments(CANDIDATES_OUTPUT, partitions), deps=[pool, *calibration], **common)
     def candidate_activations(
@@ -59,8 +43,9 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     ) -> dg.MaterializeResult:
         """How each candidate activates the model's neurons.
 
-        One row is one sample and layer: the mean activation over its tokens, the first token left out. With a
-        projection, one row is one sample: its projection, and its strongest neurons.
+        One row is one sample and layer: the mean activation over its tokens, the first token left out, and over those
+        of each other pooling of the recipe. With a projection, one row is one sample: its projection, and its
+        strongest neurons.
         """
         return _write(context, config, warehouse, language_model, recipe, POOL_OUTPUT)
 
@@ -80,10 +65,36 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         return _write(context, config, warehouse, language_model, recipe, IN_DOMAIN_SET_OUTPUT)
 
     return [
-        *([calibration_statistics] if recipe.extraction.projection else []),
+        *calibrations,
         candidate_activations,
         *([in_domain_activations] if recipe.capabilities_with_examples else []),
     ]
+
+
+def _calibration_asset(
+    recipe: Recipe, partitions: Partitions, pooling: Pooling, common: dict[str, Any]
+) -> dg.AssetsDefinition:
+    output = calibration_output(pooling)
+
+    @dg.asset(**asset_arguments(output, partitions), deps=[lineage.asset_key(POOL_OUTPUT.key)], **common)
+    def calibration_statistics(
+        context: dg.AssetExecutionContext, config: ExtractionConfig, warehouse: Warehouse, language_model: LanguageModel
+    ) -> dg.MaterializeResult:
+        """What a projection standardises with: every neuron's mean and spread over a sample of the pool.
+
+        One row is one layer. It is frozen: a pool that changes keeps it.
+        """
+        with warehouse.tables.snapshot() as snapshot:
+            candidates = snapshot.read(CANDIDATE_POOL)
+        inputs = {**snapshot.inputs, **model_inputs(language_model, recipe.model.source)}
+        frame, outcome = calibrate(
+            candidates, language_model, recipe.extraction, warehouse, config.options(), context.log.info, pooling
+        )
+        shown = {"n_samples": int(frame["n_samples"][0]), "kept": outcome is None}
+        metadata = {**shown, **(_metadata(outcome) if outcome else {})}
+        return write_table(context, warehouse, output, frame, inputs, metadata)
+
+    return calibration_statistics
 
 
 def _write(
@@ -98,7 +109,7 @@ def _write(
     name = source.corpus(partition)
     with warehouse.tables.snapshot() as snapshot:
         corpus, _ = source.read(warehouse, snapshot, partition)
-    projector, calibration, calibration_inputs = projector_of(warehouse, recipe.extraction)
+    projectors, calibration, calibration_inputs = projectors_of(warehouse, recipe.extraction)
     inputs = {**snapshot.inputs, **calibration_inputs, **model_inputs(model, recipe.model.source)}
     store = activation_table.activations_of(warehouse, name)
     outcome = extract(
@@ -107,11 +118,11 @@ def _write(
         model,
         recipe.extraction,
         store,
-        bool(partition) and projector is None,
+        bool(partition) and not projectors,
         config.options(),
         lambda version: lineage.record_of(context, version, inputs),
         context.log.info,
-        projector,
+        projectors,
         calibration,
         activation_table.activations_of(warehouse, recipe.smaller_sets[name][0])
         if name in recipe.smaller_sets
@@ -120,7 +131,7 @@ def _write(
     cost = Cost(outcome.n_extracted, n_tokens=outcome.n_tokens, seconds=outcome.seconds)
     with warehouse.tables.transaction() as transaction:
         add_cost(transaction, lineage.asset_name(context), partition, cost)
-    n_rows = len(outcome.sample_ids) * (1 if projector else len(outcome.layers))
+    n_rows = len(outcome.sample_ids) * (1 if projectors else len(outcome.layers))
     where_it_lies = {"dagster/uri": str(store.path), "dagster/table_name": "extraction.activation"}
     metadata = {**where_it_lies, "dagster/row_count": n_rows, **_metadata(outcome)}
     metadata |= {**_lengths(store, recipe.extraction.max_tokens), **_lost(store, name)}

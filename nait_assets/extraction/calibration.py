@@ -4,7 +4,7 @@ It holds each neuron's mean and standard deviation, and the sample's leading com
 
 It is frozen: a pool that changes keeps the calibration that it has, so that what was read before stays comparable, as
 long as half of that sample is left in it (`models.frozen`). Another model, site, layer, template, dtype or projection
-makes another one, and so does `nait reset calibration`.
+makes another one, and so does `nait reset calibration`. Each pooling has one of its own.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,13 @@ from collections.abc import Callable
 import polars as pl
 
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.activation_table import CALIBRATION
 from nait_assets.extraction.extractor import Outcome, extract, extraction_identity
 from nait_assets.extraction.projection import Projector, leading_components
 from nait_assets.extraction.statistics import by_layer, neuron_statistics
 from nait_assets.lineage import Record
 from nait_assets.models.frozen import why_stale
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import Extraction, Projection, fingerprint, seeded_order
+from nait_assets.recipe import ALL, Extraction, Pooling, Projection, fingerprint, pooled, seeded_order
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import CALIBRATION_STATISTICS, VECTOR
@@ -28,20 +27,20 @@ COMPONENT_SHARE = 4
 """One dimension in so many is a component."""
 
 
-def calibration_sample(pool: pl.DataFrame, projection: Projection) -> pl.DataFrame:
+def calibration_sample(candidates: pl.DataFrame, projection: Projection) -> pl.DataFrame:
     """The candidates that calibrate: those whose hash with the seed is smallest."""
-    order = seeded_order(pool["sample_id"].to_list(), f"calibration:{projection.seed}")
-    return pool[sorted(order[: projection.calibration_samples])]
+    order = seeded_order(candidates["sample_id"].to_list(), f"calibration:{projection.seed}")
+    return candidates[sorted(order[: projection.calibration_samples])]
 
 
-def calibration_identity(model: LanguageModel, settings: Extraction) -> str:
-    """The hash of everything that a calibration depends on beside the pool that it was first made from.
+def calibration_identity(model: LanguageModel, settings: Extraction, pooling: Pooling = ALL) -> str:
+    """The hash of everything that a calibration depends on beside the candidates that it was first made from.
 
     Raises:
         ModelError: The model cannot be found.
     """
     assert settings.projection is not None
-    return fingerprint(extraction_identity(model, _of_neurons(settings), False, ""), settings.projection)
+    return fingerprint(extraction_identity(model, _of_neurons(settings, pooling), False, ""), settings.projection)
 
 
 def calibrate(
@@ -51,6 +50,7 @@ def calibrate(
     warehouse: Warehouse,
     options: RunOptions,
     log_line: Callable[[str], None],
+    pooling: Pooling = ALL,
 ) -> tuple[pl.DataFrame, Outcome | None]:
     """The calibration, one row per layer: the one that the home has, if it still serves, else a new one.
 
@@ -63,12 +63,13 @@ def calibrate(
         warehouse: Warehouse of the home.
         options: How the model is run.
         log_line: Receives progress lines.
+        pooling: Pooling of the extraction that is calibrated.
 
     Returns:
         Columns of `tables.CALIBRATION_STATISTICS`, and what reading took, or None where nothing was read.
     """
-    identity = calibration_identity(model, settings)
-    held = _held(warehouse, identity)
+    identity, column = calibration_identity(model, settings, pooling), pooled("activation", pooling)
+    held = _held(warehouse, identity, pooling)
     outlived = why_stale(held["sample_ids"][0].to_list(), pool["sample_id"].to_list()) if held is not None else ""
     if held is not None and not outlived:
         return held, None
@@ -76,12 +77,12 @@ def calibrate(
         log_line(f"calibration: {outlived}; it is made anew")
     assert settings.projection is not None
     sample = calibration_sample(pool, settings.projection)
-    store = Store(warehouse.folder / "activations" / "calibration.duckdb")
+    store = Store(warehouse.folder / "activations" / f"{pooled('calibration', pooling)}.duckdb")
     outcome = extract(
         sample,
         "calibration",
         model,
-        _of_neurons(settings),
+        _of_neurons(settings, pooling),
         store,
         False,
         options,
@@ -89,10 +90,10 @@ def calibrate(
         log_line,
     )
     with store.snapshot() as snapshot:
-        frame = neuron_statistics(activation_table.scan(snapshot))
-        statistics = by_layer(frame)
+        frame = neuron_statistics(activation_table.scan(snapshot, column))
         standardized = {
-            layer: found.standardize(activation_table.matrix(snapshot, layer)) for layer, found in statistics.items()
+            layer: found.standardize(activation_table.matrix(snapshot, layer, column))
+            for layer, found in by_layer(frame).items()
         }
     components = leading_components(standardized, settings.projection.dimensions // COMPONENT_SHARE)
     store.path.unlink()  # what was made of it is all that is needed
@@ -102,34 +103,41 @@ def calibrate(
     return frame.with_columns(components=flat, calibration_id=pl.lit(identity), sample_ids=names), outcome
 
 
-def projector_of(warehouse: Warehouse, settings: Extraction) -> tuple[Projector | None, str, dict[str, str]]:
-    """The projector of a recipe, the version of its calibration, and that version as an input; none without projection.
+def projectors_of(warehouse: Warehouse, settings: Extraction) -> tuple[dict[Pooling, Projector], str, dict[str, str]]:
+    """The projectors of a recipe by pooling, the version of their calibrations, and each as an input.
+
+    Without projection there are none.
 
     Raises:
-        WarehouseError: The calibration has not been materialized.
+        WarehouseError: A calibration has not been materialized.
     """
     if settings.projection is None:
-        return None, "", {}
+        return {}, "", {}
+    projectors: dict[Pooling, Projector] = {}
     with warehouse.tables.snapshot() as snapshot:
-        frame = snapshot.read(CALIBRATION_STATISTICS)
-    statistics = by_layer(frame)
-    components = {
-        layer: flat.to_numpy(writable=True).reshape(-1, len(statistics[layer].mean))
-        for layer, flat in zip(frame["layer"].to_list(), frame["components"], strict=True)
-    }
-    projector = Projector(statistics, settings.projection.dimensions, settings.projection.seed, components)
-    return projector, snapshot.inputs[CALIBRATION], snapshot.inputs
+        frames = {pooling: snapshot.read(CALIBRATION_STATISTICS.of_pooling(pooling)) for pooling in settings.pool}
+    for pooling, frame in frames.items():
+        statistics = by_layer(frame)
+        components = {
+            layer: flat.to_numpy(writable=True).reshape(-1, len(statistics[layer].mean))
+            for layer, flat in zip(frame["layer"].to_list(), frame["components"], strict=True)
+        }
+        projection = settings.projection
+        projectors[pooling] = Projector(statistics, projection.dimensions, projection.seed, components)
+    versions = [snapshot.inputs[CALIBRATION_STATISTICS.of_pooling(pooling).asset] for pooling in settings.pool]
+    return projectors, ",".join(versions), snapshot.inputs
 
 
-def _held(warehouse: Warehouse, identity: str) -> pl.DataFrame | None:
+def _held(warehouse: Warehouse, identity: str, pooling: Pooling) -> pl.DataFrame | None:
+    table = CALIBRATION_STATISTICS.of_pooling(pooling)
     if not warehouse.tables.path.exists():
         return None
     with warehouse.tables.snapshot() as snapshot:
-        if CALIBRATION not in snapshot.records():
+        if table.asset not in snapshot.records():
             return None
-        frame = snapshot.read(CALIBRATION_STATISTICS)
+        frame = snapshot.read(table)
     return frame if frame["calibration_id"].unique().to_list() == [identity] else None
 
 
-def _of_neurons(settings: Extraction) -> Extraction:
-    return settings.model_copy(update={"projection": None})
+def _of_neurons(settings: Extraction, pooling: Pooling) -> Extraction:
+    return settings.model_copy(update={"projection": None, "pool": (pooling,)})

@@ -1,7 +1,7 @@
 """Outputs of the extraction: where activations lie, what they read from outside, and how they are verified."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -11,10 +11,11 @@ from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.lineage import Record
 from nait_assets.losses import Losses, kinds_of_reasons
+from nait_assets.models.answers import require_offsets
 from nait_assets.models.frozen import why_stale
 from nait_assets.models.running import model_inputs
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import POOL, Recipe
+from nait_assets.recipe import ALL, POOL, POOLINGS, Pooling, Recipe, pooled
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store
 from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, REJECTED_SAMPLES
@@ -37,13 +38,24 @@ class ExtractedOutput(Output):
         return model_inputs(model, recipe.model.source)
 
     def preflight(self, recipe: Recipe, model: LanguageModel, partitions: Sequence[str]) -> None:  # noqa: ARG002
-        """Raise a UserError where the model lacks the site or a layer."""
+        """Raise a UserError where the model lacks the site or a layer, or does not tell where the answers stand."""
         resolve_site(model.skeleton(), recipe.extraction.site, recipe.extraction.layers)
+        if recipe.extraction.pool != (ALL,):
+            require_offsets(model.tokenizer())
 
 
 @dataclass(frozen=True, eq=False)
 class ActivationsOutput(ExtractedOutput):
-    """The activations of a corpus, in a file of their own: of the pool, or of each capability's examples."""
+    """The activations of a corpus, in a file of their own: of the pool, or of each capability's examples.
+
+    Attributes:
+        pooling: pooling that `read` reads; the file holds all poolings of the recipe.
+    """
+
+    pooling: Pooling = ALL
+
+    def of_pooling(self, pooling: Pooling) -> "ActivationsOutput":  # noqa: D102
+        return replace(self, pooling=pooling)
 
     def store(self, warehouse: Warehouse, partition: str) -> Store:  # noqa: D102
         return activation_table.activations_of(warehouse, partition or POOL)
@@ -69,7 +81,7 @@ class ActivationsOutput(ExtractedOutput):
         """All rows in memory, `sample_id`, `layer`, `activation`: for the few samples of a capability."""
         with self.store(warehouse, partition).snapshot() as snapshot:
             snapshot.note(self.key, partition)
-            return activation_table.rows(snapshot), snapshot.inputs
+            return activation_table.rows(snapshot, pooled("activation", self.pooling)), snapshot.inputs
 
     def refused(self, warehouse: Warehouse, partition: str) -> dict[str, str]:  # noqa: D102
         with self.store(warehouse, partition).snapshot() as snapshot:
@@ -85,23 +97,27 @@ class ActivationsOutput(ExtractedOutput):
 
 @dataclass(frozen=True, eq=False)
 class CalibrationOutput(ExtractedOutput):
-    """The calibration, which a pool that changes keeps."""
+    """The calibration of a pooling, which a pool that changes keeps."""
 
     def why_outlived(self, warehouse: Warehouse, partition: str) -> str:  # noqa: ARG002
         """Whether too little of the sample that calibrated is left in the pool."""
+        assert self.table is not None
         with warehouse.tables.snapshot() as tables:
-            if not (tables.has_table(CANDIDATE_POOL.name) and tables.has_table(CALIBRATION_STATISTICS.name)):
+            if not (tables.has_table(CANDIDATE_POOL.name) and tables.has_table(self.table.name)):
                 return ""
-            sample = tables.rows(CALIBRATION_STATISTICS.only("sample_ids"))
+            sample = tables.rows(self.table.only("sample_ids"))
             pool = tables.rows(CANDIDATE_POOL.only("sample_id"))["sample_id"].to_list()
         return why_stale(sample["sample_ids"][0].to_list(), pool) if sample["sample_ids"].count() else ""
 
 
 CANDIDATES_OUTPUT = ActivationsOutput(CANDIDATE_ACTIVATIONS, reset_name="activations")
 EXAMPLES_OUTPUT = ActivationsOutput(IN_DOMAIN_ACTIVATIONS, "with_examples", reset_name="activations")
-CALIBRATION_OUTPUT = CalibrationOutput(
-    CALIBRATION_STATISTICS.asset, None, CALIBRATION_STATISTICS, reset_name="calibration"
-)
+
+
+def calibration_output(pooling: Pooling) -> CalibrationOutput:
+    """The calibration of a pooling's projection."""
+    table = CALIBRATION_STATISTICS.of_pooling(pooling)
+    return CalibrationOutput(table.asset, None, table, reset_name="calibration")
 
 
 def stored_faults(snapshot: Snapshot) -> dict[str, list[str]]:
@@ -127,7 +143,7 @@ def _of_rows(rows: Sequence[tuple[str, int]], path: Path, what: str) -> list[str
 def outputs(recipe: Recipe) -> list[Output]:
     """Outputs of the extraction of a recipe."""
     return [
-        *([CALIBRATION_OUTPUT] if recipe.extraction.projection else []),
+        *(map(calibration_output, recipe.extraction.pool) if recipe.extraction.projection else []),
         CANDIDATES_OUTPUT,
         *([EXAMPLES_OUTPUT] if recipe.capabilities_with_examples else []),
     ]
@@ -135,4 +151,4 @@ def outputs(recipe: Recipe) -> list[Output]:
 
 def output_named(key: str) -> Output | None:
     """The output of a key that only some recipes have."""
-    return {output.key: output for output in (CALIBRATION_OUTPUT, EXAMPLES_OUTPUT)}.get(key)
+    return {output.key: output for output in (*map(calibration_output, POOLINGS), EXAMPLES_OUTPUT)}.get(key)

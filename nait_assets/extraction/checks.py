@@ -6,10 +6,10 @@ import numpy as np
 
 from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, checks_of_losses, such_as
 from nait_assets.extraction import activation_table
-from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT, CANDIDATES_OUTPUT, EXAMPLES_OUTPUT, stored_faults
+from nait_assets.extraction.catalogue import CANDIDATES_OUTPUT, EXAMPLES_OUTPUT, calibration_output, stored_faults
 from nait_assets.models import cuts
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import POOL, Recipe
+from nait_assets.recipe import POOL, Pooling, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL, IN_DOMAIN_SET, REJECTED_SAMPLES, Table
 
@@ -46,8 +46,15 @@ def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
     if recipe.capabilities_with_examples:
         checks.append(AssetChecks(EXAMPLES_OUTPUT.key, of_activations, check_examples))
     if recipe.extraction.projection:
-        checks.append(AssetChecks(CALIBRATION_OUTPUT.key, CALIBRATION_CHECKS, check_calibration))
+        checks += [_checks_of_calibration(pooling) for pooling in recipe.extraction.pool]
     return checks
+
+
+def _checks_of_calibration(pooling: Pooling) -> AssetChecks:
+    def check(warehouse: Warehouse, _: str) -> Mapping[str, CheckResult]:
+        return check_calibration(warehouse, CALIBRATION_STATISTICS.of_pooling(pooling))
+
+    return AssetChecks(calibration_output(pooling).key, CALIBRATION_CHECKS, check)
 
 
 def check_activations(warehouse: Warehouse, corpus: str, table: Table, partition: str) -> dict[str, CheckResult]:
@@ -89,10 +96,10 @@ def check_answers(recipe: Recipe, warehouse: Warehouse, corpus: str) -> dict[str
     return {ANSWERS_CHECK.name: CheckResult(passed, said, found)}
 
 
-def check_calibration(warehouse: Warehouse, _: str) -> dict[str, CheckResult]:
+def check_calibration(warehouse: Warehouse, table: Table) -> dict[str, CheckResult]:
     """Check the statistics that a projection standardises with."""
     with warehouse.tables.snapshot() as snapshot:
-        frame = snapshot.read(CALIBRATION_STATISTICS)
+        frame = snapshot.read(table)
     broken = [
         f"{column} of layer {row['layer']}"
         for row in frame.iter_rows(named=True)

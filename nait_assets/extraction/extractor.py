@@ -7,25 +7,27 @@ makes the same plan, finds the finished shards by name, and continues.
 import collections
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 import pyarrow as pa
 
-from nait_assets.conversation import conversations_of
+from nait_assets.conversation import Conversation, conversations_of
 from nait_assets.errors import DataError
 from nait_assets.extraction import activation_table, ray_engine
+from nait_assets.extraction.neurons import why_not_pooled
 from nait_assets.extraction.projection import Projector
 from nait_assets.extraction.spool import Manifest
 from nait_assets.extraction.worker import Job, Worker, peak_memory
 from nait_assets.lineage import Record
-from nait_assets.models.encoding import Shard, encode, plan
+from nait_assets.models.answers import encode_with_answers
+from nait_assets.models.encoding import EncodedSample, Shard, encode, plan
 from nait_assets.models.libraries import library_versions
 from nait_assets.models.progress import Progress
 from nait_assets.models.running import RunOptions, rejected_before, require_context
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Extraction, fingerprint
+from nait_assets.recipe import ALL, Extraction, Pooling, fingerprint
 from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
 from nait_assets.tables import REJECTED_SAMPLES, rejection_rows
@@ -109,7 +111,7 @@ def extract(
     options: RunOptions,
     record_of: Callable[[str], Record],
     log_line: Callable[[str], None],
-    projector: Projector | None = None,
+    projectors: Mapping[Pooling, Projector] | None = None,
     calibration: str = "",
     lender: Store | None = None,
 ) -> Outcome:
@@ -125,8 +127,8 @@ def extract(
         options: How the model is run.
         record_of: The version record for a data version, written in the same transaction.
         log_line: Receives progress lines when there is no terminal.
-        projector: Keeps a projection of all layers instead of their neurons.
-        calibration: Version of the projector's statistics.
+        projectors: By pooling, what keeps a projection of all layers instead of their neurons.
+        calibration: Version of the projectors' statistics.
         lender: File of a corpus that holds this one; what was read in the same way is taken from it.
 
     Raises:
@@ -144,14 +146,17 @@ def extract(
     missing = corpus.filter(~pl.col("sample_id").is_in(list(known)))
     lent = _lent(lender, identity, missing["sample_id"].to_list())
     missing = missing.filter(~pl.col("sample_id").is_in(lent))
+    if held.extraction_id not in (None, identity):
+        log_line(f"{corpus_name}: {_why_again(store, settings)}")
     conversations = conversations_of(missing)
-    encoded, refused = encode(conversations, model.tokenizer(), settings) if conversations else ([], [])
+    encoded, refused = _encoded(conversations, model, settings) if conversations else ([], [])
     unshown = collections.Counter(sample.unshown for sample in encoded if sample.unshown)
     for what, count in unshown.most_common():
         log_line(f"{corpus_name}: the template does not show the {what} of {count} conversation(s); they are used")
     batch_tokens = options.batch_tokens_on(model.resolved_device().type)
     folder = store.path.parent / f"{store.path.stem}.spool" / identity
-    job = Job(model, model.identity(), settings, keep_first_and_last, projector, site.width, site.layers, str(folder))
+    identified, sizes = (model, model.identity()), (site.width, site.layers)
+    job = Job(*identified, settings, keep_first_and_last, projectors or {}, *sizes, str(folder))
     limits = options.shard_tokens, max(1, SHARD_BYTES // job.bytes_of_sample)
     alone = rejected_before(store, corpus_name) if held.extraction_id == identity else frozenset()
     shards = plan(encoded, batch_tokens, *limits, alone=alone)
@@ -176,6 +181,30 @@ def _lent(lender: Store | None, identity: str, sample_ids: Sequence[str]) -> lis
     """Those of some samples that another file has of the same extraction."""
     held = activation_table.Contents(None, frozenset()) if lender is None else _held(lender)
     return sorted(held.sample_ids & set(sample_ids)) if held.extraction_id == identity else []
+
+
+def _encoded(
+    conversations: Sequence[tuple[str, Conversation]], model: LanguageModel, settings: Extraction
+) -> tuple[Sequence[EncodedSample], list[tuple[str, str]]]:
+    """The samples that can be pooled as the recipe says, and pairs of `sample_id` and reason of the others."""
+    if settings.pool == (ALL,):  # where the answers stand does not matter, and is not looked for
+        return encode(conversations, model.tokenizer(), settings)
+    found, refused = encode_with_answers(conversations, model.tokenizer(), settings)
+    reasons = {sample.sample_id: why_not_pooled(sample, settings.pool) for sample in found}
+    refused += [(sample_id, reason) for sample_id, reason in reasons.items() if reason]
+    return [sample for sample in found if not reasons[sample.sample_id]], refused
+
+
+def _why_again(store: Store, settings: Extraction) -> str:
+    """Why all samples are read again, as far as the table tells."""
+    with store.snapshot() as snapshot:
+        held = activation_table.poolings_of(snapshot)
+    if held != settings.pool:
+        return (
+            f"all samples are read again: `extraction.pool` is {', '.join(settings.pool)}, "
+            f"and {', '.join(held)} is what is stored; one pass reads them all"
+        )
+    return "all samples are read again: the model, its libraries or the recipe's `extraction` are others than before"
 
 
 def _outcome(

@@ -1,16 +1,19 @@
 """The activations of a batch, reduced inside the hooks, so that [tokens, neurons] of all layers is never kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nait_assets.errors import NumericalError
-from nait_assets.extraction.projection import Projector
+from nait_assets.extraction.projection import ProjectedBatch, Projector
 from nait_assets.models import attention
+from nait_assets.models.answers import AnsweredSample
 from nait_assets.models.attention import Packing, to_device
 from nait_assets.models.batches import Batch, BatchReader, can_be_packed, require_known_tokens
+from nait_assets.models.encoding import EncodedSample
 from nait_assets.models.sites import Site
+from nait_assets.recipe import ALL, Pooling, pooled
 from nait_assets.resources.language_model import LoadedModel
 
 if TYPE_CHECKING:
@@ -28,9 +31,11 @@ class Reader(BatchReader):
         model: Model in memory.
         site: Site to read.
         keep_first_and_last: Whether to keep the first and the last token's activations beside the mean.
-        projector: Keeps a projection of all layers instead of their neurons.
+        projectors: By pooling, what keeps a projection of all layers instead of their neurons; of all poolings or none.
         packs: Whether samples are read side by side; found out by a trial by default.
-        pool: What takes the place of the mean over tokens, with a `mean` of the same shapes; not together
+        poolings: Tokens that are averaged over, each in columns of its own; of other poolings than `all` the samples
+            are an `AnsweredSample` each.
+        pool: What takes the place of the mean over all tokens, with a `mean` of the same shapes; not together
             with `keep_first_and_last`.
     """
 
@@ -39,13 +44,14 @@ class Reader(BatchReader):
         model: LoadedModel,
         site: Site,
         keep_first_and_last: bool,
-        projector: Projector | None = None,
+        projectors: Mapping[Pooling, Projector] | None = None,
         packs: bool | None = None,
+        poolings: Sequence[Pooling] = (ALL,),
         pool: "Callable[[Packing, torch.dtype], Any] | None" = None,
     ):
-        assert not (keep_first_and_last and projector), "a projection keeps no ends of samples"
-        self.site, self.keep_first_and_last, self._pool = site, keep_first_and_last, pool or _Pool
-        self._projector = None if projector is None else projector.to(model.device)
+        assert not (keep_first_and_last and projectors), "a projection keeps no ends of samples"
+        self.site, self.keep_first_and_last, self.poolings, self._pool = site, keep_first_and_last, poolings, pool
+        self._projectors = {name: one.to(model.device) for name, one in (projectors or {}).items()}
         if packs is None:
             packs = can_be_packed(model, lambda packs: Reader(model, site, False, packs=packs), "activation")
         super().__init__(model, packs)
@@ -54,37 +60,29 @@ class Reader(BatchReader):
         """Which layers and samples are finite `(n_layers, n_samples)`, and the columns, all on the device."""
         import torch
 
-        device = self.model.device
-        packing = Packing(tuple(len(sample.token_ids) for sample in batch), device)
-        pool = self._pool(packing, self.model.dtype)
-        means: list[torch.Tensor] = []
-        first_and_last: list[list[torch.Tensor]] = [[], []]
+        packing = Packing(tuple(len(sample.token_ids) for sample in batch), self.model.device)
+        parts = [self._part(pooling, batch, packing) for pooling in self.poolings]
         finite: list[torch.Tensor] = []
-        projected = self._projector.start() if self._projector else None
 
         def reduce(layer: int, activations: torch.Tensor) -> None:
-            mean = pool.mean(activations[0])
-            finite.append(torch.isfinite(mean).all(dim=1))
-            if projected is None:
-                means.append(mean)
-            else:
-                projected.add(layer, mean)
-            if self.keep_first_and_last:
-                for kept, positions in zip(first_and_last, (pool.first, pool.last), strict=True):
-                    kept.append(activations[0, positions].float())
-                for kept in first_and_last:
-                    finite[-1] &= torch.isfinite(kept[-1]).all(dim=1)
+            finite.append(torch.stack([part.add(layer, activations[0]) for part in parts]).all(dim=0))
 
         self._pass(batch, packing, reduce)
-        if projected is not None:
-            columns = projected.columns()  # a neuron that hardly varied in the calibration can blow up here
-            finite[-1] &= torch.isfinite(columns["activation"][:, 0]).all(dim=1)
-            return torch.stack(finite), columns
-        columns = {"activation": torch.stack(means, dim=1)}
-        if self.keep_first_and_last:
-            names = ("first_token_activation", "last_token_activation")
-            columns |= {name: torch.stack(kept, dim=1) for name, kept in zip(names, first_and_last, strict=True)}
+        columns: dict[str, torch.Tensor] = {}
+        for part in parts:
+            of_part, are_finite = part.columns()
+            finite[-1] &= are_finite
+            columns |= {pooled(name, part.pooling): column for name, column in of_part.items()}
         return torch.stack(finite), columns
+
+    def _part(self, pooling: Pooling, batch: Batch, packing: Packing) -> "_Part":
+        if self._pool is not None:
+            means = self._pool(packing, self.model.dtype)
+        else:
+            tokens = None if pooling == ALL else [tokens_of(pooling, sample) for sample in batch]
+            means = _Pool(packing, self.model.dtype, tokens)
+        projector = self._projectors.get(pooling)
+        return _Part(pooling, means, self.keep_first_and_last, projector.start() if projector else None)
 
     def tokens(self, batch: Batch) -> np.ndarray:
         """`(n_tokens, width)` float32 of the site's only layer: all tokens but each sample's first, in order.
@@ -144,17 +142,55 @@ class Reader(BatchReader):
         )
 
 
-class _Pool:
-    """Means over the tokens of each sample of a packed batch, the first token left out; float32."""
+def tokens_of(pooling: Pooling, sample: EncodedSample) -> np.ndarray:
+    """`(n_tokens,)` bool: the tokens of a sample that a pooling averages over.
 
-    def __init__(self, packing: Packing, dtype: "torch.dtype"):
+    Of `answer` those that hold a character of a response, of all responses together; of `prompt` those that stand
+    before the last response and belong to none, what the template adds included. The first token of a sample, an
+    attention sink, is never among them.
+    """
+    places = np.arange(len(sample.token_ids))
+    if pooling == ALL:
+        return places > 0
+    # of a trial nobody answers: its second half stands for an answer
+    answers = sample.answers if isinstance(sample, AnsweredSample) else places > len(places) // 2
+    if pooling == "answer" or not answers.any():
+        return answers
+    return (places > 0) & ~answers & (places < np.flatnonzero(answers)[-1])
+
+
+def why_not_pooled(sample: AnsweredSample, poolings: Sequence[Pooling]) -> str:
+    """Why a sample cannot be read by these poolings, one of which has no token in it; "" if it can."""
+    needy = [pooling for pooling in poolings if pooling != ALL]
+    if needy and sample.unanswered:
+        return f"{sample.unanswered}; `extraction.pool` has {' and '.join(needy)}"
+    if any(not tokens_of(pooling, sample).any() for pooling in needy):
+        return "nothing stands before its response; `extraction.pool` has prompt"
+    return ""
+
+
+class _Pool:
+    """Means over some tokens of each sample of a packed batch; float32.
+
+    Args:
+        packing: Packing of the batch.
+        dtype: dtype of the forward pass.
+        tokens: Of each sample `(n_tokens,)` bool, at least one of them; by default all but the first token, and then
+            `first` is that one, which is left out of the mean.
+    """
+
+    def __init__(self, packing: Packing, dtype: "torch.dtype", tokens: Sequence[np.ndarray] | None = None):
         import torch
 
-        self.first = packing.offsets[:-1].long()
-        self.last = packing.offsets[1:].long() - 1
-        n_pooled = (self.last - self.first)[:, None]
+        begin, end = packing.offsets[:-1].long(), packing.offsets[1:].long() - 1
         positions = torch.arange(sum(packing.lengths), device=packing.device)
-        members = (positions > self.first[:, None]) & (positions <= self.last[:, None])
+        members = (positions > begin[:, None]) & (positions <= end[:, None])
+        self.first, self.last, n_pooled = begin, end, (end - begin)[:, None]
+        if tokens is not None:
+            members &= to_device(np.concatenate(tokens), packing.device)
+            ends = [np.flatnonzero(of_sample)[[0, -1]] for of_sample in tokens]
+            self.first, self.last = begin + to_device(np.stack(ends, axis=1).astype(np.int64), packing.device)
+            n_pooled = members.sum(dim=1, keepdim=True)
         # Ones are exact in every dtype, 1/n is not; a GPU adds them up in float32.
         self._on_gpu = packing.device.type == "cuda" and dtype != torch.float32
         self._weights = members.to(dtype) if self._on_gpu else members / n_pooled
@@ -167,6 +203,43 @@ class _Pool:
         if self._on_gpu:
             return torch.mm(self._weights, activations, out_dtype=torch.float32) * self._scale
         return self._weights @ activations.float()
+
+
+class _Part:
+    """What is kept of one pooling of a batch while its layers come in."""
+
+    def __init__(self, pooling: Pooling, means: Any, keep_first_and_last: bool, projected: "ProjectedBatch | None"):
+        self.pooling, self._means, self._projected = pooling, means, projected
+        self._kept: dict[str, list[torch.Tensor]] = {"activation": []}
+        if keep_first_and_last:
+            self._kept |= {"first_token_activation": [], "last_token_activation": []}
+
+    def add(self, layer: int, activations: "torch.Tensor") -> "torch.Tensor":
+        """Add a layer's `(n_tokens, width)` activations, and say of which samples they are finite, `(n_samples,)`."""
+        import torch
+
+        mean = self._means.mean(activations)
+        finite = torch.isfinite(mean).all(dim=1)
+        if self._projected is not None:
+            self._projected.add(layer, mean)
+            return finite
+        self._kept["activation"].append(mean)
+        if len(self._kept) > 1:
+            for name, positions in (("first", self._means.first), ("last", self._means.last)):
+                found = activations[positions].float()
+                self._kept[f"{name}_token_activation"].append(found)
+                finite &= torch.isfinite(found).all(dim=1)
+        return finite
+
+    def columns(self) -> "tuple[dict[str, torch.Tensor], torch.Tensor]":
+        """The columns, by their names in `all`, and of which samples they are finite."""
+        import torch
+
+        if self._projected is not None:
+            columns = self._projected.columns()  # a neuron that hardly varied in the calibration can blow up here
+        else:
+            columns = {name: torch.stack(kept, dim=1) for name, kept in self._kept.items()}
+        return columns, torch.isfinite(columns["activation"][:, -1]).all(dim=1)
 
 
 def _run(

@@ -20,7 +20,7 @@ from nait_assets.models.batches import BatchResult
 from nait_assets.models.encoding import Shard
 from nait_assets.models.libraries import library_versions
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import Extraction
+from nait_assets.recipe import Extraction, Pooling
 from nait_assets.resources.language_model import LanguageModel
 
 
@@ -33,7 +33,7 @@ class Job:
         model_identity: What every worker has to find there.
         settings: Extraction settings of the recipe.
         keep_first_and_last: Whether to keep the first and the last token's activations beside the mean.
-        projector: Keeps a projection instead of neurons, or None.
+        projectors: By pooling, what keeps a projection instead of neurons; of all poolings or none.
         width: Neurons or dimensions of a layer.
         layers: Layers that are read.
         folder: Folder of the spool, where finished shards go; every worker sees it.
@@ -44,7 +44,7 @@ class Job:
     model_identity: str
     settings: Extraction
     keep_first_and_last: bool
-    projector: Projector | None
+    projectors: Mapping[Pooling, Projector]
     width: int
     layers: tuple[int, ...]
     folder: str
@@ -53,14 +53,16 @@ class Job:
     @property
     def rows(self) -> tuple[int, ...]:
         """Layers that the rows of a sample are."""
-        return self.layers if self.projector is None else (NETWORK,)
+        return (NETWORK,) if self.projectors else self.layers
 
     @property
     def schema(self) -> pa.Schema:
         """Of a shard."""
-        if self.projector is None:
-            return shard_schema(self.width, self.keep_first_and_last)
-        return shard_schema(self.projector.dimensions, False, self.projector.n_strongest)
+        poolings = self.settings.pool
+        if not self.projectors:
+            return shard_schema(self.width, self.keep_first_and_last, poolings=poolings)
+        projector = self.projectors[poolings[0]]  # of the others it has the same sizes
+        return shard_schema(projector.dimensions, False, projector.n_strongest, poolings)
 
     @property
     def bytes_of_sample(self) -> int:
@@ -100,8 +102,9 @@ class Worker:
                 "something else: install the same on every machine."
             )
         loaded = self.job.model.load()
-        site = resolve_site(loaded.network, self.job.settings.site, self.job.settings.layers)
-        return Reader(loaded, site, self.job.keep_first_and_last, self.job.projector)
+        settings = self.job.settings
+        site = resolve_site(loaded.network, settings.site, settings.layers)
+        return Reader(loaded, site, self.job.keep_first_and_last, self.job.projectors, poolings=settings.pool)
 
     def load(self) -> None:
         """Have the model in memory before the first shard comes."""

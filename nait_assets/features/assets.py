@@ -5,11 +5,11 @@ import numpy as np
 import polars as pl
 
 from nait_assets import lineage, plots
-from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT, CANDIDATES_OUTPUT, EXAMPLES_OUTPUT
+from nait_assets.extraction.catalogue import CANDIDATES_OUTPUT, EXAMPLES_OUTPUT, calibration_output
 from nait_assets.features.capability import centroids, directions_of, export, pool_statistics
-from nait_assets.features.catalogue import CENTROIDS_OUTPUT, DIRECTIONS_OUTPUT, STATISTICS_OUTPUT
+from nait_assets.features.catalogue import feature_output, statistics_output
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.recipe import Pooling, Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.rooms import asset_arguments, write_table
 
@@ -18,16 +18,15 @@ ALGORITHM = "2"
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """Every feature; `definitions` leaves out those that no method reads."""
-    return [
-        _statistics_asset(recipe, partitions),
-        _directions_asset(recipe, partitions),
-        _centroids_asset(recipe, partitions),
-    ]
+    makers = (_statistics_asset, _directions_asset, _centroids_asset)
+    return [make(recipe, partitions, pooling) for pooling in recipe.extraction.pool for make in makers]
 
 
-def _statistics_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+def _statistics_asset(recipe: Recipe, partitions: Partitions, pooling: Pooling) -> dg.AssetsDefinition:
+    output = statistics_output(pooling)
+
     @dg.asset(
-        **asset_arguments(STATISTICS_OUTPUT, partitions),
+        **asset_arguments(output, partitions),
         deps=[lineage.asset_key(CANDIDATES_OUTPUT.key)],
         code_version=ALGORITHM,
         kinds={"numpy", "duckdb"},
@@ -37,20 +36,22 @@ def _statistics_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefini
 
         With a projection, one row is the network, and its dimensions take the place of neurons.
         """
-        frame, n_silent, inputs = pool_statistics(recipe, warehouse)
+        frame, n_silent, inputs = pool_statistics(recipe, warehouse, pooling)
         metadata = {
             "n_samples": int(frame["n_samples"][0]),
             "n_neurons": int(frame["mean"].list.len().sum()),
             "n_neurons_that_never_vary": n_silent,
         }
-        return write_table(context, warehouse, STATISTICS_OUTPUT, frame, inputs, metadata)
+        return write_table(context, warehouse, output, frame, inputs, metadata)
 
     return neuron_statistics
 
 
-def _directions_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
+def _directions_asset(recipe: Recipe, partitions: Partitions, pooling: Pooling) -> dg.AssetsDefinition:
+    output = feature_output("nait_directions", pooling)
+
     @dg.asset(
-        **asset_arguments(DIRECTIONS_OUTPUT, partitions),
+        **asset_arguments(output, partitions),
         deps=_examples(recipe, partitions),
         code_version=f"{ALGORITHM}:{fingerprint(recipe.features, recipe.extraction, _feature_files(recipe))}",
         kinds={"scikitlearn", "duckdb"},
@@ -60,21 +61,25 @@ def _directions_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefini
     ) -> dg.MaterializeResult:
         """Where a capability moves the activations. One row is one layer: the unit direction of NAIT's eq. 3."""
         capability = context.partition_key
-        frame, n_left_out, inputs = directions_of(recipe, warehouse, language_model, capability)
-        file = export(recipe, warehouse, language_model, capability, DIRECTIONS_OUTPUT.feature, frame)
+        frame, n_left_out, inputs = directions_of(recipe, warehouse, language_model, capability, pooling)
+        file = export(recipe, warehouse, language_model, capability, output.feature, frame, pooling)
         metadata = {**_directions_metadata(frame, n_left_out), "feature_file": dg.MetadataValue.path(str(file))}
-        return write_table(context, warehouse, DIRECTIONS_OUTPUT, frame, inputs, metadata)
+        return write_table(context, warehouse, output, frame, inputs, metadata)
 
     return nait_directions
 
 
-def _centroids_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
-    projects_files = bool(_feature_files(recipe) and recipe.extraction.projection)
-    calibration = [lineage.asset_key(CALIBRATION_OUTPUT.key)] if projects_files else []
+def _centroids_asset(recipe: Recipe, partitions: Partitions, pooling: Pooling) -> dg.AssetsDefinition:
+    output, statistics = (
+        feature_output("standardized_centroids", pooling),
+        lineage.asset_key(statistics_output(pooling).key),
+    )
+    projected = recipe.extraction.pool if _feature_files(recipe) and recipe.extraction.projection else ()
+    calibrations = [lineage.asset_key(calibration_output(one).key) for one in projected]
 
     @dg.asset(
-        **asset_arguments(CENTROIDS_OUTPUT, partitions),
-        deps=[*_examples(recipe, partitions), lineage.asset_key(STATISTICS_OUTPUT.key), *calibration],
+        **asset_arguments(output, partitions),
+        deps=[*_examples(recipe, partitions), statistics, *calibrations],
         code_version=f"{ALGORITHM}:{fingerprint(recipe.extraction, _feature_files(recipe))}",
         kinds={"numpy", "duckdb"},
     )
@@ -86,12 +91,12 @@ def _centroids_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinit
         One row is one layer: a vector in standard deviations of the pool.
         """
         capability = context.partition_key
-        frame, inputs = centroids(recipe, warehouse, language_model, capability)
+        frame, inputs = centroids(recipe, warehouse, language_model, capability, pooling)
         metadata = _centroids_metadata(frame, projected=recipe.extraction.projection is not None)
         if not recipe.extraction.projection:
-            file = export(recipe, warehouse, language_model, capability, CENTROIDS_OUTPUT.feature, frame)
+            file = export(recipe, warehouse, language_model, capability, output.feature, frame, pooling)
             metadata["feature_file"] = dg.MetadataValue.path(str(file))
-        return write_table(context, warehouse, CENTROIDS_OUTPUT, frame, inputs, metadata)
+        return write_table(context, warehouse, output, frame, inputs, metadata)
 
     return standardized_centroids
 

@@ -11,7 +11,7 @@ from nait_assets import __version__
 from nait_assets.errors import DataError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
-from nait_assets.extraction.calibration import projector_of
+from nait_assets.extraction.calibration import projectors_of
 from nait_assets.extraction.extractor import ALGORITHM
 from nait_assets.extraction.projection import NETWORK
 from nait_assets.extraction.statistics import by_layer, neuron_statistics, of_projection
@@ -28,7 +28,7 @@ from nait_assets.features.library import (
 from nait_assets.lineage import reference
 from nait_assets.models import cuts
 from nait_assets.models.sites import resolve_site
-from nait_assets.recipe import POOL, Extraction, FeatureName, Recipe
+from nait_assets.recipe import ALL, POOL, Extraction, FeatureName, Pooling, Recipe, pooled
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
 from nait_assets.resources.warehouse import Snapshot
@@ -47,7 +47,9 @@ TABLES: dict[FeatureName, Table] = {
 }
 
 
-def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[pl.DataFrame, int, dict[str, str]]:
+def directions(
+    recipe: Recipe, warehouse: Warehouse, capability: str, pooling: Pooling = ALL
+) -> tuple[pl.DataFrame, int, dict[str, str]]:
     """A capability's NAIT directions, one row per layer, how many examples were left out, and what was read.
 
     Raises:
@@ -58,7 +60,7 @@ def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[p
         snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
         used = examples_of_directions(snapshot, recipe, capability)
         for layer in activation_table.layers_of(snapshot):
-            change = changes(snapshot, recipe, layer)[used]
+            change = changes(snapshot, recipe, layer, pooling)[used]
             try:
                 direction, explained = principal_direction(change)
             except ValueError as error:
@@ -68,10 +70,10 @@ def directions(recipe: Recipe, warehouse: Warehouse, capability: str) -> tuple[p
     return pl.DataFrame(rows, schema=NAIT_DIRECTIONS.written_columns), int((~used).sum()), snapshot.inputs
 
 
-def changes(snapshot: Snapshot, recipe: Recipe, layer: int) -> np.ndarray:
+def changes(snapshot: Snapshot, recipe: Recipe, layer: int, pooling: Pooling = ALL) -> np.ndarray:
     """`(n_examples, width)` activation changes of a layer, of all examples in the order of their ids."""
     columns = ("activation", "first_token_activation", "last_token_activation")
-    mean, first, last = (activation_table.matrix(snapshot, layer, column) for column in columns)
+    mean, first, last = (activation_table.matrix(snapshot, layer, pooled(column, pooling)) for column in columns)
     return activation_change(recipe.features.change, mean, first, last)
 
 
@@ -99,7 +101,9 @@ def examples_of_directions(snapshot: Snapshot, recipe: Recipe, capability: str) 
     return is_whole
 
 
-def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFrame, dict[str, str]]:
+def mean_activations(
+    warehouse: Warehouse, capability: str, pooling: Pooling = ALL
+) -> tuple[pl.DataFrame, dict[str, str]]:
     """A capability's mean activations, one row per layer, and the version of the activations that they are made of.
 
     The column `centroid` is still empty: it needs the pool's statistics.
@@ -108,14 +112,14 @@ def mean_activations(warehouse: Warehouse, capability: str) -> tuple[pl.DataFram
     with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
         snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
         for layer in activation_table.layers_of(snapshot):
-            activations = activation_table.matrix(snapshot, layer)
+            activations = activation_table.matrix(snapshot, layer, pooled("activation", pooling))
             mean = activations.mean(axis=0, dtype=np.float64).astype(np.float32)
             rows.append({"layer": layer, "centroid": None, "mean_activation": mean, "n_samples": len(activations)})
     return pl.DataFrame(rows, schema=STANDARDIZED_CENTROIDS.written_columns), snapshot.inputs
 
 
 def directions_of(
-    recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str
+    recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str, pooling: Pooling = ALL
 ) -> tuple[pl.DataFrame, int, dict[str, str]]:
     """A capability's directions, from the file that the recipe names or from its examples.
 
@@ -126,12 +130,12 @@ def directions_of(
         SourceError: The file does not fit.
         DataError: As `directions`.
     """
-    frame, inputs = feature_from_file(recipe, model, capability, "nait_directions")
-    return (frame, 0, inputs) if frame is not None else directions(recipe, warehouse, capability)
+    frame, inputs = feature_from_file(recipe, model, capability, "nait_directions", pooling)
+    return (frame, 0, inputs) if frame is not None else directions(recipe, warehouse, capability, pooling)
 
 
 def centroids(
-    recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str
+    recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capability: str, pooling: Pooling = ALL
 ) -> tuple[pl.DataFrame, dict[str, str]]:
     """A capability's standardised centroids, one row per layer, and the versions of what was read for them.
 
@@ -139,16 +143,16 @@ def centroids(
         SourceError: The feature file that the recipe names does not fit.
         WarehouseError: The pool's statistics, or the examples' activations, have not been made.
     """
-    frame, inputs = feature_from_file(recipe, model, capability, "standardized_centroids")
+    frame, inputs = feature_from_file(recipe, model, capability, "standardized_centroids", pooling)
     if frame is None:
-        frame, inputs = mean_activations(warehouse, capability)
+        frame, inputs = mean_activations(warehouse, capability, pooling)
     elif recipe.extraction.projection:
-        frame = projected_means(frame, warehouse, recipe.extraction)
+        frame = projected_means(frame, warehouse, recipe.extraction, pooling)
     if recipe.extraction.projection and any(spec.features for spec in recipe.capabilities.values()):
         # of every capability, as the asset depends on the calibration as a whole
-        inputs = {**inputs, **projector_of(warehouse, recipe.extraction)[2]}
+        inputs = {**inputs, **projectors_of(warehouse, recipe.extraction)[2]}
     with warehouse.tables.snapshot() as snapshot:
-        statistics = by_layer(snapshot.read(NEURON_STATISTICS))
+        statistics = by_layer(snapshot.read(NEURON_STATISTICS.of_pooling(pooling)))
     vectors = [
         standardized_centroid(np.asarray(row["mean_activation"]), statistics[row["layer"]]).tolist()
         for row in frame.iter_rows(named=True)
@@ -156,7 +160,9 @@ def centroids(
     return frame.with_columns(centroid=pl.Series(vectors, dtype=VECTOR)), {**inputs, **snapshot.inputs}
 
 
-def pool_statistics(recipe: Recipe, warehouse: Warehouse) -> tuple[pl.DataFrame, int, dict[str, str]]:
+def pool_statistics(
+    recipe: Recipe, warehouse: Warehouse, pooling: Pooling = ALL
+) -> tuple[pl.DataFrame, int, dict[str, str]]:
     """The pool's neuron statistics, one row per layer, how many neurons never vary, and what was read.
 
     Raises:
@@ -164,25 +170,26 @@ def pool_statistics(recipe: Recipe, warehouse: Warehouse) -> tuple[pl.DataFrame,
     """
     with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
         snapshot.note(CANDIDATE_ACTIVATIONS)
-        frame = neuron_statistics(activation_table.scan(snapshot))
+        frame = neuron_statistics(activation_table.scan(snapshot, pooled("activation", pooling)))
     n_silent = sum(row.count(0.0) for row in frame["standard_deviation"].to_list())
     return of_projection(frame) if recipe.extraction.projection else frame, n_silent, snapshot.inputs
 
 
-def projected_means(frame: pl.DataFrame, warehouse: Warehouse, settings: Extraction) -> pl.DataFrame:
+def projected_means(
+    frame: pl.DataFrame, warehouse: Warehouse, settings: Extraction, pooling: Pooling = ALL
+) -> pl.DataFrame:
     """Mean activations from a feature file, one row per layer, as the projection of the home: one row.
 
     The projection is linear, so the projected mean is the mean of projected examples.
     """
-    projector = projector_of(warehouse, settings)[0]
-    assert projector is not None
+    projector = projectors_of(warehouse, settings)[0][pooling]
     means = {row["layer"]: np.asarray(row["mean_activation"])[None] for row in frame.iter_rows(named=True)}
     row = {"layer": NETWORK, "centroid": None, "n_samples": frame["n_samples"][0]}
     return pl.DataFrame([{**row, "mean_activation": projector.project(means)[0]}], schema=frame.schema)
 
 
 def feature_from_file(
-    recipe: Recipe, model: LanguageModel, capability: str, feature: FeatureName
+    recipe: Recipe, model: LanguageModel, capability: str, feature: FeatureName, pooling: Pooling = ALL
 ) -> tuple[pl.DataFrame | None, dict[str, str]]:
     """A feature that the recipe takes from a file, and the state of the file; None where the capability has examples.
 
@@ -191,10 +198,12 @@ def feature_from_file(
     """
     if recipe.capability_named(capability).features is None:
         return None, {}
-    inputs = feature_file_inputs(recipe, model, capability, feature)  # before the file is read, or it could be newer
-    path, settings = feature_file(recipe, capability, feature), recipe.extraction
+    inputs = feature_file_inputs(
+        recipe, model, capability, feature, pooling
+    )  # before the file is read, or it could be newer
+    path, settings = feature_file(recipe, capability, feature, pooling), recipe.extraction
     layers = resolve_site(model.skeleton(), settings.site, settings.layers).layers
-    basis = _basis(recipe, feature, layers, model.identity(), model.dtype_name())
+    basis = _basis(recipe, feature, pooling, layers, model.identity(), model.dtype_name())
     origin, tensors = read_feature_file(path, feature, basis)
     rows = [
         {"layer": layer, "n_samples": origin.n_samples, **{name: tensor[index] for name, tensor in tensors.items()}}
@@ -203,7 +212,9 @@ def feature_from_file(
     return pl.DataFrame(rows, schema=TABLES[feature].written_columns), inputs
 
 
-def feature_file_inputs(recipe: Recipe, model: LanguageModel, capability: str, feature: FeatureName) -> dict[str, str]:
+def feature_file_inputs(
+    recipe: Recipe, model: LanguageModel, capability: str, feature: FeatureName, pooling: Pooling = ALL
+) -> dict[str, str]:
     """The state of the file that a capability's feature is taken from, and of the model that it has to be of.
 
     Nothing where the capability has examples: its activations stand for the model.
@@ -214,7 +225,7 @@ def feature_file_inputs(recipe: Recipe, model: LanguageModel, capability: str, f
     given = recipe.capability_named(capability).features
     if given is None:
         return {}
-    digest = sha256(feature_file(recipe, capability, feature))[:16]
+    digest = sha256(feature_file(recipe, capability, feature, pooling))[:16]
     return {
         f"feature_file:{given}": digest,
         f"model:{recipe.model.source}": model.identity(),
@@ -234,6 +245,7 @@ def export(
     capability: str,
     feature: FeatureName,
     frame: pl.DataFrame,
+    pooling: Pooling = ALL,
 ) -> Path:
     """Write a capability's feature as a file for other recipes.
 
@@ -244,12 +256,15 @@ def export(
         capability: Capability that the feature is of.
         feature: Name of the feature.
         frame: Its rows, one per layer.
+        pooling: Pooling of the activations that it is made from.
 
     Returns:
         The file.
     """
-    path = exported_file(warehouse, capability, feature)
-    basis = _basis(recipe, feature, frame["layer"].to_list(), *_read_with(recipe, warehouse, model, capability))
+    path = exported_file(warehouse, capability, pooled(feature, pooling))
+    basis = _basis(
+        recipe, feature, pooling, frame["layer"].to_list(), *_read_with(recipe, warehouse, model, capability)
+    )
     origin = FeatureOrigin(
         **asdict(basis),
         feature=feature,
@@ -274,7 +289,9 @@ def _read_with(recipe: Recipe, warehouse: Warehouse, model: LanguageModel, capab
     return identity, record.inputs["dtype"]
 
 
-def _basis(recipe: Recipe, feature: FeatureName, layers: Sequence[int], model: str, dtype: str) -> Basis:
+def _basis(
+    recipe: Recipe, feature: FeatureName, pooling: Pooling, layers: Sequence[int], model: str, dtype: str
+) -> Basis:
     """What a feature of the recipe rests on, by the identity and dtype of its model."""
     extraction = recipe.extraction
     return Basis(
@@ -288,4 +305,5 @@ def _basis(recipe: Recipe, feature: FeatureName, layers: Sequence[int], model: s
         max_tokens=extraction.max_tokens,
         truncate=extraction.truncate,
         change=recipe.features.change if feature == "nait_directions" else "",
+        pool=pooling,
     )

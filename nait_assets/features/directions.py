@@ -19,9 +19,10 @@ def activation_change(kind: ChangeKind, mean: np.ndarray, first: np.ndarray, las
 
     Args:
         kind: Which of the two changes.
-        mean: Mean over all tokens but the first, `(n_samples, width)`.
-        first: Activations of the first token, same shape.
-        last: Activations of the last token, same shape.
+        mean: Mean over the pooling's tokens, `(n_samples, width)`.
+        first: Activations of their first token, same shape; of the pooling `all`, of the sample's, which is no part of
+            the mean.
+        last: Activations of their last token, same shape.
     """
     return (last if kind == "last_minus_first" else mean) - first
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nait_assets.errors import SourceError
-from nait_assets.recipe import FeatureName, Recipe
+from nait_assets.recipe import ALL, FeatureName, Pooling, Recipe, pooled
 from nait_assets.resources.files import replacing
 
 FORMAT = "nait-feature-2"
@@ -39,6 +39,7 @@ class Basis:
         max_tokens: Most tokens read of an example.
         truncate: What of a longer one gave way.
         change: Activation change that a direction is of; "" for other features.
+        pool: Pooling of the activations.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Basis:
     max_tokens: int
     truncate: str
     change: str
+    pool: Pooling
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def write_feature_file(path: Path, origin: FeatureOrigin, tensors: Mapping[str, 
     from safetensors.numpy import save
 
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asdict(origin).items()}
+    if origin.pool == ALL:  # as files were before there was a choice: their bytes stay the same
+        del metadata["pool"]
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     content = _in_order(save(ordered, metadata={"format": FORMAT, **metadata}))
     with replacing(path) as temporary:
@@ -95,8 +99,8 @@ def _in_order(content: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[end:]
 
 
-def feature_file(recipe: Recipe, capability: str, feature: FeatureName) -> Path:
-    """The file that a recipe names for a capability's feature.
+def feature_file(recipe: Recipe, capability: str, feature: FeatureName, pooling: Pooling = ALL) -> Path:
+    """The file that a recipe names for a capability's feature of a pooling.
 
     Raises:
         SourceError: There is no such file, or the folder has none for this feature.
@@ -105,11 +109,10 @@ def feature_file(recipe: Recipe, capability: str, feature: FeatureName) -> Path:
     assert given is not None
     path = recipe.resolve(given)
     where = f"{recipe.path}: capabilities.{capability}.features"
-    file = path / f"{feature}.safetensors" if path.is_dir() else path
+    name = f"{pooled(feature, pooling)}.safetensors"
+    file = path / name if path.is_dir() else path
     if not file.is_file():
-        raise SourceError(
-            f"{where}: there is no file {file}. Name a feature file, or a folder with {feature}.safetensors in it."
-        )
+        raise SourceError(f"{where}: there is no file {file}. Name a feature file, or a folder with {name} in it.")
     return file
 
 
@@ -164,7 +167,8 @@ def read_feature_file(path: Path, feature: FeatureName, basis: Basis) -> tuple[F
 
 def _origin(path: Path, metadata: Mapping[str, str], fix: str) -> FeatureOrigin:
     try:
-        found: dict[str, Any] = {each.name: metadata[each.name] for each in fields(FeatureOrigin)}
+        with_pool = {"pool": ALL, **metadata}
+        found: dict[str, Any] = {each.name: with_pool[each.name] for each in fields(FeatureOrigin)}
         numbers = {name: json.loads(metadata[name]) for name in ("layers", "max_tokens", "n_samples")}
         return FeatureOrigin(**{**found, **numbers, "layers": tuple(numbers["layers"])})
     except (KeyError, TypeError, json.JSONDecodeError) as error:

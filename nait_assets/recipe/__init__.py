@@ -6,6 +6,7 @@ from nait_assets.recipe.load import load_recipe
 from nait_assets.recipe.measurements import MeasurementOptions
 from nait_assets.recipe.methods import declared_methods
 from nait_assets.recipe.paths import DEFAULT_RECIPE, PROJECT_ROOT
+from nait_assets.recipe.pooling import ALL, POOLINGS, ActivationOptions, Pooling, pooled
 from nait_assets.recipe.ratios import ratio_key, rounded_up
 from nait_assets.recipe.schema import (
     ACTIVATIONS,

@@ -24,6 +24,7 @@ from nait_assets.recipe.methods import (
 )
 from nait_assets.recipe.outputs import outputs_of
 from nait_assets.recipe.paths import resolve
+from nait_assets.recipe.pooling import POOLINGS, Pooling, pooled_key
 from nait_assets.recipe.ratios import ratio_key
 from nait_assets.recipe.section import Section
 from nait_assets.recipe.sections import (
@@ -180,6 +181,18 @@ class Recipe(Section, defer_build=True):
         return self
 
     @model_validator(mode="after")
+    def _methods_have_their_pooling(self) -> "Recipe":
+        stored = self.extraction.pool
+        for method in self.methods:
+            pooling = self.pooling_of(method)
+            if pooling not in stored:
+                raise ValueError(
+                    f"method {method!r} reads the pool {pooling!r}, and `extraction.pool` stores "
+                    f"{', '.join(stored)}; write `extraction: {{pool: [{', '.join([*stored, pooling])}]}}`"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _methods_have_their_neurons(self) -> "Recipe":
         needy = [method for method in self.methods if self._declaration(method).needs_neurons]
         if self.extraction.projection and needy:
@@ -295,9 +308,17 @@ class Recipe(Section, defer_build=True):
     def _declaration(self, method: str) -> MethodDeclaration:
         return method_named(self.base_of(method))
 
+    def pooling_of(self, method: str) -> Pooling:
+        """The pooling whose activations a method reads, if it reads any."""
+        return getattr(self.options_of(method), "pool", None) or self.extraction.pool[0]
+
     def reads_of(self, method: str) -> tuple[str, ...]:
         """Keys of the assets that a method's scores rest on."""
-        return self._declaration(method).reads
+        return tuple(self.declared_reads(method).values())
+
+    def declared_reads(self, method: str) -> dict[str, str]:
+        """By each key that a method declares to read, the key of what it reads: the same, or that of its pooling."""
+        return {key: pooled_key(key, self.pooling_of(method)) for key in self._declaration(method).reads}
 
     def is_targeted(self, method: str) -> bool:
         """Whether a method orders candidates in another way for each target."""
@@ -306,7 +327,9 @@ class Recipe(Section, defer_build=True):
     def settings_of(self, method: str) -> list[Any]:
         """Fields of the recipe that a method's scores read by themselves."""
         section = self.options_of(method)
-        return [*([self.seed] if self._declaration(method).seeded else []), *([section] if section is not None else [])]
+        # options that came after the method, and are at their defaults, leave what was scored as it is
+        is_set = section is not None and bool(section.model_dump(mode="json"))
+        return [*([self.seed] if self._declaration(method).seeded else []), *([section] if is_set else [])]
 
     def options_of(self, method: str) -> Any:
         """A method's section, or None for a method that has none."""
@@ -331,7 +354,9 @@ class Recipe(Section, defer_build=True):
     @cached_property
     def features_needed(self) -> list[FeatureName]:
         """Features of capabilities that the recipe's methods read."""
-        return [name for name in get_args(FeatureName) if f"features/{name}" in self.outputs_read]
+        read = {pooled_key(f"features/{name}", pooling): name for name in get_args(FeatureName) for pooling in POOLINGS}
+        found = {name for key, name in read.items() if key in self.outputs_read}
+        return [name for name in get_args(FeatureName) if name in found]
 
     @property
     def reads_activations(self) -> bool:

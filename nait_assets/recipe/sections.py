@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from nait_assets.recipe.pooling import ALL, Pooling, in_order, listed
 from nait_assets.recipe.section import Section
 
 FormatName = Literal["messages", "alpaca", "sharegpt", "auto"]
@@ -269,6 +270,18 @@ class Extraction(Section):
     projection: Annotated[Projection | None, BeforeValidator(_dimensions_or_projection)] = Field(
         None, description="Numbers to keep of each example instead of every neuron, such as 1024."
     )
+    pool: Annotated[tuple[Pooling, ...], BeforeValidator(listed)] = Field(
+        (ALL,),
+        min_length=1,
+        exclude_if=lambda pool: pool == (ALL,),  # what was read before there was a choice stays as it is
+        description="Tokens over which activations are averaged, one of these or a list: all, every token but the "
+        "first; answer, those of the answers; prompt, what stands before the last answer and is no answer.",
+    )
+
+    @field_validator("pool")
+    @classmethod
+    def _poolings_are_distinct(cls, pool: tuple[Pooling, ...]) -> tuple[Pooling, ...]:
+        return in_order(pool)
 
     @property
     def rendering(self) -> Literal["chat", "plain", "folded"]:

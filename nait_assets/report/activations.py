@@ -47,19 +47,20 @@ class MethodInputs:
         return {layer: self.values[index, row] for row, layer in enumerate(self.layers)}
 
 
-def gather(snapshot: Snapshot, sample_ids: Sequence[str], folder: Path) -> MethodInputs:
+def gather(snapshot: Snapshot, sample_ids: Sequence[str], folder: Path, column: str = "activation") -> MethodInputs:
     """Activations of those of the samples that the table has.
 
     Args:
         snapshot: Snapshot of an activation table.
         sample_ids: Ids to look for.
         folder: On a disk with room for them.
+        column: Column of the table.
     """
     known = activation_table.contents(snapshot).sample_ids
     wanted = sorted(known & set(sample_ids))
     layers = activation_table.layers_of(snapshot)
     values = np.zeros((0, len(layers), 0), np.float32)
-    for layer, indices, block in activation_table.scan(snapshot, sample_ids=wanted):
+    for layer, indices, block in activation_table.scan(snapshot, column, sample_ids=wanted):
         if not values.size:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:  # the map keeps it when the block ends

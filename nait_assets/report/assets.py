@@ -15,7 +15,7 @@ from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint
 from nait_assets.report.catalogue import COMPARISON_OUTPUT, COST_OUTPUT, PAGE_OUTPUT
 from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, priced, reproductions, retrievals
 from nait_assets.report.contents import Page, build_page
-from nait_assets.report.page_data import measurements_read, read, results_shown, subsets
+from nait_assets.report.page_data import centroids_shown, measurements_read, read, results_shown, subsets
 from nait_assets.report.trainings import model_outputs
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
@@ -24,7 +24,7 @@ from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.explanation import explained_by
 from nait_assets.scoring.methods import method_of
 from nait_assets.selection.catalogue import subset_output
-from nait_assets.tables import CANDIDATE_POOL, METHOD_COSTS, N_CHARACTERS, STANDARDIZED_CENTROIDS, scores_table
+from nait_assets.tables import CANDIDATE_POOL, METHOD_COSTS, N_CHARACTERS, scores_table
 
 ALGORITHM, PAGE_ALGORITHM = "2", "3"
 
@@ -154,8 +154,8 @@ def _read_by_the_page(recipe: Recipe) -> list[str]:
     if recipe.reads_activations:
         keys.append(CANDIDATE_ACTIVATIONS)
         keys += [IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else []
-    if STANDARDIZED_CENTROIDS.asset in recipe.outputs_read:
-        keys.append(STANDARDIZED_CENTROIDS.asset)
+    if centroids_shown(recipe).asset in recipe.outputs_read:
+        keys.append(centroids_shown(recipe).asset)
     keys += [table.asset for table in results_shown(recipe)]
     keys += [output.key for output in model_outputs(recipe)]
     keys += [COST_OUTPUT.key] if recipe.prices else []

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nait_assets.recipe import ALL
 from nait_assets.report.page import render
 from nait_assets.report.page_data import MOST_EXPLAINED, PageData
 from nait_assets.report.results import result_sections
@@ -59,6 +60,7 @@ def _facts(page_data: PageData) -> list[tuple[str, str]]:
     extraction = recipe.extraction
     layers = extraction.layers if extraction.layers == "all" else ", ".join(map(str, extraction.layers))
     kept = f"; {extraction.projection.dimensions:,} numbers of each example" if extraction.projection else ""
+    kept += f"; pools {', '.join(extraction.pool)}" if extraction.pool != (ALL,) else ""
     revision = f" at {recipe.model.revision}" if recipe.model.revision else ""
     return [
         ("model", f"{recipe.model.source}{revision}"),

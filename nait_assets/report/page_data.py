@@ -13,7 +13,7 @@ from nait_assets.evaluation.catalogue import conclusions
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.measurements.catalogue import OUTPUTS, MeasurementOutput
-from nait_assets.recipe import POOL, Recipe
+from nait_assets.recipe import POOL, Recipe, pooled
 from nait_assets.report.activation_map import MOST_CANDIDATES, MOST_EXAMPLES, sampled
 from nait_assets.report.activations import MethodInputs, gather
 from nait_assets.report.catalogue import COMPARISON_OUTPUT
@@ -102,6 +102,7 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
     Raises:
         WarehouseError: Something has not been materialized.
     """
+    of_centroids = centroids_shown(recipe)
     with warehouse.tables.snapshot() as tables:
         page_data = PageData(
             recipe,
@@ -114,8 +115,8 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
             },
             subsets(tables, recipe),
             centroids=(
-                {name: tables.read(STANDARDIZED_CENTROIDS, capability=name) for name in recipe.capability_names}
-                if STANDARDIZED_CENTROIDS.asset in recipe.outputs_read
+                {name: tables.read(of_centroids, capability=name) for name in recipe.capability_names}
+                if of_centroids.asset in recipe.outputs_read
                 else {}
             ),
             comparison=_comparison(tables),
@@ -126,9 +127,14 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
         )
         _note_corpora(tables, recipe)
         for name in recipe.smaller_sets if page_data.centroids else ():
-            tables.note(STANDARDIZED_CENTROIDS.asset, name)
+            tables.note(of_centroids.asset, name)
     page_data = _with_reasons(page_data, warehouse)
     return _with_activations(page_data, warehouse) if recipe.reads_activations else page_data
+
+
+def centroids_shown(recipe: Recipe) -> Table:
+    """The table of the centroids that the page shows, where a method reads them: of the leading method's pooling."""
+    return STANDARDIZED_CENTROIDS.of_pooling(recipe.pooling_of(recipe.leading_method))
 
 
 def results_shown(recipe: Recipe) -> list[Table]:
@@ -238,19 +244,20 @@ def _with_activations(page_data: PageData, warehouse: Warehouse) -> PageData:
     """The same with what the model's activations say."""
     recipe, folder, counts = page_data.recipe, warehouse.folder / "report", [page_data.counts]
     examples: dict[str, MethodInputs] = {}
+    column = pooled("activation", recipe.pooling_of(recipe.leading_method))
     with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
         snapshot.note(CANDIDATE_ACTIVATIONS)
         inputs = {**page_data.inputs, **snapshot.inputs}
         samples = activation_table.samples(snapshot)
         on_map = sampled(samples["sample_id"].to_list(), MOST_CANDIDATES)
-        candidates = gather(snapshot, on_map, folder)
+        candidates = gather(snapshot, on_map, folder, column)
         counts.append(_rejected_samples(snapshot, POOL))
     for capability in recipe.capabilities_with_examples if recipe.reads_activations_of_examples else ():
         with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
             snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
             inputs |= snapshot.inputs
             sample_ids = activation_table.samples(snapshot)["sample_id"].to_list()
-            examples[capability] = gather(snapshot, sampled(sample_ids, MOST_EXAMPLES), folder)
+            examples[capability] = gather(snapshot, sampled(sample_ids, MOST_EXAMPLES), folder, column)
             counts.append(_rejected_samples(snapshot, capability))
     for name in recipe.smaller_sets if recipe.reads_activations_of_examples else ():  # not on the map
         with activation_table.activations_of(warehouse, name).snapshot() as snapshot:

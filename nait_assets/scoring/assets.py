@@ -63,7 +63,7 @@ def _dependencies(method: Method, recipe: Recipe, partitions: Partitions) -> lis
     mapping = partitions.features_to_scores()
     return [
         dg.AssetDep(lineage.asset_key(name), partition_mapping=mapping if recipe.outputs[name].by_capability else None)
-        for name in method.reads
+        for name in recipe.reads_of(method.name)
     ]
 
 

@@ -10,7 +10,7 @@ from nait_assets.errors import NotFoundError, WarehouseError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.projection import NETWORK
-from nait_assets.recipe import ACTIVATIONS, POOL, Recipe
+from nait_assets.recipe import ACTIVATIONS, POOL, Pooling, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.inputs import gathered
@@ -57,7 +57,7 @@ def explanations(
         with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
             _require(snapshot, projected=recipe.extraction.projection is not None)
         if recipe.extraction.projection:
-            return _strongest(recipe, warehouse, target, sample_ids, n)
+            return _strongest(recipe, warehouse, recipe.pooling_of(method), target, sample_ids, n)
     with gathered(recipe, warehouse, method, target, stream_only=sample_ids) as found:
         inputs = replace(found.inputs, blocks=list(found.inputs.blocks))
         known = set(inputs.sample_ids)
@@ -71,7 +71,7 @@ def explained_by(recipe: Recipe, method: Method) -> list[str]:
     """Keys of what `explanations` reads; empty for a method that says no more than the numbers that were read."""
     if ACTIVATIONS in method.reads and recipe.extraction.projection:
         return [ACTIVATIONS, *([IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else [])]
-    return list(method.reads) if method.explain else []
+    return list(recipe.reads_of(method.name)) if method.explain else []
 
 
 def find_candidate(snapshot: Snapshot, sample_id: str) -> dict[str, Any]:
@@ -193,7 +193,9 @@ def shared_strength(sample: pl.DataFrame, examples: pl.DataFrame, n: int) -> pl.
     return ordered.select("layer", "neuron", "value", "n_examples", "mean_value").head(n)
 
 
-def _strongest(recipe: Recipe, warehouse: Warehouse, target: str, sample_ids: Sequence[str], n: int) -> Explained:
+def _strongest(
+    recipe: Recipe, warehouse: Warehouse, pooling: Pooling, target: str, sample_ids: Sequence[str], n: int
+) -> Explained:
     """The strongest neurons of candidates, those first that the target's examples share."""
     parts: list[pl.DataFrame] = []
     versions: dict[str, str] = {}
@@ -202,12 +204,12 @@ def _strongest(recipe: Recipe, warehouse: Warehouse, target: str, sample_ids: Se
             with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
                 _require(snapshot, projected=True)
                 snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
-                parts.append(activation_table.strongest_neurons(snapshot))
+                parts.append(activation_table.strongest_neurons(snapshot, pooling=pooling))
                 versions |= snapshot.inputs
     with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
         snapshot.note(ACTIVATIONS)
         versions |= snapshot.inputs
-        samples = {name: activation_table.strongest_neurons(snapshot, name) for name in sample_ids}
+        samples = {name: activation_table.strongest_neurons(snapshot, name, pooling) for name in sample_ids}
     found = {
         name: _strongest_reasons(sample, pl.concat([sample.clear(), *parts]), n)
         for name, sample in samples.items()

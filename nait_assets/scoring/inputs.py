@@ -13,7 +13,7 @@ import polars as pl
 from nait_assets.catalogue import Output
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.statistics import NeuronStatistics, by_layer
-from nait_assets.recipe import ACTIVATIONS, POOL, STATISTICS, Recipe
+from nait_assets.recipe import ACTIVATIONS, POOL, STATISTICS, Recipe, pooled
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.method import Block, ScoringInputs
@@ -64,7 +64,8 @@ def gathered(
         found.refused |= recipe.outputs[ACTIVATIONS].refused(warehouse, "")
         stored = activation_table.samples(activations)["sample_id"].to_list()
         found.held.append(stored)
-        blocks = _Blocks(activations, len(stored), found.sample_ids, stream_only)
+        column = pooled("activation", recipe.pooling_of(method))
+        blocks = _Blocks(activations, column, len(stored), found.sample_ids, stream_only)
         yield found.for_method(recipe, method, blocks)
 
 
@@ -113,20 +114,21 @@ class _Found:
 
 def _tables_of(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -> _Found:
     """Everything that a method reads but the activations."""
-    reads, found = recipe.reads_of(method), _Found()
+    reads, pooling, found = recipe.declared_reads(method), recipe.pooling_of(method), _Found()
     with warehouse.tables.snapshot() as tables:
         if STATISTICS in reads:
-            found.statistics = by_layer(tables.read(NEURON_STATISTICS))
+            found.statistics = by_layer(tables.read(NEURON_STATISTICS.of_pooling(pooling)))
             found.versions |= tables.inputs
-        for output in (recipe.outputs[key] for key in sorted({*reads} - {ACTIVATIONS, STATISTICS})):
+        for key in sorted({*reads} - {ACTIVATIONS, STATISTICS}):
+            output = recipe.outputs[reads[key]].of_pooling(pooling)
             if output.by_capability:
                 frames, own, of_all = _of_capabilities(recipe, warehouse, tables, output, target)
-                found.by_capability[output.key] = frames
+                found.by_capability[key] = frames
                 found.versions |= own
                 found.neighbours |= of_all
                 continue
             frame, versions = output.read(warehouse, tables, "")
-            found.frames[output.key] = frame
+            found.frames[key] = frame
             found.versions |= versions
             found.refused |= output.refused(warehouse, "")
             if output.one_row_each:
@@ -140,12 +142,14 @@ class _Blocks:
 
     Attributes:
         activations: Activations of the pool.
+        column: Column of the pooling that is read.
         n_stored: Samples that the table has.
         sample_ids: Those of them along which indices count.
         only: Those of these that are read; all by default.
     """
 
     activations: Snapshot
+    column: str
     n_stored: int
     sample_ids: list[str]
     only: Sequence[str] | None
@@ -153,11 +157,12 @@ class _Blocks:
     def __iter__(self) -> Iterator[Block]:
         if self.only is None:
             everything = len(self.sample_ids) == self.n_stored
-            yield from activation_table.scan(self.activations, sample_ids=None if everything else self.sample_ids)
+            wanted = None if everything else self.sample_ids
+            yield from activation_table.scan(self.activations, self.column, sample_ids=wanted)
             return
-        wanted = sorted(set(self.only) & set(self.sample_ids))
-        indices = np.searchsorted(np.asarray(self.sample_ids), np.asarray(wanted))
-        for layer, places, activations in activation_table.scan(self.activations, sample_ids=wanted):
+        some = sorted(set(self.only) & set(self.sample_ids))
+        indices = np.searchsorted(np.asarray(self.sample_ids), np.asarray(some))
+        for layer, places, activations in activation_table.scan(self.activations, self.column, sample_ids=some):
             yield layer, indices[places], activations
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CALIBRATION
-from nait_assets.extraction.calibration import calibrate, calibration_identity, calibration_sample, projector_of
-from nait_assets.extraction.catalogue import CALIBRATION_OUTPUT
+from nait_assets.extraction.calibration import calibrate, calibration_identity, calibration_sample, projectors_of
+from nait_assets.extraction.catalogue import calibration_output
 from nait_assets.extraction.extractor import Outcome, extract
 from nait_assets.lineage import Record
 from nait_assets.models.running import RunOptions
@@ -171,8 +171,7 @@ def test_one_dimension_in_four_is_a_component_of_the_sample(
     settings = SETTINGS.model_copy(update={"projection": projection})
     frame, _ = calibrated(pool_of(20), model, warehouse, settings)
     assert frame["components"].list.len().to_list() == [48 * n_components] * 2
-    projector, _, _ = projector_of(warehouse, settings)
-    assert projector is not None
+    projector = projectors_of(warehouse, settings)[0]["all"]
     assert projector.n_components == n_components
     matrix = np.concatenate([projector.components[layer] for layer in (0, 1)], axis=1).astype(np.float64)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(n_components), atol=1e-5)
@@ -181,8 +180,9 @@ def test_one_dimension_in_four_is_a_component_of_the_sample(
 def test_a_projector_is_made_of_the_calibration_that_the_home_has(model: LanguageModel, warehouse: Warehouse) -> None:
     """And its version is an input of every activation that is projected with it."""
     frame, _ = calibrated(pool_of(20), model, warehouse)
-    projector, version, inputs = projector_of(warehouse, SETTINGS)
-    assert projector is not None
+    projectors, version, inputs = projectors_of(warehouse, SETTINGS)
+    assert list(projectors) == ["all"]
+    projector = projectors["all"]
     assert (projector.dimensions, projector.seed, version, inputs) == (32, 0, "version", {CALIBRATION: "version"})
     for row in frame.iter_rows(named=True):
         np.testing.assert_array_equal(projector.statistics[row["layer"]].mean, np.float32(row["mean"]))
@@ -190,7 +190,7 @@ def test_a_projector_is_made_of_the_calibration_that_the_home_has(model: Languag
 
 def test_without_a_projection_there_is_no_projector(warehouse: Warehouse) -> None:
     """And no calibration is asked for."""
-    assert projector_of(warehouse, Extraction()) == (None, "", {})
+    assert projectors_of(warehouse, Extraction()) == ({}, "", {})
 
 
 def test_a_missing_calibration_is_named(model: LanguageModel, warehouse: Warehouse) -> None:
@@ -199,7 +199,7 @@ def test_a_missing_calibration_is_named(model: LanguageModel, warehouse: Warehou
     with warehouse.tables.transaction() as transaction:
         transaction.connection.execute("DELETE FROM lineage.versions")
     with pytest.raises(WarehouseError, match=rf"{CALIBRATION} has not been materialized in .*`nait run`"):
-        projector_of(warehouse, SETTINGS)
+        projectors_of(warehouse, SETTINGS)
 
 
 @pytest.mark.parametrize(("n_left", "kept"), [(6, True), (3, True), (2, False), (0, False)])
@@ -219,7 +219,7 @@ def test_a_calibration_is_kept_while_half_of_its_sample_is_in_the_pool(
 
     again, outcome = calibrate(other, model, SETTINGS, warehouse, RunOptions(), lines.append)
 
-    said = CALIBRATION_OUTPUT.why_outlived(warehouse, "")
+    said = calibration_output("all").why_outlived(warehouse, "")
     assert (outcome is None) == kept
     assert (said == "") == kept
     assert again["sample_ids"].to_list() == ([sample, sample] if kept else [sorted(chosen(other, 6))] * 2)

@@ -33,7 +33,7 @@ def job(tmp_path: Path, model_folder: Path) -> Iterator[Job]:
     _load.cache_clear()
     model = LanguageModel(source=str(model_folder), dtype="float32", home=str(tmp_path / "home"), device="cpu")
     folder = tmp_path / "candidates.spool" / "extraction"
-    yield Job(model, model.identity(), Extraction(), False, None, 48, (0, 1), str(folder))
+    yield Job(model, model.identity(), Extraction(), False, {}, 48, (0, 1), str(folder))
     _load.cache_clear()
 
 
@@ -128,7 +128,7 @@ def test_projection_has_one_row_a_sample(job: Job) -> None:
     """All layers in few numbers, under the number that stands for the whole network."""
     ones = np.ones(48, np.float32)
     statistics = {layer: NeuronStatistics(0 * ones, ones) for layer in (0, 1)}
-    projected = dataclasses.replace(job, projector=Projector(statistics, 16, 0))
+    projected = dataclasses.replace(job, projectors={"all": Projector(statistics, 16, 0)})
 
     (manifest,) = Worker(projected).read(SHARDS[2:])
 

@@ -27,6 +27,7 @@ BASIS = Basis(
     max_tokens=256,
     truncate="prompt",
     change="last_minus_first",
+    pool="all",
 )
 ORIGIN = FeatureOrigin(
     **dataclasses.asdict(BASIS),
@@ -144,6 +145,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(file: Path) -> None:
         ("max_tokens", 512, r"max_tokens 256, and the recipe's is 512"),
         ("truncate", "answer", r"truncate prompt, and the recipe's is answer"),
         ("change", "mean_minus_first", r"change last_minus_first, and the recipe's is mean_minus_first"),
+        ("pool", "answer", r"pool all, and the recipe's is answer"),
     ],
 )
 def test_a_feature_read_elsewhere_is_refused(file: Path, field: str, wanted: Any, shown: str) -> None:

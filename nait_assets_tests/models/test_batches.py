@@ -151,7 +151,7 @@ def test_projector_is_given_the_same_means(llama: Any, packs: bool) -> None:
     projector = a_projector()
     means = columns(llama, BATCH, keep_first_and_last=False)["activation"]
 
-    found = columns(llama, BATCH, keep_first_and_last=False, projector=projector, packs=packs)
+    found = columns(llama, BATCH, keep_first_and_last=False, projectors={"all": projector}, packs=packs)
 
     assert found["activation"].shape == (3, 1, 16)
     wanted = projector.project({layer: means[:, layer] for layer in (0, 1)})
@@ -285,7 +285,7 @@ def test_broken_sample_is_named_behind_a_projector_too(network: Any, packs: bool
     poison(network, BATCH[1], value)
 
     with pytest.raises(NumericalError, match=r"layer 0, for 1 of 3 samples of a batch: middle\."):
-        read(network, BATCH, keep_first_and_last=False, projector=a_projector(), packs=packs)
+        read(network, BATCH, keep_first_and_last=False, projectors={"all": a_projector()}, packs=packs)
 
 
 def test_projection_that_overflows_fails_and_names_the_sample(network: Any) -> None:
@@ -298,7 +298,7 @@ def test_projection_that_overflows_fails_and_names_the_sample(network: Any) -> N
     overflowing = dataclasses.replace(exact, statistics=statistics)
 
     with pytest.raises(NumericalError, match="for 3 of 3 samples"):
-        read(network, BATCH, keep_first_and_last=False, projector=overflowing)
+        read(network, BATCH, keep_first_and_last=False, projectors={"all": overflowing})
 
 
 @pytest.mark.parametrize("projector", [None, a_projector()])
@@ -307,10 +307,11 @@ def test_broken_weight_is_said_with_its_layer_and_all_samples(
     network: Any, projector: Projector | None, broken_before_the_trial: bool
 ) -> None:
     """Then it is the model: float16 that overflows, or a damaged file."""
-    given = None if broken_before_the_trial else reader(network, "mlp", keep_first_and_last=False, projector=projector)
+    settings: dict[str, Any] = {"keep_first_and_last": False, "projectors": {"all": projector} if projector else {}}
+    given = None if broken_before_the_trial else reader(network, "mlp", **settings)
     with torch.no_grad():
         network.layers[1].mlp.up_proj.weight[5, 5] = torch.nan
-    given = given or reader(network, "mlp", keep_first_and_last=False, projector=projector)
+    given = given or reader(network, "mlp", **settings)
 
     with pytest.raises(NumericalError, match=r"first in layer 1, for 3 of 3 samples .*: long, middle, short\."):
         next(given.read([BATCH]))

@@ -3,9 +3,9 @@
 Formula:
 s(y) = sum over layers l of A_l(y) . v_l
 
-A_l(y) is the mean activation of the candidate y over its tokens, and v_l the capability's direction in layer l. The
-target `all` takes the mean of the capabilities' directions: the paper calls its System 12 a composite of them, and
-leaves the rule open.
+A_l(y) is the mean activation of the candidate y over its tokens, and v_l the capability's direction in layer l; with
+`pool: answer` or `prompt` both are of those tokens alone. The target `all` takes the mean of the capabilities'
+directions: the paper calls its System 12 a composite of them, and leaves the rule open.
 
 Departures:
 The first token is left out of A_l(y): its enormous activations would make the score a function of length. Examples that
@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import polars as pl
 
-from nait_assets.recipe import ACTIVATIONS
+from nait_assets.recipe import ACTIVATIONS, ActivationOptions
 from nait_assets.scoring.method import Block, Explanation, Method, Reason, ScoringInputs
 from nait_assets.scoring.ranking import largest, stacked
 
@@ -95,6 +95,7 @@ METHOD = Method(
     "change, summed over layers.",
     reads=(ACTIVATIONS, DIRECTIONS),
     score=score,
+    options=ActivationOptions,
     by_target=True,
     needs_neurons=True,
     explain=explain,

@@ -35,7 +35,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import ACTIVATIONS, STATISTICS, Section
+from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
 from nait_assets.scoring.method import Block, Explanation, Method, Scores, ScoringInputs
 from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import of_examples
@@ -43,7 +43,7 @@ from nait_assets.scoring.reasons import of_examples
 EXAMPLES = "extraction/in_domain_activations"
 
 
-class NaitNeighboursOptions(Section):
+class NaitNeighboursOptions(ActivationOptions):
     """Options of `nait_neighbours`."""
 
     best: int = Field(2, ge=1, description="Nearest in-domain examples whose mean cosine counts.")

@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import ACTIVATIONS, STATISTICS
+from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
 from nait_assets.scoring.method import Block, Explanation, Method, Reason, ScoringInputs
 from nait_assets.scoring.ranking import largest, stacked
 
@@ -141,6 +141,7 @@ METHOD = Method(
     "neuron against the pool.",
     reads=(ACTIVATIONS, STATISTICS, CENTROIDS),
     score=score,
+    options=ActivationOptions,
     by_target=True,
     recommended=True,
     explain=explain,

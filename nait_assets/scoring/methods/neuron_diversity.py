@@ -30,12 +30,12 @@ import numpy as np
 from pydantic import Field
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import ACTIVATIONS, STATISTICS, Section
+from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
 from nait_assets.scoring.method import Block, Explanation, Method, Reason, ScoringInputs
 from nait_assets.scoring.ranking import largest
 
 
-class NeuronDiversityOptions(Section):
+class NeuronDiversityOptions(ActivationOptions):
     """Options of `neuron_diversity`."""
 
     threshold: float = Field(
