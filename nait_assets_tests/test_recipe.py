@@ -503,3 +503,51 @@ def test_a_further_name_is_checked_like_a_method(tmp_path: Path, options: dict[s
 def test_a_further_name_needs_the_section_of_its_options_to_be_a_method(tmp_path: Path) -> None:
     """As for every name that nobody declares."""
     assert "methods: unknown method 'near'" in refusal_of(tmp_path, methods=["near"])
+
+
+def test_a_recipe_that_names_no_pool_has_the_fingerprints_of_one_of_all(tmp_path: Path) -> None:
+    """Homes that were made before there was a choice must not be read again, nor scored."""
+    plain, named = recipe_in(tmp_path), recipe_in(tmp_path, extraction={"pool": ["all"]})
+    assert fingerprint(plain.extraction) == fingerprint(named.extraction)
+    assert "pool" not in plain.extraction.model_dump(mode="json")
+    assert fingerprint(plain.extraction) != fingerprint(recipe_in(tmp_path, extraction={"pool": "answer"}).extraction)
+    assert plain.settings_of("nait") == plain.settings_of("nait_standardized") == []
+    either = [
+        recipe_in(tmp_path, extraction={"pool": pool}).extraction for pool in (["answer", "all"], ["all", "answer"])
+    ]
+    assert fingerprint(either[0]) == fingerprint(either[1])
+
+
+def test_a_method_reads_the_pooling_that_it_names_or_the_first_that_there_is(tmp_path: Path) -> None:
+    """`all` where it is stored; features are outputs of their own for each."""
+    options = {"answers": {"method": "nait_standardized", "pool": "answer"}}
+    fields: dict[str, Any] = {"methods": ["nait_standardized", "answers"], "options": options}
+    both = recipe_in(tmp_path, extraction={"pool": ["answer", "all"]}, **fields)
+    assert [both.pooling_of(name) for name in both.methods] == ["all", "answer"]
+    assert both.reads_of("answers") == (
+        "extraction/candidate_activations",
+        "features/answer_neuron_statistics",
+        "features/answer_standardized_centroids",
+    )
+    alone = recipe_in(tmp_path, extraction={"pool": "answer"}, **fields)
+    assert alone.reads_of("nait_standardized") == both.reads_of("answers")
+    assert alone.features_needed == ["standardized_centroids"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"methods": ["nait"], "options": {"nait": {"pool": "answer"}}},
+            "method 'nait' reads the pool 'answer', and `extraction.pool` stores all; "
+            "write `extraction: {pool: [all, answer]}`",
+        ),
+        ({"extraction": {"pool": ["all", "all"]}}, "extraction.pool: pool ['all', 'all'] must be distinct"),
+        ({"extraction": {"pool": []}}, "extraction.pool: "),
+        ({"extraction": {"pool": "last"}}, "extraction.pool.0: Input should be 'all', 'answer' or 'prompt'"),
+    ],
+    ids=str,
+)
+def test_a_pool_that_is_not_there_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    """Before the model is loaded for an hour of other activations."""
+    assert message in refusal_of(tmp_path, **fields)

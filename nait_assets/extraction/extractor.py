@@ -7,6 +7,7 @@ makes the same plan, finds the finished shards by name, and continues.
 import collections
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,6 +34,7 @@ from nait_assets.resources.warehouse import Store
 from nait_assets.tables import REJECTED_SAMPLES, rejection_rows
 
 ALGORITHM = "4"
+log = logging.getLogger(__name__)
 SHARD_BYTES = 64 * 2**20
 """Of a shard that is larger than one batch: what is in memory at once does not depend on how long the samples are."""
 
@@ -147,7 +149,7 @@ def extract(
     lent = _lent(lender, identity, missing["sample_id"].to_list())
     missing = missing.filter(~pl.col("sample_id").is_in(lent))
     if held.extraction_id not in (None, identity):
-        log_line(f"{corpus_name}: {_why_again(store, settings)}")
+        log.info("%s: %s", corpus_name, _why_again(store, settings))
     conversations = conversations_of(missing)
     encoded, refused = _encoded(conversations, model, settings) if conversations else ([], [])
     unshown = collections.Counter(sample.unshown for sample in encoded if sample.unshown)

@@ -58,8 +58,12 @@ def explanations(
             _require(snapshot, projected=recipe.extraction.projection is not None)
         if recipe.extraction.projection:
             return _strongest(recipe, warehouse, recipe.pooling_of(method), target, sample_ids, n)
+    fitted = None
+    if declared.fit is not None:
+        with gathered(recipe, warehouse, method, target) as found:
+            fitted = declared.fit(found.inputs)
     with gathered(recipe, warehouse, method, target, stream_only=sample_ids) as found:
-        inputs = replace(found.inputs, blocks=list(found.inputs.blocks))
+        inputs = replace(found.inputs, blocks=list(found.inputs.blocks), fitted=fitted)
         known = set(inputs.sample_ids)
         return Explained(
             {name: explained(declared, inputs, name, target, n) for name in sample_ids if name in known},

@@ -30,6 +30,7 @@ class ScoringInputs:
         statistics: Statistics of the neurons by layer, over the pool; empty for a method that does not read them.
         seed: The recipe's `seed`.
         options: The method's section of the recipe, if it has one.
+        fitted: What the method's `fit` made of these inputs, if it has one.
     """
 
     sample_ids: list[str]
@@ -40,6 +41,7 @@ class ScoringInputs:
     statistics: Mapping[int, NeuronStatistics] = field(default_factory=dict)
     seed: int = 0
     options: Any = None
+    fitted: Any = None
 
     def of(self, key: str) -> pl.DataFrame:
         """Rows of an output about candidates.
@@ -148,6 +150,8 @@ class Method:
         seeded: Whether it draws by the recipe's `seed`.
         recommended: Whether `nait summary` and the report show its rows rather than those of other methods.
         length_is_the_point: Whether nobody need be warned that its scores follow the length of a candidate.
+        fit: What scores and explanations rest on that is made of the whole pool, such as its components; it stands in
+            the inputs of both as `fitted`.
         version: Version of the algorithm; another one makes the scores stale.
         explain: Why a candidate scores as it does: from inputs that hold it, its `sample_id`, the target and the number
             of reasons wanted. By default the numbers that were read of it, and their percentiles in the pool.
@@ -163,10 +167,11 @@ class Method:
     seeded: bool = False
     recommended: bool = False
     length_is_the_point: bool = False
+    fit: Callable[[ScoringInputs], Any] | None = None
     version: str = "1"
     explain: Callable[[ScoringInputs, str, str, int], Explanation] | None = None
 
     def scores(self, inputs: ScoringInputs) -> Scores:
         """The scores of the inputs' candidates for the inputs' targets."""
-        found = self.score(inputs)
+        found = self.score(replace(inputs, fitted=self.fit(inputs)) if self.fit else inputs)
         return found if isinstance(found, Scores) else Scores(found)

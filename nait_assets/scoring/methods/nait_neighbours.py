@@ -74,10 +74,10 @@ def reference_places(sample_ids: Sequence[str], size: int) -> np.ndarray:
     return np.sort(np.asarray(sorted(range(len(hashes)), key=hashes.__getitem__)[:size], dtype=np.int64))
 
 
-def rows_at(
+def standardized_at(
     blocks: Iterable[Block], statistics: Mapping[int, NeuronStatistics], places: np.ndarray, n_samples: int
 ) -> dict[int, np.ndarray]:
-    """By layer `(n_places, width)`: standardised activations of the candidates at some places, of unit norm over all.
+    """By layer `(n_places, width)`: standardised activations of the candidates at some places, float32.
 
     Args:
         blocks: The pool's activations.
@@ -94,7 +94,7 @@ def rows_at(
         wanted = row_of[block_places] >= 0
         if wanted.any():
             rows[layer][row_of[block_places[wanted]]] = statistics[layer].standardize(activations[wanted])
-    return unit_rows(rows)
+    return rows
 
 
 def unit_rows(rows: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
@@ -118,20 +118,53 @@ def example_rows(frame: pl.DataFrame, statistics: Mapping[int, NeuronStatistics]
     return unit_rows(layers)
 
 
-class NearestMean:
-    """The mean cosine of each candidate to its nearest reference rows, from products that come layer by layer.
+class LayerSums:
+    """Sums over the layers of vectors that come layer by layer: a candidate's is held from its first to its last.
 
-    A candidate's products are held from its first layer to its last.
+    Args:
+        n_samples: Number of candidates.
+        n_layers: Number of layers.
+        width: Length of a vector.
     """
+
+    def __init__(self, n_samples: int, n_layers: int, width: int):
+        self._n_layers = n_layers
+        self._sums = np.zeros((0, width), dtype=np.float32)
+        self._slot_of, self._n_seen = np.full(n_samples, -1), np.zeros(n_samples, dtype=np.int64)
+        self._free: list[int] = []
+
+    def add(self, places: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Add a layer's vectors, `(n, width)`, of distinct candidates.
+
+        Returns:
+            `(n,)` bool, candidates of which this was the last layer, and their sums `(n_done, width)`.
+        """
+        self._hold(places[self._slot_of[places] < 0])
+        self._sums[self._slot_of[places]] += vectors
+        self._n_seen[places] += 1
+        done = self._n_seen[places] == self._n_layers
+        slots = self._slot_of[places[done]]
+        found = self._sums[slots]
+        self._sums[slots] = 0
+        self._free += slots.tolist()
+        return done, found
+
+    def _hold(self, places: np.ndarray) -> None:
+        lacking, held = len(places) - len(self._free), len(self._sums)
+        if lacking > 0:
+            self._sums = np.concatenate([self._sums, np.zeros((lacking, self._sums.shape[1]), dtype=np.float32)])
+            self._free += range(held, held + lacking)
+        self._slot_of[places] = [self._free.pop() for _ in places]
+
+
+class NearestMean:
+    """The mean cosine of each candidate to its nearest reference rows, from products that come layer by layer."""
 
     def __init__(self, places: np.ndarray, n_samples: int, n_layers: int, neighbours: int):
         self.means = np.full(n_samples, np.nan)
-        self._neighbours, self._n_layers = neighbours, n_layers
+        self._neighbours, self._products = neighbours, LayerSums(n_samples, n_layers, len(places))
         self._reference_of = np.full(n_samples, -1)
         self._reference_of[places] = np.arange(len(places))
-        self._products = np.zeros((0, len(places)), dtype=np.float32)
-        self._slot_of, self._n_seen = np.full(n_samples, -1), np.zeros(n_samples, dtype=np.int64)
-        self._free: list[int] = []
 
     def add(self, places: np.ndarray, products: np.ndarray, squares: np.ndarray) -> None:
         """Add a layer's products of distinct candidates with the reference.
@@ -141,27 +174,12 @@ class NearestMean:
             products: `(n, n_reference)` with the reference's rows of unit norm.
             squares: `(n,)` sums of squares of the candidates over all layers that were read so far.
         """
-        self._hold(places[self._slot_of[places] < 0])
-        self._products[self._slot_of[places]] += products
-        self._n_seen[places] += 1
-        done = self._n_seen[places] == self._n_layers
+        done, found = self._products.add(places, products)
         if done.any():
-            self._finish(places[done], squares[done])
+            self._finish(places[done], found, squares[done])
 
-    def _hold(self, places: np.ndarray) -> None:
-        lacking, held = len(places) - len(self._free), len(self._products)
-        if lacking > 0:
-            self._products = np.concatenate(
-                [self._products, np.zeros((lacking, self._products.shape[1]), dtype=np.float32)]
-            )
-            self._free += range(held, held + lacking)
-        self._slot_of[places] = [self._free.pop() for _ in places]
-
-    def _finish(self, places: np.ndarray, squares: np.ndarray) -> None:
-        slots = self._slot_of[places]
-        cosines = over_norms(self._products[slots], squares)
-        self._products[slots] = 0
-        self._free += slots.tolist()
+    def _finish(self, places: np.ndarray, products: np.ndarray, squares: np.ndarray) -> None:
+        cosines = over_norms(products, squares)
         own = self._reference_of[places]
         cosines[np.flatnonzero(own >= 0), own[own >= 0]] = -np.inf  # every row is its own nearest
         n_others = cosines.shape[1] - (own >= 0)
@@ -192,7 +210,7 @@ def cosines(
     """
     n_samples, statistics = len(inputs.sample_ids), inputs.statistics
     places = reference_places(inputs.sample_ids, options.reference if options.hubness else 0)
-    reference = rows_at(inputs.blocks, statistics, places, n_samples) if len(places) else {}
+    reference = unit_rows(standardized_at(inputs.blocks, statistics, places, n_samples)) if len(places) else {}
     products = {name: np.zeros((n_samples, len(next(iter(rows.values()))))) for name, rows in examples.items()}
     squares, nearest = np.zeros(n_samples), NearestMean(places, n_samples, len(statistics), options.neighbours)
     for layer, block_places, activations in inputs.blocks:
@@ -229,7 +247,7 @@ def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Expla
     """The in-domain examples that are closest to it, before the nearest rows of the pool are weighed."""
     frames, statistics = inputs.of_capabilities(EXAMPLES), inputs.statistics
     place = np.asarray([inputs.sample_ids.index(sample_id)])
-    own = rows_at(inputs.blocks, statistics, place, len(inputs.sample_ids))
+    own = unit_rows(standardized_at(inputs.blocks, statistics, place, len(inputs.sample_ids)))
     cosines_to = {
         name: sum(own[layer] @ rows.T for layer, rows in example_rows(frames[name], statistics).items())
         for name in inputs.targets[target]

@@ -6,7 +6,8 @@ s(y) = z(y) . c / (|z(y)| |c|)
 z(y) is the candidate's activation and c the capability's mean activation, over all layers and neurons, each less the
 pool's mean and over the pool's standard deviation of that neuron. Standardising gives every neuron an equal say and
 removes what all examples share; the cosine removes length. The target `all` takes the mean of the capabilities'
-centroids, each scaled to unit norm.
+centroids, each scaled to unit norm. With `similarity: dot` s(y) is z(y) . c, with every capability's c of unit norm: a
+candidate that is far from the pool's mean counts more, whether near the capability or far from it.
 
 Departures:
 From `nait`: no direction of change, but the mean itself, standardised. No paper gives this rule.
@@ -20,9 +21,11 @@ As `nait`: one forward pass over the pool, shared by every method that reads act
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
@@ -32,11 +35,22 @@ from nait_assets.scoring.ranking import largest, stacked
 CENTROIDS = "features/standardized_centroids"
 
 
+class NaitStandardizedOptions(ActivationOptions):
+    """Options of `nait_standardized`."""
+
+    similarity: Literal["cosine", "dot"] = Field(
+        "cosine",
+        exclude_if=lambda similarity: similarity == "cosine",  # what was scored before there was a choice stays
+        description="cosine, or dot: the product, in which a candidate far from the pool's mean counts more.",
+    )
+
+
 def cosines(
     blocks: Iterable[Block],
     statistics: Mapping[int, NeuronStatistics],
     centroids: Mapping[int, np.ndarray],
     n_samples: int,
+    similarity: Literal["cosine", "dot"] = "cosine",
 ) -> np.ndarray:
     """`(n_samples, n_targets)` cosines over all layers and neurons, float64; 0 for a candidate equal to the mean.
 
@@ -45,6 +59,7 @@ def cosines(
         statistics: By layer.
         centroids: By layer, `(n_targets, width)`, in standard deviations.
         n_samples: Number of samples of the pool.
+        similarity: `dot` for the products alone.
     """
     (n_targets,) = {len(matrix) for matrix in centroids.values()}
     vectors = {layer: matrix.astype(np.float32) for layer, matrix in centroids.items()}
@@ -54,6 +69,8 @@ def cosines(
         for target in range(n_targets):  # one by one: in a joint product a target's rounding depends on the others
             products[indices, target] += standardized @ vectors[layer][target]
         squares[indices] += np.einsum("ij,ij->i", standardized, standardized)
+    if similarity == "dot":
+        return products
     norms = np.sqrt(squares)[:, None] * np.sqrt(
         sum((matrix.astype(np.float64) ** 2).sum(axis=1) for matrix in centroids.values())
     )
@@ -76,9 +93,15 @@ def combined_centroids(features: Mapping[str, pl.DataFrame]) -> dict[int, np.nda
 
 
 def score(inputs: ScoringInputs) -> np.ndarray:
-    """`(n_candidates, n_targets)` cosines in [-1, 1]."""
+    """`(n_candidates, n_targets)` cosines in [-1, 1], or dot products."""
     centroids = stacked([_centroids(inputs, target) for target in inputs.targets])
-    return cosines(inputs.blocks, inputs.statistics, centroids, len(inputs.sample_ids))
+    similarity = _similarity(inputs)
+    return cosines(inputs.blocks, inputs.statistics, centroids, len(inputs.sample_ids), similarity)
+
+
+def _similarity(inputs: ScoringInputs) -> Literal["cosine", "dot"]:
+    options: NaitStandardizedOptions = inputs.options or NaitStandardizedOptions()
+    return options.similarity
 
 
 def contributions(
@@ -86,6 +109,7 @@ def contributions(
     statistics: Mapping[int, NeuronStatistics],
     centroids: Mapping[int, np.ndarray],
     n: int,
+    similarity: Literal["cosine", "dot"] = "cosine",
 ) -> pl.DataFrame:
     """The neurons that contribute most to a sample's score.
 
@@ -94,6 +118,7 @@ def contributions(
         statistics: The pool's, by layer.
         centroids: The target's, by layer, `(width,)`.
         n: How many neurons.
+        similarity: Similarity of the score.
 
     Returns:
         Columns `layer`, `neuron`, `standardized_activation`, `centroid`, `contribution`, the largest first; all
@@ -102,7 +127,7 @@ def contributions(
     layers = sorted(centroids)
     sample = np.stack([statistics[layer].standardize(activations[layer]) for layer in layers]).astype(np.float64)
     target = np.stack([centroids[layer] for layer in layers]).astype(np.float64)
-    norm = np.linalg.norm(sample) * np.linalg.norm(target)
+    norm = 1.0 if similarity == "dot" else np.linalg.norm(sample) * np.linalg.norm(target)
     shares = sample * target / norm if norm else np.zeros_like(sample)
     rows, neurons = largest(shares, n).T
     return pl.DataFrame(
@@ -118,7 +143,8 @@ def contributions(
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
     """The neurons that contribute most to the score."""
-    found = contributions(inputs.activations_of(sample_id), inputs.statistics, _centroids(inputs, target), n)
+    centroids, similarity = _centroids(inputs, target), _similarity(inputs)
+    found = contributions(inputs.activations_of(sample_id), inputs.statistics, centroids, n, similarity)
     reasons = [
         Reason(
             f"{row['layer']}:{row['neuron']}",
@@ -141,7 +167,7 @@ METHOD = Method(
     "neuron against the pool.",
     reads=(ACTIVATIONS, STATISTICS, CENTROIDS),
     score=score,
-    options=ActivationOptions,
+    options=NaitStandardizedOptions,
     by_target=True,
     recommended=True,
     explain=explain,

@@ -216,7 +216,7 @@ def test_products_of_finished_candidates_are_dropped() -> None:
         patch.setattr(nait_neighbours, "NearestMean", Watched)
         score({"math": TARGETS["math"]}, SMALL, blocks(3, 6))
         score({"math": TARGETS["math"]}, SMALL, blocks(3, 6, layers_apart=True))
-    assert [len(nearest._products) for nearest in made] == [3, N_SAMPLES]
+    assert [len(nearest._products._sums) for nearest in made] == [3, N_SAMPLES]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.scoring.method import Block
 from nait_assets.scoring.methods import nait_standardized
-from nait_assets.scoring.methods.nait_standardized import combined_centroids, cosines
+from nait_assets.scoring.methods.nait_standardized import combined_centroids, contributions, cosines
 from nait_assets_tests.scoring.given import for_capabilities
 
 LAYERS, N_SAMPLES, WIDTH = (0, 5), 7, 6
@@ -126,3 +126,26 @@ def test_a_centroid_of_zeros_adds_nothing_to_the_combination() -> None:
     alone = combined_centroids(features("math"))
     for layer in LAYERS:
         np.testing.assert_allclose(combined[layer], alone[layer] / 2)
+
+
+def test_a_dot_product_is_with_a_centroid_of_unit_norm() -> None:
+    """So that the target `all` weighs its capabilities alike; contributions add up to it as to a cosine."""
+    options = nait_standardized.NaitStandardizedOptions(similarity="dot")
+    rows = {"math": features("math"), "all": features("code", "math")}
+    inputs = for_capabilities(
+        SAMPLE_IDS, nait_standardized.CENTROIDS, rows, blocks=blocks(3), statistics=STATISTICS, options=options
+    )
+    z = {
+        layer: (POOL[layer].astype(float) - STATISTICS[layer].mean) / STATISTICS[layer].standard_deviation
+        for layer in LAYERS
+    }
+    dots = {}
+    for name, vectors in CENTROIDS.items():
+        norm = math.sqrt(sum(float((vectors[layer].astype(float) ** 2).sum()) for layer in LAYERS))
+        dots[name] = sum(z[layer] @ vectors[layer].astype(float) for layer in LAYERS) / norm
+    expected = np.stack([dots["math"], (dots["code"] + dots["math"]) / 2], axis=1)
+    np.testing.assert_allclose(nait_standardized.METHOD.score(inputs), expected, rtol=1e-4, atol=1e-5)
+    activations = {layer: POOL[layer][2] for layer in LAYERS}
+    centroids = combined_centroids(features("math"))
+    found = contributions(activations, STATISTICS, centroids, len(LAYERS) * WIDTH, "dot")
+    assert found["contribution"].sum() == pytest.approx(expected[2, 0], rel=1e-4)
