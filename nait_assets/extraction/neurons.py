@@ -175,8 +175,8 @@ class _Pool:
     Args:
         packing: Packing of the batch.
         dtype: dtype of the forward pass.
-        tokens: Of each sample `(n_tokens,)` bool, at least one of them; by default all but the first token, and then
-            `first` is that one, which is left out of the mean.
+        tokens: Tokens of each sample, `(n_tokens,)` bool, at least one; by default all but the first, and then `first`
+            is that one, which is left out of the mean.
     """
 
     def __init__(self, packing: Packing, dtype: "torch.dtype", tokens: Sequence[np.ndarray] | None = None):

@@ -158,12 +158,12 @@ class _Blocks:
         if self.only is None:
             everything = len(self.sample_ids) == self.n_stored
             wanted = None if everything else self.sample_ids
-            yield from activation_table.scan(self.activations, self.column, sample_ids=wanted)
+            yield from activation_table.scan(self.activations, column=self.column, sample_ids=wanted)
             return
         some = sorted(set(self.only) & set(self.sample_ids))
         indices = np.searchsorted(np.asarray(self.sample_ids), np.asarray(some))
-        for layer, places, activations in activation_table.scan(self.activations, self.column, sample_ids=some):
-            yield layer, indices[places], activations
+        for layer, places, rows in activation_table.scan(self.activations, column=self.column, sample_ids=some):
+            yield layer, indices[places], rows
 
 
 def _of_capabilities(

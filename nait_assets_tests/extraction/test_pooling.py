@@ -155,12 +155,11 @@ def test_a_further_pooling_is_read_once_and_says_why(
 ) -> None:
     """One pass reads all poolings, so what is there is read again; the same poolings in another order are no change."""
     store = Store(tmp_path / "candidates.duckdb")
+    assert read(store, model, Extraction(max_tokens=99)).n_extracted == 6
     with caplog.at_level("INFO", logger="nait_assets.extraction.extractor"):
-        assert read(store, model, Extraction(max_tokens=99)).n_extracted == 6
-        assert caplog.messages == []
         assert read(store, model, Extraction(max_tokens=99, pool=["all", "answer"])).n_extracted == 6
         assert read(store, model, Extraction(max_tokens=99, pool=["answer", "all"])).n_extracted == 0
-    assert caplog.messages == [
+    assert [line for line in caplog.messages if "again" in line] == [
         "candidates: all samples are read again: `extraction.pool` is all, answer, and all is what is stored; "
         "one pass reads them all"
     ]
