@@ -56,7 +56,7 @@ def _foresight(foresight: pl.DataFrame, drawn: Charts) -> Section:
         "once: a method whose figure is near 0 there knows nothing but length. Controls are lengths by themselves.",
     ]
     order = [str(row[0]) for row in rows]
-    figures = [
+    first, *others = [
         drawn.figure(target or MEAN, result_charts.foresight_dots(main.filter(target=target), order))
         for target in targets_in_order(main)
     ]
@@ -66,7 +66,10 @@ def _foresight(foresight: pl.DataFrame, drawn: Charts) -> Section:
         "What scores foretell",
         "Are the rows to which a method gives high scores those from which a model learns?",
         notes,
-        groups=[{"title": "As charts: dots are correlations, diamonds those given length", "figures": figures}],
+        groups=[
+            {"title": "As a chart: dots are correlations, diamonds those given length", "figures": [first]},
+            *([{"title": "each target", "figures": others, "folded": True}] if others else []),
+        ],
         tables=[{"title": "", "header": header, "rows": rows, "notes": [], "first": True}],
         findings=list(filter(None, [foresight_verdict(foresight)])),
     )
