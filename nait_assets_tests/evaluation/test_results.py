@@ -58,7 +58,7 @@ def test_every_model_has_results_and_a_changed_task_makes_its_own_again(
     assert broken(recipe, home, PROBE_RESULTS.key) == broken(recipe, home, FORESIGHT_OUTPUT.key) == ""
     with Warehouse(home=str(home)).tables.snapshot() as tables:
         foretold = tables.rows(FORESIGHT)
-    assert set(foretold["target"]) == {"all", "code", "math"}
+    assert set(foretold["target"]) == {"", "all", "code", "math"}  # "" is the mean
     assert set(foretold.filter(target="all")["task"]) == {"", "code", "math"}
     assert set(foretold["predictor"]) == {"random", "length_long", "characters", "tokens", "answer_tokens"}
     summary = nait("summary", "--recipe", recipe.path, "--home", home).out
