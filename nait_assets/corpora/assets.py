@@ -20,6 +20,7 @@ from nait_assets.corpora.catalogue import (
 )
 from nait_assets.corpora.contamination import contaminated
 from nait_assets.corpora.corpus import Corpus, read_corpus, source_inputs
+from nait_assets.corpora.leaks import require_apart
 from nait_assets.corpora.published import PublishedList, published_list
 from nait_assets.lineage import Record, asset_key
 from nait_assets.losses import as_list, kinds_of_reasons
@@ -80,11 +81,12 @@ def _conversations_asset(
 
 def _contamination_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
     corpora = {output.corpus(name): (output, name) for output, name in _example_sets(recipe, partitions)}
+    refuses = [recipe.decontamination.action] if recipe.training is not None else []
 
     @dg.asset(
         **asset_arguments(CONTAMINATION_OUTPUT, partitions),
         deps=[_whole(output, partitions) for output in conversations(recipe)],
-        code_version=f"{ALGORITHM}:{fingerprint(recipe.decontamination.ngram, sorted(corpora))}",
+        code_version=f"{ALGORITHM}:{fingerprint(recipe.decontamination.ngram, sorted(corpora), *refuses)}",
         kinds=KINDS,
     )
     def contaminated_candidates(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
@@ -97,6 +99,10 @@ def _contamination_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDef
             # all of it before it is looked at, which takes long: nobody can write meanwhile
             pool = list(snapshot.slices(CANDIDATE_POOL.only("sample_id", "messages")))
         frame = contaminated(pool, examples, recipe.decontamination.ngram)
+        left = pl.concat([part.select("sample_id") for part in pool])
+        if recipe.decontamination.action == "drop":
+            left = left.join(frame, on="sample_id", how="anti")
+        require_apart(recipe, left, examples)
         metadata = _contamination_metadata(frame, sum(map(len, pool)))
         return write_table(context, warehouse, CONTAMINATION_OUTPUT, frame, snapshot.inputs, metadata)
 

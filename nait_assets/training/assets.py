@@ -16,7 +16,7 @@ from nait_assets.shown import as_code
 from nait_assets.training.catalogue import PROBE_SUBSETS_OUTPUT, ModelsOutput, outputs, version_of
 from nait_assets.training.config import TrainingConfig
 from nait_assets.training.making import Made, make
-from nait_assets.training.planned import plan_runs
+from nait_assets.training.planned import drops_candidates, plan_runs, pool_to_train_on
 from nait_assets.training.probes import probe_subsets
 from nait_assets.training.runs import ALGORITHM, probe_settings_of, settings_of, training_of
 from nait_assets.training.storing import model_rows, store
@@ -63,8 +63,7 @@ def _models_asset(output: ModelsOutput, recipe: Recipe, partitions: Partitions) 
 
 
 def _deps(output: ModelsOutput, recipe: Recipe, partitions: Partitions) -> list[dg.AssetDep]:
-    drops = recipe.decontamination.action == "drop" and recipe.has_examples
-    pool = [POOL_OUTPUT.key, *([CONTAMINATION_OUTPUT.key] if drops else [])]
+    pool = _pool(recipe)
     read = {
         "subset": [],
         "matched": pool,
@@ -75,6 +74,11 @@ def _deps(output: ModelsOutput, recipe: Recipe, partitions: Partitions) -> list[
     key = asset_key(subset_output(output.method).key)
     subset = [dg.AssetDep(key, partition_mapping=partitions.subsets_to_models())] if output.method else []
     return [*subset, *(dg.AssetDep(asset_key(name)) for name in read)]
+
+
+def _pool(recipe: Recipe) -> list[str]:
+    """What the candidates that may be trained on are taken from."""
+    return [POOL_OUTPUT.key, *([CONTAMINATION_OUTPUT.key] if drops_candidates(recipe) else [])]
 
 
 def _code_version(output: ModelsOutput, recipe: Recipe) -> str:
@@ -112,14 +116,14 @@ def _probe_subsets(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinitio
 
     @dg.asset(
         **asset_arguments(PROBE_SUBSETS_OUTPUT, partitions),
-        deps=[asset_key(POOL_OUTPUT.key)],
+        deps=[asset_key(name) for name in _pool(recipe)],
         code_version=f"{ALGORITHM}:{fingerprint(own)}",
         kinds={"scikitlearn", "duckdb"},
     )
     def subsets(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """Small subsets of the pool that no method chose. One row is one row of a probe."""
         with warehouse.tables.snapshot() as tables:
-            pool, versions = POOL_OUTPUT.read(warehouse, tables, "")
+            pool, versions = pool_to_train_on(recipe, tables), tables.inputs
         frame = probe_subsets(pool, probes)
         counts = {"n_probes": probes.number, "n_distinct_rows": frame["sample_id"].n_unique()}
         return write_table(context, warehouse, PROBE_SUBSETS_OUTPUT, frame, versions, counts)

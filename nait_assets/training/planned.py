@@ -99,6 +99,19 @@ def _label(output: ModelsOutput, partition: str, number: int) -> str:
     return f"{output.key}{f' [{partition}]' if partition else ''}, {what} {number}"
 
 
+def drops_candidates(recipe: Recipe) -> bool:
+    """Whether candidates that leak an example are left out of all that is trained on."""
+    return recipe.decontamination.action == "drop" and recipe.has_examples
+
+
+def pool_to_train_on(recipe: Recipe, tables: Snapshot) -> pl.DataFrame:
+    """The candidates that may be trained on."""
+    pool = tables.read(CANDIDATE_POOL)
+    if drops_candidates(recipe):
+        pool = pool.join(tables.read(CONTAMINATED_CANDIDATES), on="sample_id", how="anti")
+    return pool
+
+
 @dataclass(frozen=True)
 class _Source:
     """What rows are taken from."""
@@ -118,10 +131,7 @@ class _Source:
 
     def pool(self) -> pl.DataFrame:
         """The candidates; those that leak an example are left out where no subset takes them."""
-        pool = self.tables.read(CANDIDATE_POOL)
-        if self.recipe.decontamination.action == "drop" and self.recipe.has_examples:
-            pool = pool.join(self.tables.read(CONTAMINATED_CANDIDATES), on="sample_id", how="anti")
-        return pool
+        return pool_to_train_on(self.recipe, self.tables)
 
     @property
     def seeds(self) -> tuple[int, ...]:
