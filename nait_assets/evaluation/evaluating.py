@@ -15,6 +15,7 @@ import polars as pl
 
 from nait_assets.evaluation.given import Given, GivenTask
 from nait_assets.evaluation.losses import AnswerReader, answer_losses, encoded
+from nait_assets.evaluation.scorers import VLLM
 from nait_assets.evaluation.tables import EXAMPLES, RESULTS
 from nait_assets.models.cost import Cost
 from nait_assets.models.progress import Progress
@@ -96,18 +97,25 @@ class _Runner:
         self.cost, self.notes = Cost(), list[str]()
         self._encoded: dict[str, Any] = {}
         self._model: Model | None = None
-        self._loaded: LoadedModel
+        self._loaded: LoadedModel | None = None
         self._reader: AnswerReader | None = None
         self._packs: bool | None = None  # found out with the first model, as all are of a kind
 
     def take(self, model: Model) -> None:
-        """Load a model."""
-        self._model, self._loaded = model, model.load()
+        """Go on to a model, which is loaded when a task asks for it."""
+        self._model = model
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model in memory."""
+        assert self._model is not None
+        if self._loaded is None:
+            self._loaded = self._model.load()
+        return self._loaded
 
     def drop(self) -> None:
         """Free its memory."""
-        self._model = self._reader = None
-        del self._loaded
+        self._loaded = self._reader = None
         gc.collect()
 
     def run(self, task: GivenTask) -> pl.DataFrame:
@@ -120,7 +128,7 @@ class _Runner:
     def _losses(self, task: GivenTask) -> tuple[pl.DataFrame, Cost]:
         assert self._model is not None
         if self._reader is None:
-            self._reader = AnswerReader(self._loaded, self._packs)
+            self._reader = AnswerReader(self.loaded, self._packs)
             self._packs = self._reader.packs
         if task.name not in self._encoded:
             samples, refused = encoded(task.conversations, self._model.tokenizer(), task.extraction)
@@ -129,14 +137,17 @@ class _Runner:
                 name, reason = refused[0]
                 self.notes.append(f"{task.name}: {len(refused)} examples are left out, such as {name}: {reason}")
         samples = self._encoded[task.name]
-        frame = answer_losses(samples, self._reader, self.options.batch_tokens_on(self._loaded.device.type))
+        frame = answer_losses(samples, self._reader, self.options.batch_tokens_on(self.loaded.device.type))
         return frame, Cost(n_forward=len(samples), n_tokens=sum(len(sample.token_ids) for sample in samples))
 
     def _answers(self, task: GivenTask) -> tuple[pl.DataFrame, Cost]:
         from nait_assets.evaluation.harness import harness_examples
 
         assert self._model is not None
-        frame = harness_examples(task, self._loaded, self._model.tokenizer())
+        if task.backend == VLLM:
+            self.drop()  # it loads the model by itself, beside which there may be no room
+        served = self._model if task.backend == VLLM else self.loaded
+        frame = harness_examples(task, served, self._model.tokenizer())
         return frame, Cost(n_forward=frame["sample_id"].n_unique())
 
 

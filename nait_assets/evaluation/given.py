@@ -8,7 +8,7 @@ from typing import Any
 from nait_assets.conversation import Conversation, conversations_of
 from nait_assets.corpora.catalogue import TASK_OUTPUT
 from nait_assets.evaluation.catalogue import ResultsOutput
-from nait_assets.evaluation.scorers import LM_EVAL, evaluated_base, scoring_libraries
+from nait_assets.evaluation.scorers import LM_EVAL, VLLM, evaluated_base, scoring_libraries, uses_vllm
 from nait_assets.models.libraries import library_versions
 from nait_assets.recipe import Extraction, Recipe, Task, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
@@ -34,6 +34,7 @@ class GivenTask:
         conversations: Pairs of `sample_id` and conversation, in the order of the ids.
         version: Version of the examples.
         extraction: How conversations are written out, and their most tokens.
+        backend: What runs the model, where lm-eval scores the task.
     """
 
     name: str
@@ -41,6 +42,7 @@ class GivenTask:
     conversations: Sequence[tuple[str, Conversation]]
     version: str
     extraction: Extraction
+    backend: str = "hf"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -49,7 +51,9 @@ class GivenTask:
 
     def key(self, model: Model) -> str:
         """Hash of all that the results of a model depend on, save for rounding."""
-        of_task = (self.settings, self.version, list(self.extraction.reading), scorers(self.task))
+        of_task = [self.settings, self.version, list(self.extraction.reading), scorers(self.task)]
+        if self.backend == VLLM:
+            of_task.append(f"{VLLM} {importlib.metadata.version(VLLM)}")
         return fingerprint(ALGORITHM, model.key, model.base.dtype_name(), library_versions(), *of_task)
 
 
@@ -82,16 +86,18 @@ def read_given(
     context = context_of(base)
     max_tokens = min(recipe.evaluation.max_tokens, context or recipe.evaluation.max_tokens)
     extraction = recipe.extraction.model_copy(update={"max_tokens": max_tokens})
+    backend = recipe.evaluation.backend
     tasks, inputs = [], output.external_versions(recipe, warehouse, model, partition)
     with warehouse.tables.snapshot() as tables:
         models = [base_model(base)] if trained is None else trained_models(warehouse, tables, trained, partition, base)
         for name, task in sorted(recipe.evaluation.tasks.items()):
             if not task.examples:
-                tasks.append(GivenTask(name, task, (), str(inputs[LM_EVAL]), extraction))
+                tasks.append(GivenTask(name, task, (), str(inputs[LM_EVAL]), extraction, backend))
                 continue
             frame, versions = TASK_OUTPUT.read(warehouse, tables, name)
             (version,) = versions.values()
-            tasks.append(GivenTask(name, task, conversations_of(frame.sort("sample_id")), version, extraction))
+            rows, own = conversations_of(frame.sort("sample_id")), "hf" if task.kind == "loss" else backend
+            tasks.append(GivenTask(name, task, rows, version, extraction, own))
         inputs |= tables.inputs
 
     def restore(gone: Sequence[Model], log_line: Callable[[str], None]) -> None:
@@ -106,9 +112,11 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
     evaluation = recipe.evaluation
     tasks = {name: _scored(task) for name, task in evaluation.tasks.items()}
     _, *reading = recipe.extraction.reading  # the first is extraction's own max_tokens
-    return {"tasks": tasks, "max_tokens": evaluation.max_tokens, "reading": reading}
+    backend = {"backend": VLLM} if uses_vllm(recipe) else {}
+    return {"tasks": tasks, "max_tokens": evaluation.max_tokens, "reading": reading, **backend}
 
 
 def _scored(task: Task) -> dict[str, Any]:
     """What of a task a result depends on: not where its examples come from, nor which targets it tells of."""
-    return task.model_dump(mode="json", exclude={"examples", "targets"})
+    unsaid = {"comet"} if getattr(task, "comet", None) is None else set()  # results are what they were before it
+    return task.model_dump(mode="json", exclude={"examples", "targets", *unsaid})

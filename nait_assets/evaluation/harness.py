@@ -5,9 +5,13 @@ are given to it as they are, and `evaluate` is called instead of `simple_evaluat
 where the first example of a few stands.
 """
 
+import importlib
+import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -22,17 +26,18 @@ from nait_assets.evaluation.scorers import leaves, loaded_tasks
 from nait_assets.evaluation.tables import EXAMPLES
 from nait_assets.recipe import AnswerTask, ChoiceTask, CodeTask, NamedTask
 from nait_assets.resources.language_model import LoadedModel
+from nait_assets.training.models import Model
 
 BATCH_ROWS = 8
 NAME = "task"
 
 
-def harness_examples(given: GivenTask, model: LoadedModel, tokenizer: Any) -> pl.DataFrame:
+def harness_examples(given: GivenTask, model: LoadedModel | Model, tokenizer: Any) -> pl.DataFrame:
     """Rows of `tables.EXAMPLES` of a task but the key; every weight is 1.
 
     Args:
         given: Task of another kind than `loss`.
-        model: Model in memory.
+        model: Model in memory, or one that vLLM loads.
         tokenizer: Its tokenizer.
 
     Raises:
@@ -49,7 +54,27 @@ def harness_examples(given: GivenTask, model: LoadedModel, tokenizer: Any) -> pl
         _choice_task(given, asked) if isinstance(given.task, ChoiceTask) else _answer_task(given.task, asked, tokenizer)
     )
     samples = _evaluated([task], model, tokenizer, given.extraction.max_tokens, include_defaults=False)[NAME]
-    return _rows([(asked[sample["doc_id"]].sample_id, sample) for sample in samples])
+    rows = _rows([(asked[sample["doc_id"]].sample_id, sample) for sample in samples])
+    if isinstance(given.task, AnswerTask) and given.task.comet:
+        rows = pl.concat([rows, _comet(given.task.comet, asked, samples)]).sort("sample_id", "metric")
+    return rows
+
+
+def _comet(name: str, asked: Sequence[Question], samples: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The scores of a model of COMET (arXiv 2009.09025) for each sentence, by source, translation and reference."""
+    import torch
+
+    comet = importlib.import_module("comet")  # by its name: it is declared nowhere, as it asks for other libraries
+    file = Path(os.path.expandvars(name)).expanduser()
+    judge = comet.load_from_checkpoint(str(file) if file.is_file() else comet.download_model(name))
+    questions_asked = [asked[sample["doc_id"]] for sample in samples]
+    data = [
+        {"src": one.source, "mt": str(sample["filtered_resps"][0]).strip(), "ref": one.answer}
+        for one, sample in zip(questions_asked, samples, strict=True)
+    ]
+    scores = judge.predict(data, batch_size=BATCH_ROWS, gpus=int(torch.cuda.is_available()), progress_bar=False).scores
+    rows = [(one.sample_id, "comet", float(score), 1.0) for one, score in zip(questions_asked, scores, strict=True)]
+    return pl.DataFrame(rows, schema=EXAMPLES.written_columns, orient="row")
 
 
 def _choice_task(given: GivenTask, asked: Sequence[Question]) -> dict[str, Any]:
@@ -85,7 +110,7 @@ def _answer_task(task: AnswerTask, asked: Sequence[Question], tokenizer: Any) ->
     }
 
 
-def _of_code(given: GivenTask, task: CodeTask, model: LoadedModel, tokenizer: Any) -> pl.DataFrame:
+def _of_code(given: GivenTask, task: CodeTask, model: LoadedModel | Model, tokenizer: Any) -> pl.DataFrame:
     import torch
 
     asked = questions(given.conversations, tokenizer, given.extraction, shots=0)
@@ -189,7 +214,7 @@ def _translation(_task: AnswerTask, said: str, document: Mapping[str, str]) -> d
     return {"bleu_of_sentences": bleu, "chrf_of_sentences": CHRF().sentence_score(said, wanted).score}
 
 
-def _of_named(task: NamedTask, model: LoadedModel, tokenizer: Any, max_tokens: int) -> pl.DataFrame:
+def _of_named(task: NamedTask, model: LoadedModel | Model, tokenizer: Any, max_tokens: int) -> pl.DataFrame:
     wanted = task.task if task.shots is None else {"task": task.task, "num_fewshot": task.shots}
     found = _evaluated(
         [wanted], model, tokenizer, max_tokens, limit=task.limit, apply_chat_template=task.chat, seed=task.seed
@@ -206,7 +231,7 @@ def _of_named(task: NamedTask, model: LoadedModel, tokenizer: Any, max_tokens: i
 
 def _evaluated(
     tasks: Sequence[Any],
-    model: LoadedModel,
+    model: LoadedModel | Model,
     tokenizer: Any,
     max_tokens: int,
     include_defaults: bool = True,
@@ -216,20 +241,37 @@ def _evaluated(
     """Samples by task."""
     loaded = loaded_tasks(tasks, include_defaults)  # sets what must be set before lm-eval is imported
     import lm_eval
-    from lm_eval.models.huggingface import HFLM
 
-    harness = HFLM(
-        pretrained=model.network,
-        tokenizer=tokenizer,
-        batch_size=BATCH_ROWS,
-        max_length=max_tokens,
-        device=str(model.device),
-    )
+    harness = _runner_of(model, tokenizer, max_tokens)
     for one in leaves(loaded):
         if hasattr(one, "set_fewshot_seed"):  # by which examples in front of questions are drawn
             one.set_fewshot_seed(seed=seed)
     found = lm_eval.evaluate(lm=harness, task_dict=loaded, bootstrap_iters=0, log_samples=True, **options)
     return {name: list(samples) for name, samples in found["samples"].items()}
+
+
+def _runner_of(model: LoadedModel | Model, tokenizer: Any, max_tokens: int) -> Any:
+    """What lm-eval runs a model by."""
+    if isinstance(model, LoadedModel):
+        from lm_eval.models.huggingface import HFLM
+
+        return HFLM(
+            pretrained=model.network,
+            tokenizer=tokenizer,
+            batch_size=BATCH_ROWS,
+            max_length=max_tokens,
+            device=str(model.device),
+        )
+    from lm_eval.models.vllm_causallms import VLLM
+
+    base = model.base.pretrained()
+    named = {"pretrained": base["pretrained_model_name_or_path"], "revision": base.get("revision")}
+    own = {"pretrained": str(model.folder), "revision": None} if model.folder and not model.is_adapter else named
+    if model.folder and model.is_adapter:
+        rank = json.loads((model.folder / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+        own = {**own, "lora_local_path": str(model.folder), "max_lora_rank": rank}
+    tokens = {"tokenizer": named["pretrained"], "tokenizer_revision": named["revision"], "add_bos_token": False}
+    return VLLM(**own, **tokens, dtype=model.base.dtype_name(), max_model_len=max_tokens, batch_size="auto")
 
 
 def _rows(samples: Sequence[tuple[str, Mapping[str, Any]]]) -> pl.DataFrame:

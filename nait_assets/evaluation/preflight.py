@@ -4,7 +4,16 @@ import difflib
 
 from nait_assets.errors import RecipeError, SetupError
 from nait_assets.evaluation.isolation import require_isolation
-from nait_assets.evaluation.scorers import installed, known_tasks, leaves, loaded_tasks, scoring_libraries
+from nait_assets.evaluation.scorers import (
+    COMET,
+    VLLM,
+    installed,
+    known_tasks,
+    leaves,
+    loaded_tasks,
+    scoring_libraries,
+    uses_vllm,
+)
 from nait_assets.models.answers import require_offsets
 from nait_assets.models.encoding import encode
 from nait_assets.recipe import CodeTask, NamedTask, Recipe
@@ -47,6 +56,17 @@ def _require_tasks(recipe: Recipe) -> None:
     """Whether what scores the tasks is installed, and lm-eval has those that are its own."""
     tasks = recipe.evaluation.tasks
     missing = sorted({name for task in tasks.values() for name in scoring_libraries(task) if not installed(name)})
+    if COMET in missing:
+        name = next(name for name, task in tasks.items() if COMET in scoring_libraries(task))
+        raise SetupError(
+            f"evaluation.tasks.{name}.comet: {COMET} is not installed; `pip install {COMET}` installs it, as far as it "
+            "goes with this transformers. Without `comet` BLEU and chrF are left."
+        )
+    if uses_vllm(recipe) and not installed(VLLM):
+        raise SetupError(
+            f"evaluation.backend: {VLLM} is not installed; `pip install {VLLM}` installs it on a machine with a GPU. "
+            "`backend: hf` does without."
+        )
     if missing:
         raise SetupError(
             f"evaluation.tasks need {', '.join(missing)}: `pip install 'nait_assets[evaluation]'` installs what is "

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nait_assets.errors import SourceError
-from nait_assets.recipe import Recipe, Task
+from nait_assets.recipe import AnswerTask, Recipe, Task
 from nait_assets.resources import LanguageModel
 from nait_assets.training.runs import base_of
 
 LM_EVAL = "library:lm-eval"
 """Name of lm-eval's version among inputs: its own tasks have no other."""
 
+COMET, VLLM = "unbabel-comet", "vllm"
+"""Packages that no extra installs: the first asks for other versions of transformers, the second for a GPU."""
 OFFLINE = "HF_HUB_OFFLINE", "HF_EVALUATE_OFFLINE"
 
 
@@ -20,7 +22,15 @@ def scoring_libraries(task: Task) -> list[str]:
     """Packages of the extra `evaluation` that a task is scored with."""
     if task.kind == "loss":
         return []
-    return ["lm-eval", *(["sacrebleu"] if task.kind == "translation" else [])]
+    translates = isinstance(task, AnswerTask) and task.kind == "translation"
+    comet = [COMET] if isinstance(task, AnswerTask) and task.comet else []
+    return ["lm-eval", *(["sacrebleu"] if translates else []), *comet]
+
+
+def uses_vllm(recipe: Recipe) -> bool:
+    """Whether vLLM runs models on some task."""
+    evaluation = recipe.evaluation
+    return evaluation.backend == VLLM and any(task.kind != "loss" for task in evaluation.tasks.values())
 
 
 def installed(package: str) -> bool:
@@ -40,6 +50,7 @@ def evaluated_base(recipe: Recipe, model: LanguageModel) -> LanguageModel:
 def scorer_versions(recipe: Recipe) -> dict[str, str]:
     """Versions of the libraries that score a recipe's tasks, by the name that records give them."""
     needed = {name for task in recipe.evaluation.tasks.values() for name in scoring_libraries(task)}
+    needed |= {VLLM} if uses_vllm(recipe) else set()
     return {f"library:{name}": importlib.metadata.version(name) for name in sorted(needed) if installed(name)}
 
 

@@ -57,9 +57,14 @@ class AnswerTask(_TaskOfExamples):
     shots: int = Field(0, ge=0, description="Examples with their answers in front of each question.")
     max_new_tokens: int = Field(256, ge=1, description="Tokens after which an answer is cut.")
     stop: tuple[str, ...] = Field((), description="Texts that end an answer, beside the end of the turn.")
+    comet: str | None = Field(
+        None, description="translation: a model of unbabel-comet, by its name on the hub or its checkpoint's path."
+    )
 
     @model_validator(mode="after")
     def _pattern_fits(self) -> "AnswerTask":
+        if self.comet is not None and self.kind != "translation":
+            raise ValueError(f"`comet` is of `kind: translation`, not of {self.kind}")
         if self.pattern is None:
             return self
         if self.kind != "exact_match":
@@ -162,6 +167,9 @@ class Evaluation(Section):
         2048, ge=8, description="Tokens of an example that are read, at most the model's context; longer ones are cut."
     )
 
+    backend: Literal["hf", "vllm"] = Field(
+        "hf", description="What runs models on tasks that lm-eval scores: transformers, or vLLM; losses are read by us."
+    )
     allow_code_execution: bool = Field(
         False, description="Whether what models write may be run, in isolation; tasks of `kind: pass@k` need it."
     )

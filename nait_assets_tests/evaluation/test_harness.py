@@ -1,5 +1,6 @@
 """Tasks that lm-eval scores: prompts by the project's own template, and scores that are known."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +11,14 @@ import pytest
 import torch
 
 from nait_assets.conversation import Conversation
-from nait_assets.errors import DataError, RecipeError
+from nait_assets.errors import DataError, RecipeError, SetupError
 from nait_assets.evaluation import preflight
 from nait_assets.evaluation.given import GivenTask
-from nait_assets.evaluation.harness import _f1, answer_in, harness_examples
+from nait_assets.evaluation.harness import _f1, _runner_of, answer_in, harness_examples
 from nait_assets.evaluation.prompts import questions
 from nait_assets.recipe import AnswerTask, ChoiceTask, Extraction, Recipe, Task
 from nait_assets.resources import LanguageModel
+from nait_assets.training.models import Model
 from nait_assets_tests.command import nait
 from nait_assets_tests.conftest import conversation
 from nait_assets_tests.evaluation.recipes import trained_recipe
@@ -99,6 +101,84 @@ def test_f1_is_of_words() -> None:
     """Without case and punctuation, each as often as it stands there."""
     assert _f1(NONE, "The cat, the mat", {"answer": "the Cat"}) == {"f1": pytest.approx(2 * 2 / 6)}
     assert _f1(NONE, "dog", {"answer": "cat"}) == {"f1": 0.0}
+
+
+def test_comet_scores_each_translation(model: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By source, translation and reference, beside BLEU and chrF; a checkpoint's path is no name on the hub."""
+    checkpoint = tmp_path / "model.ckpt"
+    checkpoint.touch()
+    seen: list[dict[str, str]] = []
+
+    def predict(data: list[dict[str, str]], **_: Any) -> SimpleNamespace:
+        seen.extend(data)
+        return SimpleNamespace(scores=[len(row["src"]) / 100 for row in data])
+
+    def load_from_checkpoint(path: str) -> SimpleNamespace:
+        assert path == str(checkpoint)
+        return SimpleNamespace(predict=predict)
+
+    monkeypatch.setitem(sys.modules, "comet", SimpleNamespace(load_from_checkpoint=load_from_checkpoint))
+    monkeypatch.setenv("NAIT_DATA", str(tmp_path))
+    fields = {"kind": "translation", "examples": EXAMPLES, "max_new_tokens": 3, "comet": "${NAIT_DATA}/model.ckpt"}
+    rows = [conversation("is it?", "x"), conversation("is it not?", "y")]
+    task = given(AnswerTask.model_validate(fields), rows)
+    found = harness_examples(task, model.load_causal(), model.tokenizer())
+    assert set(found["metric"]) == {"bleu_of_sentences", "chrf_of_sentences", "comet"}
+    answers = dict(zip([name for name, _ in task.conversations], (0.06, 0.1), strict=True))
+    assert dict(found.filter(metric="comet").select("sample_id", "value").rows()) == answers
+    assert {(row["src"], row["ref"]) for row in seen} == {("is it?", "x"), ("is it not?", "y")}
+
+
+@pytest.mark.parametrize("kind", ["base", "full", "adapter"])
+def test_vllm_loads_what_was_trained(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    """The base, a folder of weights, or the base with an adapter; always by the tokenizer of the base."""
+    name = "lm_eval.models.vllm_causallms"
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(VLLM=lambda **given: given))
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    if kind == "adapter":
+        (folder / "adapter_config.json").write_text('{"r": 8}')
+    one = Model(model, "key", 0, None if kind == "base" else folder)
+    found = _runner_of(one, model.tokenizer(), 64)
+    assert found["pretrained"] == (str(folder) if kind == "full" else model.source)
+    assert found["tokenizer"] == model.source
+    assert found["max_model_len"] == 64
+    wanted = {"lora_local_path": str(folder), "max_lora_rank": 8} if kind == "adapter" else {}
+    assert {key: value for key, value in found.items() if "lora" in key} == wanted
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "said"),
+    [
+        (
+            {"kind": "translation", "comet": "Unbabel/wmt22-comet-da"},
+            r"tasks\.math\.comet: unbabel-comet is not installed",
+        ),
+        ({"kind": "f1"}, "evaluation.backend: vllm is not installed"),
+    ],
+)
+def test_a_package_that_is_missing_is_named(
+    make_recipe: Callable[..., Recipe],
+    causal_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evaluation: dict[str, str],
+    said: str,
+) -> None:
+    """Before anything is trained, with what does without it."""
+    monkeypatch.setattr(preflight, "installed", lambda package: package not in ("unbabel-comet", "vllm"))
+    given = {"backend": "vllm", "tasks": {"math": {"source": "math_exam.jsonl", **evaluation}}}
+    recipe = trained_recipe(make_recipe, causal_folder, tmp_path, evaluation=given)
+    with pytest.raises(SetupError, match=said):
+        preflight.require_fit(recipe, LanguageModel.of(recipe, tmp_path))
+
+
+def test_comet_is_of_translations() -> None:
+    """And of nothing else."""
+    with pytest.raises(ValueError, match="`comet` is of `kind: translation`, not of f1"):
+        AnswerTask(kind="f1", examples=EXAMPLES, comet="a-model")
 
 
 def test_an_answer_that_is_no_choice_is_named(model: LanguageModel) -> None:
