@@ -85,17 +85,19 @@ def proportion_curve(curve: pl.DataFrame) -> Spec:
 
 
 def in_domain_size_curve(curve: pl.DataFrame) -> Spec:
-    """Values by the number of in-domain examples, a line a method; what reads none is a line with a band across."""
+    """Values by the number of in-domain examples, a line a method; across it what reads none, random with a band."""
     domain = curve["model"].unique().sort().to_list()
-    colour = text("model", title=None, scale={"domain": domain, "scheme": "tableau20"}, legend={"orient": "right"})
+    legend = {"orient": "right", "symbolOpacity": 1, "symbolType": "stroke"}
+    colour = text("model", title=None, scale={"domain": domain, "scheme": "tableau10"}, legend=legend)
     told = [text("model"), *(number(name, format=".4g") for name in ("n_in_domain", "value", "low", "high"))]
     y = {"title": curve["metric"][0] if len(curve) else "", "scale": {"zero": False}}
     x = number("n_in_domain", title="in-domain examples", scale={"type": "log"}, axis={"format": "d"})
     methods, flat = ([{"filter": f"datum.n_in_domain {sign} 0"}] for sign in (">", "=="))
+    random = [{"filter": f"datum.model == '{RANDOM}'"}]
     value, low = number("value", **y), number("low", **y)
     high = {"y2": {"field": "high"}}
     layers = [
-        {"transform": flat, "mark": {"type": "rect", "opacity": 0.1}, "encoding": {"y": low, **high}},
+        {"transform": random, "mark": {"type": "rect", "opacity": 0.1}, "encoding": {"y": low, **high}},
         {"transform": flat, "mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"y": value, "tooltip": told}},
         {"transform": methods, "mark": {"type": "rule", "opacity": 0.5}, "encoding": {"x": x, "y": low, **high}},
         {

@@ -131,7 +131,7 @@ def _sizes(curve: pl.DataFrame, drawn: Charts) -> list[Section]:
         "By examples",
         "By the number of in-domain examples",
         "How many examples of a capability are enough to choose by? (arXiv 2603.13201, figure 3)",
-        ["Dashed, with a band: the base, the whole pool and random rows, which read no example."],
+        ["Dashed: the base, the whole pool and random rows, whose band is their interval; they read no example."],
         [{"title": "", "figures": figures[:1], "wide": True}],
     )
     if len(figures) > 1:

@@ -45,7 +45,7 @@ def test_a_row_of_the_pool_is_named(make_recipe: MakeRecipe, causal_folder: Path
     assert answer.code == 2
     for corpus in ("tasks/math", "evaluation/quiz"):
         assert f"{corpus} and the candidate pool share 1 row, " in answer.err
-    assert "(exam.jsonl, row 4)" in answer.err
+    assert "(exam.jsonl, row 5)" in answer.err
     assert "`decontamination: {action: drop}`" in answer.err
     assert not (tmp_path / "home" / "training").exists()
 
