@@ -193,9 +193,15 @@ def column_schema(frame: pl.DataFrame) -> dg.TableSchema:
 
 
 def table_metadata(frame: pl.DataFrame) -> dg.MetadataValue:
-    """A few rows as a table in the materialization's metadata."""
+    """A few rows as a table in the materialization's metadata, numbers to six digits."""
     records = [
-        dg.TableRecord({name: value if isinstance(value, int | float) else str(value) for name, value in row.items()})
-        for row in frame.iter_rows(named=True)
+        dg.TableRecord({name: _shown(value) for name, value in row.items()}) for row in frame.iter_rows(named=True)
     ]
     return dg.MetadataValue.table(records, schema=column_schema(frame))
+
+
+def _shown(value: object) -> str | int | float:
+    """A cell of a table: Dagster's page would write all seventeen digits of a number."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return value if isinstance(value, int) else str(value)

@@ -62,3 +62,5 @@ def test_a_frame_is_shown_with_its_types_and_values() -> None:
     table = table_metadata(frame)
     assert isinstance(table, dg.TableMetadataValue)
     assert [row.data for row in table.records] == [{"rank": 1, "score": 0.5, "topic": "None", "roles": "['user']"}]
+    (row,) = table_metadata(pl.DataFrame({"loss": [1.984699273109436], "n": [123456789]})).value.records
+    assert row.data == {"loss": 1.9847, "n": 123456789}

@@ -90,14 +90,15 @@ def _code_version(output: ModelsOutput, recipe: Recipe) -> str:
 
 def _metadata(rows: pl.DataFrame, made: list[Made], cost: Cost, dropped: list[str]) -> dict[str, object]:
     curves = pl.concat(one.curve.select("step", "loss", number=pl.lit(one.run.number)) for one in made)
-    notes = [f"- {one.run.label}: {note}" for one in made for note in one.notes]
+    notes = [f"{one.run.label}: {note}" for one in made for note in one.notes]
+    folders = dict.fromkeys(as_code(one.model.folder) for one in made)
     return {
         "dagster/table_name": TRAINED_MODELS.name,
         "dagster/row_count": len(rows),
         "dagster/column_schema": lineage.column_schema(rows),
         "n_trained": sum(one.trained for one in made),
         "n_shared": sum(not one.trained for one in made),
-        "folders": dg.MetadataValue.md("\n".join(f"- {as_code(one.model.folder)}" for one in made)),
+        "folders": dg.MetadataValue.md("\n".join(f"- {folder}" for folder in folders)),
         "n_tokens": int(rows["n_tokens"].sum()),
         "seconds": round(float(rows["seconds"].sum()), 2),
         "peak_bytes": int(rows["peak_bytes"].max() or 0),  # type: ignore[arg-type]
