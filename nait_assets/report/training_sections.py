@@ -70,8 +70,8 @@ def _cost(page_data: PageData) -> list[Section]:
         tables.append(_training(page_data.trainings, prices.gpu_hour if prices else None))
     if not tables:
         return []
-    what = "choosing and training" if page_data.trainings is not None else "choosing"
-    question = f"What does {what} take, and what of it do several methods share?"
+    done = "choose and to train" if page_data.trainings is not None else "choose"
+    question = f"What does it take to {done}, and what of it do several methods share?"
     return [Section("cost", "Cost", "What it costs", question, tables=tables)]
 
 
