@@ -123,5 +123,6 @@ def _picture(chart: "alt.Chart | alt.LayerChart") -> dg.MetadataValue:
 
     svg = vl_convert.vegalite_to_svg(chart.properties(width=420, height=160).to_json()).encode()
     picture = f"![plot](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
-    assert len(picture) <= MOST_BYTES, f"a picture of {len(picture)} bytes"
+    if len(picture) > MOST_BYTES:  # of many models, say: no output fails for its picture
+        picture = f"not drawn: the picture would have {len(picture):,} bytes"
     return dg.MetadataValue.md(picture)

@@ -54,6 +54,15 @@ def test_loss_curves_are_a_small_svg_however_many_and_long(n_lines: int, n_steps
     assert {"step", "loss"} <= text_of(svg_of(plots.line(frame.filter(number=0), "step", "loss")))
 
 
+def test_no_output_fails_for_its_picture() -> None:
+    """Twenty models at thirty shares are too much for an event log; the asset's table has them."""
+    frame = pl.DataFrame(
+        {"share": range(30), "value": np.arange(30.0), "low": np.arange(30.0), "high": np.arange(30.0)}
+    )
+    many = pl.concat([frame.with_columns(model=pl.lit(f"model {number}")) for number in range(20)])
+    assert str(plots.curves(many, "share", "value", "model").value).startswith("not drawn: the picture would have ")
+
+
 def test_a_thinned_line_has_the_means_of_neighbours() -> None:
     """Of every line by itself, in order; a short one stays as it is."""
     frame = pl.DataFrame({"key": ["a"] * 4 + ["b"], "step": [4, 3, 2, 1, 1], "loss": [1.0, 3.0, 5.0, 7.0, 9.0]})
