@@ -6,6 +6,7 @@ says. It ends when whoever started it is gone, so that no two trainings write on
 """
 
 import contextlib
+import ctypes
 import gc
 import json
 import logging
@@ -40,8 +41,15 @@ def main(arguments: list[str]) -> int:
         except UserError as error:
             _say(job, type(error).__name__, str(error))
             return 1
-        gc.collect()  # a trainer and its callbacks hold each other: without this the next model comes on top
+        _give_memory_back()
     return 0
+
+
+def _give_memory_back() -> None:
+    """Free what the last training held, or the next one comes on top: a trainer and its callbacks hold each other."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc keeps what was freed; others have no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _end_with_parent() -> None:
