@@ -16,6 +16,15 @@ MESSAGES = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
 SLICE_ROWS = 10_000
 VECTOR = pl.List(pl.Float32)
 INDICES = pl.List(pl.Int32)
+N_ANSWER_CHARACTERS = (
+    pl.col("messages")
+    .list.eval(
+        pl.when(pl.element().struct.field("role") == "assistant")
+        .then(pl.element().struct.field("content").str.len_chars())
+        .otherwise(0)
+    )
+    .list.sum()
+)
 N_CHARACTERS = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
 """Characters of a conversation."""
 

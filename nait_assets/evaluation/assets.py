@@ -41,7 +41,7 @@ from nait_assets.scoring.catalogue import scores_output
 from nait_assets.shown import as_code
 from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
 
-FORESIGHT_ALGORITHM, COMPARISON_ALGORITHM = "2", "1"
+FORESIGHT_ALGORITHM, COMPARISON_ALGORITHM = "3", "1"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:

@@ -11,7 +11,7 @@ from nait_assets.evaluation.foresight import controls, foresight, predictor_of_m
 from nait_assets.evaluation.losses import METRIC
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.tables import N_CHARACTERS, scores_table
+from nait_assets.tables import N_ANSWER_CHARACTERS, N_CHARACTERS, scores_table
 from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
 
 
@@ -36,9 +36,9 @@ def read_foresight(recipe: Recipe, warehouse: Warehouse) -> tuple[pl.DataFrame, 
             for method in recipe.methods
         ]
         inputs = dict(tables.inputs)
-    lengths = predictors_of_length(probes, pool.select("sample_id", length=N_CHARACTERS), models)
-    predictors = [*methods, *controls(recipe.targets, lengths)]
-    frame = foresight(predictors, falls(base, results), tasks_by_target(recipe), lengths[-1])
+    characters = pool.select("sample_id", characters=N_CHARACTERS, answer_characters=N_ANSWER_CHARACTERS)
+    predictors = [*methods, *controls(recipe.targets, predictors_of_length(probes, characters, models))]
+    frame = foresight(predictors, falls(base, results), tasks_by_target(recipe))
     return frame, inputs
 
 

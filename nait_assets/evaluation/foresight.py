@@ -4,9 +4,9 @@ Each probe is a small subset of the pool that no method chose, on which the base
 helps a target gives the rows of those probes a higher score that lower the loss on the target's tasks most. The
 measure is Spearman's correlation over the probes (Ilyas et al. 2022, arXiv 2202.00622; for instruction tuning AirRep,
 arXiv 2505.18513). No method chose the probes, and all methods, targets and tasks share them: a new method costs no
-training. Long answers teach more at once, so length stands beside the methods, is taken out of them (`partial`), and
-each method's correlation is compared with its own (`above_length`). Means over targets and differences have intervals
-by the same resamples of the probes.
+training. Long answers teach more at once, and short ones come nearer to what most tasks ask for, so lengths stand
+beside the methods, are taken out of them (`partial`), and the best of them, more or less of it, is what a method has to
+beat (`above_length`). Means over targets and differences have intervals by the same resamples of the probes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,11 @@ from nait_assets.evaluation.tables import FORESIGHT
 from nait_assets.recipe import COMPREHENSIVE_TARGET
 
 N_RESAMPLES, SEED = 2000, 0
-ANSWER_TOKENS = "answer_tokens"
+SAME = 0.995
+"""Correlation from which on two orders of probes are taken for one."""
+ANSWER_TOKENS, ANSWER_RANK = "answer_tokens", "answer_rank"
+TAKEN_OUT = (ANSWER_TOKENS, ANSWER_RANK)
+"""Lengths that `partial` takes out: how much is learnt, and how long most answers are."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,6 @@ class Predictor:
     values: Mapping[str, np.ndarray]
     scores: Mapping[str, np.ndarray]
     share_scored: Mapping[str, float]
-
-    @property
-    def is_length(self) -> bool:
-        """Whether it is the length of the answers, which stands beside all others."""
-        return self.kind == "control" and self.name == ANSWER_TOKENS
 
 
 def predictor_of_method(name: str, scores: Mapping[str, pl.DataFrame], probes: pl.DataFrame) -> Predictor:
@@ -66,66 +65,29 @@ def predictor_of_method(name: str, scores: Mapping[str, pl.DataFrame], probes: p
     return Predictor(name, "method", values, means, shares)
 
 
-def predictors_of_length(probes: pl.DataFrame, lengths: pl.DataFrame, models: pl.DataFrame) -> list[np.ndarray]:
-    """Mean characters, tokens and answer tokens of a probe's rows, each `(n_probes,)`.
+def predictors_of_length(probes: pl.DataFrame, characters: pl.DataFrame, models: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Lengths of the probes' rows by name, each `(n_probes,)`: means, and the mean rank of their answers in the pool.
 
     Args:
         probes: Columns `probe`, `sample_id`.
-        lengths: Columns `sample_id`, `length` in characters.
+        characters: Columns `sample_id`, `characters`, `answer_characters` of the pool.
         models: Rows of `training.tables.TRAINED_MODELS` of the probes.
     """
-    rows = probes.join(lengths, on="sample_id").group_by("probe").agg(pl.col("length").mean()).sort("probe")
+    ranked = characters.with_columns(rank=pl.col("answer_characters").rank())
+    of_probe = probes.join(ranked, on="sample_id").group_by("probe").agg(pl.col("characters", "rank").mean())
     of_model = models.sort("number").select(pl.col("n_tokens", "n_answer_tokens") / pl.col("n_rows"))
-    return [rows["length"].to_numpy(), of_model["n_tokens"].to_numpy(), of_model["n_answer_tokens"].to_numpy()]
+    of_probe = of_probe.sort("probe")
+    return {
+        "characters": of_probe["characters"].to_numpy(),
+        "tokens": of_model["n_tokens"].to_numpy(),
+        ANSWER_TOKENS: of_model["n_answer_tokens"].to_numpy(),
+        ANSWER_RANK: of_probe["rank"].to_numpy(),
+    }
 
 
-def controls(targets: Sequence[str], lengths: Sequence[np.ndarray]) -> list[Predictor]:
+def controls(targets: Sequence[str], lengths: Mapping[str, np.ndarray]) -> list[Predictor]:
     """The lengths of the probes' rows as predictors, the same for every target."""
-    names = ("characters", "tokens", ANSWER_TOKENS)
-    return [
-        Predictor(name, "control", dict.fromkeys(targets, values), {}, {})
-        for name, values in zip(names, lengths, strict=True)
-    ]
-
-
-def foresight(
-    predictors: Sequence[Predictor],
-    falls: Mapping[str, np.ndarray],
-    tasks_of: Mapping[str, Sequence[str]],
-    answer_tokens: np.ndarray,
-) -> pl.DataFrame:
-    """Rows of `tables.FORESIGHT`; last the means over the targets, without the comprehensive one.
-
-    Args:
-        predictors: Methods and controls.
-        falls: By task, `(n_probes,)`: the loss of the base less that of the model trained on a probe.
-        tasks_of: By target, the tasks that belong to it.
-        answer_tokens: `(n_probes,)`: mean number of answer tokens of a probe's rows.
-    """
-    resamples = np.random.default_rng(SEED).integers(0, len(answer_tokens), (N_RESAMPLES, len(answer_tokens)))
-    rows: list[tuple[object, ...]] = []
-    of_target: dict[tuple[str, str], dict[str, Found]] = {}
-    for target, task, fall in _wanted(falls, tasks_of):
-        length = _correlations(answer_tokens, fall, resamples)
-        for predictor in predictors:
-            given = predictor.values[target]
-            found = Found(
-                _correlations(given, fall, resamples),
-                None if predictor.is_length else _partial(given, fall, answer_tokens, resamples),
-                None if predictor.is_length else length,
-            )
-            by_score = predictor.scores.get(target)
-            score = None if by_score is None else _interval(_correlations(by_score, fall, resamples[:0]))[0]
-            names = (target, task, predictor.name, predictor.kind)
-            rows.append((*names, *found.figures(), score, len(fall), predictor.share_scored.get(target)))
-            if target != COMPREHENSIVE_TARGET:  # the last of a target is that of its tasks together
-                of_target.setdefault((predictor.name, predictor.kind), {})[target] = found
-    for of_predictor, by_target in of_target.items():
-        if len(by_target) > 1:
-            rows.append(
-                ("", "", *of_predictor, *_mean(list(by_target.values())).figures(), None, len(answer_tokens), None)
-            )
-    return pl.DataFrame(rows, schema=FORESIGHT.columns, orient="row")
+    return [Predictor(name, "control", dict.fromkeys(targets, values), {}, {}) for name, values in lengths.items()]
 
 
 @dataclass(frozen=True)
@@ -134,34 +96,92 @@ class Found:
 
     Attributes:
         correlation: Correlations with the fall of a loss.
-        partial: Correlations given the answers' length; None of that length itself.
-        length: Correlations of that length with the fall; None of that length itself.
+        partial: Correlations given the length of the answers; None of that length itself.
     """
 
     correlation: np.ndarray
     partial: np.ndarray | None
-    length: np.ndarray | None
 
-    def figures(self) -> tuple[float | None, ...]:
-        """Correlation, partial correlation, and how far it is above the length's, each with its interval."""
-        above = None if self.length is None else self.correlation - self.length
-        return tuple(
-            end
-            for found in (self.correlation, self.partial, above)
-            for end in ((None,) * 3 if found is None else _interval(found))
+
+def foresight(
+    predictors: Sequence[Predictor], falls: Mapping[str, np.ndarray], tasks_of: Mapping[str, Sequence[str]]
+) -> pl.DataFrame:
+    """Rows of `tables.FORESIGHT`; last the means over the targets, without the comprehensive one.
+
+    Args:
+        predictors: Methods and controls, of which those of `TAKEN_OUT` are there.
+        falls: By task, `(n_probes,)`: the loss of the base less that of the model trained on a probe.
+        tasks_of: By target, the tasks that belong to it.
+    """
+    n_probes = len(next(iter(predictors[0].values.values())))
+    resamples = np.random.default_rng(SEED).integers(0, n_probes, (N_RESAMPLES, n_probes))
+    rows: list[tuple[object, ...]] = []
+    of_target: dict[str, list[Found]] = {}
+    for target, task, fall in _wanted(falls, tasks_of):
+        found = _found(predictors, target, fall, resamples)
+        own = [one.scores.get(target) for one in predictors]
+        scores = [None if one is None else _interval(_correlations(one, fall, resamples[:0]))[0] for one in own]
+        shares = [one.share_scored.get(target) for one in predictors]
+        rows += _rows((target, task), predictors, found, scores, shares, n_probes)
+        if target != COMPREHENSIVE_TARGET:
+            of_target[target] = found  # the last of a target is that of its tasks together
+    if len(of_target) > 1:
+        nothing = [None] * len(predictors)
+        found = [_mean(of_predictor) for of_predictor in zip(*of_target.values(), strict=True)]
+        rows += _rows(("", ""), predictors, found, nothing, nothing, n_probes)
+    return pl.DataFrame(rows, schema=FORESIGHT.columns, orient="row")
+
+
+def _found(predictors: Sequence[Predictor], target: str, fall: np.ndarray, resamples: np.ndarray) -> list[Found]:
+    lengths: list[np.ndarray] = []
+    for one in predictors:
+        if one.kind == "control" and one.name in TAKEN_OUT:
+            values = one.values[target]
+            if all(abs(_correlations(values, other, resamples[:0])[0]) < SAME for other in lengths):
+                lengths.append(values)
+    return [
+        Found(
+            _correlations(one.values[target], fall, resamples),
+            None
+            if one.kind == "control" and one.name in TAKEN_OUT
+            else _partial(one.values[target], fall, lengths, resamples),
         )
+        for one in predictors
+    ]
 
 
 def _mean(found: Sequence[Found]) -> Found:
     """The mean over targets, by the same resamples of the probes."""
+    partials = [one.partial for one in found if one.partial is not None]
+    return Found(np.mean([one.correlation for one in found], axis=0), np.mean(partials, axis=0) if partials else None)
 
-    def of(name: str) -> np.ndarray | None:
-        values = [getattr(one, name) for one in found]
-        return None if values[0] is None else np.mean(values, axis=0)
 
-    correlation = of("correlation")
-    assert correlation is not None
-    return Found(correlation, of("partial"), of("length"))
+def _rows(
+    place: tuple[str, str],
+    predictors: Sequence[Predictor],
+    found: Sequence[Found],
+    scores: Sequence[float | None],
+    shares: Sequence[float | None],
+    n_probes: int,
+) -> list[tuple[object, ...]]:
+    """A row a predictor."""
+    length = _best_length([one.correlation for of, one in zip(predictors, found, strict=True) if of.kind == "control"])
+    rows: list[tuple[object, ...]] = []
+    for predictor, own, score, share in zip(predictors, found, scores, shares, strict=True):
+        above = None if length is None or predictor.kind == "control" else own.correlation - length
+        figures = [
+            end
+            for values in (own.correlation, own.partial, above)
+            for end in ((None,) * 3 if values is None else _interval(values))
+        ]
+        rows.append((*place, predictor.name, predictor.kind, *figures, score, n_probes, share))
+    return rows
+
+
+def _best_length(lengths: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The correlations of the length, more of it or less, that foretells most: what a method has to beat."""
+    both = [sign * one for one in lengths for sign in (1, -1) if np.isfinite(one[0])]
+    return max(both, key=lambda one: float(one[0]), default=None)
 
 
 def _wanted(
@@ -192,12 +212,18 @@ def _correlations(x: np.ndarray, y: np.ndarray, resamples: np.ndarray) -> np.nda
     return found
 
 
-def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray, resamples: np.ndarray) -> np.ndarray:
-    """As `_correlations`, with what both share with a third quantity taken out of them."""
-    xy, xz, yz = (_correlations(one, other, resamples) for one, other in ((x, y), (x, given), (y, given)))
+def _partial(x: np.ndarray, y: np.ndarray, given: Sequence[np.ndarray], resamples: np.ndarray) -> np.ndarray:
+    """As `_correlations`, with what both share with other quantities taken out of them, one after another.
+
+    NaN where one of the two is as good as one of those quantities: what is left is noise.
+    """
+    if not given:
+        return _correlations(x, y, resamples)
+    *others, z = given
+    xy, xz, yz = (_partial(one, other, others, resamples) for one, other in ((x, y), (x, z), (y, z)))
     with np.errstate(invalid="ignore", divide="ignore"):
         found: np.ndarray = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
-    return np.where(np.isfinite(found), found, np.nan)
+    return np.where(np.isfinite(found) & (np.maximum(xz**2, yz**2) < SAME**2), found, np.nan)
 
 
 def _interval(found: np.ndarray) -> tuple[float | None, float | None, float | None]:

@@ -153,7 +153,7 @@ def foresight_table(foresight: pl.DataFrame) -> tuple[list[str], list[list[str |
 
 
 def foresight_verdict(foresight: pl.DataFrame) -> str:
-    """Which method foretells training best, and whether it is told apart from the length of the answers; or ""."""
+    """Which method foretells training best, and whether it is told apart from length alone; or ""."""
     methods = _ordered(foresight).filter(pl.col("correlation").is_not_null(), kind="method")
     if methods.is_empty():
         return ""
@@ -162,14 +162,12 @@ def foresight_verdict(foresight: pl.DataFrame) -> str:
 
 
 def _against_length(row: Mapping[str, Any]) -> str:
-    above = _signed(row, "above_length")
     if row["above_length_low"] is None:
-        return "Whether it is better than the answers' length alone cannot be said."
+        return "Whether it is better than length alone cannot be said."
+    above = _signed(row, "above_length")
     if row["above_length_low"] > 0:
-        return f"It is better than the answers' length alone, by {above}."
-    return (
-        f"It is not told apart from the answers' length alone ({above}): a method that knows length would do as well."
-    )
+        return f"It is better than length alone, by {above}."
+    return f"It is not told apart from length alone ({above}): a method that knows nothing else would do as well."
 
 
 def _signed(row: Mapping[str, Any], name: str) -> Figure:

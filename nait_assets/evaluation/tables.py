@@ -66,10 +66,11 @@ FORESIGHT = Table(
     (),
     ("target", "task", "predictor", "kind"),
 )
-"""`task` is "" for all tasks of the target together, where it has several, and `target` is "" for the mean over the
-targets but the comprehensive one, where several have tasks. `kind` is `method`, or `control` for the
-length of the rows. `correlation` is by the mean rank of a probe's rows, `by_score` by their mean score, `partial` given
-the tokens of their answers, `above_length` less the correlation of that number of tokens; intervals are of 95 %."""
+"""`task` is "" for all tasks of the target together, where it has several; `target` is "" for the mean over the targets
+but the comprehensive one, where several have tasks. `kind` is `method`, or `control` for a length of the rows.
+`correlation` is by the mean rank of a probe's rows, `by_score` by their mean score, `partial` given the number of their
+answers' tokens and their answers' mean rank by length; `above_length` is the correlation less that of the control, more
+or less of it, that foretells best. Intervals are of 95 %."""
 
 _CELL = {"model": pl.String(), "target": pl.String(), "ratio": pl.String()}
 _VALUE = {"value": pl.Float64(), "low": pl.Float64(), "high": pl.Float64()}

@@ -52,8 +52,9 @@ def _foresight(foresight: pl.DataFrame, drawn: Charts) -> Section:
         "rank of a probe's rows by a method and how far a model that is trained on them lowers the loss on the "
         "target's tasks, with its interval of 95 %; bold where that does not hold 0. 1: the method puts them in the "
         "order in which they help; 0: it knows nothing.",
-        "`given length` is the same with the number of answer tokens taken out of both, as long answers teach more at "
-        "once: a method whose figure is near 0 there knows nothing but length. Controls are lengths by themselves.",
+        "`given length` is the same with the number of answer tokens and the answers' rank by length taken out of "
+        "both, as length by itself decides much: a method whose figure is near 0 there knows nothing else. Controls "
+        "are lengths by themselves.",
     ]
     order = [str(row[0]) for row in rows]
     first, *others = [
