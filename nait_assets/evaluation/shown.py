@@ -260,11 +260,11 @@ def curve_of_averages(proportions: pl.DataFrame) -> pl.DataFrame:
 def result_lines(recipe: Recipe, warehouse: Warehouse) -> list[str]:
     """What `nait summary` says first: what scores foretell, and what was measured; nothing without an evaluation.
 
-    Raises:
-        WarehouseError: Something has not been made.
+    A run that was ended may have made the first and not yet the second: that is said.
     """
-    made, lines = conclusions(recipe), []
+    wanted, lines = conclusions(recipe), []
     with warehouse.tables.snapshot() as tables:
+        made = [output for output in wanted if output.key in {record.asset for record in tables.records().values()}]
         if FORESIGHT_OUTPUT in made:
             foresight = tables.read(FORESIGHT)
             (n_probes,) = foresight["n_probes"].unique().to_list()
@@ -284,4 +284,6 @@ def result_lines(recipe: Recipe, warehouse: Warehouse) -> list[str]:
                     *(f"  {sentence}" for sentence in comparison_verdicts(comparison, metric)),
                     "",
                 ]
+    if lacking := [output.key for output in wanted if output not in made]:
+        lines += [f"Not made yet, `nait run` does so: {', '.join(lacking)}", ""]
     return lines

@@ -44,7 +44,8 @@ def principal_direction(change: np.ndarray) -> tuple[np.ndarray, float]:
     change = np.asarray(change, dtype=np.float64)
     if np.ptp(change, axis=0).max(initial=0.0) == 0:
         raise ValueError(
-            f"the activation changes of all {len(change)} example(s) are equal: they have no principal component"
+            f"the activation changes of all {len(change)} example(s) are equal: they have no principal component. In "
+            "answers of one token the first is the last, and nothing changes: let the method read the `pool` all"
         )
     pca = PCA(n_components=1, svd_solver="full").fit(change)
     direction = pca.components_[0]

@@ -1,5 +1,6 @@
 """Comparisons: intervals against scipy, verdicts that hold, averages of the same tasks, transfer."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,19 @@ from scipy.stats import bootstrap
 from nait_assets.evaluation.bootstrap import Draws, interval
 from nait_assets.evaluation.comparison import OWN, compared, means_of, proportions, transferred, with_own
 from nait_assets.evaluation.measured import Cell, Measure, Measured
-from nait_assets.evaluation.shown import Figure, comparison_markdown, comparison_table, comparison_verdicts
+from nait_assets.evaluation.shown import (
+    Figure,
+    comparison_markdown,
+    comparison_table,
+    comparison_verdicts,
+    result_lines,
+)
 from nait_assets.evaluation.tables import COMPARISON
 from nait_assets.lineage import Record
+from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets_tests.command import nait
+from nait_assets_tests.evaluation.recipes import trained_recipe
 
 N = 60
 EXAM, QUIZ = Measure("exam", "loss"), Measure("quiz", "loss")
@@ -140,6 +149,21 @@ def test_the_curve_begins_with_the_base_and_ends_with_the_whole_pool(measured: M
     found = proportions(table(measured)).filter(task="exam")
     shares = dict(found.select("model", "share").unique().rows())
     assert shares == {"base": 0.0, "full_reference": 1.0, "random_reference": 0.1, "nait": 0.1}
+
+
+def test_the_summary_shows_what_is_there_and_names_what_is_not(
+    measured: Measured, make_recipe: Callable[..., Recipe], causal_folder: Path, tmp_path: Path
+) -> None:
+    """A run of hours that was ended says what it has found out."""
+    recipe, warehouse = trained_recipe(make_recipe, causal_folder, tmp_path), Warehouse(home=str(tmp_path / "home"))
+    with warehouse.tables.transaction() as tables:
+        tables.replace(COMPARISON, table(measured))
+        tables.put_record(Record(COMPARISON.asset, "", "1", "2"))
+    lines = result_lines(recipe, warehouse)
+    assert "Models after training, loss [95 %]:" in lines
+    (lacking,) = [line for line in lines if line.startswith("Not made yet")]
+    assert "evaluation/foresight" in lacking
+    assert "evaluation/comparison" not in lacking
 
 
 def test_homes_are_compared_under_their_names(measured: Measured, tmp_path: Path) -> None:
