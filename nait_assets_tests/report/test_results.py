@@ -61,7 +61,7 @@ def test_foresight_has_a_row_a_method_and_a_column_a_target(page_data: PageData)
     assert '<span class="told">+0.50' in rows[0]
     assert '<span class="told">' not in rows[2]
     assert "(control)" in rows[2]
-    assert "nait foretells training best: +0.50 [+0.30, +0.70]. It is better than the answers' length" in text(found)
+    assert "nait foretells training best: +0.50 [+0.30, +0.70]. It is better than length alone, by" in text(found)
 
 
 def test_the_comparison_says_in_words_what_can_be_told(page_data: PageData) -> None:
