@@ -60,7 +60,8 @@ def test_every_model_has_results_and_a_changed_task_makes_its_own_again(
         foretold = tables.rows(FORESIGHT)
     assert set(foretold["target"]) == {"", "all", "code", "math"}  # "" is the mean
     assert set(foretold.filter(target="all")["task"]) == {"", "code", "math"}
-    assert set(foretold["predictor"]) == {"random", "length_long", "characters", "tokens", "answer_tokens"}
+    lengths = {"characters", "tokens", "answer_tokens", "answer_rank"}
+    assert set(foretold["predictor"]) == {"random", "length_long", *lengths}
     summary = nait("summary", "--recipe", recipe.path, "--home", home).out
     assert summary.startswith("What scores foretell of training, over 6 probes")
     assert "Models after training, loss [95 %]:" in summary
