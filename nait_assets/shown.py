@@ -5,6 +5,7 @@ stands there or renames the window; in Markdown a role may be a link or a pictur
 """
 
 import re
+from collections.abc import Iterable
 
 CONTROLS = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Controls of C0 and C1 but tab and line feed, what changes the direction of text, other ends of lines, and halves of
@@ -25,3 +26,13 @@ def one_line(text: object, width: int | None = None) -> str:
 def as_code(text: object) -> str:
     """Text as a piece of code on one line of Markdown: nothing in it is a link, a picture or a heading."""
     return "`" + one_line(text).replace("`", "'") + "`"
+
+
+def as_text(text: object) -> str:
+    """Text on one line of Markdown, where nothing is a link, a picture, an element or the end of a table's cell."""
+    return re.sub(r"([\\`|<\[\]!])", r"\\\1", one_line(text))
+
+
+def as_list(texts: Iterable[object]) -> str:
+    """Texts as pieces of code in a list of Markdown; `none` where there are none."""
+    return "\n".join(f"- {as_code(text)}" for text in texts) or "none"

@@ -38,7 +38,7 @@ from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.scoring.catalogue import scores_output
-from nait_assets.shown import as_code
+from nait_assets.shown import as_list
 from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
 
 FORESIGHT_ALGORITHM, COMPARISON_ALGORITHM = "3", "1"
@@ -103,7 +103,7 @@ def _metadata(found: Evaluated, cost: Cost, n_released: int) -> dict[str, object
         "n_evaluated": found.n_evaluated,
         "means": lineage.table_metadata(means.sort("task", "metric")),
         "cost_so_far": dg.MetadataValue.json({name: round(value, 2) for name, value in vars(cost).items()}),
-        "notes": dg.MetadataValue.md("\n".join(f"- {as_code(note)}" for note in found.notes) or "none"),
+        "notes": dg.MetadataValue.md(as_list(found.notes)),
         **({"n_weights_removed": n_released} if n_released else {}),
     }
 

@@ -44,6 +44,11 @@ class Predictor:
     scores: Mapping[str, np.ndarray]
     share_scored: Mapping[str, float]
 
+    @property
+    def is_taken_out(self) -> bool:
+        """Whether it is a length that `partial` takes out of the others."""
+        return self.kind == "control" and self.name in TAKEN_OUT
+
 
 def predictor_of_method(name: str, scores: Mapping[str, pl.DataFrame], probes: pl.DataFrame) -> Predictor:
     """The mean ranks and scores of the probes' rows by a method; a row without a score is ranked last.
@@ -92,15 +97,19 @@ def controls(targets: Sequence[str], lengths: Mapping[str, np.ndarray]) -> list[
 
 @dataclass(frozen=True)
 class Found:
-    """Correlations of a predictor, each `(1 + n_resamples,)`: of all probes, and of each resample of them.
+    """What was found of a predictor; correlations are `(1 + n_resamples,)`: of all probes, and of each resample.
 
     Attributes:
         correlation: Correlations with the fall of a loss.
         partial: Correlations given the length of the answers; None of that length itself.
+        by_score: Correlation by the mean score instead of the mean rank; None where there is no score.
+        share_scored: Share of the probes' rows that have a score; None where there is none.
     """
 
     correlation: np.ndarray
     partial: np.ndarray | None
+    by_score: float | None = None
+    share_scored: float | None = None
 
 
 def foresight(
@@ -119,35 +128,30 @@ def foresight(
     of_target: dict[str, list[Found]] = {}
     for target, task, fall in _wanted(falls, tasks_of):
         found = _found(predictors, target, fall, resamples)
-        own = [one.scores.get(target) for one in predictors]
-        scores = [None if one is None else _interval(_correlations(one, fall, resamples[:0]))[0] for one in own]
-        shares = [one.share_scored.get(target) for one in predictors]
-        rows += _rows((target, task), predictors, found, scores, shares, n_probes)
+        rows += _rows((target, task), predictors, found, n_probes)
         if target != COMPREHENSIVE_TARGET:
             of_target[target] = found  # the last of a target is that of its tasks together
     if len(of_target) > 1:
-        nothing = [None] * len(predictors)
-        found = [_mean(of_predictor) for of_predictor in zip(*of_target.values(), strict=True)]
-        rows += _rows(("", ""), predictors, found, nothing, nothing, n_probes)
+        means = [_mean(of_predictor) for of_predictor in zip(*of_target.values(), strict=True)]
+        rows += _rows(("", ""), predictors, means, n_probes)
     return pl.DataFrame(rows, schema=FORESIGHT.columns, orient="row")
 
 
 def _found(predictors: Sequence[Predictor], target: str, fall: np.ndarray, resamples: np.ndarray) -> list[Found]:
+    none = resamples[:0]
+    fell, ranks = _ranks(fall, resamples), [_ranks(one.values[target], resamples) for one in predictors]
     lengths: list[np.ndarray] = []
-    for one in predictors:
-        if one.kind == "control" and one.name in TAKEN_OUT:
-            values = one.values[target]
-            if all(abs(_correlations(values, other, resamples[:0])[0]) < SAME for other in lengths):
-                lengths.append(values)
-    return [
-        Found(
-            _correlations(one.values[target], fall, resamples),
-            None
-            if one.kind == "control" and one.name in TAKEN_OUT
-            else _partial(one.values[target], fall, lengths, resamples),
-        )
-        for one in predictors
-    ]
+    for predictor, own in zip(predictors, ranks, strict=True):
+        if predictor.is_taken_out and all(abs(_correlations(own, other)[0]) < SAME for other in lengths):
+            lengths.append(own)
+    found = []
+    for predictor, own in zip(predictors, ranks, strict=True):
+        partial = None if predictor.is_taken_out else _partial(own, fell, lengths)
+        scores, by_score = predictor.scores.get(target), None
+        if scores is not None:
+            by_score, _, _ = _interval(_correlations(_ranks(scores, none), _ranks(fall, none)))
+        found.append(Found(_correlations(own, fell), partial, by_score, predictor.share_scored.get(target)))
+    return found
 
 
 def _mean(found: Sequence[Found]) -> Found:
@@ -157,24 +161,19 @@ def _mean(found: Sequence[Found]) -> Found:
 
 
 def _rows(
-    place: tuple[str, str],
-    predictors: Sequence[Predictor],
-    found: Sequence[Found],
-    scores: Sequence[float | None],
-    shares: Sequence[float | None],
-    n_probes: int,
+    place: tuple[str, str], predictors: Sequence[Predictor], found: Sequence[Found], n_probes: int
 ) -> list[tuple[object, ...]]:
     """A row a predictor."""
     length = _best_length([one.correlation for of, one in zip(predictors, found, strict=True) if of.kind == "control"])
     rows: list[tuple[object, ...]] = []
-    for predictor, own, score, share in zip(predictors, found, scores, shares, strict=True):
+    for predictor, own in zip(predictors, found, strict=True):
         above = None if length is None or predictor.kind == "control" else own.correlation - length
         figures = [
             end
             for values in (own.correlation, own.partial, above)
             for end in ((None,) * 3 if values is None else _interval(values))
         ]
-        rows.append((*place, predictor.name, predictor.kind, *figures, score, n_probes, share))
+        rows.append((*place, predictor.name, predictor.kind, *figures, own.by_score, n_probes, own.share_scored))
     return rows
 
 
@@ -197,30 +196,32 @@ def _wanted(
             yield target, "", np.mean(deviations, axis=0)
 
 
-def _correlations(x: np.ndarray, y: np.ndarray, resamples: np.ndarray) -> np.ndarray:
-    """`(1 + n_resamples,)`: Spearman's correlation of all probes, and of each resample; NaN where one does not vary."""
+def _ranks(values: np.ndarray, resamples: np.ndarray) -> np.ndarray:
+    """`(1 + n_resamples, n_probes)`: ranks of all probes, and of each resample, of mean 0, norm 1; NaN if all tie."""
     from scipy.stats import rankdata
 
-    indices = np.concatenate([np.arange(len(x))[None], resamples])
-    ranks = []
-    for values in (x, y):
-        of_values = rankdata(values[indices], axis=1)
-        ranks.append(of_values - of_values.mean(axis=1, keepdims=True))
-    product, squares = (ranks[0] * ranks[1]).sum(axis=1), [(one**2).sum(axis=1) for one in ranks]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: np.ndarray = product / np.sqrt(squares[0] * squares[1])
+    indices = np.concatenate([np.arange(len(values))[None], resamples])
+    ranks = rankdata(values[indices], axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = ranks / np.linalg.norm(ranks, axis=1, keepdims=True)
     return found
 
 
-def _partial(x: np.ndarray, y: np.ndarray, given: Sequence[np.ndarray], resamples: np.ndarray) -> np.ndarray:
-    """As `_correlations`, with what both share with other quantities taken out of them, one after another.
+def _correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`(1 + n_resamples,)`: Spearman's correlations of two `_ranks`; NaN where one does not vary."""
+    return np.einsum("rp,rp->r", x, y)
 
-    NaN where one of the two is as good as one of those quantities: what is left is noise.
+
+def _partial(x: np.ndarray, y: np.ndarray, given: Sequence[np.ndarray]) -> np.ndarray:
+    """As `_correlations`, with what both share with other ranks taken out of them, one after another.
+
+    NaN where one of the two is as good as one of those: what is left is noise.
     """
     if not given:
-        return _correlations(x, y, resamples)
+        return _correlations(x, y)
     *others, z = given
-    xy, xz, yz = (_partial(one, other, others, resamples) for one, other in ((x, y), (x, z), (y, z)))
+    xy, xz, yz = (_partial(one, other, others) for one, other in ((x, y), (x, z), (y, z)))
     with np.errstate(invalid="ignore", divide="ignore"):
         found: np.ndarray = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
     return np.where(np.isfinite(found) & (np.maximum(xz**2, yz**2) < SAME**2), found, np.nan)

@@ -1,6 +1,5 @@
 """How comparisons and foresight are written for people: in metadata, by `nait summary`, and on the page."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ from nait_assets.evaluation.measured import BASE, FULL, LOWER_IS_BETTER, MATCHED
 from nait_assets.evaluation.tables import COMPARISON, FORESIGHT
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.shown import one_line
+from nait_assets.shown import as_text
 
 SIGNS = {"better": "better", "worse": "worse", "not told apart": "="}
 """Verdicts where there is little room."""
@@ -216,7 +215,7 @@ def _correlation(row: pl.DataFrame) -> str | Figure:
 def comparison_markdown(comparison: pl.DataFrame) -> str:
     """The comparison as tables in Markdown, one a metric."""
     tables = {metric: comparison_table(comparison, metric, True) for metric in sorted(comparison["metric"].unique())}
-    parts = [f"**{_as_text(str(metric))}**\n\n{_markdown(*table)}" for metric, table in tables.items()]
+    parts = [f"**{as_text(metric)}**\n\n{_markdown(*table)}" for metric, table in tables.items()]
     return "\n\n".join(parts) or "nothing to compare"
 
 
@@ -226,14 +225,9 @@ def foresight_markdown(foresight: pl.DataFrame) -> str:
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str | Figure]]) -> str:
-    cells = [[_as_text(cell) for cell in line] for line in (header, *rows)]
+    cells = [[str(cell) if isinstance(cell, Figure) else as_text(cell) for cell in line] for line in (header, *rows)]
     lines = [cells[0], ["---"] * len(header), *cells[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _as_text(cell: str | Figure) -> str:
-    """A cell in which nothing is a link, a picture, an element or the end of the cell: metrics are named by anybody."""
-    return str(cell) if isinstance(cell, Figure) else re.sub(r"([\\`|<\[\]!])", r"\\\1", one_line(cell))
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str | Figure]], indent: str = "  ") -> list[str]:

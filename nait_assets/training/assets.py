@@ -12,7 +12,7 @@ from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.selection.catalogue import subset_output
-from nait_assets.shown import as_code
+from nait_assets.shown import as_code, as_list
 from nait_assets.training.catalogue import PROBE_SUBSETS_OUTPUT, ModelsOutput, outputs, version_of
 from nait_assets.training.config import TrainingConfig
 from nait_assets.training.making import Made, make
@@ -105,7 +105,7 @@ def _metadata(rows: pl.DataFrame, made: list[Made], cost: Cost, dropped: list[st
         "models": lineage.table_metadata(rows.head(MOST_SHOWN).drop("key", "shared_with")),
         "loss_curve": plots.lines(curves, "step", "loss", "number"),
         "cost_so_far": dg.MetadataValue.json({name: round(value, 2) for name, value in vars(cost).items()}),
-        "notes": dg.MetadataValue.md("\n".join(f"- {as_code(note)}" for note in notes) or "none"),
+        "notes": dg.MetadataValue.md(as_list(notes)),
         **({"removed": dropped} if dropped else {}),
     }
 

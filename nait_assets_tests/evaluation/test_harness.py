@@ -199,17 +199,28 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
+def of_named_task(make_recipe: Callable[..., Recipe], causal_folder: Path, folder: Path, name: str) -> Recipe:
+    """A recipe that trains, with one of lm-eval's own tasks."""
+    evaluation = {"tasks": {"named": {"kind": "lm_eval", "task": name}}}
+    return trained_recipe(make_recipe, causal_folder, folder, evaluation=evaluation)
+
+
+def refusal(recipe: Recipe, home: Path) -> str:
+    """What `nait run` says of a recipe that it refuses."""
+    answer = nait("run", "--recipe", recipe.path, "--home", home)
+    assert answer.code == 2
+    return answer.err
+
+
 @pytest.mark.usefixtures("offline")
 def test_data_that_cannot_be_reached_is_one_sentence_before_anything_is_made(
     make_recipe: Callable[..., Recipe], causal_folder: Path, tmp_path: Path
 ) -> None:
     """With the way that works without a connection."""
-    tasks = {"math": {"kind": "lm_eval", "task": "gsm8k_cot"}}
-    recipe = trained_recipe(make_recipe, causal_folder, tmp_path, evaluation={"tasks": tasks})
-    answer = nait("run", "--recipe", recipe.path, "--home", tmp_path / "home")
-    assert answer.code == 2
-    assert "gsm8k_cot cannot be had" in answer.err
-    assert "files of your own" in answer.err
+    recipe = of_named_task(make_recipe, causal_folder, tmp_path, "gsm8k_cot")
+    said = refusal(recipe, tmp_path / "home")
+    assert "gsm8k_cot cannot be had" in said
+    assert "files of your own" in said
     assert not (tmp_path / "home" / "warehouse.duckdb").exists()
 
 
@@ -220,8 +231,7 @@ def test_code_that_lm_eval_would_run_is_refused(
     group = {"codes": {"one": SimpleNamespace(), "two": SimpleNamespace(UNSAFE_CODE=True)}}
     monkeypatch.setattr(preflight, "known_tasks", lambda: ["codes"])
     monkeypatch.setattr(preflight, "loaded_tasks", lambda _tasks: group)
-    tasks = {"code": {"kind": "lm_eval", "task": "codes"}}
-    recipe = trained_recipe(make_recipe, causal_folder, tmp_path, evaluation={"tasks": tasks})
+    recipe = of_named_task(make_recipe, causal_folder, tmp_path, "codes")
     with pytest.raises(RecipeError, match="lm-eval runs what a model writes for codes without isolation"):
         preflight.require_fit(recipe, LanguageModel.of(recipe, tmp_path))
 
@@ -230,8 +240,5 @@ def test_a_name_that_lm_eval_does_not_have_is_answered_with_near_ones(
     make_recipe: Callable[..., Recipe], causal_folder: Path, tmp_path: Path
 ) -> None:
     """Before anything is trained."""
-    tasks = {"sums": {"kind": "lm_eval", "task": "gsm8k_cott"}}
-    recipe = trained_recipe(make_recipe, causal_folder, tmp_path, evaluation={"tasks": tasks})
-    answer = nait("run", "--recipe", recipe.path, "--home", tmp_path / "home")
-    assert answer.code == 2
-    assert "lm-eval has no task 'gsm8k_cott'; did you mean gsm8k_cot" in answer.err
+    recipe = of_named_task(make_recipe, causal_folder, tmp_path, "gsm8k_cott")
+    assert "lm-eval has no task 'gsm8k_cott'; did you mean gsm8k_cot" in refusal(recipe, tmp_path / "home")

@@ -29,7 +29,8 @@ from nait_assets_tests.command import nait
 from nait_assets_tests.conftest import conversation, write_jsonl
 from nait_assets_tests.evaluation.recipes import trained_recipe
 
-SECONDS = 3.0
+SECONDS, LONGER = 3.0, 20.0
+"""Of programs that run until they are ended, and of others, to which a busy machine must leave their time."""
 SOURCE = {"source": "problems.jsonl", "format": {"user": "{{ prompt }}"}}
 TASK = {"kind": "pass@k", **SOURCE, "tests": "{{ test }}\ncheck({{ entry_point }})"}
 PROBLEM = {
@@ -103,7 +104,7 @@ def test_a_correct_program_passes() -> None:
 )
 def test_a_program_that_does_harm_fails_in_time(program: str, said: str) -> None:
     """And says why."""
-    found = isolated(program)
+    found = isolated(program, SECONDS if said == "timed out" else LONGER)
     assert found != PASSED
     assert said in found
 
