@@ -18,7 +18,7 @@ class Partitions:
         with_examples: Those that the model reads examples of; the others come from feature files.
         evaluation: Held-out sets.
         task: Tasks whose examples the recipe names.
-        target: What candidates are scored for: those, and all capabilities together.
+        target: What candidates are scored for: those, and, where there are several, all capabilities together.
         cell: Target x ratio. Its dimension is called `capability` so that keys read `math|0.10`.
         trained_cell: Cells whose subsets a model is trained on; None where the recipe trains none.
         trained_ratio: Ratios of those cells; None as well.
@@ -66,11 +66,9 @@ class Partitions:
 
     def features_to_scores(self) -> dg.PartitionMapping:
         """A target rests on its own capability, the comprehensive target on every one; on no smaller set."""
+        of_all = {COMPREHENSIVE_TARGET} & set(self.target.get_partition_keys())
         return dg.StaticPartitionMapping(
-            {
-                name: {name} if SIZE_MARK in name else {name, COMPREHENSIVE_TARGET}
-                for name in self.capability.get_partition_keys()
-            }
+            {name: {name} if SIZE_MARK in name else {name, *of_all} for name in self.capability.get_partition_keys()}
         )
 
     def whole_sets(self) -> dg.PartitionMapping:

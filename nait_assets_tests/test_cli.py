@@ -25,8 +25,8 @@ MakeRecipe = Callable[..., Recipe]
 
 @pytest.fixture
 def recipe(make_recipe: MakeRecipe) -> Recipe:
-    """A recipe that needs no model: a pool, a set of examples, scores and subsets of two targets."""
-    return make_recipe(methods=["random"], ratios=[0.3], capabilities={"math": {"source": "math.jsonl"}})
+    """A recipe that needs no model: a pool, two sets of examples, scores and subsets of three targets."""
+    return make_recipe(methods=["random"], ratios=[0.3])
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def test_status_tells_what_is_missing_in_one_line_an_asset_and_run_makes_it(reci
     assert lines(before.out) == [
         "corpora/candidate_pool 0 of 1 current",
         "missing",
-        "corpora/in_domain_set 0 of 1 current",
-        "math: missing",
+        "corpora/in_domain_set 0 of 2 current",
+        "every partition: missing",
         "corpora/contaminated_candidates 0 of 1 current",
         "missing",
-        "scoring/random_scores 0 of 2 current",
+        "scoring/random_scores 0 of 3 current",
         "every partition: missing",
-        "selection/random_subset 0 of 2 current",
+        "selection/random_subset 0 of 3 current",
         "every partition: missing",
         "report/method_comparison 0 of 1 current",
         "missing",
@@ -63,10 +63,10 @@ def test_status_tells_what_is_missing_in_one_line_an_asset_and_run_makes_it(reci
     ]
     answer = nait("run", "--recipe", recipe.path, "--home", home)
     assert (answer.code, answer.err) == (0, "")
-    assert "9 outputs made in 9 runs" in answer.out
+    assert "12 outputs made in 12 runs" in answer.out
     after = nait("status", "--recipe", recipe.path, "--home", home)
     assert after.code == 0
-    wanted = [f"{n} of {n} current" for n in (1, 1, 1, 2, 2, 1, 1)]
+    wanted = [f"{n} of {n} current" for n in (1, 2, 1, 3, 3, 1, 1)]
     assert [line.split(" ", 1)[1] for line in lines(after.out)] == wanted
 
     with (recipe.path.parent / "pool.jsonl").open("a") as pool:
@@ -74,14 +74,15 @@ def test_status_tells_what_is_missing_in_one_line_an_asset_and_run_makes_it(reci
     changed = nait("status", "--recipe", recipe.path, "--home", home)
     assert changed.code == 3
     assert lines(changed.out)[:2] == ["corpora/candidate_pool 0 of 1 current", "source:0:pool.jsonl changed"]
-    below = "scoring/random_scores 2 of 2 current, may change once corpora/candidate_pool is made"
+    below = "scoring/random_scores 3 of 3 current, may change once corpora/candidate_pool is made"
     assert below in lines(changed.out)
 
 
 def test_select_makes_the_selected_assets_alone(recipe: Recipe, home: Path) -> None:
     """A person who works on the corpora does not wait for the rest."""
     made = run(recipe, home, "--select", "group:corpora")
-    assert made == {"corpora/candidate_pool", "corpora/in_domain_set[math]", "corpora/contaminated_candidates"}
+    sets = {f"corpora/in_domain_set[{name}]" for name in ("code", "math")}
+    assert made == {"corpora/candidate_pool", "corpora/contaminated_candidates"} | sets
     answer = nait("run", "--recipe", recipe.path, "--home", home, "--select", "key:corpora/candidate_pool")
     assert (answer.code, "nothing was computed" in answer.out) == (0, True)
 
@@ -100,14 +101,14 @@ def test_a_failing_step_keeps_what_was_made_and_the_next_run_goes_on_from_there(
     answer = nait("run", "--recipe", recipe.path, "--home", home)
     assert answer.code == 1
     assert lines(answer.out)[-1].startswith("FAILED")
-    named = [f"selection/random_subset [{target}|0.30]" for target in ("all", "math")]
+    named = [f"selection/random_subset [{target}|0.30]" for target in ("all", "code", "math")]
     assert all(name in answer.err for name in named)
     assert str(home / "subsets") in answer.err
 
     (home / "subsets").unlink()
     made = run(recipe, home)
     assert made == {
-        *(f"selection/random_subset[{target}|0.30]" for target in ("all", "math")),
+        *(f"selection/random_subset[{target}|0.30]" for target in ("all", "code", "math")),
         "report/method_comparison",
         "report/selection_report",
     }
@@ -118,7 +119,7 @@ def test_a_reason_is_told_once_for_all_the_steps_that_it_failed(recipe: Recipe, 
     answer = nait("run", "--recipe", recipe.path, "--home", home, "--select", "group:scoring")
     assert answer.code == 1
     (line,) = answer.err.splitlines()
-    assert line.count("scoring/random_scores [") == 2
+    assert line.count("scoring/random_scores [") == 3
     assert line.count("warehouse.duckdb does not exist: nothing in it has been made yet") == 1
     assert "`nait run` makes it" in line
 

@@ -275,13 +275,22 @@ def test_a_capability_more_extracts_its_own_examples_alone(make: MakeRecipe, hom
     assert changed == scores("all") | cells("all") | REPORT
 
 
-def test_a_capability_less_scores_the_comprehensive_target_without_it(make: MakeRecipe, home: Path) -> None:
-    """Nothing else changes when a capability goes, so this is the change that is easiest to miss."""
-    before = versions(home)
-    made = run(make(capabilities={"math": {"source": "math.jsonl"}}, methods=STANDARDIZED), home)
-    assert made == {"corpora/in_domain_set[math]"} | CONTAMINATED | scores("math", "all") | cells("all") | REPORT
+def test_of_one_capability_that_is_left_there_is_no_comprehensive_target(make: MakeRecipe, home: Path) -> None:
+    """It would be the same once more. What there is of it is named as no longer of the recipe, and can be cleaned."""
+    before, recipe = versions(home), make(capabilities={"math": {"source": "math.jsonl"}}, methods=STANDARDIZED)
+    made = run(recipe, home)
+    assert made == {"corpora/in_domain_set[math]"} | CONTAMINATED | scores("math") | REPORT
     after = versions(home)
-    assert {name for name in before if after[name] != before[name]} == scores("all") | cells("all") | REPORT
+    assert {name for name in before if after[name] != before[name]} == REPORT
+    answer = nait("status", "--recipe", recipe.path, "--home", home)
+    assert answer.code == 0
+    assert "scoring/nait_standardized_scores: all, code" in answer.out
+    assert "selection/nait_standardized_subset: all|0.30, code|0.30" in answer.out
+    asked = nait("explain", "0", "--target", "all", "--recipe", recipe.path, "--home", home)
+    assert (asked.code, asked.out) == (2, "")
+    assert "'all' is of several capabilities together, and the recipe has one: say 'math'" in asked.err
+    summary = nait("summary", "--recipe", recipe.path, "--home", home)
+    assert (summary.code, "all" in summary.out.split()) == (0, False)
 
 
 def test_another_change_option_makes_directions_from_the_activations_that_there_are(
@@ -395,7 +404,7 @@ def test_explain_shows_scores_ranks_neurons_and_text(recipe: Recipe, home: Path)
     [
         ("0000", "math", "sample id '0000': no candidate has it"),
         ("", "math", "sample id '': 20 samples begin so"),
-        ("0", "poetry", "no target 'poetry'; its targets are code, math, all"),
+        ("0", "poetry", "'poetry' is not among the recipe's targets, code, math, all"),
     ],
 )
 def test_explain_refuses_what_it_cannot_find(

@@ -104,9 +104,9 @@ def test_every_method_has_scores_and_subsets_of_every_target(recipe: Recipe, hom
 
 def test_turns_are_there_for_the_round_robin_over_examples(home: Path) -> None:
     """RDS+ chooses by turns; of methods that score by example each target has them."""
-    scores, _ = frames(home, "bm25", "all")
+    scores, _ = frames(home, "bm25", "math")
     assert sorted(scores["turn"].to_list()) == list(range(1, 21))
-    assert frames(home, "dsir", "all")[0]["turn"].null_count() == 20
+    assert frames(home, "dsir", "math")[0]["turn"].null_count() == 20
 
 
 def test_words_find_the_capability(home: Path) -> None:
@@ -145,7 +145,7 @@ def test_edited_list_is_noticed_and_reaches_its_own_subsets_alone(recipe: Recipe
     assert {name.partition("/")[0] for name in made if "cherry" not in name} <= {"report"}
     assert "corpora/published_cherry" in made
     assert {f"selection/cherry_subset[{target}|0.30]" for target in recipe.targets} <= made
-    assert len(frames(home, "cherry", "all")[1]["0.30"]) == 3
+    assert len(frames(home, "cherry", "math")[1]["0.30"]) == 3
 
 
 def test_candidate_that_is_not_on_the_list_is_explained(recipe: Recipe, home: Path) -> None:

@@ -244,6 +244,8 @@ def subsets_of(recipe: Recipe, name: str | None) -> list[tuple[str, str, str]]:
     ]
     wanted = tuple(name.strip("/").split("/")) if name else ()
     found = [cell for cell in every if cell[: len(wanted)] == wanted]
+    if not found and len(wanted) > 1 and wanted[0] in recipe.methods and wanted[1] not in recipe.targets:
+        raise NotFoundError(f"{recipe.path}: no subset {name!r}: {recipe.not_a_target(wanted[1])}.")
     if not found:
         raise NotFoundError(
             f"{recipe.path} has no subset {name!r}; they are named <method>/<target>/<ratio> with methods "

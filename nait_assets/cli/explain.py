@@ -11,7 +11,7 @@ from nait_assets.cli.options import home_option, recipe_option
 
 @click.command("explain")
 @click.argument("sample_id")
-@click.option("--target", required=True, help="A capability, or 'all'.")
+@click.option("--target", required=True, help="A capability, or, of several, 'all'.")
 @click.option("--method", help="Whose score to explain; by default the recipe's recommended method.")
 @click.option("--reasons", default=10, show_default=True, help="How many neurons, examples or numbers to show.")
 @recipe_option

@@ -60,5 +60,6 @@ def tasks_by_target(recipe: Recipe) -> dict[str, list[str]]:
         for target in recipe.targets
         if target != COMPREHENSIVE_TARGET
     }
-    found[COMPREHENSIVE_TARGET] = [task for task, targets in of_task.items() if targets]
+    if COMPREHENSIVE_TARGET in recipe.targets:
+        found[COMPREHENSIVE_TARGET] = [task for task, targets in of_task.items() if targets]
     return {target: tasks for target, tasks in found.items() if tasks}

@@ -195,10 +195,7 @@ class Evaluation(Section):
                 )
             for target in task.targets or ():
                 if target not in recipe.targets:
-                    raise ValueError(
-                        f"evaluation.tasks.{name}.targets: {target!r} is not among the recipe's "
-                        f"{', '.join(recipe.targets)}"
-                    )
+                    raise ValueError(f"evaluation.tasks.{name}.targets: {recipe.not_a_target(target)}")
 
     def targets_of(self, name: str, recipe: Any) -> list[str]:
         """Targets that a task belongs to; none where it names none, and no capability has its name."""

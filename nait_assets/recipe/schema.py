@@ -278,8 +278,19 @@ class Recipe(Section, defer_build=True):
 
     @cached_property
     def targets(self) -> list[str]:
-        """What candidates are scored for: capabilities, smaller sets of them, and all capabilities together."""
-        return [*self.in_domain_names, COMPREHENSIVE_TARGET]
+        """What candidates are scored for: capabilities, smaller sets, and several capabilities together."""
+        return [*self.in_domain_names, *([COMPREHENSIVE_TARGET] if len(self.capabilities) > 1 else [])]
+
+    @property
+    def broadest_target(self) -> str:
+        """The target that every capability has a part in: all of them together, or the only one."""
+        return COMPREHENSIVE_TARGET if len(self.capabilities) > 1 else self.capability_names[0]
+
+    def not_a_target(self, name: str) -> str:
+        """A sentence about a name that is none of the targets: which there are."""
+        if name == COMPREHENSIVE_TARGET:
+            return f"{name!r} is of several capabilities together, and the recipe has one: say {self.broadest_target!r}"
+        return f"{name!r} is not among the recipe's targets, {', '.join(self.targets)}"
 
     def capabilities_of(self, target: str) -> list[str]:
         """Capabilities that a target combines; of a smaller set, itself."""

@@ -144,8 +144,11 @@ class Training(Section):
         for name in ("methods", "targets", "ratios"):
             known = getattr(recipe, name)
             for given in getattr(self.runs, name) or ():
-                if given not in known:
-                    raise ValueError(f"training.runs.{name}: {given!r} is not among the recipe's {', '.join(known)}")
+                if given in known:
+                    continue
+                if name == "targets":
+                    raise ValueError(f"training.runs.targets: {recipe.not_a_target(given)}")
+                raise ValueError(f"training.runs.{name}: {given!r} is not among the recipe's {', '.join(known)}")
 
     def methods_of(self, recipe: Any) -> list[str]:
         """Methods whose subsets are trained on."""

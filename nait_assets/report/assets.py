@@ -11,7 +11,7 @@ from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DO
 from nait_assets.lineage import reference
 from nait_assets.models.cost import all_costs
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint
+from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.report.catalogue import COMPARISON_OUTPUT, COST_OUTPUT, PAGE_OUTPUT
 from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, priced, reproductions, retrievals
 from nait_assets.report.contents import Page, build_page
@@ -143,7 +143,7 @@ def _compared(recipe: Recipe, warehouse: Warehouse) -> tuple[Comparison, dict[st
         overlaps(chosen, len(pool)),
         lengths(scores, chosen, pool.select("sample_id", length=N_CHARACTERS)),
         retrievals(scores, dict(pool.select("sample_id", "topic").iter_rows()), recipe.capability_names),
-        reproductions(scores, set(recipe.published) & set(recipe.methods), COMPREHENSIVE_TARGET),
+        reproductions(scores, set(recipe.published) & set(recipe.methods), recipe.broadest_target),
     )
     return comparison, tables.inputs
 

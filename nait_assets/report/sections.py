@@ -65,8 +65,8 @@ def all_sections(page_data: PageData, drawn: Charts) -> list[Section]:
     return [
         _read(page_data, drawn),
         _scores(page_data, drawn),
-        _targets(page_data, drawn),
-        _core(page_data, drawn),
+        *_targets(page_data, drawn),
+        *_core(page_data, drawn),
         *_methods(page_data, drawn),
         *_comparison(page_data),
         *_map(page_data, drawn),
@@ -123,7 +123,9 @@ def _scores(page_data: PageData, drawn: Charts) -> Section:
     return section
 
 
-def _targets(page_data: PageData, drawn: Charts) -> Section:
+def _targets(page_data: PageData, drawn: Charts) -> list[Section]:
+    if len(page_data.recipe.targets) < 2:
+        return []
     section = Section(
         "targets",
         "Overlap of targets",
@@ -141,11 +143,13 @@ def _targets(page_data: PageData, drawn: Charts) -> Section:
             spec = charts.heat_map(overlap.overlap_matrix(chosen))
             figures.append(drawn.figure(f"ratio {ratio}", spec, ratio))
         section.groups.append({"title": method, "figures": figures, "folded": method != page_data.recommended})
-    return section
+    return [section]
 
 
-def _core(page_data: PageData, drawn: Charts) -> Section:
+def _core(page_data: PageData, drawn: Charts) -> list[Section]:
     recipe = page_data.recipe
+    if COMPREHENSIVE_TARGET not in recipe.targets:
+        return []
     section = Section(
         "core",
         "Shared core",
@@ -156,8 +160,6 @@ def _core(page_data: PageData, drawn: Charts) -> Section:
             "chance would give. Beside it in how many capabilities' subsets a chosen row occurs, `all` left out."
         ],
     )
-    if len(recipe.capability_names) == 1:
-        section.notes.append("With one capability, `all` is that capability.")
     for method in page_data.methods:
         figures = []
         for ratio in recipe.ratios:
@@ -168,7 +170,7 @@ def _core(page_data: PageData, drawn: Charts) -> Section:
             repeated = charts.occurrence_bars(overlap.occurrences(chosen))
             figures.append(drawn.figure(f"Chosen how often, ratio {ratio}", repeated, ratio))
         section.groups.append({"title": method, "figures": figures, "folded": method != page_data.recommended})
-    return section
+    return [section]
 
 
 def _methods(page_data: PageData, drawn: Charts) -> list[Section]:
@@ -187,7 +189,7 @@ def _methods(page_data: PageData, drawn: Charts) -> list[Section]:
             chosen = {method: page_data.subsets[method, target, ratio] for method in page_data.methods}
             spec = charts.heat_map(overlap.overlap_matrix(chosen))
             figures.append(drawn.figure(f"ratio {ratio}", spec, ratio))
-        section.groups.append({"title": target, "figures": figures, "folded": target != COMPREHENSIVE_TARGET})
+        section.groups.append({"title": target, "figures": figures, "folded": target != page_data.recipe.broadest_target})
     return [section]
 
 
@@ -205,7 +207,8 @@ def _comparison(page_data: PageData) -> list[Section]:
     if not comparison.retrievals.is_empty():
         section.tables.insert(0, _retrievals(comparison))
     section.tables += [
-        _reproductions(comparison, name) for name in comparison.reproductions["published"].unique().sort()
+        _reproductions(comparison, name, page_data.recipe.broadest_target)
+        for name in comparison.reproductions["published"].unique().sort()
     ]
     return [section]
 
@@ -243,7 +246,7 @@ def _lengths(comparison: Comparison, ratio: str) -> dict[str, Any]:
     return {"title": "Length", "notes": [note], "header": ["method", *targets], "rows": rows}
 
 
-def _reproductions(comparison: Comparison, published: str) -> dict[str, Any]:
+def _reproductions(comparison: Comparison, published: str, target: str) -> dict[str, Any]:
     frame = comparison.reproductions.filter(pl.col("published") == published).sort(
         "n_shared", "method", descending=True
     )
@@ -259,7 +262,7 @@ def _reproductions(comparison: Comparison, published: str) -> dict[str, Any]:
         for row in frame.iter_rows(named=True)
     ]
     note = (
-        f"As many best rows of each method for the target `{COMPREHENSIVE_TARGET}` as `{published}` has in this pool: "
+        f"As many best rows of each method for the target `{target}` as `{published}` has in this pool: "
         "how many of them it has too, how many it would have by chance, and the probability of as many by chance."
     )
     header = ["method", "best rows", "shared", "by chance", "ratio", "probability"]

@@ -113,7 +113,7 @@ def explain(
         WarehouseError: Nothing has been materialized, or with a projection where the recipe has none, or the reverse.
     """
     if target not in recipe.targets:
-        raise NotFoundError(f"{recipe.path} has no target {target!r}; its targets are {', '.join(recipe.targets)}.")
+        raise NotFoundError(f"{recipe.path}: {recipe.not_a_target(target)}.")
     if method is not None and method not in recipe.methods:
         raise NotFoundError(f"{recipe.path} has no method {method!r}; its methods are {', '.join(recipe.methods)}.")
     method = method or recipe.leading_method

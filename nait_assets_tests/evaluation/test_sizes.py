@@ -7,9 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nait_assets.audit.chain import subsets_of
 from nait_assets.corpora.corpus import read_corpus
-from nait_assets.errors import DataError, RecipeError
+from nait_assets.errors import DataError, NotFoundError, RecipeError
 from nait_assets.evaluation.comparison import OWN, means_of, transferred
+from nait_assets.evaluation.foreseen import tasks_by_target
 from nait_assets.evaluation.measured import Cell, Measure, Measured
 from nait_assets.evaluation.sizes import InDomainSet, as_curves, by_in_domain_size
 from nait_assets.evaluation.tables import COMPARISON, IN_DOMAIN_SIZE_CURVE
@@ -61,6 +63,27 @@ def test_a_smaller_set_is_a_target_and_no_capability(make_recipe: MakeRecipe) ->
     named = make_recipe(capabilities=SIZED, training={"runs": {"targets": ["math@2"]}})
     assert named.training is not None
     assert named.training.targets_of(named) == ["math@2"]
+
+
+def test_of_one_capability_there_is_no_target_of_all(make_recipe: MakeRecipe) -> None:
+    """With smaller sets of it or without, in no partition and no mapping of any; whoever names it is told."""
+    for sizes, targets in (([], ["math"]), ([2], ["math", "math@2"])):
+        alone = {"math": {"source": "math.jsonl", "sizes": sizes}}
+        recipe = make_recipe(capabilities=alone, training={}, evaluation={"tasks": {"math": [{"source": "x.jsonl"}]}})
+        assert recipe.targets == targets
+        assert recipe.broadest_target == "math"
+        assert recipe.training is not None
+        assert recipe.training.targets_of(recipe) == ["math"]
+        assert tasks_by_target(recipe) == {"math": ["math"]}
+        partitions = Partitions.of(recipe)
+        assert {key.split("|")[0] for key in partitions.cell.get_partition_keys()} == set(targets)
+        said = "'all' is of several capabilities together, and the recipe has one: say 'math'"
+        with pytest.raises(RecipeError, match=f"training.runs.targets: {said}"):
+            make_recipe(capabilities=alone, training={"runs": {"targets": ["all"]}})
+        with pytest.raises(RecipeError, match=f"evaluation.tasks.exam.targets: {said}"):
+            make_recipe(capabilities=alone, evaluation={"tasks": {"exam": {"source": "x", "targets": ["all"]}}})
+        with pytest.raises(NotFoundError, match=said):
+            subsets_of(recipe, "nait/all/0.10")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def page_of(home: Path) -> str:
         ({"methods": ["nait"]}, {"read", "scores", "targets", "core", "cost", "comparison", "map", "extremes"}, True),
         (
             {"capabilities": {"math": {"source": "math.jsonl"}}},
-            {"read", "scores", "targets", "core", "cost", "comparison", "map", "extremes"},
+            {"read", "scores", "cost", "comparison", "map", "extremes"},
             True,
         ),
         (

@@ -114,7 +114,7 @@ def test_a_sample_id_must_name_one_candidate(recipe: Recipe, warehouse: Warehous
 
 def test_an_unknown_target_is_refused_with_those_there_are(recipe: Recipe, warehouse: Warehouse) -> None:
     """A misspelt capability, with the recipe's path and its targets."""
-    with pytest.raises(NotFoundError, match=r"no target 'maths'; its targets are code, math, all") as error:
+    with pytest.raises(NotFoundError, match=r"'maths' is not among the recipe's targets, code, math, all") as error:
         explain(recipe, warehouse, "c4", "maths", n=2)
     assert str(recipe.path) in str(error.value)
 

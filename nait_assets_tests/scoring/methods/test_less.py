@@ -102,7 +102,7 @@ def test_run_makes_scores_and_subsets_once(recipe_of: Callable[..., Recipe], tmp
     """
     recipe, home = recipe_of(), quick_home(tmp_path / "home")
     made = run(recipe, home, "--select", SUBSETS)
-    assert {"measurements/less_checkpoints", "measurements/candidate_gradients", "scoring/less_scores[all]"} <= made
+    assert {"measurements/less_checkpoints", "measurements/candidate_gradients", "scoring/less_scores[math]"} <= made
     assert not [name for name in made if "activations" in name]
     warehouse = Warehouse(home=str(home))
     with warehouse.tables.snapshot() as tables:

@@ -137,11 +137,11 @@ def test_run_makes_both_methods_once_and_a_candidate_more_is_read_alone(
     assert "extraction/candidate_activations" not in made
     for method in ("mona", "gate_overlap"):
         scores = table(home / "warehouse.duckdb", f"SELECT score, rank, turn, reason FROM scoring.{method}_scores")
-        assert len(scores) == 2 * 20
+        assert len(scores) == 20
         assert all(0 < score <= 1 and turn and reason is None for score, _, turn, reason in scores)
         assert len({round(score, 9) for score, *_ in scores}) >= 15, "a score that says the same of all says nothing"
         count = f"SELECT count(*) FROM selection.subsets WHERE method = '{method}'"
-        assert table(home / "warehouse.duckdb", count) == [(2 * 6,)]
+        assert table(home / "warehouse.duckdb", count) == [(6,)]
     shown = metadata_of(home, "measurements/sparse_autoencoder")
     assert shown["n_latents"] == 64
     assert 0 < shown["l0"] <= 4  # type: ignore[operator]
