@@ -28,6 +28,7 @@ SELECTIONS: tuple[dict[str, Any], ...] = (
     {"strategy": "length_matched", "n_bins": 3},
     {"strategy": "diverse", "similarity_limit": 0.5},
     {"strategy": "round_robin_targets"},
+    {"all": "top"},
 )
 EXTRACTIONS: tuple[dict[str, Any], ...] = (
     {},

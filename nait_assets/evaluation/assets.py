@@ -111,11 +111,12 @@ def _metadata(found: Evaluated, cost: Cost, n_released: int) -> dict[str, object
 def _foresight_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
     scores = [scores_output(method).key for method in recipe.methods]
     read = [POOL_OUTPUT, PROBE_SUBSETS_OUTPUT, PROBE_MODELS, BASE_RESULTS, PROBE_RESULTS]
+    orders = {method: [one.name for one in recipe.strategies_of(method)] for method in recipe.methods}
 
     @dg.asset(
         **asset_arguments(FORESIGHT_OUTPUT, partitions),
         deps=_all_partitions([*scores, *(output.key for output in read)]),
-        code_version=f"{FORESIGHT_ALGORITHM}:{fingerprint(sorted(recipe.methods), tasks_by_target(recipe))}",
+        code_version=f"{FORESIGHT_ALGORITHM}:{fingerprint(orders, tasks_by_target(recipe))}",
         kinds={"scipy", "duckdb"},
     )
     def foresight(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:

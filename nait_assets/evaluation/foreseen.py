@@ -11,6 +11,7 @@ from nait_assets.evaluation.foresight import controls, foresight, predictor_of_m
 from nait_assets.evaluation.losses import METRIC
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
 from nait_assets.resources import Warehouse
+from nait_assets.selection.choice import in_order
 from nait_assets.tables import N_ANSWER_CHARACTERS, N_CHARACTERS, scores_table
 from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
 
@@ -30,7 +31,12 @@ def read_foresight(recipe: Recipe, warehouse: Warehouse) -> tuple[pl.DataFrame, 
         methods = [
             predictor_of_method(
                 method,
-                {target: tables.read(scores_table(method), target=target) for target in recipe.targets},
+                {
+                    target: in_order(
+                        tables.read(scores_table(method), target=target), recipe.strategy_of(method, target)
+                    )
+                    for target in recipe.targets
+                },
                 probes,
             )
             for method in recipe.methods

@@ -353,9 +353,15 @@ class Recipe(Section, defer_build=True):
         """The method whose rows are shown to people rather than others': the first recommended one, or the first."""
         return next((name for name in self.methods if self._declaration(name).recommended), self.methods[0])
 
-    def strategy_of(self, method: str) -> Strategy:
-        """How a method's subsets are taken from its ranking."""
-        return self.selection.by_method.get(method, self.selection)
+    def strategy_of(self, method: str, target: str) -> Strategy:
+        """How a method's subsets for a target are taken from its ranking."""
+        given: Strategy = self.selection.by_method.get(method, self.selection)
+        return given.of_all if target == COMPREHENSIVE_TARGET and self.is_targeted(method) else given
+
+    def strategies_of(self, method: str) -> list[Strategy]:
+        """The different strategies of a method's subsets: that of capabilities, and that of `all` if it is another."""
+        found = {str(one.settings): one for one in (self.strategy_of(method, target) for target in self.targets)}
+        return list(found.values())
 
     @cached_property
     def outputs_read(self) -> frozenset[str]:

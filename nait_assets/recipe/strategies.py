@@ -27,7 +27,14 @@ _STRATEGY_FIELDS: dict[str, dict[str, Any]] = {
 class Strategy(Section):
     """Which rows of a method's ranking a subset takes."""
 
-    strategy: StrategyName = Field("top", description="top: the highest scores; the others are in recipes/README.md.")
+    strategy: StrategyName | None = Field(
+        None, description="top: the highest scores, the default but for `all`; the others are in recipes/README.md."
+    )
+    all: Literal["turns", "top"] | None = Field(
+        None,
+        description="Of the target `all`: turns, round_robin_targets; top, the highest scores. By default `strategy`, "
+        "or turns where none is set. Methods that do not look at the target choose for it as for any other.",
+    )
     similarity_limit: float | None = Field(
         None, gt=0, lt=1, description="diverse: the largest cosine allowed between two chosen rows; 0.9 by default."
     )
@@ -43,22 +50,34 @@ class Strategy(Section):
 
     @model_validator(mode="after")
     def _fields_are_the_strategys(self) -> "Strategy":
-        known = _STRATEGY_FIELDS.get(self.strategy, {})
+        known = _STRATEGY_FIELDS.get(self.name, {})
         for name in sorted({name for fields in _STRATEGY_FIELDS.values() for name in fields} - set(known)):
             if getattr(self, name) is not None:
                 owners = [strategy for strategy, fields in _STRATEGY_FIELDS.items() if name in fields]
                 raise ValueError(
-                    f"`{name}` is a field of the strategy {' or '.join(owners)}, not of {self.strategy}; "
+                    f"`{name}` is a field of the strategy {' or '.join(owners)}, not of {self.name}; "
                     f"take it out, or set `strategy: {owners[0]}`"
                 )
         return self
 
     @property
+    def name(self) -> StrategyName:
+        """The strategy, by default the highest scores."""
+        return self.strategy or "top"
+
+    @property
+    def of_all(self) -> "Strategy":
+        """The strategy for the target of all capabilities, whose scores are by target."""
+        if self.all is None and self.strategy is not None:
+            return self
+        return Strategy(strategy="top" if self.all == "top" else "round_robin_targets")
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The strategy and its fields with their defaults: all that it is."""
-        given = {name: getattr(self, name) for name in _STRATEGY_FIELDS.get(self.strategy, {})}
-        known = _STRATEGY_FIELDS.get(self.strategy, {})
-        return {"strategy": self.strategy, **{k: known[k] if v is None else v for k, v in given.items()}}
+        known = _STRATEGY_FIELDS.get(self.name, {})
+        given = {name: getattr(self, name) for name in known}
+        return {"strategy": self.name, **{k: known[k] if v is None else v for k, v in given.items()}}
 
 
 class Selection(Strategy):

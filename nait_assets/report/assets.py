@@ -1,9 +1,11 @@
 """The assets of the report: the comparison of the methods, and one page a recipe."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 
 from nait_assets import lineage
 from nait_assets.corpora.catalogue import corpora
@@ -24,6 +26,7 @@ from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.explanation import explained_by
 from nait_assets.scoring.methods import method_of
 from nait_assets.selection.catalogue import subset_output
+from nait_assets.selection.choice import in_order
 from nait_assets.tables import CANDIDATE_POOL, METHOD_COSTS, N_CHARACTERS, scores_table
 
 ALGORITHM, PAGE_ALGORITHM = "2", "3"
@@ -31,19 +34,20 @@ ALGORITHM, PAGE_ALGORITHM = "2", "3"
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """The comparison and the page of a recipe."""
+    orders = {method: [one.name for one in recipe.strategies_of(method)] for method in sorted(recipe.methods)}
     version = fingerprint(
         recipe.name,
         recipe.model,
         recipe.extraction,
         recipe.capability_names,
-        sorted(recipe.methods),
+        orders,
         recipe.ratios,
     )
 
     @dg.asset(
         **asset_arguments(COMPARISON_OUTPUT, partitions),
         deps=_dependencies(recipe, [CANDIDATE_POOL.asset]),
-        code_version=f"{ALGORITHM}:{fingerprint(recipe.capability_names, sorted(recipe.methods), recipe.ratios)}",
+        code_version=f"{ALGORITHM}:{fingerprint(recipe.capability_names, orders, recipe.ratios)}",
         kinds={"polars", "duckdb"},
     )
     def method_comparison(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
@@ -143,9 +147,17 @@ def _compared(recipe: Recipe, warehouse: Warehouse) -> tuple[Comparison, dict[st
         overlaps(chosen, len(pool)),
         lengths(scores, chosen, pool.select("sample_id", length=N_CHARACTERS)),
         retrievals(scores, dict(pool.select("sample_id", "topic").iter_rows()), recipe.capability_names),
-        reproductions(scores, set(recipe.published) & set(recipe.methods), recipe.broadest_target),
+        reproductions(_as_chosen(recipe, scores), set(recipe.published) & set(recipe.methods), recipe.broadest_target),
     )
     return comparison, tables.inputs
+
+
+def _as_chosen(recipe: Recipe, scores: Mapping[tuple[str, str], pl.DataFrame]) -> dict[tuple[str, str], pl.DataFrame]:
+    """The scores by method and target, ranked in the order in which the recipe's strategies take rows."""
+    return {
+        (method, target): in_order(frame, recipe.strategy_of(method, target))
+        for (method, target), frame in scores.items()
+    }
 
 
 def _read_by_the_page(recipe: Recipe) -> list[str]:

@@ -13,6 +13,7 @@ from nait_assets.report.comparison import Comparison
 from nait_assets.report.map_points import map_points
 from nait_assets.report.page_data import PageData
 from nait_assets.report.rows import excerpts
+from nait_assets.selection.turns import rows_by_turn, takes_turns
 
 N_EXTREMES = 5
 
@@ -105,7 +106,10 @@ def _scores(page_data: PageData, drawn: Charts) -> Section:
         "Scores",
         "Scores and thresholds",
         "Are the chosen rows clearly better than the rest, or does the threshold cut through many equal ones?",
-        ["Lines mark the last chosen row of each ratio. Scores of different methods have no common scale."],
+        [
+            "Lines mark the lowest score that each ratio chooses; where a strategy other than the best ranks chooses, "
+            "rows above it may be left out. Scores of different methods have no common scale."
+        ],
         legend=list(charts.ratio_colours(recipe.ratios).items()),
     )
     for method in page_data.methods:
@@ -170,7 +174,27 @@ def _core(page_data: PageData, drawn: Charts) -> list[Section]:
             repeated = charts.occurrence_bars(overlap.occurrences(chosen))
             figures.append(drawn.figure(f"Chosen how often, ratio {ratio}", repeated, ratio))
         section.groups.append({"title": method, "figures": figures, "folded": method != page_data.recommended})
+    section.tables += _turns(page_data)
     return [section]
+
+
+def _turns(page_data: PageData) -> list[dict[str, Any]]:
+    """In whose turn the rows of the comprehensive target were taken, of the methods whose capabilities take turns."""
+    recipe, rows = page_data.recipe, []
+    for method in page_data.methods:
+        for ratio in recipe.ratios if takes_turns(recipe, method, COMPREHENSIVE_TARGET) else ():
+            scores = page_data.scores[method, COMPREHENSIVE_TARGET]
+            chosen = page_data.subsets[method, COMPREHENSIVE_TARGET, ratio]
+            found = rows_by_turn(scores, chosen, recipe.capability_names)
+            cells = [f"{n:,} ({n / len(chosen):.0%})" for n in found.values()]
+            rows += [[method, ratio, *cells]] if cells else []
+    note = (
+        f"For `{COMPREHENSIVE_TARGET}` the capabilities take turns, each its best row left: how many rows were "
+        "taken in the turn of each. A row's rank and score stay those of all capabilities together."
+    )
+    header = ["method", "ratio", *recipe.capability_names]
+    title = f"Share of each capability in {COMPREHENSIVE_TARGET}"
+    return [{"title": title, "notes": [note], "header": header, "rows": rows}] if rows else []
 
 
 def _methods(page_data: PageData, drawn: Charts) -> list[Section]:
@@ -189,7 +213,9 @@ def _methods(page_data: PageData, drawn: Charts) -> list[Section]:
             chosen = {method: page_data.subsets[method, target, ratio] for method in page_data.methods}
             spec = charts.heat_map(overlap.overlap_matrix(chosen))
             figures.append(drawn.figure(f"ratio {ratio}", spec, ratio))
-        section.groups.append({"title": target, "figures": figures, "folded": target != page_data.recipe.broadest_target})
+        section.groups.append(
+            {"title": target, "figures": figures, "folded": target != page_data.recipe.broadest_target}
+        )
     return [section]
 
 

@@ -53,7 +53,7 @@ def _scores_asset(
             create_view(transaction, recipe)
             add_cost(transaction, record.asset, target, Cost(seconds=time.monotonic() - started))
 
-        metadata = _metadata(frame, recipe, warehouse)
+        metadata = _metadata(frame, recipe, warehouse, by_rank=recipe.strategy_of(method.name, target).name == "top")
         return write_table(context, warehouse, output, frame, inputs, metadata, beside)
 
     return scores
@@ -102,11 +102,12 @@ def _ranked(recipe: Recipe, found: MethodInputs, scores: Scores) -> dict[str, pl
     return frames
 
 
-def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse) -> dict[str, object]:
+def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse, by_rank: bool) -> dict[str, object]:
+    """What people look at; `by_rank`: whether subsets take the best ranks, so that a score is their threshold."""
     scored = frame.filter(pl.col("score").is_not_null())
     thresholds = {
         ratio: float(scored["score"][place])
-        for ratio in recipe.ratios
+        for ratio in (recipe.ratios if by_rank else ())
         if (place := rounded_up(ratio, len(frame)) - 1) < len(scored)
     }
     with warehouse.tables.snapshot() as snapshot:

@@ -41,7 +41,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
 
 
 def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: Latest[Vectors]) -> dg.AssetsDefinition:
-    output, strategy = subset_output(method), recipe.strategy_of(method)
+    output, strategies = subset_output(method), recipe.strategies_of(method)
     contamination = [CONTAMINATION_OUTPUT.key] if recipe.has_examples else []
     drops = recipe.decontamination.action == "drop"
     of_judged = [recipe.selection.of] if beside(recipe) else []  # subsets of the whole pool keep their version
@@ -49,7 +49,8 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
     @dg.asset(
         **asset_arguments(output, partitions),
         description=(
-            f"The candidates that the strategy `{strategy.strategy}` takes from the ranking of `{method}`. "
+            f"The candidates that the recipe's strategy takes from the ranking of `{method}`: "
+            f"`{'`, and for `all` `'.join(strategy.name for strategy in strategies)}`. "
             "One row is one chosen candidate, with its score and rank."
         ),
         deps=[
@@ -57,9 +58,9 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
                 dg.AssetDep(asset_key(scores_output(name).key), partition_mapping=partitions.scores_to_subsets())
                 for name in dict.fromkeys((method, *beside(recipe)))
             ),
-            *map(asset_key, [POOL_OUTPUT.key, *contamination, *read_beside_pool(strategy)]),
+            *map(asset_key, [POOL_OUTPUT.key, *contamination, *read_beside_pool(strategies)]),
         ],
-        code_version=f"{ALGORITHM}:{fingerprint(drops, strategy.settings, *of_judged)}",
+        code_version=f"{ALGORITHM}:{fingerprint(drops, *(one.settings for one in strategies), *of_judged)}",
         kinds={"parquet", "json", "duckdb"},
     )
     def subset(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
@@ -93,7 +94,7 @@ def _card(
         chosen.method,
         method_of(recipe, chosen.method).description,
         chosen.target,
-        sentence(chosen.strategy, chosen.ratio, chosen.choice, chosen.ground),
+        sentence(chosen.strategy, chosen.ratio, chosen.choice, chosen.ground, chosen.turns),
         len(chosen.choice.rows),
         chosen.n_candidates,
         model["source"] if model else None,
@@ -126,7 +127,7 @@ def _metadata(chosen: Chosen, rows: pl.DataFrame, folder: Path, stored: dict[str
         "dagster/row_count": len(rows),
         "dagster/column_schema": lineage.column_schema(rows),
         "n_candidates": chosen.n_candidates,
-        **({"threshold": float(rows["score"][-1])} if len(rows) else {}),
+        **({chosen.lowest: float(rows["score"][-1])} if len(rows) else {}),
         "folder": dg.MetadataValue.path(str(folder)),
         "topics": dg.MetadataValue.json(
             {str(topic): count for topic, count in Counter(rows["topic"].to_list()).most_common(20)}
@@ -135,6 +136,7 @@ def _metadata(chosen: Chosen, rows: pl.DataFrame, folder: Path, stored: dict[str
             rows.head(10).select("rank", pl.col("score").round(4), "sample_id", "topic", text=text)
         ),
         **chosen.counts,
+        **({"rows_by_turn": dg.MetadataValue.json(dict(chosen.turns))} if chosen.turns else {}),
         **changes(before, now),
         **({"overlap_with_other_targets": shared} if stored else {}),
         "selection": dg.MetadataValue.json(chosen.strategy.settings),

@@ -49,7 +49,8 @@ def _checks_of_method(method: str, recipe: Recipe, checks: list[Check], latest: 
     def execute(warehouse: Warehouse, partition: str) -> Mapping[str, CheckResult]:
         return check_subset(warehouse, recipe, method, *cell_of(partition), latest)
 
-    contained = [] if recipe.strategy_of(method).strategy in NOT_CONTAINED else [CONTAINED]
+    names = {strategy.name for strategy in recipe.strategies_of(method)}
+    contained = [] if names & NOT_CONTAINED else [CONTAINED]
     return AssetChecks(subset_output(method).key, [*checks, *contained], execute)
 
 
@@ -71,7 +72,7 @@ def check_subset(
         "rows_are_those_chosen": CheckResult(
             rows.select(wanted.columns).equals(wanted),
             f"{len(rows)} rows, of which {len(rows.join(wanted, on='sample_id', how='semi'))} are among the "
-            f"{len(wanted)} that `{chosen.strategy.strategy}` chooses from {chosen.n_candidates} candidates",
+            f"{len(wanted)} that `{chosen.strategy.name}` chooses from {chosen.n_candidates} candidates",
             {"n_rows": len(rows)},
         ),
         "smaller_ratios_are_contained": _nested(ratios),

@@ -5,7 +5,7 @@ chosen, and what becomes of rows that a strategy leaves open. Does not belong he
 the subset's folder (`subset`).
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from nait_assets.selection.strategies.coverage import facility_location
 from nait_assets.selection.strategies.diversity import diverse
 from nait_assets.selection.strategies.lengths import length_matched
 from nait_assets.selection.strategies.similarity import Vectors, measurement_vectors, text_vectors
+from nait_assets.selection.turns import turns_sentence
 from nait_assets.tables import N_CHARACTERS
 
 ORDERS: dict[str, Callable[[pl.DataFrame], np.ndarray]] = {
@@ -98,18 +99,18 @@ def _taken(ranking: pl.DataFrame, size: int, strategy: Strategy, material: Mater
     settings = strategy.settings
     if not size:
         return np.empty(0, dtype=np.int64)
-    if strategy.strategy in ORDERS:
-        return ORDERS[strategy.strategy](ranking)
+    if strategy.name in ORDERS:
+        return ORDERS[strategy.name](ranking)
     names = ranking["sample_id"].to_list()
-    if strategy.strategy == "length_matched":
+    if strategy.name == "length_matched":
         assert material.lengths is not None, "no lengths were read"
         return length_matched(np.asarray([material.lengths[name] for name in names]), settings["n_bins"], size)
     assert material.vectors is not None, "no vectors were read"
     known = [place for place, name in enumerate(names) if name in material.vectors.places]
-    if strategy.strategy == "facility_location":
+    if strategy.name == "facility_location":
         known = known[: settings["pool_factor"] * size]
     ground = material.vectors.of([names[place] for place in known])
-    if strategy.strategy == "facility_location":
+    if strategy.name == "facility_location":
         return np.asarray(known, dtype=np.int64)[facility_location(ground, min(size, len(known)))]
     return np.asarray(known, dtype=np.int64)[diverse(ground, settings["similarity_limit"], size)]
 
@@ -130,7 +131,7 @@ def gather(
         WarehouseError: A measurement has not been made.
     """
     by = strategy.settings.get("by")
-    if strategy.strategy == "length_matched":
+    if strategy.name == "length_matched":
         lengths = pool.select("sample_id", length=N_CHARACTERS)
         return Material(lengths=dict(lengths.iter_rows()))
     if by is None:
@@ -144,14 +145,28 @@ def gather(
     return Material(vectors=vectors, inputs=inputs)
 
 
-def read_beside_pool(strategy: Strategy) -> list[str]:
-    """Keys of the assets that a strategy reads beside the ranking and the pool.
+def read_beside_pool(strategies: Iterable[Strategy]) -> list[str]:
+    """Keys of the assets that strategies read beside the ranking and the pool.
 
     Raises:
         RecipeError: There is no such measurement, or it has no vectors.
     """
-    by = strategy.settings.get("by", TEXT)
-    return [] if by == TEXT else [measurement_of(by)[0].candidates.asset]
+    named = {str(strategy.settings.get("by", TEXT)) for strategy in strategies} - {TEXT}
+    return [measurement_of(by)[0].candidates.asset for by in sorted(named)]
+
+
+def in_order(scores: pl.DataFrame, strategy: Strategy) -> pl.DataFrame:
+    """Scores whose `rank` is the place at which a strategy takes them; as they are by one that orders no candidates.
+
+    Args:
+        scores: Columns of a method's scores for a target.
+        strategy: How rows are chosen.
+    """
+    if strategy.name not in ORDERS:
+        return scores
+    ranking = scores.filter(pl.col("rank").is_not_null()).sort("rank")
+    ordered = ranking[ORDERS[strategy.name](ranking)].with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+    return pl.concat([ordered, scores.filter(pl.col("rank").is_null())])
 
 
 def measurement_of(by: str) -> tuple[Measurement, str]:
@@ -176,15 +191,19 @@ def measurement_of(by: str) -> tuple[Measurement, str]:
     return with_vectors[found[0]], found[0][1]
 
 
-def sentence(strategy: Strategy, ratio: str, choice: Choice, ground: str = "the pool") -> str:
-    """How a subset was taken, for its card."""
+def sentence(
+    strategy: Strategy, ratio: str, choice: Choice, ground: str = "the pool", turns: Mapping[str, int] | None = None
+) -> str:
+    """How a subset was taken, for its card; of one by turns, how many rows were taken in the turn of each target."""
     fields = {name: value for name, value in strategy.settings.items() if name != "strategy"}
     with_fields = f" ({', '.join(f'{name} {value}' for name, value in fields.items())})" if fields else ""
     said = [
         f"The best {ratio} of {ground}"
-        if strategy.strategy == "top"
-        else f"{ratio} of {ground}, which the strategy `{strategy.strategy}`{with_fields} took from the ranking"
+        if strategy.name == "top"
+        else f"{ratio} of {ground}, which the strategy `{strategy.name}`{with_fields} took from the ranking"
     ]
+    if turns:
+        said.append(f"The capabilities took turns, each its best row not yet taken: {turns_sentence(turns)}")
     if len(choice.rows) < choice.n_wanted:
         said.append(f"{choice.n_wanted} rows were asked for, and only {len(choice.rows)} have a score")
     if choice.n_filled_up:

@@ -12,8 +12,9 @@ from nait_assets.lineage import Record
 from nait_assets.recipe import Recipe, Strategy
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.latest import Latest
-from nait_assets.selection.choice import Choice, chosen_rows, gather
+from nait_assets.selection.choice import Choice, chosen_rows, gather, read_beside_pool
 from nait_assets.selection.strategies.similarity import Vectors
+from nait_assets.selection.turns import rows_by_turn, takes_turns
 from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, scores_table
 
 
@@ -31,6 +32,7 @@ class Chosen:
         flagged: candidates that leak an example; they are among the chosen where the recipe does not drop them.
         pool: the candidates, columns of `tables.EXAMPLE`.
         inputs: versions of everything that was read.
+        turns: number of rows taken in the turn of each capability; empty where capabilities took no turns.
     """
 
     method: str
@@ -42,11 +44,17 @@ class Chosen:
     flagged: frozenset[str]
     pool: pl.DataFrame
     inputs: Mapping[str, str]
+    turns: Mapping[str, int]
 
     @property
     def ground(self) -> str:
         """What the ratio is a share of, in words."""
         return "the pool" if self.n_candidates == len(self.pool) else "the candidates that every method has judged"
+
+    @property
+    def lowest(self) -> str:
+        """What the lowest score of the subset is called: only of the best ranks is it a threshold."""
+        return "threshold" if self.strategy.name == "top" else "lowest_score"
 
     @property
     def cell(self) -> dict[str, str]:
@@ -97,6 +105,7 @@ class Chosen:
             "inputs": dict(record.inputs),
             "lineage": upstream,
             "selection": self.strategy.settings,
+            **({"rows_by_turn": dict(self.turns)} if self.turns else {}),
             **self.counts,
             "n_contaminated": len(self.flagged & set(self.choice.rows["sample_id"].to_list())),
         }
@@ -130,7 +139,8 @@ def choose(
     Raises:
         WarehouseError: Something has not been made.
     """
-    strategy, contamination = recipe.strategy_of(method), [CONTAMINATED_CANDIDATES] if recipe.has_examples else []
+    strategy = recipe.strategy_of(method, target)
+    contamination = [CONTAMINATED_CANDIDATES] if recipe.has_examples else []
     with warehouse.tables.snapshot() as tables:
         scores, pool = tables.read(scores_table(method), target=target), tables.read(CANDIDATE_POOL)
         scores = _judged_by_all(scores, [tables.read(scores_table(other), target=target) for other in beside(recipe)])
@@ -138,5 +148,18 @@ def choose(
     material = gather(strategy, warehouse, pool, tables.inputs[CANDIDATE_POOL.asset], latest)
     dropped = flagged if recipe.decontamination.action == "drop" else ()
     choice = chosen_rows(scores, ratio, dropped, strategy, material)
-    inputs = {**tables.inputs, **(material.inputs or {})}
-    return Chosen(method, target, ratio, strategy, choice, len(scores), flagged, pool, inputs)
+    inputs = {**tables.inputs, **_noted_beside(recipe, warehouse, method), **(material.inputs or {})}
+    by_turns = takes_turns(recipe, method, target)
+    chosen_ids = choice.rows["sample_id"].to_list()
+    turns = rows_by_turn(scores, chosen_ids, recipe.capability_names) if by_turns else {}
+    return Chosen(method, target, ratio, strategy, choice, len(scores), flagged, pool, inputs, turns)
+
+
+def _noted_beside(recipe: Recipe, warehouse: Warehouse, method: str) -> dict[str, str]:
+    """Versions of what the method's strategies read beside the pool: every subset rests on it, for whichever target."""
+    inputs: dict[str, str] = {}
+    for key in read_beside_pool(recipe.strategies_of(method)):
+        with recipe.outputs[key].store(warehouse, "").snapshot() as stored:
+            stored.note(key)
+            inputs |= stored.inputs
+    return inputs

@@ -10,10 +10,12 @@ from nait_assets.catalogue import losses_of
 from nait_assets.extraction import activation_table
 from nait_assets.models import cuts
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import POOL, Recipe, rounded_up
+from nait_assets.recipe import COMPREHENSIVE_TARGET, POOL, Recipe, rounded_up
 from nait_assets.resources import Warehouse
+from nait_assets.resources.warehouse import Snapshot
+from nait_assets.selection.turns import rows_by_turn, takes_turns, turns_sentence
 from nait_assets.shown import one_line
-from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, scores_table
+from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, SUBSETS, scores_table
 
 N_BEST = 5
 TOP = "0.10"
@@ -58,6 +60,7 @@ def summarize(
             for method in recipe.methods
             for target in recipe.targets
         }
+        subsets = _subsets_of_all(recipe, snapshot)
     rejected += _rejected_samples(recipe, warehouse)
     refused = ", ".join(f"{n} in {corpus}" for corpus, n in rejected) or "none"
     rows_read = f" {n_rows_read:,} rows read from all sources." if n_rows_read is not None else ""
@@ -69,6 +72,7 @@ def summarize(
         for capability in recipe.capability_names:
             best = _best_lines(scores[leading, capability], pool)
             lines += ["", f"Best for {capability} ({leading}):", *best]
+        lines += _turn_lines(recipe, scores, subsets)
     topics = set(pool["topic"].to_list())
     judged = [capability for capability in recipe.capability_names if capability in topics]
     if judged:
@@ -79,6 +83,30 @@ def summarize(
         ]
     return "\n".join(
         [*lines, "", f"Subsets: {warehouse.folder / 'subsets'}/<method>/<target>/<ratio>/train.jsonl and train.parquet"]
+    )
+
+
+def _subsets_of_all(recipe: Recipe, snapshot: Snapshot) -> dict[str, list[str]]:
+    """Ids of the leading method's rows for the comprehensive target, by ratio; none where there are no turns."""
+    method = recipe.leading_method
+    if not takes_turns(recipe, method, COMPREHENSIVE_TARGET) or not snapshot.has_table(SUBSETS.name):
+        return {}
+    rows = snapshot.rows(SUBSETS, method=method, target=COMPREHENSIVE_TARGET)
+    return {ratio: rows.filter(pl.col("ratio") == ratio)["sample_id"].to_list() for ratio in recipe.ratios}
+
+
+def _turn_lines(
+    recipe: Recipe, scores: dict[tuple[str, str], pl.DataFrame], subsets: dict[str, list[str]]
+) -> list[str]:
+    """Of the comprehensive target's subsets, how many rows were taken in the turn of each capability."""
+    lines, method = [], recipe.leading_method
+    for ratio, chosen in subsets.items():
+        found = rows_by_turn(scores[method, COMPREHENSIVE_TARGET], chosen, recipe.capability_names)
+        lines += [f"  {ratio}: {turns_sentence(found)}"] if found else []
+    return (
+        ["", f"Rows for {COMPREHENSIVE_TARGET} ({method}), which the capabilities chose in turns:", *lines]
+        if lines
+        else []
     )
 
 

@@ -6,7 +6,7 @@ import polars as pl
 
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.tables import SUBSETS
+from nait_assets.tables import SUBSETS, scores_table
 from nait_assets_tests.command import nait
 
 
@@ -29,8 +29,12 @@ def test_a_chosen_row_is_traced_to_its_source_and_to_its_subsets(recipe: Recipe,
     assert f"row {source_row} of {source}" in answer.out
     assert f"source at revision {revision}, read 20" in answer.out
     last = rows.filter(pl.col("ratio") == "0.30")["score"][-1]
-    why = f"rank 1 of 20, score {best['score']:+.5f}; in 0.30 (the last of 6 has score {last:+.5f})"
+    why = f"rank 1 of 20, score {best['score']:+.5f}; in 0.30 (the lowest score of its 6 rows is {last:+.5f})"
     assert f"nait_standardized/math: {why}" in answer.out
+    with warehouse.tables.snapshot() as snapshot:
+        taken = snapshot.rows(scores_table("nait_standardized"), target="all").filter(target_turn=2)["sample_id"][0]
+    answer = nait("audit", "--row", taken, "--recipe", recipe.path, "--home", home)
+    assert "in 0.30 (turn 2, in which math took its best row left)" in answer.out
 
 
 def test_a_row_that_was_left_out_says_so(recipe: Recipe, home: Path) -> None:

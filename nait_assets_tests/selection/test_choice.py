@@ -14,16 +14,18 @@ from nait_assets.errors import RecipeError
 from nait_assets.recipe import Recipe, Strategy, StrategyName
 from nait_assets.scoring.ranking import ranked
 from nait_assets.selection import choice as choice_module
-from nait_assets.selection.choice import NOT_CONTAINED, Material, chosen_rows, measurement_of, sentence
+from nait_assets.selection.choice import NOT_CONTAINED, Material, chosen_rows, in_order, measurement_of, sentence
 from nait_assets.selection.strategies import coverage
 from nait_assets.selection.strategies.coverage import facility_location
 from nait_assets.selection.strategies.diversity import diverse
 from nait_assets.selection.strategies.lengths import length_matched
 from nait_assets.selection.strategies.similarity import Ground, measurement_vectors, text_vectors
+from nait_assets.selection.turns import rows_by_turn
 from nait_assets.tables import CANDIDATE_POOL
 
 N = 60
 NAMES = [f"s{number:02}" for number in range(N)]
+MakeRecipe = Callable[..., Recipe]
 RATIOS = ("0.05", "0.10", "0.35", "0.60", "1.00")
 STRATEGIES: list[Strategy] = [
     Strategy(),
@@ -35,7 +37,7 @@ STRATEGIES: list[Strategy] = [
     Strategy(strategy="median"),
     Strategy(strategy="length_matched", n_bins=4),
 ]
-EACH = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.strategy)
+EACH = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
 
 
 def scores(seed: int = 0, reasons: dict[str, str] | None = None) -> pl.DataFrame:
@@ -67,14 +69,14 @@ def literal(strategy: Strategy, frame: pl.DataFrame, size: int, given: Material)
     rows = sorted((row for row in frame.iter_rows(named=True) if row["rank"]), key=lambda row: row["rank"])
     names = [row["sample_id"] for row in rows]
     size = min(size, len(names))
-    if strategy.strategy == "median":
+    if strategy.name == "median":
         middle = float(np.median([row["score"] for row in rows]))
         return sorted(names, key=lambda name: abs(rows[names.index(name)]["score"] - middle))[:size]
-    if strategy.strategy in ("diverse", "facility_location"):
-        by_hand = literal_diverse if strategy.strategy == "diverse" else literal_facility_location
+    if strategy.name in ("diverse", "facility_location"):
+        by_hand = literal_diverse if strategy.name == "diverse" else literal_facility_location
         return by_hand(strategy, names, size, given)
     column = {"round_robin_examples": "turn", "round_robin_targets": "target_turn", "union": "best_rank"}
-    key = column.get(strategy.strategy, "rank")
+    key = column.get(strategy.name, "rank")
     return [row["sample_id"] for row in sorted(rows, key=lambda row: (row[key], row["rank"]))][:size]
 
 
@@ -105,7 +107,7 @@ def literal_facility_location(strategy: Strategy, names: list[str], size: int, g
 
 
 @pytest.mark.parametrize(
-    "strategy", [each for each in STRATEGIES if each.strategy != "length_matched"], ids=lambda each: each.strategy
+    "strategy", [each for each in STRATEGIES if each.name != "length_matched"], ids=lambda each: each.name
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_a_strategy_takes_what_its_literal_form_takes(strategy: Strategy, seed: int) -> None:
@@ -144,7 +146,7 @@ def test_smaller_subsets_lie_in_larger_ones_where_it_is_claimed(strategy: Strate
             set(chosen_rows(scores(seed), ratio, (), strategy, material(seed)).rows["sample_id"]) for ratio in sizes
         ]
         contained += [small <= large for small, large in itertools.pairwise(found)]
-    assert all(contained) == (strategy.strategy not in NOT_CONTAINED)
+    assert all(contained) == (strategy.name not in NOT_CONTAINED)
 
 
 @EACH
@@ -153,6 +155,56 @@ def test_the_order_of_the_table_decides_nothing(strategy: Strategy) -> None:
     frame = scores()
     one, other = (chosen_rows(each, "0.35", (), strategy, material()).rows for each in (frame, frame.reverse()))
     assert one.equals(other)
+
+
+def a_loud_and_a_quiet_one() -> pl.DataFrame:
+    """Scores for `all` of a capability that is sure of its rows, and of one that is not: their mean is the first's."""
+    order = np.arange(N)
+    by_capability = np.stack([order / N, 0.01 * (order[::-1] / N)], axis=1)
+    return ranked(NAMES, by_capability.mean(axis=1), by_capability=by_capability)
+
+
+def test_the_loud_capability_does_not_take_all_of_the_comprehensive_subset(make_recipe: MakeRecipe) -> None:
+    """Once one capability had 68 % of it and another none. The mean is still there for who asks."""
+    scores, n = a_loud_and_a_quiet_one(), 12
+    own = {"loud": set(NAMES[-n:]), "quiet": set(NAMES[:n])}
+
+    def shared(selection: dict[str, Any], method: str = "nait") -> dict[str, int]:
+        strategy = make_recipe(methods=["nait", "random"], selection=selection).strategy_of(method, "all")
+        chosen = set(chosen_rows(scores, "0.20", (), strategy).rows["sample_id"])
+        return {name: len(rows & chosen) for name, rows in own.items()}
+
+    in_turns, by_score = {"loud": 6, "quiet": 6}, {"loud": 12, "quiet": 0}
+    assert shared({}) == in_turns
+    assert shared({"of": "judged"}) == in_turns
+    assert shared({"strategy": "diverse", "by_method": {"nait": {"all": "turns"}}}) == in_turns
+    assert shared({"all": "top"}) == by_score
+    assert shared({"strategy": "top"}) == by_score, "what a user sets for all targets is for this one too"
+    assert shared({"by_method": {"nait": {"strategy": "top"}}}) == by_score
+    assert shared({}, "random") == by_score, "a method that does not look at the target has no turns"
+    chosen = chosen_rows(scores, "0.20", (), Strategy(strategy="round_robin_targets")).rows["sample_id"]
+    assert rows_by_turn(scores, chosen, ["loud", "quiet"]) == in_turns
+    assert rows_by_turn(scores, NAMES[:1], ["loud", "quiet"]) == {"loud": 0, "quiet": 1}
+
+
+def test_a_capability_has_the_best_rows_whatever_is_chosen_for_all(make_recipe: MakeRecipe) -> None:
+    """Turns are of targets together; and what is read for one target is of the others no business."""
+    for selection in ({}, {"all": "turns"}, {"all": "top"}):
+        recipe = make_recipe(methods=["nait"], selection=selection)
+        assert recipe.strategy_of("nait", "math").settings == {"strategy": "top"}
+    assert make_recipe(selection={"strategy": "union"}).strategy_of("nait", "all").name == "union"
+
+
+def test_the_order_of_a_strategy_is_what_a_forecast_has_to_rank_by() -> None:
+    """Rows that the mean puts last may be taken second."""
+    frame = a_loud_and_a_quiet_one()
+    ordered = in_order(frame, Strategy(strategy="round_robin_targets")).sort("rank")
+    assert ordered["sample_id"].to_list()[:4] == [NAMES[-1], NAMES[0], NAMES[-2], NAMES[1]]
+    assert ordered["rank"].to_list() == list(range(1, N + 1))
+    assert in_order(frame, Strategy()).equals(frame)
+    assert in_order(frame, Strategy(strategy="facility_location")).equals(frame)
+    without = ranked(NAMES[:2], np.array([2.0, 1.0]), {"z": "not read"})
+    assert in_order(without, Strategy(strategy="median"))["rank"].to_list() == [1, 2, None]
 
 
 @EACH
@@ -165,7 +217,7 @@ def test_a_ranking_without_a_single_score_gives_an_empty_subset(strategy: Strate
 
 def test_every_strategy_of_the_recipe_is_tried_here() -> None:
     """A strategy that a recipe can name and no test has run would be an unchecked promise."""
-    assert {strategy.strategy for strategy in STRATEGIES} == set(StrategyName.__args__)  # type: ignore[attr-defined]
+    assert {strategy.name for strategy in STRATEGIES} == set(StrategyName.__args__)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("strategy", ["round_robin_examples", "round_robin_targets", "union"])
@@ -309,12 +361,10 @@ def test_a_candidate_that_is_like_none_covers_itself_alone() -> None:
     assert facility_location(Ground(rows), 3).tolist() == [0, 1, 2]
 
 
-MakeRecipe = Callable[..., Recipe]
-
-
 @pytest.mark.parametrize(
     ("selection", "said"),
     [
+        ({"all": "union"}, r"selection\.all: Input should be 'turns' or 'top'"),
         ({"strategy": "best"}, r"selection\.strategy: Input should be 'top'"),
         ({"similarity_limit": 0.9}, "`similarity_limit` is a field of the strategy diverse, not of top; take it out"),
         ({"strategy": "median", "by": "text"}, "`by` is a field of the strategy diverse or facility_location, not of"),
@@ -345,7 +395,7 @@ def test_an_unknown_reading_is_refused_with_those_that_there_are() -> None:
 def test_defaults_written_out_are_the_same_strategy(make_recipe: MakeRecipe) -> None:
     """Else whoever writes a default down makes every subset anew."""
     short, long = ({"strategy": "diverse"}, {"strategy": "diverse", "similarity_limit": 0.9, "by": "text"})
-    one, other = (make_recipe(selection=fields).strategy_of("nait").settings for fields in (short, long))
+    one, other = (make_recipe(selection=fields).strategy_of("nait", "math").settings for fields in (short, long))
     assert one == other == {"strategy": "diverse", "similarity_limit": 0.9, "by": "text"}
 
 
@@ -353,5 +403,5 @@ def test_a_methods_own_strategy_takes_the_place_of_the_common_one(make_recipe: M
     """Whole, so that it never depends on a field that stands elsewhere."""
     own = {"random": {"strategy": "length_matched"}}
     recipe = make_recipe(selection={"strategy": "diverse", "similarity_limit": 0.5, "by_method": own})
-    assert recipe.strategy_of("random").settings == {"strategy": "length_matched", "n_bins": 10}
-    assert recipe.strategy_of("nait").settings["similarity_limit"] == 0.5
+    assert recipe.strategy_of("random", "math").settings == {"strategy": "length_matched", "n_bins": 10}
+    assert recipe.strategy_of("nait", "math").settings["similarity_limit"] == 0.5

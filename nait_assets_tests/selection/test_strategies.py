@@ -90,11 +90,43 @@ def test_strategies_from_recipe_to_audit(make_recipe: MakeRecipe, tmp_path: Path
     assert "selection/random_subset[math|0.30]" in audit.out + audit.err
 
 
+def test_capabilities_take_turns_for_all_and_everything_says_whose_rows_they_are(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    """By default, of the methods that look at the target; another choice for `all` makes their subsets anew alone."""
+    recipe, home = make_recipe(methods=METHODS, ratios=[0.3]), quick_home(tmp_path / "home")
+    run(recipe, home)
+    rows = chosen(home, "bm25", "all")
+    turns = {"code": 3, "math": 3}
+    assert all(len(rows & best(home, "bm25", name, 6)) >= 3 for name in turns)
+    shown = metadata_of(home, "selection/bm25_subset[all|0.30]")
+    assert (shown["rows_by_turn"], shown["selection"]) == (turns, {"strategy": "round_robin_targets"})
+    assert "lowest_score" in shown
+    assert "threshold" not in shown
+    assert manifest(home, "bm25/all/0.30")["rows_by_turn"] == turns
+    said = "3 (50%) in the turn of code, 3 (50%) in the turn of math"
+    assert said in (home / "subsets" / "bm25" / "all" / "0.30" / "README.md").read_text()
+    assert f"  0.30: {said}" in nait("summary", "--recipe", recipe.path, "--home", home).out.splitlines()
+    page = (home / "report" / "index.html").read_text()
+    assert "Share of each capability in all" in page
+    for target, method in (("math", "bm25"), ("all", "random")):
+        shown = metadata_of(home, f"selection/{method}_subset[{target}|0.30]")
+        assert (shown["selection"], "rows_by_turn" in shown, "threshold" in shown) == ({"strategy": "top"}, False, True)
+
+    changed = make_recipe(methods=METHODS, ratios=[0.3], selection={"all": "top"})
+    assert {name for name in run(changed, home) if not name.startswith("report/")} == {
+        f"selection/bm25_subset[{target}|0.30]" for target in ("code", "math", "all")
+    }
+    assert chosen(home, "bm25", "all") == best(home, "bm25", "all", 6)
+    assert "in the turn of" not in nait("summary", "--recipe", changed.path, "--home", home).out
+
+
 def test_a_reading_s_vectors_say_who_is_alike(make_recipe: MakeRecipe, causal_folder: Path, tmp_path: Path) -> None:
     """Made for the candidates though no method reads it, not for examples; the subset and the audit rest on it."""
-    selection = {"strategy": "facility_location", "by": "outputs"}
+    selection: dict[str, Any] = {"strategy": "facility_location", "by": "outputs"}
     model = {"source": str(causal_folder), "dtype": "float32"}
-    recipe, home = make_recipe(model=model, methods=["random"], ratios=[0.3], selection=selection), tmp_path / "home"
+    selection["by_method"] = {"bm25": {**selection, "all": "turns"}}  # which rests on the vectors and reads none
+    recipe, home = make_recipe(model=model, methods=METHODS[::-1], ratios=[0.3], selection=selection), tmp_path / "home"
     made = run(recipe, quick_home(home))
     assert {name for name in made if name.startswith("measurements/")} == {"measurements/candidate_outputs"}
     assert "measurements/candidate_outputs" in manifest(home, "random/math/0.30")["inputs"]
