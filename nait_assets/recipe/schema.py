@@ -359,9 +359,12 @@ class Recipe(Section, defer_build=True):
         return given.of_all if target == COMPREHENSIVE_TARGET and self.is_targeted(method) else given
 
     def strategies_of(self, method: str) -> list[Strategy]:
-        """The different strategies of a method's subsets: that of capabilities, and that of `all` if it is another."""
-        found = {str(one.settings): one for one in (self.strategy_of(method, target) for target in self.targets)}
-        return list(found.values())
+        """The strategy of a method's subsets, and that of `all` if it is another, whether or not there is that target.
+
+        A capability that comes or goes then leaves the subsets of others as they are.
+        """
+        both = [self.strategy_of(method, target) for target in ("", COMPREHENSIVE_TARGET)]
+        return both[:1] if both[0].settings == both[1].settings else both
 
     @cached_property
     def outputs_read(self) -> frozenset[str]:

@@ -170,7 +170,7 @@ def test_the_loud_capability_does_not_take_all_of_the_comprehensive_subset(make_
     own = {"loud": set(NAMES[-n:]), "quiet": set(NAMES[:n])}
 
     def shared(selection: dict[str, Any], method: str = "nait") -> dict[str, int]:
-        strategy = make_recipe(methods=["nait", "random"], selection=selection).strategy_of(method, "all")
+        strategy = make_recipe(methods=["nait", "length_long"], selection=selection).strategy_of(method, "all")
         chosen = set(chosen_rows(scores, "0.20", (), strategy).rows["sample_id"])
         return {name: len(rows & chosen) for name, rows in own.items()}
 
@@ -181,7 +181,7 @@ def test_the_loud_capability_does_not_take_all_of_the_comprehensive_subset(make_
     assert shared({"all": "top"}) == by_score
     assert shared({"strategy": "top"}) == by_score, "what a user sets for all targets is for this one too"
     assert shared({"by_method": {"nait": {"strategy": "top"}}}) == by_score
-    assert shared({}, "random") == by_score, "a method that does not look at the target has no turns"
+    assert shared({}, "length_long") == by_score, "a method that does not look at the target has no turns"
     chosen = chosen_rows(scores, "0.20", (), Strategy(strategy="round_robin_targets")).rows["sample_id"]
     assert rows_by_turn(scores, chosen, ["loud", "quiet"]) == in_turns
     assert rows_by_turn(scores, NAMES[:1], ["loud", "quiet"]) == {"loud": 0, "quiet": 1}

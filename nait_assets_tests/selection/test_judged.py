@@ -35,7 +35,7 @@ def test_of_judged_gives_every_method_the_same_candidates(
     assert [len(of_judged[method]) for method in methods] == [4, 4]
     assert of_judged["nait_standardized"] < of_pool["nait_standardized"]
     card = (home / "subsets/random/all/0.40/README.md").read_text(encoding="utf-8")
-    assert "The best 0.40 of the candidates that every method has judged." in card
+    assert "0.40 of the candidates that every method has judged, which the strategy `round_robin_targets`" in card
     assert run(make_recipe(model=model, methods=methods, ratios=[0.4], selection={"of": "judged"}), home) == set()
 
 
