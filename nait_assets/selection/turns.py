@@ -10,7 +10,7 @@ from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
 def takes_turns(recipe: Recipe, method: str, target: str) -> bool:
     """Whether a method's subsets for a target are made by its capabilities in turns."""
     by_turns = recipe.strategy_of(method, target).name == "round_robin_targets"
-    return by_turns and target == COMPREHENSIVE_TARGET and recipe.is_targeted(method)
+    return by_turns and target == COMPREHENSIVE_TARGET and target in recipe.targets and recipe.is_targeted(method)
 
 
 def whose_turn(turn: int, capabilities: Sequence[str]) -> str:
