@@ -42,6 +42,8 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("features", {"change": "mean_minus_first"}),
     ("decontamination", {"ngram": 2}),
     ("decontamination", {"action": "drop", "ngram": 3}),
+    ("filters", {"near_duplicates": {"jaccard_threshold": 0.5, "window_size": 1}}),
+    ("filters", {"quality": {"max_answer_words": 4}, "action": "report"}),
     ("options", {"bm25": {"k1": 0.5}}),
     ("measurements", less_sections(share=1.0, epochs=2, rank=2, alpha=4, learning_rate=0.02, batch_size=2, seed=1)),
 )

@@ -42,6 +42,7 @@ def everything(make_recipe: MakeRecipe) -> list[Recipe]:
         "capabilities": capabilities,
         "published": {"cherry": {"source": "candidates.jsonl"}},
         "prices": {"gpu_hour": 2.0},
+        "filters": {"near_duplicates": {}},
         "evaluation": {"held_out": {"exam": source}, "tasks": {"math": source}},
     }
     return [

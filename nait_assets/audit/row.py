@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from nait_assets.corpora.eligibility import reason_of
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
@@ -26,6 +27,7 @@ def describe_row(recipe: Recipe, warehouse: Warehouse, sample_id: str) -> str:
             f"  row {sample['source_row']} of {one_line(sample['source'])}",
             *_source_lines(snapshot, sample["source"]),
             *_contamination_lines(snapshot, name),
+            *_eligibility_lines(recipe, snapshot, name),
         ]
         for method in recipe.methods:
             for target in recipe.targets:
@@ -47,6 +49,11 @@ def _contamination_lines(snapshot: Snapshot, sample_id: str) -> list[str]:
         f"  leaks {row['example_id']} of {row['corpus']} ({row['match']}): {one_line(row['shared_text'], 100)}"
         for row in found.iter_rows(named=True)
     ]
+
+
+def _eligibility_lines(recipe: Recipe, snapshot: Snapshot, sample_id: str) -> list[str]:
+    reason = reason_of(recipe, snapshot, sample_id)
+    return [] if reason is None else [f"  may not be chosen: {one_line(reason)}"]
 
 
 def _subset_lines(snapshot: Snapshot, recipe: Recipe, method: str, target: str, sample_id: str) -> list[str]:

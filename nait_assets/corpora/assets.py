@@ -16,10 +16,12 @@ from nait_assets.corpora.catalogue import (
     CorpusOutput,
     beside,
     conversations,
+    filtered_output,
     published_output,
 )
 from nait_assets.corpora.contamination import contaminated
 from nait_assets.corpora.corpus import Corpus, read_corpus, source_inputs
+from nait_assets.corpora.filtered import NEAR_DUPLICATES, READ, filtered
 from nait_assets.corpora.leaks import require_apart
 from nait_assets.corpora.published import PublishedList, published_list
 from nait_assets.lineage import Record, asset_key
@@ -32,11 +34,12 @@ from nait_assets.rooms import asset_arguments, write_table
 from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, N_CHARACTERS, REJECTED_ROWS
 
 ALGORITHM = "4"
+FILTERS_ALGORITHM = "1"
 KINDS = {"polars", "duckdb"}
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
-    """The candidate pool, the in-domain and held-out sets, what contaminates them, and published lists."""
+    """The pool, the in-domain and held-out sets, what contaminates them, what filters find, and published lists."""
     settings = {
         POOL_OUTPUT: recipe.candidates,
         EXAMPLES_OUTPUT: {name: recipe.capabilities[name].examples for name in recipe.capabilities_with_examples},
@@ -46,6 +49,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
     return [
         *(_conversations_asset(output, settings[output], recipe, partitions) for output in conversations(recipe)),
         *([_contamination_asset(recipe, partitions)] if recipe.has_examples else []),
+        *_filtered_assets(recipe, partitions),
         *(_published_asset(name, recipe, partitions) for name in recipe.published_lists),
     ]
 
@@ -107,6 +111,40 @@ def _contamination_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDef
         return write_table(context, warehouse, CONTAMINATION_OUTPUT, frame, snapshot.inputs, metadata)
 
     return contaminated_candidates
+
+
+def _filtered_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
+    filters, output = recipe.filters, filtered_output(recipe)
+    if filters is None or output is None:
+        return []
+    sources = [source.name for source in recipe.candidates]
+
+    @dg.asset(
+        **asset_arguments(output, partitions),
+        deps=[asset_key(POOL_OUTPUT.key)],
+        code_version=f"{FILTERS_ALGORITHM}:{fingerprint(filters.near_duplicates, filters.quality, sources)}",
+        kinds=KINDS,
+    )
+    def filtered_candidates(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        """Candidates that the recipe's filters find. One row is one of them, with the reason and what it repeats."""
+        with warehouse.tables.snapshot() as snapshot:
+            # all of it before it is looked at, which takes long: nobody can write meanwhile
+            pool = list(snapshot.slices(READ))
+        frame = filtered(pool, filters, sources)
+        metadata = _filtered_metadata(frame, sum(map(len, pool)))
+        return write_table(context, warehouse, output, frame, snapshot.inputs, metadata)
+
+    return [filtered_candidates]
+
+
+def _filtered_metadata(frame: pl.DataFrame, n_candidates: int) -> dict[str, object]:
+    near = frame.filter(pl.col("filter") == NEAR_DUPLICATES).sort("value", "sample_id")
+    return {
+        "n_candidates": n_candidates,
+        "by_filter": dg.MetadataValue.json(dict(Counter(frame["filter"].to_list()).most_common())),
+        "least_similar": lineage.table_metadata(near.head(20)),
+        "others": lineage.table_metadata(frame.filter(pl.col("filter") != NEAR_DUPLICATES).head(20)),
+    }
 
 
 def _whole(output: CorpusOutput, partitions: Partitions) -> dg.AssetDep:

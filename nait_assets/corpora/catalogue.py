@@ -6,6 +6,7 @@ import polars as pl
 
 from nait_assets.catalogue import Output
 from nait_assets.corpora.corpus import source_inputs
+from nait_assets.corpora.filtered import FILTERED_CANDIDATES, FilteredOutput
 from nait_assets.losses import Losses, kinds_of_reasons
 from nait_assets.recipe import EVALUATION, POOL, PUBLISHED, TASKS, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
@@ -110,6 +111,13 @@ TASK_OUTPUT = CorpusOutput(
 CONTAMINATION_OUTPUT = Output(CONTAMINATED_CANDIDATES.asset, None, CONTAMINATED_CANDIDATES)
 
 
+def filtered_output(recipe: Recipe) -> FilteredOutput | None:
+    """The output of the recipe's filters; None where it has none."""
+    if recipe.filters is None:
+        return None
+    return FilteredOutput(FILTERED_CANDIDATES.asset, None, FILTERED_CANDIDATES, drops=recipe.filters.action == "drop")
+
+
 def published_output(name: str) -> CorpusOutput:
     """The output of a published list."""
     table = published_table(name)
@@ -133,11 +141,17 @@ def corpora(recipe: Recipe) -> list[CorpusOutput]:
 
 def outputs(recipe: Recipe) -> list[Output]:
     """Outputs of the corpora of a recipe."""
-    return [*corpora(recipe), *([CONTAMINATION_OUTPUT] if recipe.has_examples else [])]
+    of_filters = filtered_output(recipe)
+    return [
+        *corpora(recipe),
+        *([CONTAMINATION_OUTPUT] if recipe.has_examples else []),
+        *([of_filters] if of_filters else []),
+    ]
 
 
 def output_named(key: str) -> Output | None:
     """The output of a key that only some recipes have."""
-    fixed = {output.key: output for output in (EXAMPLES_OUTPUT, EVALUATION_OUTPUT, TASK_OUTPUT, CONTAMINATION_OUTPUT)}
+    of_some = (EXAMPLES_OUTPUT, EVALUATION_OUTPUT, TASK_OUTPUT, CONTAMINATION_OUTPUT)
+    fixed = {output.key: output for output in (*of_some, Output(FILTERED_CANDIDATES.asset, None, FILTERED_CANDIDATES))}
     begin = published_output("").key
     return fixed.get(key) or (published_output(key.removeprefix(begin)) if key.startswith(begin) else None)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, checks_of_losses
+from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, checks_of_losses, such_as
 from nait_assets.conversation import conversations_of
-from nait_assets.corpora.catalogue import CorpusOutput, conversations, published_output
+from nait_assets.corpora.catalogue import CorpusOutput, conversations, filtered_output, published_output
+from nait_assets.corpora.filtered import FILTERED_CANDIDATES
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
@@ -24,12 +25,24 @@ PUBLISHED_CHECKS = [
     Check("rows_are_candidates", "Every row is a candidate, and occurs once."),
     CHECKS[1],
 ]
+FILTERED_CHECKS = [
+    Check("rows_are_candidates", "Every row is a candidate, and occurs once."),
+    Check("first_ones_stay", "What a near duplicate repeats is a candidate that no filter finds."),
+]
 
 
 def build_checks(recipe: Recipe, _: Partitions) -> list[AssetChecks]:
-    """Checks of the pool, the in-domain sets, the held-out sets and the published lists."""
-    lists = [published_output(name) for name in recipe.published_lists]
-    return [*(_checks_of_examples(recipe, output) for output in conversations(recipe)), *map(_checks_of_list, lists)]
+    """Checks of the pool, the in-domain sets, the held-out sets, the filters and the published lists."""
+    lists, of_filters = [published_output(name) for name in recipe.published_lists], filtered_output(recipe)
+    return [
+        *(_checks_of_examples(recipe, output) for output in conversations(recipe)),
+        *(
+            [AssetChecks(of_filters.key, FILTERED_CHECKS, lambda warehouse, _: check_filtered(warehouse))]
+            if of_filters
+            else []
+        ),
+        *map(_checks_of_list, lists),
+    ]
 
 
 def _checks_of_list(output: CorpusOutput) -> AssetChecks:
@@ -79,6 +92,27 @@ def check_published(warehouse: Warehouse, output: CorpusOutput) -> dict[str, Che
     return {
         "rows_are_candidates": CheckResult(n_strange == n_twice == 0, said, {"n_rows": len(ids)}),
         "rows_are_accounted_for": accounted,
+    }
+
+
+def check_filtered(warehouse: Warehouse) -> dict[str, CheckResult]:
+    """Check what the filters found."""
+    with warehouse.tables.snapshot() as snapshot:
+        rows = snapshot.rows(FILTERED_CANDIDATES)
+        pool = set(snapshot.read(CANDIDATE_POOL.only("sample_id"))["sample_id"].to_list())
+    ids = rows["sample_id"].to_list()
+    strange, n_twice = set(ids) - pool, len(ids) - len(set(ids))
+    repeated = set(rows["duplicate_of"].drop_nulls())
+    gone = (repeated - pool) | (repeated & set(ids))
+    return {
+        "rows_are_candidates": CheckResult(
+            not strange and not n_twice,
+            f"{len(strange)} of {len(ids)} rows are not candidates{such_as(strange)}; {n_twice} occur twice",
+            {"n_rows": len(ids)},
+        ),
+        "first_ones_stay": CheckResult(
+            not gone, f"{len(gone)} of {len(repeated)} candidates that others repeat do not stay{such_as(gone)}"
+        ),
     }
 
 

@@ -40,7 +40,7 @@ class Spoken:
         texts = [(message["role"], words_of(message["content"])) for message in messages if message["role"] != "system"]
         self.texts = [words for _, words in texts]
         self.instruction = tuple(word for role, words in texts if role == "user" for word in words)
-        self.hashes = [_ngram_hashes(words, n) for words in self.texts]
+        self.hashes = [ngram_hashes(words, n) for words in self.texts]
 
 
 class Examples:
@@ -108,7 +108,7 @@ def _ngrams(words: Sequence[str], n: int) -> Iterator[Sequence[str]]:
     return (words[begin : begin + n] for begin in range(len(words) - n + 1))
 
 
-def _ngram_hashes(words: Sequence[str], n: int) -> np.ndarray:
+def ngram_hashes(words: Sequence[str], n: int) -> np.ndarray:
     """One 64-bit hash for each n words in a row: the sum of the words' hashes times powers of an odd number."""
     if len(words) < n:
         return np.empty(0, np.uint64)

@@ -1,6 +1,7 @@
 """The recipe: everything that a user may set and that can change a result."""
 
 from nait_assets.recipe.evaluation import AnswerTask, ChoiceTask, CodeTask, Evaluation, LossTask, NamedTask, Task
+from nait_assets.recipe.filters import Filters, NearDuplicates, Quality
 from nait_assets.recipe.fingerprints import fingerprint, seeded_order
 from nait_assets.recipe.load import load_recipe
 from nait_assets.recipe.measurements import MeasurementOptions

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nait_assets.recipe.evaluation import Evaluation, Sources
+from nait_assets.recipe.filters import Filters
 from nait_assets.recipe.measurements import OptionsOfMeasurements, measurements_model, missing_section
 from nait_assets.recipe.methods import (
     MethodDeclaration,
@@ -85,6 +86,7 @@ class Recipe(Section, defer_build=True):
     seed: int = Field(0, description="Seed of the random control.")
     evaluation: Evaluation = Evaluation()
     decontamination: Decontamination = Decontamination()
+    filters: Filters | None = Field(None, description="What is looked for in the pool before rows are chosen.")
     prices: Prices | None = Field(None, description="What computing costs; without it no money is reckoned.")
     training: Training | None = Field(None, description="What is trained on the subsets; nothing by default.")
     max_rejected: float = Field(

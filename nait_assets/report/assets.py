@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from nait_assets import lineage
-from nait_assets.corpora.catalogue import corpora
+from nait_assets.corpora.catalogue import corpora, filtered_output
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
 from nait_assets.lineage import reference
 from nait_assets.models.cost import all_costs
@@ -29,7 +29,7 @@ from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import in_order
 from nait_assets.tables import CANDIDATE_POOL, METHOD_COSTS, N_CHARACTERS, scores_table
 
-ALGORITHM, PAGE_ALGORITHM = "2", "3"
+ALGORITHM, PAGE_ALGORITHM = "2", "4"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -42,6 +42,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         recipe.capability_names,
         orders,
         recipe.ratios,
+        *([recipe.filters.action] if recipe.filters else []),
     )
 
     @dg.asset(
@@ -171,6 +172,8 @@ def _read_by_the_page(recipe: Recipe) -> list[str]:
     keys += [table.asset for table in results_shown(recipe)]
     keys += [output.key for output in model_outputs(recipe)]
     keys += [COST_OUTPUT.key] if recipe.prices else []
+    of_filters = filtered_output(recipe)
+    keys += [of_filters.key] if of_filters else []
     leading = method_of(recipe, recipe.leading_method)
     return list(dict.fromkeys([*keys, *explained_by(recipe, leading)]))
 

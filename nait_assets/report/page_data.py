@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from nait_assets.corpora.catalogue import corpora
+from nait_assets.corpora.filtered import FILTERED_CANDIDATES
 from nait_assets.evaluation.catalogue import conclusions
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
@@ -25,6 +26,7 @@ from nait_assets.scoring.explanation import explained_by, explanations
 from nait_assets.scoring.method import Reason
 from nait_assets.scoring.methods import method_of
 from nait_assets.selection.catalogue import subset_output
+from nait_assets.selection.duplicates import near_duplicates_read
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CORPUS_COUNTS,
@@ -62,6 +64,7 @@ class PageData:
         comparison: Comparison of the methods.
         results: What is concluded from results of trained models, by table.
         trainings: What was trained; None where a recipe trains nothing.
+        near: Near duplicates and the candidate that each repeats; None where the recipe looks for none.
         prices: Rows of `report.comparison.METHOD_PRICES`; None where the recipe has no prices.
         inputs: Versions of all that was read.
     """
@@ -81,6 +84,7 @@ class PageData:
     comparison: Comparison | None = None
     results: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     trainings: Trainings | None = None
+    near: Mapping[str, str] | None = None
     prices: pl.DataFrame | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
 
@@ -107,7 +111,13 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
         page_data = PageData(
             recipe,
             tables.read(CANDIDATE_POOL),
-            pl.concat([_counts(tables), _rejected_by_measurements(recipe, warehouse, tables.inputs)]),
+            pl.concat(
+                [
+                    _counts(tables),
+                    _found_by_filters(recipe, tables),
+                    _rejected_by_measurements(recipe, warehouse, tables.inputs),
+                ]
+            ),
             {
                 (method, target): tables.read(scores_table(method), target=target).drop_nulls("score")
                 for method in recipe.methods
@@ -122,6 +132,7 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
             comparison=_comparison(tables),
             results={table.name: tables.read(table) for table in results_shown(recipe)},
             trainings=read_trainings(recipe, warehouse, tables),
+            near=near_duplicates_read(recipe, tables),
             prices=tables.read(METHOD_PRICES) if recipe.prices else None,
             inputs=tables.inputs,
         )
@@ -211,6 +222,16 @@ def _counts(tables: Snapshot) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=COUNTED, orient="row").sort(
         "corpus", "n_rows", "what", descending=[False, True, False]
     )
+
+
+def _found_by_filters(recipe: Recipe, tables: Snapshot) -> pl.DataFrame:
+    """How many candidates each filter found."""
+    if recipe.filters is None:
+        return COUNTED.to_frame()
+    becomes = {"drop": "may not be chosen", "report": "reported"}[recipe.filters.action]
+    counted = sorted(tables.counted(FILTERED_CANDIDATES, "filter").items())
+    rows = [(POOL, f"{becomes}: {name}", count) for name, count in counted]
+    return pl.DataFrame(rows, schema=COUNTED, orient="row")
 
 
 def measurements_read(recipe: Recipe) -> list[MeasurementOutput]:

@@ -13,6 +13,7 @@ from nait_assets.report.comparison import Comparison
 from nait_assets.report.map_points import map_points
 from nait_assets.report.page_data import PageData
 from nait_assets.report.rows import excerpts
+from nait_assets.selection.duplicates import duplicates_in, texts_of
 from nait_assets.selection.turns import rows_by_turn, takes_turns
 
 N_EXTREMES = 5
@@ -70,6 +71,7 @@ def all_sections(page_data: PageData, drawn: Charts) -> list[Section]:
         *_core(page_data, drawn),
         *_methods(page_data, drawn),
         *_comparison(page_data),
+        _duplicates(page_data),
         *_map(page_data, drawn),
         _extremes(page_data),
     ]
@@ -237,6 +239,27 @@ def _comparison(page_data: PageData) -> list[Section]:
         for name in comparison.reproductions["published"].unique().sort()
     ]
     return [section]
+
+
+def _duplicates(page_data: PageData) -> Section:
+    recipe, texts = page_data.recipe, texts_of(page_data.pool)
+    ratio = recipe.ratios[-1]
+    rows = []
+    for method in page_data.methods:
+        cells = [method]
+        for target in recipe.targets:
+            chosen = page_data.subsets[method, target, ratio]
+            found = duplicates_in(texts.filter(pl.col("sample_id").is_in(chosen)), page_data.near)
+            cells.append(" / ".join(f"{count:,}" for count in found.counts.values()))
+        rows.append(cells)
+    near = "" if page_data.near is None else ", and rows that nearly repeat another, as the recipe's filters find them"
+    note = (
+        f"Rows of each subset of ratio {ratio} that ask what another of its rows asks, rows that answer what another "
+        f"answers (equal but for case and white space){near}. Equal conversations are one candidate."
+    )
+    table = {"title": "", "notes": [note], "header": ["method", *recipe.targets], "rows": rows}
+    question = "How many of the chosen rows say again what another says?"
+    return Section("duplicates", "Duplicates", "Duplicates inside the subsets", question, tables=[table])
 
 
 def _retrievals(comparison: Comparison) -> dict[str, Any]:

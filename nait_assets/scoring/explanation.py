@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from nait_assets.corpora.eligibility import reason_of
 from nait_assets.errors import NotFoundError, WarehouseError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
@@ -120,17 +121,19 @@ def explain(
     with warehouse.tables.snapshot() as snapshot:
         sample = find_candidate(snapshot, sample_id)
         scores = _scores_of(snapshot, sample["sample_id"], target)
+        reason = reason_of(recipe, snapshot, sample["sample_id"])
     lines = [
         f"sample {sample['sample_id']}, row {sample['source_row']} of {one_line(sample['source'])}, topic "
         f"{one_line(sample['topic'])}",
+        *([] if reason is None else [f"may not be chosen: {one_line(reason)}"]),
         "",
         f"target {target}",
     ]
     lines += [
         f"  {name:<20} score {score:>12.5f}   rank {rank:>6,} of {n_candidates:,}"
-        if reason is None
-        else f"  {name:<20} no score: {reason}"
-        for name, score, rank, n_candidates, reason in scores
+        if unscored is None
+        else f"  {name:<20} no score: {unscored}"
+        for name, score, rank, n_candidates, unscored in scores
         if name in recipe.methods
     ]
     found = explanations(recipe, warehouse, method, target, [sample["sample_id"]], n).explanations

@@ -1,5 +1,9 @@
-"""`scoring.scores`: the scores of all methods in one view, of those methods and targets that the recipe has."""
+"""`scoring.scores`: the scores of all methods in one view, of those methods and targets that the recipe has.
 
+`reason` says why a candidate has no score, `ineligible` why no subset takes it, whatever its score.
+"""
+
+from nait_assets.corpora.eligibility import ineligible_query
 from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import scores_table
@@ -8,22 +12,27 @@ VIEW = "scoring.scores"
 
 
 def create_view(transaction: Transaction, recipe: Recipe) -> None:
-    """Make `scoring.scores(method, target, sample_id, score, rank, reason)` of the methods that have been run."""
+    """Make `scoring.scores` of the methods that have been run.
+
+    Its columns are `method`, `target`, `sample_id`, `score`, `rank`, `reason` and `ineligible`.
+    """
     methods = _methods(transaction, recipe)
     if not methods:
         transaction.connection.execute(f"DROP VIEW IF EXISTS {VIEW}")
         return
-    transaction.connection.execute(f"CREATE OR REPLACE VIEW {VIEW} AS {_query(methods, recipe)}")
-    transaction.connection.execute(f"COMMENT ON VIEW {VIEW} IS '{_version(methods, recipe)}'")
+    transaction.connection.execute(f"CREATE OR REPLACE VIEW {VIEW} AS {_query(methods, transaction, recipe)}")
+    transaction.connection.execute(f"COMMENT ON VIEW {VIEW} IS '{_version(methods, transaction, recipe)}'")
 
 
-def _query(methods: list[str], recipe: Recipe) -> str:
+def _query(methods: list[str], snapshot: Snapshot, recipe: Recipe) -> str:
     targets = ", ".join(f"'{target}'" for target in recipe.targets)
-    return " UNION ALL ".join(
+    scores = " UNION ALL ".join(
         f"SELECT '{method}' AS method, target, sample_id, score, rank, reason FROM {scores_table(method).name} "
         f"WHERE target IN ({targets})"
         for method in methods
     )
+    ineligible = f"(SELECT sample_id, reason AS ineligible FROM ({ineligible_query(recipe, snapshot)}))"
+    return f"SELECT scores.*, ineligible FROM ({scores}) AS scores LEFT JOIN {ineligible} USING (sample_id)"
 
 
 def view_is_current(snapshot: Snapshot, recipe: Recipe) -> bool:
@@ -31,14 +40,14 @@ def view_is_current(snapshot: Snapshot, recipe: Recipe) -> bool:
     query = "SELECT comment FROM duckdb_views() WHERE database_name = 'store' AND schema_name || '.' || view_name = ?"
     stored = [comment for (comment,) in snapshot.connection.execute(query, [VIEW]).fetchall()]
     methods = _methods(snapshot, recipe)
-    return stored == ([_version(methods, recipe)] if methods else [])
+    return stored == ([_version(methods, snapshot, recipe)] if methods else [])
 
 
 def view_is_as_made(snapshot: Snapshot, recipe: Recipe) -> bool:
     """Whether the view shows the rows that `create_view` has it show, and is there if there are any."""
     if not view_is_current(snapshot, recipe) or not _methods(snapshot, recipe):
         return view_is_current(snapshot, recipe) and not snapshot.has_table(VIEW)
-    made, shown = f"({_query(_methods(snapshot, recipe), recipe)})", f"(FROM {VIEW})"
+    made, shown = f"({_query(_methods(snapshot, recipe), snapshot, recipe)})", f"(FROM {VIEW})"
     query = f"SELECT count(*) FROM (({made} EXCEPT ALL {shown}) UNION ALL ({shown} EXCEPT ALL {made}))"
     ((n_other,),) = snapshot.connection.execute(query).fetchall()
     return int(n_other) == 0
@@ -49,5 +58,5 @@ def _methods(snapshot: Snapshot, recipe: Recipe) -> list[str]:
     return sorted(method for method in recipe.methods if snapshot.has_table(scores_table(method).name))
 
 
-def _version(methods: list[str], recipe: Recipe) -> str:
-    return fingerprint(methods, recipe.targets)
+def _version(methods: list[str], snapshot: Snapshot, recipe: Recipe) -> str:
+    return fingerprint(methods, recipe.targets, ineligible_query(recipe, snapshot))

@@ -1,7 +1,7 @@
 """Assets of the selection: one subset for each method, in every cell of target x ratio."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import polars as pl
 
 from nait_assets import lineage
 from nait_assets.catalogue import losses_of
-from nait_assets.corpora.catalogue import CONTAMINATION_OUTPUT, POOL_OUTPUT
+from nait_assets.corpora.catalogue import CONTAMINATION_OUTPUT, POOL_OUTPUT, filtered_output
 from nait_assets.lineage import Record, asset_key
 from nait_assets.losses import Losses
 from nait_assets.partitions import Partitions, cell_of
@@ -21,6 +21,7 @@ from nait_assets.rooms import asset_arguments
 from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.latest import Latest
 from nait_assets.scoring.methods import method_of
+from nait_assets.scoring.view import create_view, view_is_current
 from nait_assets.selection import history
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import read_beside_pool, sentence
@@ -31,7 +32,7 @@ from nait_assets.selection.strategies.similarity import Vectors
 from nait_assets.selection.subset import dataset_card, write_folder
 from nait_assets.tables import SUBSETS, content_version
 
-ALGORITHM = "3"
+ALGORITHM = "4"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -42,9 +43,11 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
 
 def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: Latest[Vectors]) -> dg.AssetsDefinition:
     output, strategies = subset_output(method), recipe.strategies_of(method)
-    contamination = [CONTAMINATION_OUTPUT.key] if recipe.has_examples else []
+    contamination, of_filters = [CONTAMINATION_OUTPUT] if recipe.has_examples else [], filtered_output(recipe)
+    found = [output.key for output in (*contamination, *([of_filters] if of_filters else []))]
     drops = recipe.decontamination.action == "drop"
-    of_judged = [recipe.selection.of] if beside(recipe) else []  # subsets of the whole pool keep their version
+    further: list[str] = [recipe.selection.of] if beside(recipe) else []  # subsets of the whole pool keep their version
+    further += [recipe.filters.action] if recipe.filters else []
 
     @dg.asset(
         **asset_arguments(output, partitions),
@@ -58,9 +61,9 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
                 dg.AssetDep(asset_key(scores_output(name).key), partition_mapping=partitions.scores_to_subsets())
                 for name in dict.fromkeys((method, *beside(recipe)))
             ),
-            *map(asset_key, [POOL_OUTPUT.key, *contamination, *read_beside_pool(strategies)]),
+            *map(asset_key, [POOL_OUTPUT.key, *found, *read_beside_pool(strategies)]),
         ],
-        code_version=f"{ALGORITHM}:{fingerprint(drops, *(one.settings for one in strategies), *of_judged)}",
+        code_version=f"{ALGORITHM}:{fingerprint(drops, *(one.settings for one in strategies), *further)}",
         kinds={"parquet", "json", "duckdb"},
     )
     def subset(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
@@ -75,7 +78,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
         upstream = (record for name, record in records.items() if name in manifest["lineage"] and not record.partition)
         losses = losses_of(recipe.outputs, warehouse, upstream)
         write_folder(folder, rows, manifest, _card(recipe, chosen, record, manifest["model"], exports, losses), exports)
-        stored = _store(warehouse, chosen, record, manifest["lineage"], recipe.targets)
+        stored = _store(recipe, warehouse, chosen, record, manifest["lineage"])
         return lineage.result(record, _metadata(chosen, written, folder, stored))
 
     return subset
@@ -101,19 +104,22 @@ def _card(
         record.inputs,
         exports.card(),
         losses,
+        chosen.duplicates,
     )
 
 
 def _store(
-    warehouse: Warehouse, chosen: Chosen, record: Record, upstream: Mapping[str, Any], targets: Sequence[str]
+    recipe: Recipe, warehouse: Warehouse, chosen: Chosen, record: Record, upstream: Mapping[str, Any]
 ) -> dict[str, list[str]]:
     """Write the rows, their history and the record; the method's and ratio's subsets that were there, by target."""
     with warehouse.tables.transaction() as transaction:
-        stored = stored_subsets(transaction, chosen.method, chosen.ratio, targets)
+        stored = stored_subsets(transaction, chosen.method, chosen.ratio, recipe.targets)
         transaction.replace(SUBSETS, chosen.choice.rows, **chosen.cell)
         history.append(transaction, record, **chosen.cell, chosen=chosen.choice.rows, lineage=upstream)
         beside = subset_output(chosen.method).beside(warehouse, transaction, record.partition)
         transaction.put_record(replace(record, beside=beside))
+        if not view_is_current(transaction, recipe):  # filters that came after the scores say who is ineligible
+            create_view(transaction, recipe)
     return stored
 
 
@@ -137,6 +143,7 @@ def _metadata(chosen: Chosen, rows: pl.DataFrame, folder: Path, stored: dict[str
         ),
         **chosen.counts,
         **({"rows_by_turn": dg.MetadataValue.json(dict(chosen.turns))} if chosen.turns else {}),
+        **chosen.duplicates.counts,
         **changes(before, now),
         **({"overlap_with_other_targets": shared} if stored else {}),
         "selection": dg.MetadataValue.json(chosen.strategy.settings),

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import polars as pl
 
 from nait_assets import __version__
+from nait_assets.corpora.eligibility import ineligible
 from nait_assets.errors import WarehouseError
 from nait_assets.lineage import Record
 from nait_assets.recipe import Recipe, Strategy
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.latest import Latest
 from nait_assets.selection.choice import Choice, chosen_rows, gather, read_beside_pool
+from nait_assets.selection.duplicates import Duplicates, duplicates_in, near_duplicates_read, texts_of
 from nait_assets.selection.strategies.similarity import Vectors
 from nait_assets.selection.turns import rows_by_turn, takes_turns
 from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, scores_table
@@ -30,6 +33,7 @@ class Chosen:
         choice: rows that were chosen.
         n_candidates: number of candidates in the ranking.
         flagged: candidates that leak an example; they are among the chosen where the recipe does not drop them.
+        near: near duplicates and the candidate that each repeats; None where the recipe looks for none.
         pool: the candidates, columns of `tables.EXAMPLE`.
         inputs: versions of everything that was read.
         turns: number of rows taken in the turn of each capability; empty where capabilities took no turns.
@@ -42,6 +46,7 @@ class Chosen:
     choice: Choice
     n_candidates: int
     flagged: frozenset[str]
+    near: Mapping[str, str] | None
     pool: pl.DataFrame
     inputs: Mapping[str, str]
     turns: Mapping[str, int]
@@ -65,6 +70,11 @@ class Chosen:
     def counts(self) -> dict[str, int]:
         """Rows that the ratio asks for, and rows of the best ranks that were added."""
         return {"n_wanted": self.choice.n_wanted, "n_filled_up": self.choice.n_filled_up}
+
+    @cached_property
+    def duplicates(self) -> Duplicates:
+        """The duplicates among the chosen rows."""
+        return duplicates_in(texts_of(self.with_messages()), self.near)
 
     def with_messages(self) -> pl.DataFrame:
         """The chosen rows, best first, with what the pool holds of them: columns of `tables.EXAMPLE`, score and rank.
@@ -107,6 +117,7 @@ class Chosen:
             "selection": self.strategy.settings,
             **({"rows_by_turn": dict(self.turns)} if self.turns else {}),
             **self.counts,
+            **self.duplicates.counts,
             "n_contaminated": len(self.flagged & set(self.choice.rows["sample_id"].to_list())),
         }
 
@@ -145,14 +156,15 @@ def choose(
         scores, pool = tables.read(scores_table(method), target=target), tables.read(CANDIDATE_POOL)
         scores = _judged_by_all(scores, [tables.read(scores_table(other), target=target) for other in beside(recipe)])
         flagged = frozenset(name for table in contamination for name in tables.read(table)["sample_id"].to_list())
+        dropped = ineligible(recipe, tables)["sample_id"].to_list()
+        near = near_duplicates_read(recipe, tables)
     material = gather(strategy, warehouse, pool, tables.inputs[CANDIDATE_POOL.asset], latest)
-    dropped = flagged if recipe.decontamination.action == "drop" else ()
     choice = chosen_rows(scores, ratio, dropped, strategy, material)
     inputs = {**tables.inputs, **_noted_beside(recipe, warehouse, method), **(material.inputs or {})}
     by_turns = takes_turns(recipe, method, target)
     chosen_ids = choice.rows["sample_id"].to_list()
     turns = rows_by_turn(scores, chosen_ids, recipe.capability_names) if by_turns else {}
-    return Chosen(method, target, ratio, strategy, choice, len(scores), flagged, pool, inputs, turns)
+    return Chosen(method, target, ratio, strategy, choice, len(scores), flagged, near, pool, inputs, turns)
 
 
 def _noted_beside(recipe: Recipe, warehouse: Warehouse, method: str) -> dict[str, str]:

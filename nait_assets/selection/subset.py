@@ -10,6 +10,7 @@ import polars as pl
 from nait_assets.conversation import conversations_of
 from nait_assets.losses import Losses
 from nait_assets.resources.files import replacing_folder, sha256
+from nait_assets.selection.duplicates import Duplicates
 from nait_assets.selection.exports import EXPORTED_FILES, Exports, training_rows, write_lines
 
 HASHED_FILES = ("train.jsonl", "train.parquet", *EXPORTED_FILES, "README.md")
@@ -53,6 +54,7 @@ def dataset_card(
     lineage: Mapping[str, str],
     files: str,
     losses: Mapping[str, Losses],
+    duplicates: Duplicates,
 ) -> str:
     """The README.md of a subset: front matter that `datasets` reads, and where the rows come from.
 
@@ -67,6 +69,7 @@ def dataset_card(
         lineage: Version of each direct input.
         files: What each file is, as Markdown.
         losses: What became of the rows of the pool's sources, and of the candidates where they were read, by output.
+        duplicates: Rows that repeat others of the subset.
     """
     lost = "\n".join(f"- `{name}`: {found.sentence}." for name, found in losses.items())
     inputs = "\n".join(f"| `{name}` | `{version}` |" for name, version in sorted(lineage.items()))
@@ -85,7 +88,7 @@ tags:
 
 {description}
 
-{chosen}.{f" The model is `{model}`." if model else ""}
+{chosen}.{f" The model is `{model}`." if model else ""} Of the {n_rows} rows, {duplicates.sentence}.
 
 {lost}
 

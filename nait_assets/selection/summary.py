@@ -4,6 +4,8 @@ Topics are labels that no method reads, so the share of a capability's own topic
 small, check.
 """
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from nait_assets.catalogue import losses_of
@@ -13,6 +15,7 @@ from nait_assets.partitions import Partitions
 from nait_assets.recipe import COMPREHENSIVE_TARGET, POOL, Recipe, rounded_up
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
+from nait_assets.selection.duplicates import duplicates_in, near_duplicates_read, texts_of
 from nait_assets.selection.turns import rows_by_turn, takes_turns, turns_sentence
 from nait_assets.shown import one_line
 from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, SUBSETS, scores_table
@@ -60,6 +63,10 @@ def summarize(
             for method in recipe.methods
             for target in recipe.targets
         }
+        near = near_duplicates_read(recipe, snapshot)
+        chosen = SUBSETS.columns.to_frame()
+        if snapshot.has_table(SUBSETS.name):
+            chosen = snapshot.rows(SUBSETS, method=recipe.leading_method, ratio=recipe.ratios[-1])
         subsets = _subsets_of_all(recipe, snapshot)
     rejected += _rejected_samples(recipe, warehouse)
     refused = ", ".join(f"{n} in {corpus}" for corpus, n in rejected) or "none"
@@ -81,6 +88,8 @@ def summarize(
             f"Own topic among the best {TOP} of the pool (topics are labels that no method reads):",
             *_share_lines(recipe, scores, pool, judged),
         ]
+    repeated = _duplicate_lines(recipe, pool, chosen, near)
+    lines += ["", f"Duplicates inside the subsets of {leading}:", *repeated] if repeated else []
     return "\n".join(
         [*lines, "", f"Subsets: {warehouse.folder / 'subsets'}/<method>/<target>/<ratio>/train.jsonl and train.parquet"]
     )
@@ -164,6 +173,19 @@ def _best_lines(scores: pl.DataFrame, pool: pl.DataFrame) -> list[str]:
         f"  {one_line(row['messages'][0]['content'], 70)}"
         for row in best.iter_rows(named=True)
     ]
+
+
+def _duplicate_lines(
+    recipe: Recipe, pool: pl.DataFrame, chosen: pl.DataFrame, near: Mapping[str, str] | None
+) -> list[str]:
+    """Of each target's subset of the largest ratio, the rows that repeat others."""
+    texts = texts_of(pool)
+    lines = []
+    for target in recipe.targets:
+        rows = texts.join(chosen.filter(pl.col("target") == target), on="sample_id", how="semi")
+        if len(rows):
+            lines.append(f"  {target}/{recipe.ratios[-1]}: of {len(rows):,} rows, {duplicates_in(rows, near).sentence}")
+    return lines
 
 
 def _share_lines(

@@ -4,7 +4,8 @@ import dagster as dg
 import polars as pl
 
 from nait_assets import lineage, plots
-from nait_assets.corpora.catalogue import CONTAMINATION_OUTPUT, POOL_OUTPUT
+from nait_assets.corpora.catalogue import POOL_OUTPUT
+from nait_assets.corpora.eligibility import read_for_eligibility
 from nait_assets.lineage import asset_key
 from nait_assets.models.cost import Cost
 from nait_assets.partitions import Partitions
@@ -16,7 +17,7 @@ from nait_assets.shown import as_code, as_list
 from nait_assets.training.catalogue import PROBE_SUBSETS_OUTPUT, ModelsOutput, outputs, version_of
 from nait_assets.training.config import TrainingConfig
 from nait_assets.training.making import Made, make
-from nait_assets.training.planned import drops_candidates, plan_runs, pool_to_train_on
+from nait_assets.training.planned import plan_runs, pool_to_train_on
 from nait_assets.training.probes import probe_subsets
 from nait_assets.training.runs import ALGORITHM, probe_settings_of, settings_of, training_of
 from nait_assets.training.storing import model_rows, store
@@ -78,7 +79,7 @@ def _deps(output: ModelsOutput, recipe: Recipe, partitions: Partitions) -> list[
 
 def _pool(recipe: Recipe) -> list[str]:
     """What the candidates that may be trained on are taken from."""
-    return [POOL_OUTPUT.key, *([CONTAMINATION_OUTPUT.key] if drops_candidates(recipe) else [])]
+    return [POOL_OUTPUT.key, *read_for_eligibility(recipe)]
 
 
 def _code_version(output: ModelsOutput, recipe: Recipe) -> str:

@@ -12,13 +12,14 @@ from pathlib import Path
 import polars as pl
 
 from nait_assets.conversation import Conversation, conversations_of
+from nait_assets.corpora.eligibility import ineligible
 from nait_assets.errors import WarehouseError
 from nait_assets.partitions import cell_of
 from nait_assets.recipe import Recipe, rounded_up
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.selection.catalogue import subset_output
-from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES
+from nait_assets.tables import CANDIDATE_POOL
 from nait_assets.training.catalogue import ModelsOutput
 from nait_assets.training.controls import matched_draws, random_draw
 from nait_assets.training.launch import launch_of
@@ -99,17 +100,11 @@ def _label(output: ModelsOutput, partition: str, number: int) -> str:
     return f"{output.key}{f' [{partition}]' if partition else ''}, {what} {number}"
 
 
-def drops_candidates(recipe: Recipe) -> bool:
-    """Whether candidates that leak an example are left out of all that is trained on."""
-    return recipe.decontamination.action == "drop" and recipe.has_examples
-
-
 def pool_to_train_on(recipe: Recipe, tables: Snapshot) -> pl.DataFrame:
     """The candidates that may be trained on."""
-    pool = tables.read(CANDIDATE_POOL)
-    if drops_candidates(recipe):
-        pool = pool.join(tables.read(CONTAMINATED_CANDIDATES), on="sample_id", how="anti")
-    return pool
+    return tables.read(CANDIDATE_POOL).join(
+        ineligible(recipe, tables), on="sample_id", how="anti", maintain_order="left"
+    )
 
 
 @dataclass(frozen=True)
@@ -130,7 +125,7 @@ class _Source:
         return read_rows(output.folder(self.warehouse, *cell_of(self.partition)) / "train.jsonl")
 
     def pool(self) -> pl.DataFrame:
-        """The candidates; those that leak an example are left out where no subset takes them."""
+        """The candidates that a subset may take."""
         return pool_to_train_on(self.recipe, self.tables)
 
     @property

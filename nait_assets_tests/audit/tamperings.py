@@ -188,8 +188,8 @@ def link_to_elsewhere(work: Path) -> None:
 
 MANIFEST_FIELDS = (
     "asset", "code_version", "data_version", "exports", "files", "inputs", "lineage", "method", "model",
-    "n_contaminated", "n_filled_up", "n_rows", "n_wanted", "nait_assets", "partition", "ratio", "recipe", "selection",
-    "target",
+    "n_contaminated", "n_filled_up", "n_near_duplicates", "n_repeated_answers", "n_repeated_questions", "n_rows",
+    "n_wanted", "nait_assets", "partition", "ratio", "recipe", "selection", "target",
 )  # fmt: skip
 SUBSET_PARTS = (
     "train.jsonl", "train.parquet", "alpaca.json", "dataset_info.json", "croissant.json", "README.md",
@@ -248,6 +248,9 @@ CORPORA: dict[str, tuple[Tamper, str]] = {
     "a forged leak": (
         sql(TABLES, "INSERT INTO corpora.contaminated_candidates VALUES ('0', 'math', '1', 'x', 'y')"),
         "corpora/contaminated_candidates, content"),
+    "a forged finding of a filter": (
+        sql(TABLES, "INSERT INTO corpora.filtered_candidates VALUES ('0', 'near_duplicates', 1.0, '1', 'x')"),
+        "corpora/filtered_candidates, content"),
     "a published position": (
         sql(TABLES, "UPDATE corpora.published_cherry SET position = position + 1"),
         "corpora/published_cherry, content"),

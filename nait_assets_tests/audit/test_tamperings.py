@@ -36,6 +36,7 @@ def recipe_in(work: Path) -> Recipe:
         "capabilities": {name: {"source": f"{name}.jsonl"} for name in ("code", "math")},
         "evaluation": {"held_out": {"unseen": {"source": "held_out.jsonl"}}},
         "published": {"cherry": {"source": "list.jsonl"}},
+        "filters": {"near_duplicates": {}, "action": "report"},
         "methods": METHODS,
         "measurements": {"sparse_autoencoder": {"k": 4, "expansion": 2, "training_tokens": 400}},
         "ratios": [0.3],

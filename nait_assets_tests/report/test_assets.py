@@ -26,16 +26,24 @@ def page_of(home: Path) -> str:
 @pytest.mark.parametrize(
     ("fields", "sections", "gives_reasons"),
     [
-        ({"methods": ["random"]}, {"read", "scores", "targets", "core", "cost", "comparison", "extremes"}, False),
-        ({"methods": ["nait"]}, {"read", "scores", "targets", "core", "cost", "comparison", "map", "extremes"}, True),
+        (
+            {"methods": ["random"]},
+            {"read", "scores", "targets", "core", "cost", "comparison", "duplicates", "extremes"},
+            False,
+        ),
+        (
+            {"methods": ["nait"]},
+            {"read", "scores", "targets", "core", "cost", "comparison", "duplicates", "map", "extremes"},
+            True,
+        ),
         (
             {"capabilities": {"math": {"source": "math.jsonl"}}},
-            {"read", "scores", "cost", "comparison", "map", "extremes"},
+            {"read", "scores", "cost", "comparison", "duplicates", "map", "extremes"},
             True,
         ),
         (
             {"extraction": {"projection": 16}},
-            {"read", "scores", "targets", "core", "cost", "comparison", "map", "extremes"},
+            {"read", "scores", "targets", "core", "cost", "comparison", "duplicates", "map", "extremes"},
             True,
         ),
     ],

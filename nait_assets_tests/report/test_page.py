@@ -81,7 +81,7 @@ def test_every_section_says_which_question_it_answers(tmp_path: Path) -> None:
     """A chart that nobody asked for is noise."""
     html = page_of(small_recipe(tmp_path), tmp_path / "home").html
     sections = re.findall(r"<section.*?</section>", html, re.DOTALL)
-    assert len(sections) == 10
+    assert len(sections) == 11
     assert all('class="question">' in section and "?" in section for section in sections)
 
 

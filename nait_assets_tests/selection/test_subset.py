@@ -14,6 +14,7 @@ import pytest
 
 from nait_assets.scoring.ranking import ranked
 from nait_assets.selection.choice import chosen_rows
+from nait_assets.selection.duplicates import Duplicates
 from nait_assets.selection.exports import Exports
 from nait_assets.selection.subset import dataset_card, write_folder
 from nait_assets.tables import MESSAGES
@@ -65,7 +66,17 @@ def write(path: Path, chosen: pl.DataFrame, manifest: dict[str, Any]) -> None:
     inputs = {"scoring/nait[math]": "v1"}
     how = "The best 0.10 of the pool"
     card = dataset_card(
-        "nait", "The paper's rule.", "math", how, len(chosen), 20, "a-model", inputs, exports.card(), {}
+        "nait",
+        "The paper's rule.",
+        "math",
+        how,
+        len(chosen),
+        20,
+        "a-model",
+        inputs,
+        exports.card(),
+        {},
+        Duplicates(1, 2),
     )
     write_folder(path, chosen, manifest, card, exports)
 
