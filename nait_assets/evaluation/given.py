@@ -10,13 +10,14 @@ from nait_assets.corpora.catalogue import TASK_OUTPUT
 from nait_assets.evaluation.catalogue import ResultsOutput
 from nait_assets.evaluation.scorers import LM_EVAL, VLLM, evaluated_base, scoring_libraries, uses_vllm
 from nait_assets.models.libraries import library_versions
-from nait_assets.recipe import Extraction, Recipe, Task, fingerprint
+from nait_assets.recipe import CodeTask, Extraction, Recipe, Task, fingerprint
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.training import storing
 from nait_assets.training.models import Model, base_model, trained_models
 from nait_assets.training.preflight import context_of
 
-ALGORITHM = "1"
+ALGORITHM, RUN_ALGORITHM = "1", "2"
+"""Of all results; and of how programs are run with their tests."""
 
 
 def scorers(task: Task) -> list[str]:
@@ -119,4 +120,5 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 def _scored(task: Task) -> dict[str, Any]:
     """What of a task a result depends on: not where its examples come from, nor which targets it tells of."""
     unsaid = {"comet"} if getattr(task, "comet", None) is None else set()  # results are what they were before it
-    return task.model_dump(mode="json", exclude={"examples", "targets", *unsaid})
+    run = {"run_by": RUN_ALGORITHM} if isinstance(task, CodeTask) else {}
+    return {**task.model_dump(mode="json", exclude={"examples", "targets", *unsaid}), **run}

@@ -140,8 +140,8 @@ def code_task(task: CodeTask, asked: Sequence[Question], tokenizer: Any) -> dict
     sampling = {"temperature": task.temperature, "top_p": task.top_p} if task.temperature else {}
 
     def process(document: Mapping[str, str], results: Sequence[Sequence[str]]) -> dict[str, float]:
-        programs = [program_of(said, document["source"], document["answer"]) for said in results[0]]
-        n_passed = outcomes(programs, task.timeout).count(PASSED)
+        programs = [program_of(said, document["source"]) for said in results[0]]
+        n_passed = outcomes(programs, document["answer"], task.timeout).count(PASSED)
         return {f"pass@{k}": pass_at_k(len(programs), n_passed, k) for k in task.k}
 
     return {

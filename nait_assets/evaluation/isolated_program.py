@@ -1,46 +1,49 @@
-"""A program in isolation: run by `isolation` as a script of its own, with nothing of this project imported.
+"""A program in isolation: run by `isolation` in a process of its own, with nothing else of this project imported.
 
 In order: a root folder of its own that has the interpreter and its libraries, read-only, and a working folder in
-memory; no network; no process but its own; no privileges; limits; then the program. The standard library alone is
-used, by the interpreter that runs the project. What is said goes through a pipe: `isolated` once nothing is left to be
-set up, then `passed`, or the error.
+memory; no network; no process but its own; no privileges; limits; then the program and its tests. The standard library
+alone is used, by the interpreter that runs the project. What is said goes through a pipe: `isolated` once nothing is
+left to be set up, then `passed`, or `failed: ` and why.
 """
 
 import contextlib
 import ctypes
+import json
 import os
 import resource
 import signal
+import struct
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from nait_assets.evaluation.isolated_calls import (
+    MOUNT_SETATTR,
+    NEW_NAMESPACES,
+    NEW_USERS,
+    NUMBERS,
+    filter_here,
+    number_of,
+)
+from nait_assets.evaluation.isolated_tests import SAID_CHARACTERS, WORK, run
+
 MEMORY_BYTES = 2 * 2**30
-FILE_BYTES, FOLDER_BYTES = 16 * 2**20, 64 * 2**20
+FILE_BYTES, FOLDER_BYTES, FOLDER_FILES = 16 * 2**20, 64 * 2**20, 4096
 PROCESSES, FILES = 16, 64
 PAUSE_SECONDS = 0.01
-SAID_CHARACTERS = 300
-WORK, OUTSIDE = "/working-folder", ".outside"
+SAID_BYTES = 2048
+NOT_ISOLATED = 3
+OUTSIDE = ".outside"
 SHARED = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/localtime")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-NEW_NAMESPACES = 0x00020000 | 0x08000000 | 0x20000000 | 0x40000000  # mounts, IPC, processes, network
-NEW_USERS = 0x10000000
 READ_ONLY, NO_SUID, NO_DEVICES, REMOUNT, BIND, RECURSIVE, PRIVATE, DETACH = 1, 2, 4, 0x20, 0x1000, 0x4000, 0x40000, 2
-MOUNT_SETATTR, AT_RECURSIVE, AT_FDCWD, PIVOT_ROOT = 442, 0x8000, -100, {"x86_64": 155, "aarch64": 41, "riscv64": 41}
-DIE_WITH_PARENT, NO_NEW_PRIVILEGES = 1, 38
+AT_RECURSIVE, AT_FDCWD = 0x8000, -100
+DIE_WITH_PARENT, DUMPABLE, SECCOMP, NO_NEW_PRIVILEGES, FILTER = 1, 4, 22, 38, 2
 CAPABILITY_VERSION = 0x20080522
+FOLDER_OPTIONS = f"size={FOLDER_BYTES},nr_inodes={FOLDER_FILES},mode=777"
 FIRST_USER, N_USERS = 2_000_000, 1_000_000
 """Users that nobody is, one a program: the limit of processes counts those of a user."""
-ENVIRONMENT = {
-    "HOME": WORK,
-    "TMPDIR": WORK,
-    "PATH": "/usr/bin:/bin",
-    "LANG": "C.UTF-8",
-    "MPLBACKEND": "Agg",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -108,10 +111,11 @@ def enter_root(folder: str) -> None:
         share(Path(name), root.joinpath(*Path(name).parts[1:]), as_link=name in SHARED)
     for inside in (root / "proc", root / OUTSIDE, root / WORK[1:]):
         inside.mkdir()
+    (root / "dev" / "shm").symlink_to(WORK)  # semaphores of multiprocessing
     with contextlib.suppress(OSError):  # some containers do not allow it; few programs read it
         mount("proc", f"{root}/proc", "proc", NO_SUID | NO_DEVICES)
-    mount("none", f"{root}{WORK}", "tmpfs", NO_SUID | NO_DEVICES, f"size={FOLDER_BYTES},mode=777")
-    number = ctypes.c_long(PIVOT_ROOT[os.uname().machine])
+    mount("none", f"{root}{WORK}", "tmpfs", NO_SUID | NO_DEVICES, FOLDER_OPTIONS)
+    number = ctypes.c_long(number_of(NUMBERS["pivot_root"]))
     call("pivot_root", libc.syscall, number, str(root).encode(), f"{root}/{OUTSIDE}".encode())
     os.chdir("/")
     call("umount", libc.umount2, f"/{OUTSIDE}".encode(), DETACH)
@@ -153,9 +157,18 @@ def give_up_privileges(as_root: bool) -> None:
     header, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     call("capset", libc.capset, ctypes.byref(header), ctypes.byref(none))
     call("prctl", libc.prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    call("prctl", libc.prctl, DUMPABLE, 0, 0, 0, 0)  # nor can a process of the same user read or change this one
 
 
-def limit(seconds: float) -> None:
+def refuse_calls() -> None:
+    """Calls by which a program could get more than the limits give it end with an error, for good."""
+    steps = filter_here()
+    held = ctypes.create_string_buffer(steps, len(steps))
+    program = struct.pack("HxxxxxxP", len(steps) // 8, ctypes.addressof(held))
+    call("seccomp", libc.prctl, SECCOMP, FILTER, program, 0, 0)
+
+
+def limit(seconds: float, processes: int) -> None:
     """Limits of time, memory, files and processes, which cannot be raised."""
     cpu = int(seconds) + 1
     limits = {
@@ -163,27 +176,11 @@ def limit(seconds: float) -> None:
         resource.RLIMIT_AS: MEMORY_BYTES,
         resource.RLIMIT_FSIZE: FILE_BYTES,
         resource.RLIMIT_NOFILE: FILES,
-        resource.RLIMIT_NPROC: PROCESSES,
+        resource.RLIMIT_NPROC: processes,
         resource.RLIMIT_CORE: 0,
     }
     for name, value in limits.items():
         resource.setrlimit(name, (value, value))
-
-
-def run(program: str, say: int) -> None:
-    """Run a program, and say how it ended; one that leaves by itself has not passed."""
-    os.setsid()
-    os.environ.clear()
-    os.environ.update(ENVIRONMENT)
-    sys.argv = ["program"]
-    own, said = os.getpid(), "passed"
-    try:
-        exec(compile(program, "program", "exec"), {"__name__": "__main__"})
-    except BaseException as error:  # noqa: BLE001  whatever it raises
-        said = f"{type(error).__name__}: {error}"[:SAID_CHARACTERS]
-    if os.getpid() == own:  # a process that it forked comes by here, too
-        os.write(say, said.encode("utf-8", "replace"))
-    os._exit(0)
 
 
 def memory_used() -> int:
@@ -195,34 +192,57 @@ def memory_used() -> int:
     return pages * resource.getpagesize()
 
 
-def first_process(program: str, say: int, seconds: float, as_root: bool) -> None:
-    """The first process of its namespace: with it the kernel ends all others."""
+def first_process(program: str, tests: str, say: int, seconds: float, as_root: bool) -> None:
+    """The first process of its namespace: with it the kernel ends all others. It alone says how a program ended."""
     call("prctl", libc.prctl, DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     give_up_privileges(as_root)
     call("prctl", libc.prctl, DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)  # which a change of user undoes
-    os.write(say, b"isolated\n")
+    secrets = [os.urandom(32)]
+    secret = secrets[0]
+    heard, verdict = os.pipe()
     child = os.fork()
     if child == 0:
-        limit(seconds)
-        run(program, say)
-    deadline = time.monotonic() + seconds
-    said = b"timed out"
+        del secret
+        os.close(heard)
+        limit(seconds, PROCESSES if memory_used() else 2)  # this one and the first, where no more can be counted
+        refuse_calls()
+        os.write(say, b"isolated\n")
+        os.close(say)
+        run(program, tests, verdict, secrets)
+    os.set_blocking(heard, False)
+    os.close(verdict)
+    os.write(say, ended(child, heard, secret, time.monotonic() + seconds))
+    os._exit(0)
+
+
+def ended(child: int, heard: int, secret: bytes, deadline: float) -> bytes:
+    """Wait for a program, and say how it ended.
+
+    Args:
+        child: Its process.
+        heard: Pipe that it writes to, read without waiting.
+        secret: What is in it, and nothing else, if the tests came to their end.
+        deadline: End of its time, on the clock of `time.monotonic`.
+    """
     while time.monotonic() < deadline:
-        found, _ = os.waitpid(-1, os.WNOHANG)
+        found, status = os.waitpid(-1, os.WNOHANG)
         if found == child:
-            os._exit(0)
+            said = b""
+            with contextlib.suppress(BlockingIOError):
+                said = os.read(heard, SAID_BYTES)
+            if not said and os.waitstatus_to_exitcode(status) == NOT_ISOLATED:
+                return b""  # it has said so itself
+            return b"passed" if said == secret else b"failed: " + (said or b"ended without a word")
         if memory_used() > MEMORY_BYTES:
-            said = b"took too much memory"
-            break
+            return b"failed: took too much memory"
         time.sleep(PAUSE_SECONDS)
-    os.write(say, said)
-    os._exit(1)
+    return b"failed: timed out"
 
 
 def main() -> None:
     """Isolate, and run what standard input holds."""
     folder, say, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    program = sys.stdin.buffer.read().decode("utf-8", "replace")
+    given = json.loads(sys.stdin.buffer.read())
     try:
         call("prctl", libc.prctl, DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
         as_root = is_real_root()
@@ -230,11 +250,11 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             enter_root(folder)
-            first_process(program, say, seconds, as_root)
+            first_process(given["program"], given["tests"], say, seconds, as_root)
         os.waitpid(pid, 0)
     except Exception as error:  # noqa: BLE001  nobody else would hear of it
         os.write(say, f"{type(error).__name__}: {error}"[:SAID_CHARACTERS].encode())
-        os._exit(3)
+        os._exit(NOT_ISOLATED)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ that process. Linux alone can do so; where it cannot, nothing is run.
 """
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -18,37 +19,45 @@ from pathlib import Path
 
 from nait_assets.errors import SetupError
 
-RUNNER = Path(__file__).with_name("isolated_program.py")
-STARTED, PASSED = "isolated\n", "passed"
+PROJECT = Path(__file__).parents[2]
+RUNNER = f"""
+import sys
+sys.path.insert(0, {str(PROJECT)!r})
+from nait_assets.evaluation.isolated_program import main
+del sys.path[0]
+main()
+"""
+STARTED, PASSED, WORDLESS = "isolated\n", "passed", "failed: ended without a word"
 GRACE_SECONDS = 20.0
 """For starting and ending a process, beside a program's own time: the machine may be busy."""
 SAID_BYTES = 4096
 
 
-def outcome(program: str, seconds: float) -> str:
-    """How a program ended: `passed`, or why it did not.
+def outcome(program: str, tests: str, seconds: float) -> str:
+    """How a program ended: `passed`, or `failed: ` and why.
 
     Args:
-        program: Python that raises where something is wrong.
+        program: Python.
+        tests: Python that is run behind it, and raises where something is wrong.
         seconds: Time that it may take, by the clock and of the processor.
 
     Raises:
         SetupError: This machine cannot isolate it; it was not run.
     """
-    said = _said(program, seconds)
+    said = _said(json.dumps({"program": program, "tests": tests}), seconds)
     if not said.startswith(STARTED):
         raise SetupError(
             "evaluation.tasks of `kind: pass@k` run what a model writes, and this machine cannot isolate it: "
             f"{said or 'the isolated process did not start'}. It takes Linux, as root or where users may make "
             "namespaces (`unshare -rmn true` works), which some containers forbid."
         )
-    return said.removeprefix(STARTED) or "ended without a word"
+    return said.removeprefix(STARTED) or WORDLESS
 
 
-def outcomes(programs: Sequence[str], seconds: float) -> list[str]:
-    """The same of several programs, in their order, as many at once as there are processors."""
+def outcomes(programs: Sequence[str], tests: str, seconds: float) -> list[str]:
+    """The same of several programs for one problem, in their order, as many at once as there are processors."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(lambda program: outcome(program, seconds), programs))
+        return list(pool.map(lambda program: outcome(program, tests, seconds), programs))
 
 
 def require_isolation() -> None:
@@ -57,12 +66,12 @@ def require_isolation() -> None:
     Raises:
         SetupError: They cannot.
     """
-    found = outcome("import json, math", GRACE_SECONDS)
+    found = outcome("import json, math", "", GRACE_SECONDS)
     if found != PASSED:
         raise SetupError(f"evaluation.tasks of `kind: pass@k`: an isolated program cannot use Python here: {found}.")
 
 
-def _said(program: str, seconds: float) -> str:
+def _said(given: str, seconds: float) -> str:
     """What the isolated process says, of which no process is left behind."""
     if sys.platform != "linux":
         return f"it runs {sys.platform}"
@@ -70,7 +79,7 @@ def _said(program: str, seconds: float) -> str:
     try:
         with tempfile.TemporaryDirectory(prefix="isolated_") as folder:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-B", str(RUNNER), folder, str(write), str(seconds)],
+                [sys.executable, "-I", "-B", "-c", RUNNER, folder, str(write), str(seconds)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -84,7 +93,7 @@ def _said(program: str, seconds: float) -> str:
             try:
                 assert process.stdin is not None
                 with contextlib.suppress(BrokenPipeError):
-                    process.stdin.write(program.encode("utf-8", "replace"))
+                    process.stdin.write(given.encode("ascii"))
                     process.stdin.close()
                 return _read(read, time.monotonic() + seconds + GRACE_SECONDS)
             finally:

@@ -7,18 +7,17 @@ BLOCK = re.compile(r"^```[^\n`]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 """A fenced block of Markdown; one that is cut ends with the text."""
 
 
-def program_of(said: str, question: str, tests: str) -> str:
-    """A program with its tests.
+def program_of(said: str, question: str) -> str:
+    """A program in what a model wrote.
 
     Args:
         said: What the model wrote.
         question: Text that it continues; "" where it wrote the whole program, of which the first fenced block is taken.
-        tests: Code behind it, which raises where it is wrong.
     """
     if question:
-        return f"{question}\n{said}\n\n{tests}\n"
+        return f"{question}\n{said}\n"
     block = BLOCK.search(said)
-    return f"{block.group(1) if block else said}\n\n{tests}\n"
+    return block.group(1) if block else said
 
 
 def pass_at_k(n: int, n_passed: int, k: int) -> float:
