@@ -1,7 +1,11 @@
-"""Small pictures for metadata: drawn with Altair, stored as SVG inside Markdown, so that the Dagster UI shows them."""
+"""Small pictures for metadata: drawn with Altair, stored as SVG inside Markdown, so that the Dagster UI shows them.
+
+What the page draws too is a Vega-Lite specification, written out with `data`, `number` and `text`.
+"""
 
 import base64
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -9,6 +13,7 @@ import polars as pl
 if TYPE_CHECKING:
     import altair as alt
 
+Spec = dict[str, Any]
 MOST_BYTES = 50_000  # every byte of metadata lies in Dagster's event log
 MOST_MARKS = 40  # points of a line, and half as many ratios in a legend: more are neither legible nor small
 MOST_POINTS = 200  # of a line without points
@@ -58,35 +63,6 @@ def thinned(frame: pl.DataFrame, x: str, y: str, by: str | None = None, most: in
     return ordered.group_by(*names, "_bin", maintain_order=True).agg(pl.col(x, y).mean()).drop("_bin")
 
 
-def curves(frame: pl.DataFrame, x: str, y: str, name: str) -> dg.MetadataValue:
-    """One quantity along another, a line with points for each name, with the interval `low` to `high`."""
-    import altair as alt
-
-    if frame.is_empty():
-        return dg.MetadataValue.md("nothing to draw")
-    names = frame[name].unique(maintain_order=True)[: MOST_MARKS // 2].to_list()
-    drawn = alt.Chart(frame.filter(pl.col(name).is_in(names)).select(x, y, name, "low", "high"))
-    scale = alt.Scale(zero=False)
-    lines = drawn.mark_line(point=True).encode(x=alt.X(x), y=alt.Y(y, scale=scale), color=alt.Color(name))
-    bands = drawn.mark_rule(opacity=0.4).encode(
-        x=alt.X(x), y=alt.Y("low", title=y, scale=scale), y2="high", color=alt.Color(name)
-    )
-    return _picture(lines + bands)
-
-
-def heat_map(frame: pl.DataFrame, x: str, y: str, value: str) -> dg.MetadataValue:
-    """The mean of a value for each pair of names, zero in the middle of the colours."""
-    import altair as alt
-
-    if frame.is_empty():
-        return dg.MetadataValue.md("nothing to draw")
-    cells = frame.group_by(x, y).agg(pl.col(value).mean()).sort(x, y).head(MOST_MARKS * 10)
-    colour = alt.Color(value, scale=alt.Scale(scheme="redblue", domainMid=0))
-    return _picture(
-        alt.Chart(cells).mark_rect().encode(x=alt.X(x, type="nominal"), y=alt.Y(y, type="nominal"), color=colour)
-    )
-
-
 def bins(values: pl.Series, n_bins: int = 40) -> pl.DataFrame:
     """How many values lie in each of some bins of equal width: columns `begin`, `end`, `count`."""
     import numpy as np
@@ -118,11 +94,35 @@ def histogram(
     return _picture(chart)
 
 
+def picture(spec: Spec) -> dg.MetadataValue:
+    """A chart of the page, as it is there."""
+    return _svg(json.dumps(spec))
+
+
+def data(frame: pl.DataFrame) -> Spec:
+    """The rows that a chart or a layer of it draws."""
+    return {"data": {"values": frame.to_dicts()}}
+
+
+def number(name: str, **options: Any) -> Spec:
+    """Encoding of a column of numbers."""
+    return {"field": name, "type": "quantitative", **options}
+
+
+def text(name: str, **options: Any) -> Spec:
+    """Encoding of a column of names."""
+    return {"field": name, "type": "nominal", **options}
+
+
 def _picture(chart: "alt.Chart | alt.LayerChart") -> dg.MetadataValue:
+    return _svg(chart.properties(width=420, height=160).to_json())
+
+
+def _svg(spec: str) -> dg.MetadataValue:
     import vl_convert
 
-    svg = vl_convert.vegalite_to_svg(chart.properties(width=420, height=160).to_json()).encode()
-    picture = f"![plot](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
-    if len(picture) > MOST_BYTES:  # of many models, say: no output fails for its picture
-        picture = f"not drawn: the picture would have {len(picture):,} bytes"
-    return dg.MetadataValue.md(picture)
+    svg = vl_convert.vegalite_to_svg(spec).encode()
+    drawn = f"![plot](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
+    if len(drawn) > MOST_BYTES:  # of many models, say: no output fails for its picture
+        drawn = f"not drawn: the picture would have {len(drawn):,} bytes"
+    return dg.MetadataValue.md(drawn)

@@ -56,11 +56,10 @@ def test_loss_curves_are_a_small_svg_however_many_and_long(n_lines: int, n_steps
 
 def test_no_output_fails_for_its_picture() -> None:
     """Twenty models at thirty shares are too much for an event log; the asset's table has them."""
-    frame = pl.DataFrame(
-        {"share": range(30), "value": np.arange(30.0), "low": np.arange(30.0), "high": np.arange(30.0)}
-    )
-    many = pl.concat([frame.with_columns(model=pl.lit(f"model {number}")) for number in range(20)])
-    assert str(plots.curves(many, "share", "value", "model").value).startswith("not drawn: the picture would have ")
+    many = pl.DataFrame({"share": range(600), "value": range(600)})
+    encoding = {"x": plots.number("share"), "y": plots.number("value"), "color": plots.text("share")}
+    spec = {**plots.data(many), "mark": "circle", "encoding": encoding}
+    assert str(plots.picture(spec).value).startswith("not drawn: the picture would have ")
 
 
 def test_a_thinned_line_has_the_means_of_neighbours() -> None:

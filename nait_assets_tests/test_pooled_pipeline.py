@@ -15,6 +15,7 @@ from nait_assets.recipe import Pooling, Recipe, pooled
 from nait_assets.resources import Warehouse
 from nait_assets.tables import NAIT_DIRECTIONS, NEURON_STATISTICS, scores_table
 from nait_assets_tests.command import nait, quick_home, run
+from nait_assets_tests.conftest import conversation, write_jsonl
 
 MakeRecipe = Callable[..., Recipe]
 EXTRACTION = {"max_tokens": 64, "pool": ["all", "answer"]}
@@ -160,3 +161,28 @@ def test_a_pooling_that_is_given_up_leaves_outputs_that_are_named_and_removed(
     with Warehouse(home=str(home)).tables.snapshot() as tables:
         assert tables.rows(NEURON_STATISTICS)["layer"].to_list() == list(LAYERS)
         assert not any(name.startswith("features/answer_") for name in tables.records())
+
+
+@pytest.mark.parametrize(
+    ("examples", "extraction", "said"),
+    [
+        (["x"] * 8, EXTRACTION, "8 of 8 examples have a single token in the pool 'answer'"),
+        (["x"] * 7 + ["the sum of two numbers"], EXTRACTION, "7 of 8 examples have a single token"),
+        (["the sum"], EXTRACTION, "takes at least 2 examples, and 1 can be read"),
+        (["the sum"], {"max_tokens": 64}, "takes at least 2 examples, and 1 can be read"),
+        (["the sum of x " * 40] * 3, {"max_tokens": 32}, "3 of 3 examples are longer"),
+    ],
+)
+def test_examples_without_a_direction_end_a_run_before_the_model_reads_anything(
+    make_recipe: MakeRecipe, tmp_path: Path, examples: list[str], extraction: dict[str, Any], said: str
+) -> None:
+    """Their tokens tell; the pool's activations would be read for hours first."""
+    rows = [conversation(f"question {number}?", answer) for number, answer in enumerate(examples)]
+    write_jsonl(tmp_path / "math.jsonl", rows)
+    pool = {"pool": "answer"} if "pool" in extraction else {}
+    recipe = make_recipe(extraction=extraction, methods=["directed"], options={"directed": {"method": "nait", **pool}})
+    answer = nait("run", "--recipe", recipe.path, "--home", quick_home(tmp_path / "home"))
+    assert answer.code == 2
+    assert said in answer.err
+    assert "directed" in answer.err or "max_tokens" in answer.err
+    assert not (tmp_path / "home" / "activations").exists()

@@ -7,6 +7,7 @@ import polars as pl
 
 from nait_assets import lineage, plots
 from nait_assets.corpora.catalogue import EXAMPLES_OUTPUT, POOL_OUTPUT, TASK_OUTPUT
+from nait_assets.evaluation import charts
 from nait_assets.evaluation.catalogue import (
     BASE_RESULTS,
     COMPARISON_OUTPUT,
@@ -27,8 +28,8 @@ from nait_assets.evaluation.evaluating import Evaluated, evaluate, released
 from nait_assets.evaluation.foreseen import read_foresight, tasks_by_target
 from nait_assets.evaluation.given import ALGORITHM, read_given, settings_of
 from nait_assets.evaluation.measured import compared_results, own_targets, read_measured
-from nait_assets.evaluation.shown import comparison_markdown, curve_of_averages, foresight_markdown
-from nait_assets.evaluation.sizes import as_curves, by_in_domain_size, read_sets
+from nait_assets.evaluation.shown import comparison_markdown, foresight_markdown
+from nait_assets.evaluation.sizes import by_in_domain_size, read_sets
 from nait_assets.evaluation.tables import EXAMPLES, RESULTS
 from nait_assets.lineage import Record, asset_key
 from nait_assets.models.config import ExtractionConfig
@@ -162,7 +163,7 @@ def _proportion_asset(_recipe: Recipe, partitions: Partitions) -> dg.AssetsDefin
         with warehouse.tables.snapshot() as tables:
             found, inputs = COMPARISON_OUTPUT.read(warehouse, tables, "")
         frame = proportions(found)
-        shown = {"curve": plots.curves(curve_of_averages(frame), "share", "value", "model")}
+        shown = {"curve": _picture(charts.curve_of_shares(frame))}
         return write_table(context, warehouse, PROPORTION_OUTPUT, frame, inputs, shown)
 
     return proportion_curve
@@ -184,7 +185,7 @@ def _sizes_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDefinition:
             sets = read_sets(recipe, warehouse, tables)
             inputs |= tables.inputs
         frame = by_in_domain_size(means_of(measured), own_targets(recipe), sets)
-        shown = {"curve": plots.curves(as_curves(frame), "n_in_domain", "value", "model")}
+        shown = {"curve": _picture(charts.first_size_curve(frame))}
         return write_table(context, warehouse, SIZES_OUTPUT, frame, inputs, shown)
 
     return in_domain_size_curve
@@ -201,7 +202,7 @@ def _transferability_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsD
         """What training for one target does for another's task. One row is one model on one task."""
         measured, inputs = read_measured(recipe, warehouse)
         frame = transferred(means_of(measured), own_targets(recipe))
-        shown = {"heat_map": plots.heat_map(frame, "task", "target", "value")}
+        shown = {"heat_map": _picture(charts.first_transfer_maps(frame))}
         return write_table(context, warehouse, TRANSFERABILITY_OUTPUT, frame, inputs, shown)
 
     return transferability
@@ -214,6 +215,10 @@ _CONCLUSIONS: Mapping[str, Callable[[Recipe, Partitions], dg.AssetsDefinition]] 
     SIZES_OUTPUT.key: _sizes_asset,
     TRANSFERABILITY_OUTPUT.key: _transferability_asset,
 }
+
+
+def _picture(spec: plots.Spec | None) -> dg.MetadataValue:
+    return plots.picture(spec) if spec else dg.MetadataValue.md("nothing to draw")
 
 
 def _all_partitions(keys: Sequence[str]) -> list[dg.AssetDep]:

@@ -109,14 +109,3 @@ def drawn_sizes(curve: pl.DataFrame) -> Iterator[tuple[str, str, str, pl.DataFra
             task = sorted(rows["task"].unique())[0]
             references = curve.filter(pl.col("ratio").is_in(["", ratio]), n_in_domain=0, metric=metric, task=task)
             yield str(metric), str(target), str(ratio), pl.concat([rows.filter(task=task), references])
-
-
-def as_curves(curve: pl.DataFrame) -> pl.DataFrame:
-    """Of the curve, what is drawn into metadata: the first picture, with references at every size."""
-    first = next(iter(drawn_sizes(curve)), None)
-    if first is None:
-        return curve.clear()
-    rows = first[-1]
-    sizes = rows.filter(pl.col("n_in_domain") > 0).select("n_in_domain").unique()
-    flat = rows.filter(n_in_domain=0).drop("n_in_domain").join(sizes, how="cross").select(rows.columns)
-    return pl.concat([rows.filter(pl.col("n_in_domain") > 0), flat]).sort("model", "n_in_domain")

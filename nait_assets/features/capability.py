@@ -58,7 +58,7 @@ def directions(
     rows = []
     with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
         snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
-        used = examples_of_directions(snapshot, recipe, capability)
+        used = whole_examples(activation_table.samples(snapshot), recipe, capability)
         for layer in activation_table.layers_of(snapshot):
             change = changes(snapshot, recipe, layer, pooling)[used]
             try:
@@ -77,8 +77,10 @@ def changes(snapshot: Snapshot, recipe: Recipe, layer: int, pooling: Pooling = A
     return activation_change(recipe.features.change, mean, first, last)
 
 
-def examples_of_directions(snapshot: Snapshot, recipe: Recipe, capability: str) -> np.ndarray:
-    """`(n_examples,)` bool: those that a direction is made of, in the order of their ids.
+def whole_examples(samples: pl.DataFrame, recipe: Recipe, capability: str) -> np.ndarray:
+    """`(n_examples,)` bool: those that a direction is made of, in the order of `samples`.
+
+    `samples` has the columns of `models.cuts`.
 
     Trap: the last token of a whole example is the template's, that of a cut one may be any word. Among changes of last
     and first token the first principal component is then whether an example was cut. So these are left out.
@@ -86,7 +88,6 @@ def examples_of_directions(snapshot: Snapshot, recipe: Recipe, capability: str) 
     Raises:
         DataError: Fewer than two examples, or than half of them, are whole.
     """
-    samples = activation_table.samples(snapshot)
     is_whole: np.ndarray = samples.select(~cuts.is_cut()).to_series().to_numpy()
     n_whole, n_all = int(is_whole.sum()), len(samples)
     if recipe.features.change == "mean_minus_first" or n_whole == n_all:

@@ -7,6 +7,7 @@ from typing import get_args
 
 from nait_assets.catalogue import Output
 from nait_assets.features.capability import TABLES, exported_file, feature_file_inputs, feature_from_file
+from nait_assets.features.preflight import require_direction
 from nait_assets.recipe import ALL, POOLINGS, FeatureName, Pooling, Recipe, pooled
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import sha256
@@ -36,9 +37,11 @@ class FeatureOutput(Output):
         return feature_file_inputs(recipe, model, partition, self.feature, self.pooling)
 
     def preflight(self, recipe: Recipe, model: LanguageModel, partitions: Sequence[str]) -> None:
-        """Raise a UserError where a feature file cannot be read, or does not fit the recipe."""
+        """Raise a UserError where a feature file cannot be read or does not fit, or examples have no direction."""
         for capability in partitions:
             feature_from_file(recipe, model, capability, self.feature, self.pooling)
+            if self.feature == "nait_directions":
+                require_direction(recipe, model, capability, self.pooling)
 
     def files(self, recipe: Recipe, warehouse: Warehouse, partition: str) -> list[Path]:
         """The feature file for other recipes; projections have none."""

@@ -7,7 +7,7 @@ import polars as pl
 
 from nait_assets.checks import AssetChecks, Check, CheckResult
 from nait_assets.extraction import activation_table
-from nait_assets.features.capability import changes, examples_of_directions
+from nait_assets.features.capability import changes, whole_examples
 from nait_assets.features.catalogue import feature_output, statistics_output
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import ALL, Pooling, Recipe
@@ -81,7 +81,7 @@ def check_directions(
         return {**results, name: CheckResult(True, "from a feature file: its examples are not here")}
     against = []
     with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
-        used = examples_of_directions(snapshot, recipe, capability)
+        used = whole_examples(activation_table.samples(snapshot), recipe, capability)
         for layer, direction in directions.items():
             if changes(snapshot, recipe, layer, pooling)[used].mean(axis=0) @ direction < 0:
                 against.append(layer)

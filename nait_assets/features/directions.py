@@ -9,6 +9,10 @@ from typing import Literal
 import numpy as np
 
 ChangeKind = Literal["last_minus_first", "mean_minus_first"]
+LEAST_CHANGING = 2
+"""Examples that change: of a single one the first component would be that one's change."""
+
+OF_ONE_TOKEN = "In answers of one token the first is the last, and nothing changes: let the method read the `pool` all"
 
 
 def activation_change(kind: ChangeKind, mean: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
@@ -37,16 +41,19 @@ def principal_direction(change: np.ndarray) -> tuple[np.ndarray, float]:
         The direction, float32, and the share of the changes' variance along it.
 
     Raises:
-        ValueError: The changes do not vary, so that no direction is theirs.
+        ValueError: The changes do not vary, or but one is a change, so that no direction is theirs.
     """
     from sklearn.decomposition import PCA
 
     change = np.asarray(change, dtype=np.float64)
     if np.ptp(change, axis=0).max(initial=0.0) == 0:
         raise ValueError(
-            f"the activation changes of all {len(change)} example(s) are equal: they have no principal component. In "
-            "answers of one token the first is the last, and nothing changes: let the method read the `pool` all"
+            f"the activation changes of all {len(change)} example(s) are equal: they have no principal component. "
+            f"{OF_ONE_TOKEN}"
         )
+    n_changing = int(change.any(axis=1).sum())
+    if n_changing < LEAST_CHANGING:
+        raise ValueError(f"of {len(change)} examples the activations of {n_changing} change. {OF_ONE_TOKEN}")
     pca = PCA(n_components=1, svd_solver="full").fit(change)
     direction = pca.components_[0]
     if direction @ change.mean(axis=0) < 0:

@@ -53,7 +53,7 @@ def _short(line: str) -> str:
 
 def _explain(problem: Any) -> str:
     where = _short(".".join(str(part) for part in problem["loc"])) or "recipe"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("valid tuple", "valid list")
     moved = new_place(where, problem["input"]) if problem["type"] == "extra_forbidden" else None
     if moved is not None:
         return f"{where}: this is now `{moved}`; see recipes/README.md"

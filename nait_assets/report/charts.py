@@ -4,14 +4,13 @@ They are written out rather than built with Altair, which takes 50 ms to check e
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import polars as pl
 
 from nait_assets import plots
 from nait_assets.models import cuts
+from nait_assets.plots import Spec, data, number, text
 
-Spec = dict[str, Any]
 BAR, CUT, CHANCE, GREY = "#4c78a8", "#f58518", "#d62728", "#cfd3d8"
 SHADES = ("#67000d", "#cb181d", "#fb6a4a", "#fc9272", "#fcbba1")
 CELL = 34  # pixels of a heat map's cell
@@ -155,21 +154,6 @@ def candidate_map(points: pl.DataFrame, capabilities: Sequence[str]) -> Spec:
         "height": 520,
         "usermeta": {"renderer": "canvas"},  # thousands of points are slow as elements of the page
     }
-
-
-def data(frame: pl.DataFrame) -> Spec:
-    """The rows that a chart or a layer of it draws."""
-    return {"data": {"values": frame.to_dicts()}}
-
-
-def number(name: str, **options: Any) -> Spec:
-    """Encoding of a column of numbers."""
-    return {"field": name, "type": "quantitative", **options}
-
-
-def text(name: str, **options: Any) -> Spec:
-    """Encoding of a column of names."""
-    return {"field": name, "type": "nominal", **options}
 
 
 def _bins(title: str, form: str) -> Spec:

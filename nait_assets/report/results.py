@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from nait_assets.evaluation.measured import LOWER_IS_BETTER, MATCHED
+from nait_assets.evaluation import charts
 from nait_assets.evaluation.shown import (
     MEAN,
     comparison_table,
@@ -25,7 +25,6 @@ from nait_assets.evaluation.tables import (
     PROPORTION_CURVE,
     TRANSFERABILITY,
 )
-from nait_assets.report import result_charts
 from nait_assets.report.sections import Charts, Section
 
 
@@ -58,7 +57,7 @@ def _foresight(foresight: pl.DataFrame, drawn: Charts) -> Section:
     ]
     order = [str(row[0]) for row in rows]
     first, *others = [
-        drawn.figure(target or MEAN, result_charts.foresight_dots(main.filter(target=target), order))
+        drawn.figure(target or MEAN, charts.foresight_dots(main.filter(target=target), order))
         for target in targets_in_order(main)
     ]
     return Section(
@@ -105,7 +104,7 @@ def _proportions(proportions: pl.DataFrame, drawn: Charts) -> list[Section]:
     subsets = curve.filter((pl.col("share") > 0) & (pl.col("share") < 1))
     if subsets["share"].n_unique() < 2:
         return []
-    figure = drawn.figure(str(curve["metric"][0]), result_charts.proportion_curve(curve))
+    figure = drawn.figure(str(curve["metric"][0]), charts.proportion_curve(curve))
     section = Section(
         "proportions",
         "By share",
@@ -122,7 +121,7 @@ def _proportions(proportions: pl.DataFrame, drawn: Charts) -> list[Section]:
 
 def _sizes(curve: pl.DataFrame, drawn: Charts) -> list[Section]:
     figures = [
-        drawn.figure(f"{target}, {metric}, ratio {ratio}", result_charts.in_domain_size_curve(rows))
+        drawn.figure(f"{target}, {metric}, ratio {ratio}", charts.in_domain_size_curve(rows))
         for metric, target, ratio, rows in drawn_sizes(curve)
     ]
     if not figures:
@@ -141,17 +140,9 @@ def _sizes(curve: pl.DataFrame, drawn: Charts) -> list[Section]:
 
 
 def _transfer(transfer: pl.DataFrame, drawn: Charts) -> list[Section]:
-    drawable = transfer.filter(
-        ~pl.col("model").str.ends_with(MATCHED) & (pl.col("value") != 0).any().over("model", "ratio", "metric")
-    )
     groups: list[dict[str, Any]] = []
-    for (metric, ratio), of_ratio in sorted(drawable.group_by("metric", "ratio")):
-        largest = float(of_ratio["value"].abs().max() or 0)  # type: ignore[arg-type]
-        lower_is_better = metric in LOWER_IS_BETTER
-        figures = [
-            drawn.figure(str(model), result_charts.transfer_map(rows, largest, lower_is_better))
-            for (model,), rows in sorted(of_ratio.group_by("model"))
-        ]
+    for metric, ratio, maps in charts.transfer_maps(transfer):
+        figures = [drawn.figure(model, spec) for model, spec in maps]
         groups.append({"title": f"{metric}, ratio {ratio}", "figures": figures, "folded": bool(groups)})
     if not groups:
         return []

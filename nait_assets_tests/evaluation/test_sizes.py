@@ -13,7 +13,7 @@ from nait_assets.errors import DataError, NotFoundError, RecipeError
 from nait_assets.evaluation.comparison import OWN, means_of, transferred
 from nait_assets.evaluation.foreseen import tasks_by_target
 from nait_assets.evaluation.measured import Cell, Measure, Measured
-from nait_assets.evaluation.sizes import InDomainSet, as_curves, by_in_domain_size
+from nait_assets.evaluation.sizes import InDomainSet, by_in_domain_size
 from nait_assets.evaluation.tables import COMPARISON, IN_DOMAIN_SIZE_CURVE
 from nait_assets.extraction import activation_table
 from nait_assets.partitions import Partitions
@@ -92,6 +92,7 @@ def test_of_one_capability_there_is_no_target_of_all(make_recipe: MakeRecipe) ->
         ({"source": "math.jsonl", "limit": 4, "sizes": [2, 4]}, "4 is not smaller than the 4 examples"),
         ({"source": "math.jsonl", "sizes": [2, 2]}, "must be distinct"),
         ({"source": "math.jsonl", "sizes": [0]}, "greater than or equal to 1"),
+        ({"source": "math.jsonl", "sizes": 4}, "should be a valid list"),
         ({"features": "a.safetensors", "sizes": [2]}, "a feature file has none"),
     ],
 )
@@ -165,8 +166,6 @@ def test_the_curve_is_of_the_capabilitys_own_tasks(measured: Measured) -> None:
     references = found.filter(n_in_domain=0)
     assert set(references["model"]) == {"base", "full_reference", "random_reference"}
     assert set(references["task"]) == {"", "exam", "quiz"}
-    drawn = as_curves(found)
-    assert set(drawn.filter(model="full_reference")["n_in_domain"]) == set(drawn.filter(model="nait")["n_in_domain"])
     assert not transferred(means_of(measured), own)["target"].str.contains("@").any()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from nait_assets.errors import DataError
 from nait_assets.extraction import activation_table
-from nait_assets.features.capability import changes, examples_of_directions
+from nait_assets.features.capability import changes, whole_examples
 from nait_assets.features.directions import principal_direction
 from nait_assets.recipe import Recipe
 from nait_assets.resources.warehouse import Store
@@ -48,7 +48,7 @@ def test_cut_examples_do_not_decide_the_direction(make_recipe: Callable[..., Rec
     recipe = make_recipe()
 
     with store.snapshot() as snapshot:
-        used = examples_of_directions(snapshot, recipe, "math")
+        used = whole_examples(activation_table.samples(snapshot), recipe, "math")
         change = changes(snapshot, recipe, 0)
 
     assert used.tolist() == [True] * 12 + [False] * 4
@@ -64,7 +64,7 @@ def test_where_most_are_cut_one_error_says_what_to_do(make_recipe: Callable[...,
         with pytest.raises(
             DataError, match=r"'math': 4 of 7 examples are longer than .* Use a larger `extraction.max_"
         ) as e:
-            examples_of_directions(snapshot, make_recipe(), "math")
+            whole_examples(activation_table.samples(snapshot), make_recipe(), "math")
         by_mean = make_recipe(features={"change": "mean_minus_first"})
         assert "mean_minus_first" in str(e.value)
-        assert examples_of_directions(snapshot, by_mean, "math").all()
+        assert whole_examples(activation_table.samples(snapshot), by_mean, "math").all()

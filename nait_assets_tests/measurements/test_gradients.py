@@ -321,7 +321,7 @@ def test_model_is_checked_before_anything_is_made(
         ({"dropout": 1.0}, "measurements.less_checkpoints.dropout: Input should be less than 1"),
         ({"dimensions": 8}, "measurements.gradients.dimensions: Input should be greater than or equal to 16"),
         ({"projection": "gauss"}, "measurements.gradients.projection: Input should be 'rademacher' or 'sketch'"),
-        ({"target_modules": []}, "measurements.less_checkpoints.target_modules: Tuple should have at least 1 item"),
+        ({"target_modules": []}, "measurements.less_checkpoints.target_modules: List should have at least 1 item"),
         ({"target_modules": ["q_proj", "q_proj"]}, "must be distinct names, such as q_proj"),
         ({"epoch": 3}, "measurements.less_checkpoints.epoch: unknown field; did you mean 'epochs'?"),
     ],

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from nait_assets import plots
+from nait_assets.evaluation import charts
+from nait_assets.evaluation.tables import PROPORTION_CURVE, TRANSFERABILITY
 from nait_assets.plots import MOST_MARKS
 from nait_assets.report.contents import build_page
 from nait_assets.report.page_data import PageData
 from nait_assets_tests.report.pages import HOSTILE
 from nait_assets_tests.report.results import page_data_with_results, results
 from nait_assets_tests.report.test_page import Elements, data_of
+from nait_assets_tests.test_plots import svg_of, text_of
 
 OF_TRAINING = ("foresight", "models", "proportions", "transfer", "losses")
 
@@ -69,6 +73,23 @@ def test_the_comparison_says_in_words_what_can_be_told(page_data: PageData) -> N
     found = text(sections(build_page(page_data).html)["models"])
     assert "against full against random" in found
     assert "nait exam 0.10 2 -0.500 [-0.700, -0.200] -0.500 [-0.700, -0.200] better" in found
+
+
+def test_dagster_shows_the_pages_own_drawings(page_data: PageData) -> None:
+    """One drawing, for metadata as an SVG: with the references, one map a method, and no mean over metrics."""
+    drawn = data_of(build_page(page_data).html)["charts"]
+    found = page_data.results
+    curve, maps = (
+        charts.curve_of_shares(found[PROPORTION_CURVE.name]),
+        charts.first_transfer_maps(found[TRANSFERABILITY.name]),
+    )
+    assert curve in drawn
+    assert maps is not None
+    assert all({name: part for name, part in one.items() if name != "title"} in drawn for one in maps["concat"])
+    assert {"share of the pool", "base", "full_reference", "nait"} <= text_of(svg_of(plots.picture(curve)))
+    assert {"nait, exam, ratio 0.10", "random, exam, ratio 0.10"} <= text_of(svg_of(plots.picture(maps)))
+    empty = found[TRANSFERABILITY.name].clear(), found[PROPORTION_CURVE.name].clear()
+    assert charts.first_transfer_maps(empty[0]) is charts.curve_of_shares(empty[1]) is None
 
 
 def test_every_training_is_one_line_however_many_steps_it_had(page_data: PageData) -> None:

@@ -1,0 +1,61 @@
+"""What in-domain examples alone tell of a capability's direction, before a model has read anything."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from nait_assets.conversation import conversations_of
+from nait_assets.corpora.corpus import read_corpus
+from nait_assets.errors import DataError, UserError
+from nait_assets.extraction.neurons import tokens_of, why_not_pooled
+from nait_assets.features.capability import whole_examples
+from nait_assets.features.directions import LEAST_CHANGING
+from nait_assets.models import cuts
+from nait_assets.models.answers import encode_with_answers
+from nait_assets.models.encoding import EncodedSample, encode
+from nait_assets.recipe import ALL, Pooling, Recipe
+from nait_assets.resources import LanguageModel
+
+
+def require_direction(recipe: Recipe, model: LanguageModel, capability: str, pooling: Pooling) -> None:
+    """Whether a direction can be made of a capability's examples, as far as their tokens tell.
+
+    Raises:
+        DataError: There are fewer than two examples, most are cut, or have a single token of the pooling, in which
+            nothing changes.
+    """
+    samples = _samples(recipe, model, capability)
+    if not samples:
+        return
+    is_whole = whole_examples(pl.DataFrame(cuts.columns_of(samples), schema=cuts.COLUMNS), recipe, capability)
+    used = [sample for sample, is_used in zip(samples, is_whole, strict=True) if is_used]
+    key = "features/" + ("" if pooling == ALL else f"{pooling}_") + "nait_directions"
+    readers = ", ".join(name for name in recipe.methods if key in recipe.reads_of(name))
+    if len(used) < LEAST_CHANGING:
+        raise DataError(
+            f"capability {capability!r}: a direction takes at least {LEAST_CHANGING} examples, and {len(used)} can be "
+            f"read; give it more, or take {readers} out of `methods`."
+        )
+    # of `all` the first token, which begins the sample, is no part of the mean
+    n_changing = sum(int(tokens_of(pooling, sample).sum()) > (pooling != ALL) for sample in used)
+    if n_changing < LEAST_CHANGING:
+        raise DataError(
+            f"capability {capability!r}: {len(used) - n_changing} of {len(used)} examples have a single token in the "
+            f"pool {pooling!r}, from whose first to whose last nothing changes, and a direction takes at least "
+            f"{LEAST_CHANGING} that change. Let {readers} read another: the option `pool: all`, with `all` in "
+            "`extraction.pool`."
+        )
+
+
+def _samples(recipe: Recipe, model: LanguageModel, capability: str) -> Sequence[EncodedSample]:
+    """A capability's examples as the model reads them; none where they are not here, or cannot be had."""
+    if not recipe.capability_named(capability).examples:
+        return []
+    try:
+        examples = conversations_of(read_corpus(recipe, capability).examples)
+    except UserError:
+        return []  # the output that holds them says so, before the model is loaded
+    if recipe.extraction.pool == (ALL,):
+        return encode(examples, model.tokenizer(), recipe.extraction)[0]
+    found, _ = encode_with_answers(examples, model.tokenizer(), recipe.extraction)
+    return [sample for sample in found if not why_not_pooled(sample, recipe.extraction.pool)]
