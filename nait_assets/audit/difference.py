@@ -77,13 +77,20 @@ def changed_inputs(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, 
     return causes
 
 
+def _split(recipe: Recipe, name: str) -> tuple[str, str]:
+    """A subset and which version of it, "" for the latest; smaller in-domain sets have the same mark in their names."""
+    path, mark, wanted = name.rpartition("@")
+    is_target = name.rpartition("/")[2] in recipe.targets
+    return (name, "") if not mark or "/" in wanted or is_target else (path, wanted)
+
+
 def find_version(snapshot: Snapshot, recipe: Recipe, name: str) -> Version:
     """A version by name: a subset alone is its latest; `@` takes the beginning of a data version, or `~N` for N before.
 
     Raises:
         NotFoundError: There is no such subset or version, or several versions begin so.
     """
-    path, _, wanted = name.partition("@")
+    path, wanted = _split(recipe, name)
     cells = subsets_of(recipe, path)
     if len(cells) > 1:
         raise NotFoundError(f"{path!r} names {len(cells)} subsets; give one as <method>/<target>/<ratio>.")
@@ -119,7 +126,7 @@ def describe_difference(recipe: Recipe, warehouse: Warehouse, before: str, after
     """
     with warehouse.tables.snapshot() as snapshot:
         if after is None:
-            before, after = f"{before.partition('@')[0]}@~1", before
+            before, after = f"{_split(recipe, before)[0]}@~1", before
         old, new = (find_version(snapshot, recipe, name) for name in (before, after))
         pool = snapshot.rows(CANDIDATE_POOL)
     found = difference(old, new)

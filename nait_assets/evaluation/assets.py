@@ -42,7 +42,7 @@ from nait_assets.scoring.catalogue import scores_output
 from nait_assets.shown import as_list
 from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
 
-FORESIGHT_ALGORITHM, COMPARISON_ALGORITHM = "3", "1"
+FORESIGHT_ALGORITHM, COMPARISON_ALGORITHM = "4", "2"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -201,7 +201,7 @@ def _transferability_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsD
     def transferability(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """What training for one target does for another's task. One row is one model on one task."""
         measured, inputs = read_measured(recipe, warehouse)
-        frame = transferred(means_of(measured), own_targets(recipe))
+        frame = transferred(means_of(measured), own_targets(recipe), measured.n_examples())
         shown = {"heat_map": _picture(charts.first_transfer_maps(frame))}
         return write_table(context, warehouse, TRANSFERABILITY_OUTPUT, frame, inputs, shown)
 

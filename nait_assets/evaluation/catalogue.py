@@ -141,9 +141,10 @@ def all_results(recipe: Recipe) -> list[ResultsOutput]:
 
 
 def has_foresight(recipe: Recipe) -> bool:
-    """Whether scores can be compared with what probes did: there are probes, and tasks of targets."""
+    """Whether scores can be compared with what probes did: there are probes, and losses on tasks of targets."""
     probes = recipe.training is not None and recipe.training.probes is not None
-    return probes and any(recipe.evaluation.targets_of(name, recipe) for name in recipe.evaluation.tasks)
+    losses = [name for name, task in recipe.evaluation.tasks.items() if task.kind == "loss"]
+    return probes and any(recipe.evaluation.targets_of(name, recipe) for name in losses)
 
 
 def trains_smaller_sets(recipe: Recipe) -> bool:

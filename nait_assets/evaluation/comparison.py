@@ -5,6 +5,7 @@ Table 2 of arXiv 2603.13201 for any recipe, figure 2 as a part of it, and equati
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -42,11 +43,15 @@ def with_averages(of_tasks: Mapping[Measure, np.ndarray]) -> dict[Measure, np.nd
 def with_own(means: Means, own: Mapping[str, str]) -> Means:
     """The same with each method's results on every task by the models of that task's own target.
 
+    Where a metric has several tasks and but one of them such a target, there is no average to compare: then the models
+    of that target say it all.
+
     Args:
         means: As `means_of` gives them.
         own: By task, its target.
     """
     found = dict(means)
+    all_measures = {measure for of_cell in means.values() for measure in of_cell}
     for model, ratio in sorted({(cell.model, cell.ratio) for cell in means if cell.target}):
         of_tasks = {
             measure: means[cell][measure]
@@ -55,8 +60,12 @@ def with_own(means: Means, own: Mapping[str, str]) -> Means:
             for measure in means[cell]
             if measure.task == task
         }
-        if of_tasks:
-            found[Cell(model, OWN, ratio)] = with_averages(of_tasks)
+        n_all, n_own = (Counter(one.metric for one in measures if one.task) for measures in (all_measures, of_tasks))
+        compared_too = {
+            one: value for one, value in of_tasks.items() if n_own[one.metric] > 1 or n_all[one.metric] == 1
+        }
+        if compared_too:
+            found[Cell(model, OWN, ratio)] = with_averages(compared_too)
     return found
 
 
@@ -71,13 +80,14 @@ def compared(means: Means, n_models: Mapping[Cell, int], n_examples: Mapping[Mea
     rows = []
     for cell, of_cell in sorted(means.items()):
         for measure, own in sorted(of_cell.items()):
-            counts = (_n_models(cell, n_models), sum(n_examples[one] for one in _tasks(measure, of_cell)))
+            of_tasks = [n_examples[one] for one in _tasks(measure, of_cell)]
+            counts = (_n_models(cell, n_models), sum(of_tasks))
             rows.append((*cell, *measure, "", *interval(own), "", *counts))
             for name, other in references(cell, means):
                 against = _average_of_same(measure, of_cell, other)
                 if against is not None:
                     value, low, high = interval(own - against)
-                    said = verdict(low, high, measure.metric)
+                    said = verdict(low, high, measure.metric, of_tasks)
                     rows.append((*cell, *measure, name, value, low, high, said, *counts))
     return pl.DataFrame(rows, schema=COMPARISON.columns, orient="row")
 
@@ -117,12 +127,13 @@ def _average_of_same(
     return np.mean(tasks, axis=0) if tasks else None
 
 
-def transferred(means: Means, own: Mapping[str, str]) -> pl.DataFrame:
+def transferred(means: Means, own: Mapping[str, str], n_examples: Mapping[Measure, int]) -> pl.DataFrame:
     """Rows of `tables.TRANSFERABILITY`: a model trained for one target on the task of another, against that one's own.
 
     Args:
         means: As `means_of` gives them.
         own: By task, its target.
+        n_examples: Examples of each measure.
     """
     rows = []
     for cell, of_cell in sorted(means.items()):
@@ -130,7 +141,8 @@ def transferred(means: Means, own: Mapping[str, str]) -> pl.DataFrame:
             home = Cell(cell.model, own.get(measure.task, ""), cell.ratio)
             if cell.target and SIZE_MARK not in cell.target and measure.task in own and home in means:
                 value, low, high = interval(given - means[home][measure])
-                rows.append((*cell, own[measure.task], *measure, value, low, high, verdict(low, high, measure.metric)))
+                said = verdict(low, high, measure.metric, [n_examples[measure]])
+                rows.append((*cell, own[measure.task], *measure, value, low, high, said))
     return pl.DataFrame(rows, schema=TRANSFERABILITY.columns, orient="row")
 
 

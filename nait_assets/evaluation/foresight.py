@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.evaluation.tables import FORESIGHT
-from nait_assets.recipe import COMPREHENSIVE_TARGET
+from nait_assets.recipe import COMPREHENSIVE_TARGET, SIZE_MARK
 
 N_RESAMPLES, SEED = 2000, 0
 SAME = 0.995
@@ -115,7 +115,7 @@ class Found:
 def foresight(
     predictors: Sequence[Predictor], falls: Mapping[str, np.ndarray], tasks_of: Mapping[str, Sequence[str]]
 ) -> pl.DataFrame:
-    """Rows of `tables.FORESIGHT`; last the means over the targets, without the comprehensive one.
+    """Rows of `tables.FORESIGHT`; last the means over the capabilities.
 
     Args:
         predictors: Methods and controls, of which those of `TAKEN_OUT` are there.
@@ -129,7 +129,7 @@ def foresight(
     for target, task, fall in _wanted(falls, tasks_of):
         found = _found(predictors, target, fall, resamples)
         rows += _rows((target, task), predictors, found, n_probes)
-        if target != COMPREHENSIVE_TARGET:
+        if target != COMPREHENSIVE_TARGET and SIZE_MARK not in target:
             of_target[target] = found  # the last of a target is that of its tasks together
     if len(of_target) > 1:
         means = [_mean(of_predictor) for of_predictor in zip(*of_target.values(), strict=True)]

@@ -15,6 +15,8 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 
 LOWER_IS_BETTER = (METRIC,)
+LEAST_EXAMPLES = 2
+"""Of a single one every resample is the same, and the interval has no width."""
 BASE, FULL, RANDOM, MATCHED = "base", "full_reference", "random_reference", "_random_matched"
 """Names of models in tables, as in the keys of their results; `MATCHED` stands behind a method."""
 
@@ -111,17 +113,30 @@ def _arrays(
     return {measure: np.stack(values) for measure, values in found.items()}
 
 
-def verdict(low: float, high: float, metric: str) -> str:
-    """What an interval of a change says, in plain words."""
-    if low <= 0 <= high:
+def verdict(low: float, high: float, metric: str, n_examples: Sequence[int]) -> str:
+    """What an interval of a change says, in plain words: nothing where no task has two examples to draw from.
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+        metric: Metric that changed.
+        n_examples: Examples of each task.
+    """
+    if low <= 0 <= high or max(n_examples) < LEAST_EXAMPLES:
         return "not told apart"
     return "better" if (high < 0) == (metric in LOWER_IS_BETTER) else "worse"
 
 
 def own_targets(recipe: Recipe) -> dict[str, str]:
-    """By task, the target that it belongs to and that models are trained for; the first of several."""
+    """By task, the target that it belongs to and that models are trained for; the first of several.
+
+    A task of a smaller in-domain set is one of its capability.
+    """
     trained: Sequence[str] = recipe.training.targets_of(recipe) if recipe.training else ()
-    of_task = {name: recipe.evaluation.targets_of(name, recipe) for name in sorted(recipe.evaluation.tasks)}
+    of_task = {
+        name: [recipe.smaller_sets.get(target, (target,))[0] for target in recipe.evaluation.targets_of(name, recipe)]
+        for name in sorted(recipe.evaluation.tasks)
+    }
     return {
         task: next(target for target in targets if target in trained)
         for task, targets in of_task.items()

@@ -157,6 +157,8 @@ def foresight_verdict(foresight: pl.DataFrame) -> str:
     if methods.is_empty():
         return ""
     best = methods.row(0, named=True)
+    if best["correlation"] <= 0:
+        return f"No method foretells training: the best, `{best['predictor']}`, has {_signed(best, '')}."
     return f"`{best['predictor']}` foretells training best: {_signed(best, '')}. {_against_length(best)}"
 
 

@@ -21,8 +21,7 @@ def require_direction(recipe: Recipe, model: LanguageModel, capability: str, poo
     """Whether a direction can be made of a capability's examples, as far as their tokens tell.
 
     Raises:
-        DataError: There are fewer than two examples, most are cut, or have a single token of the pooling, in which
-            nothing changes.
+        DataError: Most examples are cut, or all but one have a single token of the pooling, in which nothing changes.
     """
     samples = _samples(recipe, model, capability)
     if not samples:
@@ -31,11 +30,6 @@ def require_direction(recipe: Recipe, model: LanguageModel, capability: str, poo
     used = [sample for sample, is_used in zip(samples, is_whole, strict=True) if is_used]
     key = "features/" + ("" if pooling == ALL else f"{pooling}_") + "nait_directions"
     readers = ", ".join(name for name in recipe.methods if key in recipe.reads_of(name))
-    if len(used) < LEAST_CHANGING:
-        raise DataError(
-            f"capability {capability!r}: a direction takes at least {LEAST_CHANGING} examples, and {len(used)} can be "
-            f"read; give it more, or take {readers} out of `methods`."
-        )
     # of `all` the first token, which begins the sample, is no part of the mean
     n_changing = sum(int(tokens_of(pooling, sample).sum()) > (pooling != ALL) for sample in used)
     if n_changing < LEAST_CHANGING:
@@ -43,7 +37,7 @@ def require_direction(recipe: Recipe, model: LanguageModel, capability: str, poo
             f"capability {capability!r}: {len(used) - n_changing} of {len(used)} examples have a single token in the "
             f"pool {pooling!r}, from whose first to whose last nothing changes, and a direction takes at least "
             f"{LEAST_CHANGING} that change. Let {readers} read another: the option `pool: all`, with `all` in "
-            "`extraction.pool`."
+            "`extraction.pool`; or give it more examples."
         )
 
 

@@ -118,6 +118,28 @@ def test_the_table_begins_with_the_references_and_then_has_the_best_first(measur
     assert str(random) == f"{random.value} {random.interval} better"
 
 
+def test_a_target_trained_for_alone_is_shown_with_its_average(measured: Measured) -> None:
+    """`(own)` would have one of two tasks, no average, and no change from anything."""
+    values = {cell: own for cell, own in measured.values.items() if cell.target != "code"}
+    alone = Measured(values, measured.weights)
+    means = with_own(means_of(alone), {"exam": "math"})
+    found = compared(means, alone.n_models(), alone.n_examples())
+    assert OWN not in set(found["target"])
+    _, rows = comparison_table(found, "loss")
+    assert rows[-1][:3] == ["nait", "math", "0.10"]
+    assert all(isinstance(cell, Figure) for cell in rows[-1][4:7])
+    assert comparison_verdicts(found, "loss") == ["loss, ratio 0.10, against random rows: better: nait [math]."]
+
+
+def test_a_single_example_tells_nothing_apart(measured: Measured) -> None:
+    """Every resample is that example: an interval without width is no certainty."""
+    values = {cell: {one: array[:1, :1] for one, array in own.items()} for cell, own in measured.values.items()}
+    single = Measured(values, {one: weights[:1] for one, weights in measured.weights.items()})
+    assert set(table(single)["verdict"]) == {"", "not told apart"}
+    transfer = transferred(means_of(single), {"exam": "math", "quiz": "code"}, single.n_examples())
+    assert set(transfer["verdict"]) == {"not told apart"}
+
+
 def test_names_stay_text_in_their_cells() -> None:
     """Metrics of lm-eval have the names that their authors gave them, and Dagster's page shows Markdown."""
     rows = [("base", "", "", "a|b\nc", "![x](http://y)<b>", "", 0.5, 0.4, 0.6, "", 1, 9)]
@@ -137,7 +159,7 @@ def test_a_value_is_the_mean_by_the_weights_of_examples(measured: Measured) -> N
 
 def test_transfer_is_the_difference_from_the_tasks_own_model(measured: Measured) -> None:
     """Equation 9, zero on its own task."""
-    found = transferred(means_of(measured), {"exam": "math", "quiz": "code"})
+    found = transferred(means_of(measured), {"exam": "math", "quiz": "code"}, measured.n_examples())
     of = {(row["target"], row["task"]): row for row in found.to_dicts()}
     assert of["math", "exam"]["value"] == of["code", "quiz"]["value"] == 0
     assert of["code", "exam"]["value"] == pytest.approx(0.2, abs=0.05)

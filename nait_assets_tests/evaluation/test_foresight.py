@@ -155,3 +155,5 @@ def test_the_best_method_is_named_with_what_it_knows_beyond_length(of_two_target
     assert told.startswith("`long` foretells training best")
     assert "not told apart from length alone" in told
     assert foresight_verdict(of_two_targets.filter(kind="control")) == ""
+    none = of_two_targets.with_columns(correlation=-pl.col("correlation").abs())
+    assert foresight_verdict(none).startswith("No method foretells training: the best, `")

@@ -8,7 +8,7 @@ import pytest
 
 from nait_assets.audit.chain import Auditor, first_broken
 from nait_assets.definitions import build_definitions, catalogue_of
-from nait_assets.evaluation.catalogue import BASE_RESULTS, FORESIGHT_OUTPUT, PROBE_RESULTS
+from nait_assets.evaluation.catalogue import BASE_RESULTS, FORESIGHT_OUTPUT, PROBE_RESULTS, conclusions
 from nait_assets.evaluation.tables import EXAMPLES, FORESIGHT, RESULTS
 from nait_assets.lineage import asset_path
 from nait_assets.recipe import Recipe
@@ -85,6 +85,18 @@ def test_every_model_has_results_and_a_changed_task_makes_its_own_again(
     )
     with Warehouse(home=str(home)).tables.snapshot() as tables:
         assert set(tables.rows(EXAMPLES)["evaluation_key"]) == set(changed["evaluation_key"])
+
+
+def test_probes_foretell_nothing_without_a_loss(
+    make_recipe: Callable[..., Recipe], causal_folder: Path, tmp_path: Path
+) -> None:
+    """Foresight compares losses; of accuracies alone it would be a table without rows, which nothing can show."""
+    trained_recipe(make_recipe, causal_folder, tmp_path)
+    exam = {"kind": "exact_match", "source": "math_exam.jsonl"}
+    for kinds, told in (({}, False), ({"kind": "loss"}, True)):
+        evaluation = {"tasks": {"math": {**exam, **kinds}}}
+        recipe = trained_recipe(make_recipe, causal_folder, tmp_path, evaluation=evaluation)
+        assert (FORESIGHT_OUTPUT in conclusions(recipe)) == told
 
 
 def test_without_training_the_base_alone_is_evaluated(

@@ -12,7 +12,8 @@ from nait_assets.corpora.corpus import read_corpus
 from nait_assets.errors import DataError, NotFoundError, RecipeError
 from nait_assets.evaluation.comparison import OWN, means_of, transferred
 from nait_assets.evaluation.foreseen import tasks_by_target
-from nait_assets.evaluation.measured import Cell, Measure, Measured
+from nait_assets.evaluation.foresight import ANSWER_RANK, ANSWER_TOKENS, Predictor, controls, foresight
+from nait_assets.evaluation.measured import Cell, Measure, Measured, own_targets
 from nait_assets.evaluation.sizes import InDomainSet, by_in_domain_size
 from nait_assets.evaluation.tables import COMPARISON, IN_DOMAIN_SIZE_CURVE
 from nait_assets.extraction import activation_table
@@ -86,6 +87,28 @@ def test_of_one_capability_there_is_no_target_of_all(make_recipe: MakeRecipe) ->
             subsets_of(recipe, "nait/all/0.10")
 
 
+def test_a_task_of_a_smaller_set_is_its_capabilitys(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """Foresight asks of the smaller set; transfer and curves know capabilities alone."""
+    write_jsonl(tmp_path / "exam.jsonl", in_domain_rows("exam", 3))
+    tasks = {"exam": {"source": "exam.jsonl", "targets": ["math@2", "code"]}}
+    recipe = make_recipe(capabilities=SIZED, evaluation={"tasks": tasks}, training={"runs": {"targets": ["math"]}})
+    assert own_targets(recipe) == {"exam": "math"}
+    assert tasks_by_target(recipe) == {"code": ["exam"], "math@2": ["exam"], "all": ["exam"]}
+
+
+def test_the_mean_of_foresight_is_over_capabilities() -> None:
+    """One that has smaller sets does not count twice."""
+    rng = np.random.default_rng(0)
+    fall, *known = rng.normal(size=(4, N))
+    values = dict(zip(("code", "math", "math@2"), known, strict=True))
+    lengths = {name: rng.normal(size=N) for name in (ANSWER_TOKENS, ANSWER_RANK)}
+    predictors = [Predictor("nait", "method", values, {}, {}), *controls(list(values), lengths)]
+    found = foresight(predictors, {"exam": fall}, {target: ["exam"] for target in values}).filter(predictor="nait")
+    of_target = dict(found.select("target", "correlation").rows())
+    assert of_target[""] == pytest.approx((of_target["code"] + of_target["math"]) / 2)
+    assert "math@2" in of_target
+
+
 @pytest.mark.parametrize(
     ("capability", "said"),
     [
@@ -134,6 +157,10 @@ def test_what_was_read_of_the_whole_set_is_not_read_again(
         assert activation_table.altered_rows(smaller) == ([], [])
     assert run(recipe, home) == set()
     assert nait("audit", "--recipe", recipe.path, "--home", home).code == 0
+    for named in ("nait/math@2/0.10", "nait/math@2/0.10@~0", "nait/math@2/0.10@feed"):
+        answer = nait("diff", named, named, "--recipe", recipe.path, "--home", home)
+        assert answer.code == (2 if named.endswith("feed") else 0), answer.err
+        assert "nait/math@2/0.10" in answer.out + answer.err
 
 
 @pytest.fixture
@@ -166,7 +193,7 @@ def test_the_curve_is_of_the_capabilitys_own_tasks(measured: Measured) -> None:
     references = found.filter(n_in_domain=0)
     assert set(references["model"]) == {"base", "full_reference", "random_reference"}
     assert set(references["task"]) == {"", "exam", "quiz"}
-    assert not transferred(means_of(measured), own)["target"].str.contains("@").any()
+    assert not transferred(means_of(measured), own, measured.n_examples())["target"].str.contains("@").any()
 
 
 def test_a_capability_without_smaller_sets_is_left_out(measured: Measured) -> None:
