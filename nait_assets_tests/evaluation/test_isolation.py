@@ -258,6 +258,23 @@ def test_no_process_is_left_behind() -> None:
     assert not any(line.startswith(name.encode()) for line in lines)
 
 
+@pytest.mark.usefixtures("isolating")
+def test_where_no_process_is_shown_there_is_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen, each with its own memory, could not be counted together."""
+    unseen = """
+import nait_assets.evaluation.isolated_program as own
+def mount(kind, *given, of=own.mount, **more):
+    if kind == "proc":
+        raise OSError("not allowed")
+    of(kind, *given, **more)
+own.mount = mount
+main()
+"""
+    monkeypatch.setattr(isolation, "RUNNER", isolation.RUNNER.replace("main()\n", unseen))
+    assert isolated("import os, numpy\nassert os.listdir('/proc') == []", LONGER) == PASSED
+    assert "BlockingIOError" in isolated("import os\nos.fork()", LONGER)
+
+
 def test_where_nothing_can_be_isolated_nothing_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One sentence instead."""
     monkeypatch.setattr(sys, "platform", "darwin")

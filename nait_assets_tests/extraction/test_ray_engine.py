@@ -16,7 +16,7 @@ from nait_assets.extraction.activation_table import ACTIVATION, SAMPLE
 from nait_assets.extraction.extractor import Outcome, extract
 from nait_assets.lineage import Record
 from nait_assets.models.running import RunOptions
-from nait_assets.recipe import Extraction
+from nait_assets.recipe import POOLINGS, Extraction
 from nait_assets.resources.language_model import LanguageModel
 from nait_assets.resources.warehouse import Store
 from nait_assets_tests.conftest import pool_rows
@@ -44,7 +44,15 @@ def run(tmp_path: Path, model_folder: Path, corpus: pl.DataFrame) -> Callable[..
         model = LanguageModel(source=str(folder), home=str(tmp_path), dtype="float32")
         record = Record("extraction/candidate_activations", "", "1", "")
         outcome = extract(
-            corpus.head(n), name, model, Extraction(max_tokens=64), store, False, options, lambda _: record, print
+            corpus.head(n),
+            name,
+            model,
+            Extraction(max_tokens=64, pool=POOLINGS),
+            store,
+            False,
+            options,
+            lambda _: record,
+            print,
         )
         return outcome, store
 
