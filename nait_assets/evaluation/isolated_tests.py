@@ -15,6 +15,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 SAID_CHARACTERS = 300
 WORK = "/working-folder"
@@ -67,10 +68,32 @@ def require_unchanged(places: Sequence[Place]) -> None:
             raise RuntimeError(f"the program changed {text}")
 
 
-def refuse_tracing(function: object) -> None:
+def untraced(function: object) -> None:
     """In the place of `sys.settrace`, by which a function can make its caller go on behind the tests."""
-    if function is not None:
+    if function is not None:  # None is what doctest sets at its end
         raise RuntimeError("programs are not traced here")
+
+
+def refuse(
+    event: str,
+    arguments: tuple[Any, ...],
+    events: frozenset[str] = frozenset({"sys.settrace", "gc.get_objects", "gc.get_referents", "gc.get_referrers"}),
+    attributes: frozenset[str] = frozenset({"__code__", "__defaults__"}),
+    guarded: object = globals(),
+) -> None:
+    """A hook of auditing, which nobody can take away: refuses what finds and changes what the tests are run by.
+
+    What it goes by are defaults of arguments, which it guards, too: names of this module a program can change.
+    """
+    if event in events:
+        raise RuntimeError(f"programs have no {event} here")
+    if event == "object.__setattr__" and arguments[1] in attributes:
+        try:
+            of_module = arguments[0].__globals__
+        except AttributeError:  # a class
+            return
+        if of_module is guarded:
+            raise RuntimeError(f"programs set no {arguments[1]} of what runs their tests")
 
 
 def steps_of(program: str, tests: str) -> tuple[Callable[[], object], ...]:
@@ -118,7 +141,8 @@ def run(program: str, tests: str, verdict: int, secrets: list[bytes]) -> None:
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
     sys.argv = ["program"]
-    sys.settrace = refuse_tracing
+    sys.settrace = untraced
+    sys.addaudithook(refuse)
     own, said = os.getpid(), b""
     try:
         # While the program runs the secret is an argument on the interpreter's stack: in no variable, no list and no

@@ -33,11 +33,11 @@ TO_ALL = (
     "{wrong}import os\nfor one in range(3, 64):\n    try: os.write(one, {word})\n    except OSError: pass\nos._exit(0)"
 )
 FRAMES = """
-import gc, sys
+import sys
 def double(x):
     words, frame = [], sys._getframe()
     while frame:
-        held = [*frame.f_locals.values(), *frame.f_globals.values(), *gc.get_referents(frame)]
+        held = [*frame.f_locals.values(), *frame.f_globals.values()]
         words += [word for word in held if word and isinstance(word, bytes)]
         words += [word for one in held if isinstance(one, (list, tuple)) for word in one if isinstance(word, bytes)]
         frame = frame.f_back
@@ -46,6 +46,7 @@ def double(x):
 """
 JUMP = """
 import sys
+{frozen}
 def double(x):
     frame = sys._getframe(1)
     def jump(frame, event, argument):
@@ -54,6 +55,17 @@ def double(x):
         return jump
     frame.f_trace = jump
     sys.settrace(jump)
+"""
+JUMPED = "def check(f):\n    x = f(2)\n    assert x == 4\n    y = 1\ncheck(double)"
+CODE = f"""
+import builtins, sys
+frame = sys._getframe()
+while frame:
+    if 'require_unchanged' in frame.f_globals:
+        frame.f_globals['require_unchanged'].__code__ = (lambda places: None).__code__
+    frame = frame.f_back
+builtins.all = bool
+{WRONG}
 """
 UNITTEST = """
 import unittest
@@ -128,8 +140,15 @@ def test_what_programs_and_tests_commonly_do_passes(program: str, tests: str) ->
             "failed: passed",
         ),
         (FRAMES, "assert double(2) == 4", "no word"),
-        (JUMP, "def check(f):\n    x = f(2)\n    assert x == 4\n    y = 1\ncheck(double)", "not traced"),
+        (JUMP.format(frozen=""), JUMPED, "not traced"),
         (f"import builtins\nbuiltins.all = bool\n{WRONG}", "assert all([double(2) == 4])", "changed builtins.all"),
+        (
+            JUMP.format(frozen="import _imp\nsys.settrace = _imp.create_builtin(sys.__spec__).settrace"),
+            JUMPED,
+            "sys.settrace",
+        ),
+        (f"import gc\ngc.get_objects()\n{WRONG}", "assert double(2) == 4", "gc.get_objects"),
+        (CODE, "assert all([double(2) == 4])", "set no __code__"),
         (f"import builtins\nbuiltins.exec = print\n{WRONG}", "assert double(2) == 4", "AssertionError"),
         (f"__builtins__ = {{'all': bool}}\n{WRONG}", "assert all([double(2) == 4])", "changed __builtins__"),
         (
