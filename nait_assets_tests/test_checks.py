@@ -269,6 +269,23 @@ def test_scores_that_are_lengths_are_a_warning(recipe: Recipe, home: Path) -> No
     assert verdict.description == "rank correlation with the number of tokens: -1.000"
 
 
+@pytest.mark.parametrize(("by_chance", "passed"), [(9.0, False), (-9.0, True)])
+def test_rows_that_score_no_more_than_chance_are_a_warning(
+    recipe: Recipe, home: Path, by_chance: float, passed: bool
+) -> None:
+    """A subset of 30 % has 30 % of the pool, however few rows fit. Not of methods for which chance is not defined."""
+    edit(home, TABLES, f"UPDATE scoring.thresholds SET by_chance = {by_chance} WHERE target = 'math'")
+    check_, verdict = results(recipe, home, "selection/nait_standardized_subset", "math|0.30")[
+        "scores_are_above_chance"
+    ]
+    assert (check_.blocking, verdict.passed) == (False, passed)
+    n_below = 0 if passed else 6
+    assert verdict.description.startswith(f"{n_below} of 6 rows score below {by_chance:g}, which 5 % of candidates")
+    assert verdict.metadata["n_below_chance"] == n_below
+    for method in ("nait", "random"):
+        assert "scores_are_above_chance" not in results(recipe, home, f"selection/{method}_subset", "math|0.30")
+
+
 def test_a_failed_blocking_check_stops_the_run_and_is_remembered(
     recipe: Recipe, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

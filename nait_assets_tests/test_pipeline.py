@@ -13,7 +13,9 @@ import pytest
 from nait_assets.models.libraries import LIBRARIES
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
+from nait_assets.scoring.catalogue import THRESHOLDS
 from nait_assets.selection.subset import SUBSET_FILES
+from nait_assets.tables import SUBSETS, scores_table
 from nait_assets_tests.command import materializations, metadata_of, nait, quick_home, run
 from nait_assets_tests.conftest import conversation, in_domain_rows, pool_rows, write_jsonl
 
@@ -138,6 +140,66 @@ def test_pages_of_the_ui_have_counts_schemas_samples_and_a_plot(home: Path) -> N
     assert "data:image/svg+xml" in str(shown["score_distribution"])
     top: Any = metadata_of(home, "selection/nait_subset[all|0.30]")["top_rows"]
     assert [row.data["rank"] for row in top.records] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_subset_says_where_it_stands_against_chance_and_the_examples(recipe: Recipe, home: Path) -> None:
+    """In the table, the metadata, the manifest, the card, the summary and on the page, the same numbers."""
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
+        stored = snapshot.rows(THRESHOLDS).sort("target")
+        scores = snapshot.rows(SUBSETS, method="nait_standardized", target="math", ratio="0.30")["score"]
+    assert stored["method"].unique().to_list() == ["nait_standardized"], "no rows stand in for examples in the others"
+    assert stored["target"].to_list() == ["all", "code", "math"]
+    math = stored.row(2, named=True)
+    shown = metadata_of(home, "scoring/nait_standardized_scores[math]")
+    assert (shown["score_by_chance"], shown["score_of_examples"]) == (math["by_chance"], math["of_examples"])
+    n_below, n_as = int((scores < math["by_chance"]).sum()), int((scores >= math["of_examples"]).sum())
+    folder = home / "subsets" / "nait_standardized" / "math" / "0.30"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    subset = metadata_of(home, "selection/nait_standardized_subset[math|0.30]")
+    for said in (manifest, subset):
+        assert (said["n_below_chance"], said["n_as_examples"]) == (n_below, n_as)
+    card = (folder / "README.md").read_text()
+    assert f"{n_below} of 6 rows score below {math['by_chance']:.4g}, which 5 % of candidates reach by chance" in card
+    assert f"{n_as} of 6 score as 95 % of the in-domain examples do" in card
+    summary = nait("summary", "--recipe", recipe.path, "--home", home).out
+    (line,) = [line.split() for line in summary.splitlines() if line.startswith("  math ") and "|" in line]
+    assert line == [
+        "math",
+        f"{math['by_chance']:.4g}",
+        f"{math['of_examples']:.4g}",
+        *f"{n_below} | {n_as} of 6".split(),
+    ]
+    page = (home / "report" / "index.html").read_text()
+    assert "Against chance, and against the examples" in page
+    assert "Not defined for" in page
+
+
+def test_a_lowest_score_and_a_budget_of_tokens_make_smaller_subsets(
+    make: MakeRecipe, home: Path, tmp_path: Path
+) -> None:
+    """No score is made again; the subset says why it is small, and holds in checks and audit."""
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
+        ranked = snapshot.rows(scores_table("nait_standardized"), target="math").sort("rank")
+    lowest = float(ranked["score"][2])
+    bounded = make(methods=STANDARDIZED, selection={"by_method": {"nait_standardized": {"min_score": lowest}}})
+    made = run(bounded, home)
+    assert made == cells("code", "math", "all") | REPORT
+    folder = home / "subsets" / "nait_standardized" / "math" / "0.30"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["n_rows"], manifest["n_wanted"], manifest["n_too_low"]) == (3, 6, 17)
+    said = f"6 rows were asked for, and only 3 have a score of {lowest:g} or more"
+    assert said in (folder / "README.md").read_text()
+
+    budget = make(methods=STANDARDIZED, selection={"tokens": 150})
+    assert run(budget, home) == cells("code", "math", "all") | REPORT
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["n_rows"] < manifest["n_wanted"] == 6
+    assert 0 < manifest["n_tokens"] <= 150
+    assert "extraction/candidate_activations" in manifest["inputs"]
+    assert f"with {manifest['n_tokens']} tokens as the model read them" in (folder / "README.md").read_text()
+    assert run(budget, home) == set()
+    audit = nait("audit", "--recipe", budget.path, "--home", home)
+    assert audit.code == 0, audit.out
 
 
 def test_manifest_of_the_comprehensive_subset_leads_back_to_every_source(recipe: Recipe, home: Path) -> None:
@@ -314,8 +376,10 @@ def test_a_feature_file_stands_in_for_the_examples(make: MakeRecipe, home: Path,
     assert features <= made
     assert not any(name.startswith("extraction/") for name in made)
     after = versions(home)
-    # The file holds the direction without its explained variance, so that table differs; no score and no subset does.
-    assert {name for name in before if after[name] != before[name]} == {"features/nait_directions[math]"} | PAGE
+    # The file holds the direction without its explained variance, so that table differs, and no examples, so that what
+    # they would score is not known, which lies beside the scores; no score and no subset differs.
+    differ = {"features/nait_directions[math]"} | scores("code", "math", "all") | PAGE
+    assert {name for name in before if after[name] != before[name]} == differ
     record = Warehouse(home=str(home)).records()["features/nait_directions[math]"]
     assert [name.partition(":")[0] for name in record.inputs] == ["dtype", "feature_file", "model"]
     assert "explained_variance_ratio" not in metadata_of(home, "features/nait_directions[math]")

@@ -66,8 +66,9 @@ def inputs_of_every_output(recipe: Recipe) -> dict[str, list[str]]:
     for target, names in {"code": ["code"], "math": ["math"], "all": ["code", "math"]}.items():
         directions = [f"features/nait_directions[{name}]" for name in names]
         centroids = [f"features/standardized_centroids[{name}]" for name in names]
+        examples = [f"extraction/in_domain_activations[{name}]" for name in names]
         inputs[f"scoring/nait_scores[{target}]"] = [activations, *directions]
-        inputs[f"scoring/nait_standardized_scores[{target}]"] = [activations, statistics, *centroids]
+        inputs[f"scoring/nait_standardized_scores[{target}]"] = [activations, statistics, *centroids, *examples]
         inputs[f"scoring/random_scores[{target}]"] = [pool]
         for method in ("nait", "nait_standardized", "random"):
             scores = f"scoring/{method}_scores[{target}]"

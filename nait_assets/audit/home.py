@@ -16,6 +16,7 @@ from nait_assets.resources import dagster_files, verified_folder
 from nait_assets.resources import home as homes
 from nait_assets.resources.files import hashes_from_bytes
 from nait_assets.resources.warehouse import Snapshot, Store
+from nait_assets.scoring.catalogue import THRESHOLDS, scores_output
 from nait_assets.scoring.view import VIEW, view_is_as_made
 from nait_assets.selection.catalogue import MANIFEST, subset_output
 from nait_assets.tables import CORPUS_COUNTS, REJECTED_ROWS, SUBSETS, Table
@@ -126,10 +127,11 @@ def _orphans(auditor: Auditor, snapshot: Snapshot) -> Iterator[str]:
             for partition in _slices(snapshot, table):
                 if reference(output.key, partition) not in records:
                     yield f"{table.name} holds rows of {partition or output.key}, of which there is no record"
-    for cell in _slices(snapshot, SUBSETS):
-        method, _, partition = cell.partition("|")
-        if reference(subset_output(method).key, partition) not in records:
-            yield f"{SUBSETS.name} holds rows of {cell}, of which there is no record"
+    for table, output_of in ((SUBSETS, subset_output), (THRESHOLDS, scores_output)):
+        for cell in _slices(snapshot, table):
+            method, _, partition = cell.partition("|")
+            if reference(output_of(method).key, partition) not in records:
+                yield f"{table.name} holds rows of {cell}, of which there is no record"
     yield from _orphaned_models(snapshot, records)
     outputs = ((auditor.output_of(record.asset), record.partition) for record in records.values())
     corpora = {output.corpus(partition) for output, partition in outputs if isinstance(output, CorpusOutput)}

@@ -22,6 +22,8 @@ class MethodDeclaration(Protocol):
     @property
     def reads(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
+    def reads_if_there(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
     def options(self) -> type[Section] | None: ...  # noqa: D102
     @property
     def by_target(self) -> bool: ...  # noqa: D102

@@ -205,12 +205,8 @@ class Recipe(Section, defer_build=True):
         return self
 
     @model_validator(mode="after")
-    def _strategies_are_of_methods_of_the_recipe(self) -> "Recipe":
-        for method in self.selection.by_method:
-            if method not in self.methods:
-                raise ValueError(
-                    f"selection.by_method: {method!r} is not among the recipe's methods, {', '.join(self.methods)}"
-                )
+    def _selection_fits(self) -> "Recipe":
+        self.selection.require_fit(self)
         return self
 
     @model_validator(mode="after")
@@ -331,7 +327,9 @@ class Recipe(Section, defer_build=True):
 
     def declared_reads(self, method: str) -> dict[str, str]:
         """By each key that a method declares to read, the key of what it reads: the same, or that of its pooling."""
-        return {key: pooled_key(key, self.pooling_of(method)) for key in self._declaration(method).reads}
+        declared, all_there = self._declaration(method), self.capabilities_with_examples == self.capability_names
+        keys = [*declared.reads, *(declared.reads_if_there if all_there else ())]
+        return {key: pooled_key(key, self.pooling_of(method)) for key in keys}
 
     def is_targeted(self, method: str) -> bool:
         """Whether a method orders candidates in another way for each target."""

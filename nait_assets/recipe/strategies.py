@@ -47,6 +47,9 @@ class Strategy(Section):
         None, ge=2, description="facility_location: how many times the subset's size is considered; 3 by default."
     )
     n_bins: int | None = Field(None, ge=2, description="length_matched: bins of lengths; 10 by default.")
+    min_score: float | None = Field(
+        None, allow_inf_nan=False, description="Score below which a row is never chosen, on the method's own scale."
+    )
 
     @model_validator(mode="after")
     def _fields_are_the_strategys(self) -> "Strategy":
@@ -70,14 +73,16 @@ class Strategy(Section):
         """The strategy for the target of all capabilities, whose scores are by target."""
         if self.all is None and self.strategy is not None:
             return self
-        return Strategy(strategy="top" if self.all == "top" else "round_robin_targets")
+        name: StrategyName = "top" if self.all == "top" else "round_robin_targets"
+        return Strategy(strategy=name, min_score=self.min_score)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The strategy and its fields with their defaults: all that it is."""
         known = _STRATEGY_FIELDS.get(self.name, {})
         given = {name: getattr(self, name) for name in known}
-        return {"strategy": self.name, **{k: known[k] if v is None else v for k, v in given.items()}}
+        lowest = {} if self.min_score is None else {"min_score": self.min_score}
+        return {"strategy": self.name, **{k: known[k] if v is None else v for k, v in given.items()}, **lowest}
 
 
 class Selection(Strategy):
@@ -88,6 +93,26 @@ class Selection(Strategy):
         description="What a ratio is a share of: the whole pool, or the candidates that every method of the recipe "
         "has a score for, from which alone all methods then choose.",
     )
+    tokens: int | None = Field(
+        None, ge=1, description="Most tokens of a subset, as the model read them; rows are taken until one is too long."
+    )
     by_method: dict[str, Strategy] = Field(
         {}, description="Strategies of single methods; each replaces the common one completely."
     )
+
+    def require_fit(self, recipe: Any) -> None:
+        """Whether it is of methods of the recipe, and can be counted.
+
+        Raises:
+            ValueError: A strategy is of another method, or nothing reads the tokens that a budget counts.
+        """
+        for method in self.by_method:
+            if method not in recipe.methods:
+                raise ValueError(
+                    f"selection.by_method: {method!r} is not among the recipe's methods, {', '.join(recipe.methods)}"
+                )
+        if self.tokens is not None and not recipe.reads_activations:
+            raise ValueError(
+                "selection.tokens: tokens are counted as the model reads candidates for their activations, and no "
+                "method of the recipe has it do so; add one, such as 'nait_standardized', or leave `tokens` out"
+            )

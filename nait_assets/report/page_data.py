@@ -22,6 +22,7 @@ from nait_assets.report.comparison import METHOD_PRICES, Comparison
 from nait_assets.report.trainings import Trainings, read_trainings
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
+from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.explanation import explained_by, explanations
 from nait_assets.scoring.method import Reason
 from nait_assets.scoring.methods import method_of
@@ -61,6 +62,7 @@ class PageData:
         examples: By capability, activations of those in-domain examples that the map shows.
         reasons: By target and `sample_id`, what contributes most to the score of the leading method, of its best rows.
         what_reasons_are: In words, what reasons are; empty where the method gives none.
+        thresholds: By method and target, the row of `THRESHOLDS`, or none.
         comparison: Comparison of the methods.
         results: What is concluded from results of trained models, by table.
         trainings: What was trained; None where a recipe trains nothing.
@@ -81,6 +83,7 @@ class PageData:
     examples: Mapping[str, MethodInputs] = field(default_factory=dict)
     reasons: Mapping[tuple[str, str], Sequence[Reason]] = field(default_factory=dict)
     what_reasons_are: str = ""
+    thresholds: Mapping[tuple[str, str], pl.DataFrame] = field(default_factory=dict)
     comparison: Comparison | None = None
     results: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     trainings: Trainings | None = None
@@ -129,6 +132,11 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
                 if of_centroids.asset in recipe.outputs_read
                 else {}
             ),
+            thresholds={
+                (method, target): thresholds_of(tables, method, target)
+                for method in recipe.methods
+                for target in recipe.targets
+            },
             comparison=_comparison(tables),
             results={table.name: tables.read(table) for table in results_shown(recipe)},
             trainings=read_trainings(recipe, warehouse, tables),

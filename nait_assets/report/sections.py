@@ -13,7 +13,9 @@ from nait_assets.report.comparison import Comparison
 from nait_assets.report.map_points import map_points
 from nait_assets.report.page_data import PageData
 from nait_assets.report.rows import excerpts
+from nait_assets.scoring.methods import method_of
 from nait_assets.selection.duplicates import duplicates_in, texts_of
+from nait_assets.selection.held_against import standing
 from nait_assets.selection.turns import rows_by_turn, takes_turns
 
 N_EXTREMES = 5
@@ -126,7 +128,36 @@ def _scores(page_data: PageData, drawn: Charts) -> Section:
             if len(scores):
                 figures.append(drawn.figure(target, charts.score_histogram(scores["score"], thresholds)))
         section.groups.append({"title": method, "figures": figures, "folded": method != page_data.recommended})
+    section.tables += _standings(page_data)
     return section
+
+
+def _standings(page_data: PageData) -> list[dict[str, Any]]:
+    """Where subsets stand against what chance and the examples reach, of methods for which that is defined."""
+    recipe, rows, without = page_data.recipe, [], []
+    for method in page_data.methods:
+        if not method_of(recipe, method).stand_ins:
+            without.append(f"`{method}`")
+            continue
+        for target in recipe.targets:
+            scored = page_data.scores[method, target].select("sample_id", "score")
+            found = [
+                standing(
+                    page_data.thresholds[method, target],
+                    scored.filter(pl.col("sample_id").is_in(page_data.subsets[method, target, ratio]))["score"],
+                )
+                for ratio in recipe.ratios
+            ]
+            rows.append([method, target, *found[0].thresholds, *(one.counts for one in found)])
+    notes = [
+        "By chance: the score that 5 % of candidates reach when as many random rows of the pool stand in the place of "
+        "the target's examples. Of the examples: the score that 95 % of them reach, each against the others. Of each "
+        "ratio: how many chosen rows are below the one | reach the other, of how many."
+    ]
+    notes += [f"Not defined for {', '.join(without)}."] if without else []
+    header = ["method", "target", "by chance", "of the examples", *recipe.ratios]
+    title = "Against chance, and against the examples"
+    return [{"title": title, "notes": notes, "header": header, "rows": rows}] if rows else []
 
 
 def _targets(page_data: PageData, drawn: Charts) -> list[Section]:

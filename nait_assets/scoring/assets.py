@@ -1,6 +1,7 @@
 """Assets of the scores: one for each method of the recipe."""
 
 import time
+from dataclasses import replace
 
 import dagster as dg
 import numpy as np
@@ -13,7 +14,8 @@ from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe, fingerprint, rounde
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
 from nait_assets.rooms import asset_arguments, write_table
-from nait_assets.scoring.catalogue import scores_output
+from nait_assets.scoring.catalogue import put_thresholds, scores_output
+from nait_assets.scoring.chance import Thresholds, thresholds
 from nait_assets.scoring.inputs import MethodInputs, gathered
 from nait_assets.scoring.latest import Latest
 from nait_assets.scoring.method import Method, Scores
@@ -23,38 +25,45 @@ from nait_assets.scoring.view import create_view
 from nait_assets.tables import CANDIDATE_POOL
 
 ALGORITHM = "4"
-Rankings = dict[str, pl.DataFrame]
-"""The ranking of every target that one pass over a method's inputs has scored."""
+HELD_AGAINST = "+1"
+"""Version of the thresholds, of methods that have some."""
+Scored = tuple[dict[str, pl.DataFrame], dict[str, Thresholds]]
+"""Of every target that one pass over a method's inputs has scored, the ranking, and what it is held against."""
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """`<method>_scores` of every method in the recipe."""
-    latest: Latest[Rankings] = Latest()
+    latest: Latest[Scored] = Latest()
     return [_scores_asset(method_of(recipe, name), recipe, partitions, latest) for name in recipe.methods]
 
 
 def _scores_asset(
-    method: Method, recipe: Recipe, partitions: Partitions, latest: Latest[Rankings]
+    method: Method, recipe: Recipe, partitions: Partitions, latest: Latest[Scored]
 ) -> dg.AssetsDefinition:
     settings, output = recipe.settings_of(method.name), scores_output(method.name)
+    version = f"{ALGORITHM}.{method.version}{HELD_AGAINST if method.stand_ins else ''}"
 
     @dg.asset(
         **asset_arguments(output, partitions),
         description=f"{method.description}\n\nOne row is one candidate's score for the target; rank 1 is the best.",
         deps=_dependencies(method, recipe, partitions),
-        code_version=f"{ALGORITHM}.{method.version}:{fingerprint(recipe.capability_names, settings)}",
+        code_version=f"{version}:{fingerprint(recipe.capability_names, settings)}",
         kinds={"numpy", "duckdb"},
     )
     def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         target, started = context.partition_key, time.monotonic()
-        frame, inputs = score(method, recipe, warehouse, target, latest)
+        frame, held_against, inputs = score(method, recipe, warehouse, target, latest)
 
         def beside(transaction: Transaction, record: lineage.Record) -> None:
+            put_thresholds(transaction, method.name, target, covered)
             create_view(transaction, recipe)
             add_cost(transaction, record.asset, target, Cost(seconds=time.monotonic() - started))
 
-        metadata = _metadata(frame, recipe, warehouse, by_rank=recipe.strategy_of(method.name, target).name == "top")
-        return write_table(context, warehouse, output, frame, inputs, metadata, beside)
+        covered = [held_against.frame()] if held_against else []
+        metadata = _shown(held_against) | _metadata(
+            frame, recipe, warehouse, by_rank=recipe.strategy_of(method.name, target).name == "top"
+        )
+        return write_table(context, warehouse, output, frame, inputs, metadata, beside, covered)
 
     return scores
 
@@ -68,24 +77,29 @@ def _dependencies(method: Method, recipe: Recipe, partitions: Partitions) -> lis
 
 
 def score(
-    method: Method, recipe: Recipe, warehouse: Warehouse, target: str, latest: Latest[Rankings]
-) -> tuple[pl.DataFrame, dict[str, str]]:
-    """A target's scores, and the versions of what they rest on.
+    method: Method, recipe: Recipe, warehouse: Warehouse, target: str, latest: Latest[Scored]
+) -> tuple[pl.DataFrame, Thresholds | None, dict[str, str]]:
+    """A target's scores, what they are held against where that is defined, and the versions of what both rest on.
 
     Args:
         method: method of the scores.
         recipe: recipe of the method.
         warehouse: warehouse of the home.
         target: target to score for.
-        latest: rankings of the methods' latest passes, from which a target is taken that was scored on the way.
+        latest: what the methods' latest passes have made, from which a target is taken that was scored on the way.
 
     Raises:
         WarehouseError: Something that the method reads has not been made.
     """
     with gathered(recipe, warehouse, method.name, target) as found:
         made_from = (warehouse.home, recipe.targets, recipe.settings_of(method.name), found.everything)
-        rankings = latest.of(method.name, made_from, lambda: _ranked(recipe, found, method.scores(found.inputs)))
-    return rankings[target], dict(found.versions)
+        rankings, held_against = latest.of(method.name, made_from, lambda: _scored(method, recipe, found))
+    return rankings[target], held_against.get(target), dict(found.versions)
+
+
+def _scored(method: Method, recipe: Recipe, found: MethodInputs) -> Scored:
+    found = replace(found, inputs=method.prepared(found.inputs))
+    return _ranked(recipe, found, method.scores(found.inputs)), thresholds(method, found.inputs)
 
 
 def _ranked(recipe: Recipe, found: MethodInputs, scores: Scores) -> dict[str, pl.DataFrame]:
@@ -100,6 +114,12 @@ def _ranked(recipe: Recipe, found: MethodInputs, scores: Scores) -> dict[str, pl
         by_example = scores.by_example.get(target)
         frames[target] = ranked(found.inputs.sample_ids, values[target], reasons, by_example, by_capability)
     return frames
+
+
+def _shown(held_against: Thresholds | None) -> dict[str, object]:
+    """What people look at of the thresholds: scores that are not defined are absent."""
+    found = vars(held_against) if held_against else {}
+    return {f"score_{name}": found[name] for name in ("by_chance", "of_examples") if found.get(name) is not None}
 
 
 def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse, by_rank: bool) -> dict[str, object]:

@@ -60,7 +60,7 @@ def explanations(
         if recipe.extraction.projection:
             return _strongest(recipe, warehouse, recipe.pooling_of(method), target, sample_ids, n)
     fitted = None
-    if declared.fit is not None:
+    if declared.fit is not None and declared.explains_by_fit:
         with gathered(recipe, warehouse, method, target) as found:
             fitted = declared.fit(found.inputs)
     with gathered(recipe, warehouse, method, target, stream_only=sample_ids) as found:

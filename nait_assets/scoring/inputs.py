@@ -5,7 +5,7 @@ Belongs here: where each of them lies, and which versions were read. Does not be
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -153,6 +153,10 @@ class _Blocks:
     n_stored: int
     sample_ids: list[str]
     only: Sequence[str] | None
+
+    def of(self, sample_ids: Sequence[str]) -> "_Blocks":
+        """Those of some candidates, indices counted as before."""
+        return replace(self, only=sample_ids)
 
     def __iter__(self) -> Iterator[Block]:
         if self.only is None:

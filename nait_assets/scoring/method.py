@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,13 @@ from nait_assets.recipe import Section
 
 Block = tuple[int, np.ndarray, np.ndarray]
 """Layer, indices of samples `(n,)`, their activations `(n, width)`."""
+
+
+@runtime_checkable
+class PartlyRead(Protocol):
+    """Blocks of which those of some candidates can be read alone."""
+
+    def of(self, sample_ids: Sequence[str]) -> Iterable[Block]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,10 @@ class ScoringInputs:
         frames = {key: frame.filter(pl.col("sample_id") == sample_id) for key, frame in self.frames.items()}
         return replace(self, sample_ids=[sample_id], frames=frames, blocks=())
 
+    def blocks_of(self, sample_ids: Sequence[str]) -> Iterable[Block]:
+        """Activations of some candidates, and perhaps of others, from no more of the table than has to be read."""
+        return self.blocks.of(sample_ids) if isinstance(self.blocks, PartlyRead) else self.blocks
+
     def activations_of(self, sample_id: str) -> dict[int, np.ndarray]:
         """One candidate's activations by layer, each `(width,)`; it reads all blocks."""
         index = self.sample_ids.index(sample_id)
@@ -86,6 +97,56 @@ def _declared(outputs: Mapping[str, Any], key: str) -> Any:
     if key not in outputs:
         raise KeyError(f"{key!r} is not among what the method declares to read: {', '.join(outputs) or 'nothing'}")
     return outputs[key]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was read of some samples, be they candidates or examples.
+
+    Attributes:
+        sample_ids: Their ids.
+        activations: By layer `(n_rows, width)`, float32, as the model has them; empty for a method that reads none.
+        frames: By key of an output about candidates, a row for each of them, in their order.
+    """
+
+    sample_ids: Sequence[str]
+    activations: Mapping[int, np.ndarray]
+    frames: Mapping[str, pl.DataFrame]
+
+    def take(self, places: Sequence[int]) -> "Rows":
+        """Some of them, in the order of their places."""
+        wanted = list(places)
+        return Rows(
+            [self.sample_ids[place] for place in wanted],
+            {layer: matrix[wanted] for layer, matrix in self.activations.items()},
+            {key: frame[wanted] for key, frame in self.frames.items()},
+        )
+
+    def as_candidates(self, inputs: ScoringInputs) -> ScoringInputs:
+        """The inputs of a method with these rows as all its candidates."""
+        blocks = [(layer, np.arange(len(matrix)), matrix) for layer, matrix in self.activations.items()]
+        frames = {**inputs.frames, **self.frames}
+        return replace(inputs, sample_ids=list(self.sample_ids), blocks=blocks, frames=frames)
+
+
+@dataclass(frozen=True)
+class StandIns:
+    """How rows stand in for a capability's examples in a method, and examples for candidates.
+
+    Attributes:
+        key: Key of the output about capabilities that it is about.
+        capability: Function from rows and the method's inputs to what that output would hold of a capability whose
+            examples were these rows.
+        examples: Function from the method's inputs and a capability to its examples, in ascending order of their ids;
+            None where they were not read, as of a feature file.
+        nearest: Whether a candidate is scored by the nearest examples alone. Rows are nearer to other rows of their own
+            pool than to examples from elsewhere, so that such scores against random rows are no chance.
+    """
+
+    key: str
+    capability: Callable[[Rows, ScoringInputs], pl.DataFrame]
+    examples: Callable[[ScoringInputs, str], Rows | None]
+    nearest: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +213,9 @@ class Method:
         length_is_the_point: Whether nobody need be warned that its scores follow the length of a candidate.
         fit: What scores and explanations rest on that is made of the whole pool, such as its components; it stands in
             the inputs of both as `fitted`.
+        explains_by_fit: Whether explanations need what `fit` makes, which takes a pass over the pool.
+        reads_if_there: Keys of outputs about examples that it reads too where every capability has examples.
+        stand_ins: How rows stand in for examples in it, for `chance`; None where that cannot be made of what is stored.
         version: Version of the algorithm; another one makes the scores stale.
         explain: Why a candidate scores as it does: from inputs that hold it, its `sample_id`, the target and the number
             of reasons wanted. By default the numbers that were read of it, and their percentiles in the pool.
@@ -168,10 +232,17 @@ class Method:
     recommended: bool = False
     length_is_the_point: bool = False
     fit: Callable[[ScoringInputs], Any] | None = None
+    explains_by_fit: bool = True
+    reads_if_there: tuple[str, ...] = ()
+    stand_ins: StandIns | None = None
     version: str = "1"
     explain: Callable[[ScoringInputs, str, str, int], Explanation] | None = None
 
+    def prepared(self, inputs: ScoringInputs) -> ScoringInputs:
+        """The inputs with what `fit` makes of them, unless they have it."""
+        return replace(inputs, fitted=self.fit(inputs)) if self.fit and inputs.fitted is None else inputs
+
     def scores(self, inputs: ScoringInputs) -> Scores:
         """The scores of the inputs' candidates for the inputs' targets."""
-        found = self.score(replace(inputs, fitted=self.fit(inputs)) if self.fit else inputs)
+        found = self.score(self.prepared(inputs))
         return found if isinstance(found, Scores) else Scores(found)

@@ -62,6 +62,9 @@ def _file(module: ModuleType, methods: list[Method]) -> str:
 
 def _facts(method: Method) -> list[str]:
     facts = [f"`{method.name}` reads {', '.join(f'`{key}`' for key in method.reads)}"]
+    if method.reads_if_there:
+        listed = ", ".join(f"`{key}`" for key in method.reads_if_there)
+        facts.append(f"{listed} too, where every capability has examples, for what its scores are held against")
     facts += ["needs every neuron, so it is refused with a projection"] if method.needs_neurons else []
     facts += ["draws by the recipe's `seed`"] if method.seeded else []
     lines = [f"{'; '.join(facts)}."]

@@ -15,7 +15,7 @@ from nait_assets.corpora.catalogue import CONTAMINATION_OUTPUT, POOL_OUTPUT, fil
 from nait_assets.lineage import Record, asset_key
 from nait_assets.losses import Losses
 from nait_assets.partitions import Partitions, cell_of
-from nait_assets.recipe import Recipe, fingerprint
+from nait_assets.recipe import ACTIVATIONS, Recipe, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.rooms import asset_arguments
 from nait_assets.scoring.catalogue import scores_output
@@ -45,9 +45,11 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
     output, strategies = subset_output(method), recipe.strategies_of(method)
     contamination, of_filters = [CONTAMINATION_OUTPUT] if recipe.has_examples else [], filtered_output(recipe)
     found = [output.key for output in (*contamination, *([of_filters] if of_filters else []))]
+    counted = [ACTIVATIONS] if recipe.selection.tokens else []
     drops = recipe.decontamination.action == "drop"
     further: list[str] = [recipe.selection.of] if beside(recipe) else []  # subsets of the whole pool keep their version
     further += [recipe.filters.action] if recipe.filters else []
+    further += [] if recipe.selection.tokens is None else [str(recipe.selection.tokens)]
 
     @dg.asset(
         **asset_arguments(output, partitions),
@@ -61,7 +63,7 @@ def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: L
                 dg.AssetDep(asset_key(scores_output(name).key), partition_mapping=partitions.scores_to_subsets())
                 for name in dict.fromkeys((method, *beside(recipe)))
             ),
-            *map(asset_key, [POOL_OUTPUT.key, *found, *read_beside_pool(strategies)]),
+            *map(asset_key, dict.fromkeys([POOL_OUTPUT.key, *found, *counted, *read_beside_pool(strategies)])),
         ],
         code_version=f"{ALGORITHM}:{fingerprint(drops, *(one.settings for one in strategies), *further)}",
         kinds={"parquet", "json", "duckdb"},
@@ -97,7 +99,15 @@ def _card(
         chosen.method,
         method_of(recipe, chosen.method).description,
         chosen.target,
-        sentence(chosen.strategy, chosen.ratio, chosen.choice, chosen.ground, chosen.turns),
+        ". ".join(
+            filter(
+                None,
+                [
+                    sentence(chosen.strategy, chosen.ratio, chosen.choice, chosen.ground, chosen.turns),
+                    chosen.standing.sentence,
+                ],
+            )
+        ),
         len(chosen.choice.rows),
         chosen.n_candidates,
         model["source"] if model else None,
@@ -143,6 +153,7 @@ def _metadata(chosen: Chosen, rows: pl.DataFrame, folder: Path, stored: dict[str
         ),
         **chosen.counts,
         **({"rows_by_turn": dg.MetadataValue.json(dict(chosen.turns))} if chosen.turns else {}),
+        **chosen.standing.stated,
         **chosen.duplicates.counts,
         **changes(before, now),
         **({"overlap_with_other_targets": shared} if stored else {}),

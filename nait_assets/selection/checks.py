@@ -13,9 +13,11 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.latest import Latest
+from nait_assets.scoring.methods import method_of
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import NOT_CONTAINED
 from nait_assets.selection.chosen import choose
+from nait_assets.selection.held_against import MOST_BY_CHANCE
 from nait_assets.selection.strategies.similarity import Vectors
 from nait_assets.tables import CONTAMINATED_CANDIDATES, SUBSETS
 
@@ -24,6 +26,13 @@ CONTAINED = Check(
     "Subsets of smaller ratios, made in the same way from the same inputs, are contained in larger ones.",
 )
 """Not a check about strategies of which it need not hold."""
+ABOVE_CHANCE = Check(
+    "scores_are_above_chance",
+    f"No more than {MOST_BY_CHANCE:.0%} of the rows score less than 5 % of candidates reach against random rows of the "
+    "pool in the place of the target's examples.",
+    blocking=False,
+)
+"""Only a check of methods for which that score is defined."""
 N_LISTED = 20
 CHECKS = [
     Check(
@@ -51,7 +60,9 @@ def _checks_of_method(method: str, recipe: Recipe, checks: list[Check], latest: 
 
     names = {strategy.name for strategy in recipe.strategies_of(method)}
     contained = [] if names & NOT_CONTAINED else [CONTAINED]
-    return AssetChecks(subset_output(method).key, [*checks, *contained], execute)
+    ins = method_of(recipe, method).stand_ins
+    above_chance = [ABOVE_CHANCE] if ins is not None and not ins.nearest else []
+    return AssetChecks(subset_output(method).key, [*checks, *contained, *above_chance], execute)
 
 
 def check_subset(
@@ -80,6 +91,11 @@ def check_subset(
             not faults, "; ".join(faults) or "every file has the hash that the manifest states"
         ),
         "leaks_no_example": _contamination(rows, flagged),
+        ABOVE_CHANCE.name: CheckResult(
+            chosen.standing.share_by_chance <= MOST_BY_CHANCE,
+            chosen.standing.sentence or "what chance reaches is not defined for this target",
+            chosen.standing.stated,
+        ),
     }
 
 

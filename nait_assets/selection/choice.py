@@ -53,6 +53,19 @@ class Material:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """Tokens that a subset may have at most.
+
+    Attributes:
+        tokens: Their number.
+        of: Tokens of each candidate that the model read, by `sample_id`; the others cannot be chosen.
+    """
+
+    tokens: int
+    of: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Choice:
     """What was chosen.
 
@@ -60,11 +73,17 @@ class Choice:
         rows: Columns `sample_id`, `score`, `rank`, the best rank first.
         n_wanted: Rows that the ratio asks for; fewer are chosen where fewer have a score.
         n_filled_up: Rows of the best ranks that were added, since the strategy took fewer than there could be.
+        n_too_low: Candidates that could not be chosen because their score is below `min_score`.
+        n_tokens: Tokens of the rows, where there is a budget.
+        is_cut: Whether the budget leaves out rows that the ratio asks for.
     """
 
     rows: pl.DataFrame
     n_wanted: int
     n_filled_up: int
+    n_too_low: int = 0
+    n_tokens: int | None = None
+    is_cut: bool = False
 
 
 def chosen_rows(
@@ -73,25 +92,39 @@ def chosen_rows(
     dropped: Collection[str] = (),
     strategy: Strategy | None = None,
     material: Material | None = None,
+    budget: Budget | None = None,
 ) -> Choice:
     """The ceil(ratio x N) rows that a strategy takes, the best ranks by default (arXiv 2603.13201, eq. 6).
+
+    With a budget, as many of them, in the order in which the strategy takes them, as it has room for.
 
     Args:
         scores: Scores of N candidates; those without a score are never chosen, and count among the N.
         ratio: Share of them to keep.
         dropped: Ids of candidates that no subset takes; they do not count among the N.
-        strategy: How to choose.
+        strategy: How to choose; a score below its `min_score` is as none.
         material: What the strategy looks at beside the scores.
+        budget: Tokens that they may have.
     """
     eligible = scores.filter(~pl.col("sample_id").is_in(list(dropped)))
-    ranking = eligible.filter(pl.col("rank").is_not_null()).sort("rank")
+    strategy = strategy or Strategy()
+    scored = eligible.filter(pl.col("rank").is_not_null()).sort("rank")
+    ranking = scored if strategy.min_score is None else scored.filter(pl.col("score") >= strategy.min_score)
+    n_too_low = len(scored) - len(ranking)
+    if budget is not None:
+        ranking = ranking.filter(pl.col("sample_id").is_in(list(budget.of)))
     n_wanted = rounded_up(ratio, len(eligible))
     size = min(n_wanted, len(ranking))
-    taken = _taken(ranking, size, strategy or Strategy(), material or Material())[:size]
+    taken = _taken(ranking, size, strategy, material or Material())[:size]
     left = np.setdiff1d(np.arange(len(ranking)), taken)
-    places = np.sort(np.concatenate([taken, left[: size - len(taken)]]))
-    rows = ranking[places].select("sample_id", "score", "rank")
-    return Choice(rows, n_wanted, size - len(taken))
+    order = np.concatenate([taken, left[: size - len(taken)]])
+    n_tokens = None
+    if budget is not None:
+        totals = np.cumsum([budget.of[name] for name in ranking[order]["sample_id"].to_list()], dtype=np.int64)
+        order = order[totals <= budget.tokens]
+        n_tokens = int(totals[len(order) - 1]) if len(order) else 0
+    rows = ranking[np.sort(order)].select("sample_id", "score", "rank")
+    return Choice(rows, n_wanted, max(0, len(order) - len(taken)), n_too_low, n_tokens, len(order) < size)
 
 
 def _taken(ranking: pl.DataFrame, size: int, strategy: Strategy, material: Material) -> np.ndarray:
@@ -204,8 +237,14 @@ def sentence(
     ]
     if turns:
         said.append(f"The capabilities took turns, each its best row not yet taken: {turns_sentence(turns)}")
-    if len(choice.rows) < choice.n_wanted:
-        said.append(f"{choice.n_wanted} rows were asked for, and only {len(choice.rows)} have a score")
+    if choice.is_cut:
+        said.append(
+            f"The budget of tokens ends it at {len(choice.rows):,} of {choice.n_wanted:,} rows, with "
+            f"{choice.n_tokens:,} tokens as the model read them"
+        )
+    elif len(choice.rows) < choice.n_wanted:
+        enough = f" of {strategy.min_score:g} or more" if choice.n_too_low else ""
+        said.append(f"{choice.n_wanted} rows were asked for, and only {len(choice.rows)} have a score{enough}")
     if choice.n_filled_up:
         said.append(f"{choice.n_filled_up} rows of the best ranks fill it up, as the strategy took no more")
     return ". ".join(said)

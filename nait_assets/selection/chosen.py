@@ -10,12 +10,15 @@ import polars as pl
 from nait_assets import __version__
 from nait_assets.corpora.eligibility import ineligible
 from nait_assets.errors import WarehouseError
+from nait_assets.extraction import activation_table
 from nait_assets.lineage import Record
-from nait_assets.recipe import Recipe, Strategy
+from nait_assets.recipe import ACTIVATIONS, POOL, Recipe, Strategy
 from nait_assets.resources import Warehouse
+from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.latest import Latest
-from nait_assets.selection.choice import Choice, chosen_rows, gather, read_beside_pool
+from nait_assets.selection.choice import Budget, Choice, chosen_rows, gather, read_beside_pool
 from nait_assets.selection.duplicates import Duplicates, duplicates_in, near_duplicates_read, texts_of
+from nait_assets.selection.held_against import Standing, standing
 from nait_assets.selection.strategies.similarity import Vectors
 from nait_assets.selection.turns import rows_by_turn, takes_turns
 from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, scores_table
@@ -37,6 +40,7 @@ class Chosen:
         pool: the candidates, columns of `tables.EXAMPLE`.
         inputs: versions of everything that was read.
         turns: number of rows taken in the turn of each capability; empty where capabilities took no turns.
+        standing: where its rows stand against what chance and the examples reach.
     """
 
     method: str
@@ -50,6 +54,7 @@ class Chosen:
     pool: pl.DataFrame
     inputs: Mapping[str, str]
     turns: Mapping[str, int]
+    standing: Standing
 
     @property
     def ground(self) -> str:
@@ -68,8 +73,10 @@ class Chosen:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows that the ratio asks for, and rows of the best ranks that were added."""
-        return {"n_wanted": self.choice.n_wanted, "n_filled_up": self.choice.n_filled_up}
+        """Rows that the ratio asks for and that the best ranks added; candidates below `min_score`, and tokens."""
+        low = {} if self.strategy.min_score is None else {"n_too_low": self.choice.n_too_low}
+        tokens = {} if self.choice.n_tokens is None else {"n_tokens": self.choice.n_tokens}
+        return {"n_wanted": self.choice.n_wanted, "n_filled_up": self.choice.n_filled_up, **low, **tokens}
 
     @cached_property
     def duplicates(self) -> Duplicates:
@@ -116,6 +123,7 @@ class Chosen:
             "lineage": upstream,
             "selection": self.strategy.settings,
             **({"rows_by_turn": dict(self.turns)} if self.turns else {}),
+            **self.standing.stated,
             **self.counts,
             **self.duplicates.counts,
             "n_contaminated": len(self.flagged & set(self.choice.rows["sample_id"].to_list())),
@@ -155,16 +163,29 @@ def choose(
     with warehouse.tables.snapshot() as tables:
         scores, pool = tables.read(scores_table(method), target=target), tables.read(CANDIDATE_POOL)
         scores = _judged_by_all(scores, [tables.read(scores_table(other), target=target) for other in beside(recipe)])
+        held_against = thresholds_of(tables, method, target)
         flagged = frozenset(name for table in contamination for name in tables.read(table)["sample_id"].to_list())
         dropped = ineligible(recipe, tables)["sample_id"].to_list()
         near = near_duplicates_read(recipe, tables)
     material = gather(strategy, warehouse, pool, tables.inputs[CANDIDATE_POOL.asset], latest)
-    choice = chosen_rows(scores, ratio, dropped, strategy, material)
-    inputs = {**tables.inputs, **_noted_beside(recipe, warehouse, method), **(material.inputs or {})}
+    budget, counted = _budget(recipe, warehouse)
+    choice = chosen_rows(scores, ratio, dropped, strategy, material, budget)
+    inputs = {**tables.inputs, **_noted_beside(recipe, warehouse, method), **(material.inputs or {}), **counted}
     by_turns = takes_turns(recipe, method, target)
     chosen_ids = choice.rows["sample_id"].to_list()
     turns = rows_by_turn(scores, chosen_ids, recipe.capability_names) if by_turns else {}
-    return Chosen(method, target, ratio, strategy, choice, len(scores), flagged, near, pool, inputs, turns)
+    found = standing(held_against, choice.rows["score"])
+    return Chosen(method, target, ratio, strategy, choice, len(scores), flagged, near, pool, inputs, turns, found)
+
+
+def _budget(recipe: Recipe, warehouse: Warehouse) -> tuple[Budget | None, dict[str, str]]:
+    """The budget of tokens of every subset, if there is one, and the version of what they were counted by."""
+    if recipe.selection.tokens is None:
+        return None, {}
+    with activation_table.activations_of(warehouse, POOL).snapshot() as stored:
+        stored.note(ACTIVATIONS)
+        counts = activation_table.samples(stored).select("sample_id", "n_tokens")
+    return Budget(recipe.selection.tokens, dict(counts.iter_rows())), stored.inputs
 
 
 def _noted_beside(recipe: Recipe, warehouse: Warehouse, method: str) -> dict[str, str]:

@@ -15,7 +15,10 @@ from nait_assets.partitions import Partitions
 from nait_assets.recipe import COMPREHENSIVE_TARGET, POOL, Recipe, rounded_up
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
+from nait_assets.scoring.catalogue import thresholds_of
+from nait_assets.scoring.methods import method_of
 from nait_assets.selection.duplicates import duplicates_in, near_duplicates_read, texts_of
+from nait_assets.selection.held_against import standing
 from nait_assets.selection.turns import rows_by_turn, takes_turns, turns_sentence
 from nait_assets.shown import one_line
 from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, SUBSETS, scores_table
@@ -68,6 +71,7 @@ def summarize(
         if snapshot.has_table(SUBSETS.name):
             chosen = snapshot.rows(SUBSETS, method=recipe.leading_method, ratio=recipe.ratios[-1])
         subsets = _subsets_of_all(recipe, snapshot)
+        standing_lines = _standing_lines(recipe, snapshot)
     rejected += _rejected_samples(recipe, warehouse)
     refused = ", ".join(f"{n} in {corpus}" for corpus, n in rejected) or "none"
     rows_read = f" {n_rows_read:,} rows read from all sources." if n_rows_read is not None else ""
@@ -80,6 +84,7 @@ def summarize(
             best = _best_lines(scores[leading, capability], pool)
             lines += ["", f"Best for {capability} ({leading}):", *best]
         lines += _turn_lines(recipe, scores, subsets)
+        lines += ["", *standing_lines]
     topics = set(pool["topic"].to_list())
     judged = [capability for capability in recipe.capability_names if capability in topics]
     if judged:
@@ -102,6 +107,30 @@ def _subsets_of_all(recipe: Recipe, snapshot: Snapshot) -> dict[str, list[str]]:
         return {}
     rows = snapshot.rows(SUBSETS, method=method, target=COMPREHENSIVE_TARGET)
     return {ratio: rows.filter(pl.col("ratio") == ratio)["sample_id"].to_list() for ratio in recipe.ratios}
+
+
+def _standing_lines(recipe: Recipe, snapshot: Snapshot) -> list[str]:
+    """Where the leading method's subsets stand against what chance and the examples reach."""
+    method = recipe.leading_method
+    if not method_of(recipe, method).stand_ins:
+        return [f"What scores of {method} chance would reach is not defined: rows cannot stand in for its examples."]
+    if not snapshot.has_table(SUBSETS.name):
+        return []
+    header, rows = ["", "chance", "examples", *recipe.ratios], []
+    for target in recipe.targets:
+        held_against = thresholds_of(snapshot, method, target)
+        found = [
+            standing(held_against, snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio)["score"])
+            for ratio in recipe.ratios
+        ]
+        rows.append([target, *found[0].thresholds, *(one.counts for one in found)])
+    widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
+    cells = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
+    return [
+        f"Scores of {method} that 5 % of candidates reach by chance, and 95 % of the in-domain examples; of each",
+        "ratio's subset, how many rows are below the one | reach the other, of how many:",
+        *(f"  {line}".rstrip() for line in cells),
+    ]
 
 
 def _turn_lines(

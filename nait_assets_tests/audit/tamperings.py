@@ -188,8 +188,9 @@ def link_to_elsewhere(work: Path) -> None:
 
 MANIFEST_FIELDS = (
     "asset", "code_version", "data_version", "exports", "files", "inputs", "lineage", "method", "model",
-    "n_contaminated", "n_filled_up", "n_near_duplicates", "n_repeated_answers", "n_repeated_questions", "n_rows",
-    "n_wanted", "nait_assets", "partition", "ratio", "recipe", "selection", "target",
+    "n_as_examples", "n_below_chance", "n_contaminated", "n_filled_up", "n_near_duplicates", "n_repeated_answers",
+    "n_repeated_questions", "n_rows", "n_wanted", "nait_assets", "partition", "ratio", "recipe", "score_by_chance",
+    "score_of_examples", "selection", "target",
 )  # fmt: skip
 SUBSET_PARTS = (
     "train.jsonl", "train.parquet", "alpaca.json", "dataset_info.json", "croissant.json", "README.md",
@@ -316,6 +317,13 @@ CHOICE: dict[str, tuple[Tamper, str]] = {
     "a score": (
         sql(TABLES, "UPDATE scoring.nait_standardized_scores SET score = 9 WHERE target = 'math' AND rank = 1"),
         SCORES),
+    "what chance reaches": (
+        sql(TABLES, "UPDATE scoring.thresholds SET by_chance = -9 WHERE target = 'math' AND "
+            "method = 'nait_standardized'"), SCORES),
+    "what chance reaches, gone": (sql(TABLES, "DROP TABLE scoring.thresholds"), SCORES),
+    "what chance reaches, of no target": (
+        sql(TABLES, "INSERT INTO scoring.thresholds SELECT method, 'art' AS target, * EXCLUDE (method, target) "
+            "FROM scoring.thresholds WHERE target = 'math'"), f"{HOME}, warehouse"),
     "two candidates exchanged": (two_candidates_exchanged, "scoring/random_scores[math], content"),
     "a reason for no score": (
         sql(TABLES, "UPDATE scoring.nait_standardized_scores SET reason = 'x' WHERE target = 'math' AND rank = 20"),

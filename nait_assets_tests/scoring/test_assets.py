@@ -14,7 +14,7 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.scoring import assets
-from nait_assets.scoring.assets import Rankings
+from nait_assets.scoring.assets import Scored
 from nait_assets.scoring.latest import Latest
 from nait_assets.scoring.methods import method_named
 from nait_assets.tables import STANDARDIZED_CENTROIDS, scores_table
@@ -30,10 +30,10 @@ Score = Callable[..., dict[str, float]]
 @pytest.fixture
 def score(recipe: Recipe) -> Score:
     """From a home and a target to the target's scores by candidate, in one process."""
-    latest: Latest[Rankings] = Latest()
+    latest: Latest[Scored] = Latest()
 
     def scored(warehouse: Warehouse, target: str) -> dict[str, float]:
-        frame, _ = assets.score(METHOD, recipe, warehouse, target, latest)
+        frame, _, _ = assets.score(METHOD, recipe, warehouse, target, latest)
         return dict(zip(frame["sample_id"].to_list(), frame["score"].to_list(), strict=True))
 
     return scored
@@ -53,12 +53,13 @@ def warehouse(recipe: Recipe, tmp_path: Path) -> Warehouse:
 
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files whose activations have been read."""
+    """The files whose activations have been read whole."""
     read: list[Path] = []
     scan = activation_table.scan
 
     def counted(snapshot: Any, **arguments: Any) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        read.append(snapshot.path)
+        if arguments.get("sample_ids") is None:  # else it is the sample that thresholds are found by
+            read.append(snapshot.path)
         return scan(snapshot, **arguments)
 
     monkeypatch.setattr(activation_table, "scan", counted)
@@ -103,9 +104,9 @@ def test_activations_are_read_once_for_all_targets(
 def test_a_target_rests_on_its_own_features_alone(recipe: Recipe, warehouse: Warehouse) -> None:
     """The neighbours' features are read on the way; as inputs they would make every target stale with each of them."""
     for target, names in {"code": ["code"], "math": ["math"], "all": ["code", "math"]}.items():
-        _, inputs = assets.score(METHOD, recipe, warehouse, target, Latest())
-        centroids = {CENTROID[name] for name in names}
-        assert set(inputs) == {"extraction/candidate_activations", "features/neuron_statistics", *centroids}
+        _, _, inputs = assets.score(METHOD, recipe, warehouse, target, Latest())
+        own = {CENTROID[name] for name in names} | {f"extraction/in_domain_activations[{name}]" for name in names}
+        assert set(inputs) == {"extraction/candidate_activations", "features/neuron_statistics", *own}
 
 
 def test_scores_follow_a_feature_that_changes(
@@ -120,7 +121,7 @@ def test_scores_follow_a_feature_that_changes(
     assert after["math"] != before["math"]
     assert after["all"] != before["all"]
     for target in recipe.targets:
-        frame, _ = assets.score(METHOD, recipe, warehouse, target, Latest())
+        frame, _, _ = assets.score(METHOD, recipe, warehouse, target, Latest())
         assert dict(zip(frame["sample_id"].to_list(), frame["score"].to_list(), strict=True)) == after[target]
 
 

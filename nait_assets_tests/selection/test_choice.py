@@ -14,7 +14,15 @@ from nait_assets.errors import RecipeError
 from nait_assets.recipe import Recipe, Strategy, StrategyName
 from nait_assets.scoring.ranking import ranked
 from nait_assets.selection import choice as choice_module
-from nait_assets.selection.choice import NOT_CONTAINED, Material, chosen_rows, in_order, measurement_of, sentence
+from nait_assets.selection.choice import (
+    NOT_CONTAINED,
+    Budget,
+    Material,
+    chosen_rows,
+    in_order,
+    measurement_of,
+    sentence,
+)
 from nait_assets.selection.strategies import coverage
 from nait_assets.selection.strategies.coverage import facility_location
 from nait_assets.selection.strategies.diversity import diverse
@@ -208,6 +216,50 @@ def test_the_order_of_a_strategy_is_what_a_forecast_has_to_rank_by() -> None:
 
 
 @EACH
+def test_no_row_below_the_lowest_score_is_chosen_and_the_subset_says_that_it_is_smaller(strategy: Strategy) -> None:
+    """By no strategy, also not to fill a subset up."""
+    frame = scores(0, {"s03": "not read"})
+    lowest = float(frame["score"].drop_nulls().sort()[-10])
+    n_enough = int((frame["score"].drop_nulls() >= lowest).sum())
+    bounded = strategy.model_copy(update={"min_score": lowest})
+    choice = chosen_rows(frame, "0.35", (), bounded, material())
+    assert (len(choice.rows), choice.n_wanted, choice.n_too_low) == (n_enough, 21, N - 1 - n_enough)
+    assert choice.rows["score"].min() == lowest
+    assert bounded.settings == {**strategy.settings, "min_score": lowest}
+    said = sentence(bounded, "0.35", choice)
+    assert f"21 rows were asked for, and only {n_enough} have a score of {lowest:g} or more" in said
+    assert len(chosen_rows(frame, "0.10", (), bounded, material()).rows) == 6, "enough rows are above it"
+    nobody = chosen_rows(frame, "0.35", (), strategy.model_copy(update={"min_score": 1e9}), material())
+    assert len(nobody.rows) == 0
+
+
+@EACH
+def test_a_budget_takes_the_beginning_of_what_would_be_chosen(strategy: Strategy) -> None:
+    """In the order of the strategy, to the last row that fits; rows whose tokens nobody counted are left out."""
+    frame, of = scores(), {name: 10 + place % 7 for place, name in enumerate(NAMES[2:])}
+    counted = frame.filter(pl.col("sample_id").is_in(list(of)))
+
+    def chosen(tokens: int, ratio: str = "0.35") -> Any:
+        return chosen_rows(frame, ratio, (), strategy, material(), Budget(tokens, of))
+
+    whole = chosen(10**6)
+    assert (whole.is_cut, len(whole.rows), whole.n_wanted) == (False, 21, 21)
+    assert not set(whole.rows["sample_id"]) & set(NAMES[:2])
+    assert whole.n_tokens == sum(of[name] for name in whole.rows["sample_id"])
+    cut, smaller = chosen(150), chosen(80)
+    assert cut.is_cut
+    for choice, tokens in ((cut, 150), (smaller, 80)):
+        assert choice.n_tokens == sum(of[name] for name in choice.rows["sample_id"])
+        assert tokens - max(of.values()) < choice.n_tokens <= tokens
+    assert set(smaller.rows["sample_id"]) <= set(cut.rows["sample_id"]) <= set(whole.rows["sample_id"])
+    if strategy.name == "top":
+        assert cut.rows["sample_id"].to_list() == counted.sort("rank")["sample_id"].to_list()[: len(cut.rows)]
+    said = f"The budget of tokens ends it at {len(cut.rows)} of 21 rows, with {cut.n_tokens} tokens"
+    assert said in sentence(strategy, "0.35", cut)
+    assert (len(chosen(1).rows), chosen(1).n_tokens) == (0, 0)
+
+
+@EACH
 def test_a_ranking_without_a_single_score_gives_an_empty_subset(strategy: Strategy) -> None:
     """Rather than an error from the depths, or rows that nobody scored."""
     frame = ranked([], np.empty(0), dict.fromkeys(NAMES, "not read"))
@@ -364,6 +416,9 @@ def test_a_candidate_that_is_like_none_covers_itself_alone() -> None:
 @pytest.mark.parametrize(
     ("selection", "said"),
     [
+        ({"min_score": float("nan")}, r"selection\.min_score: .*finite"),
+        ({"by_method": {"nait": {"min_score": "high"}}}, r"selection\.by_method\.nait\.min_score: .*number"),
+        ({"tokens": 0}, r"selection\.tokens: .*greater than or equal to 1"),
         ({"all": "union"}, r"selection\.all: Input should be 'turns' or 'top'"),
         ({"strategy": "best"}, r"selection\.strategy: Input should be 'top'"),
         ({"similarity_limit": 0.9}, "`similarity_limit` is a field of the strategy diverse, not of top; take it out"),
@@ -384,6 +439,25 @@ def test_a_contradiction_is_refused_when_the_recipe_is_loaded(
     """A field that the strategy ignores would let a user believe that it had an effect."""
     with pytest.raises(RecipeError, match=said):
         make_recipe(methods=["nait", "random"], selection=selection)
+
+
+def test_tokens_that_nothing_counts_are_refused(make_recipe: MakeRecipe) -> None:
+    """Before anything is made, with what would count them."""
+    with pytest.raises(RecipeError, match="no method of the recipe has it do so; add one, such as 'nait_st"):
+        make_recipe(methods=["bm25"], selection={"tokens": 1000})
+
+
+def test_the_lowest_score_is_also_of_the_target_all(make_recipe: MakeRecipe) -> None:
+    """Of one method in place of the others' as a whole, as any field of a strategy."""
+    own = {"nait": {"min_score": 0.5}}
+    recipe = make_recipe(methods=["nait", "bm25"], selection={"min_score": 0.1, "by_method": own})
+    found = {(m, t): recipe.strategy_of(m, t).settings for m in ("nait", "bm25") for t in ("math", "all")}
+    assert {key: settings["min_score"] for key, settings in found.items()} == {
+        ("nait", "math"): 0.5,
+        ("nait", "all"): 0.5,
+        ("bm25", "math"): 0.1,
+        ("bm25", "all"): 0.1,
+    }
 
 
 def test_an_unknown_reading_is_refused_with_those_that_there_are() -> None:

@@ -18,6 +18,7 @@ One forward pass to the layer for each sample.
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 from nait_assets.scoring.methods.mona import overlaps
 from nait_assets.scoring.reasons import nearest_examples
+from nait_assets.scoring.stand_ins import by_rows
 
 GATES, EXAMPLES = "measurements/candidate_gates", "measurements/in_domain_gates"
 
@@ -32,6 +33,7 @@ METHOD = Method(
     description="MoNA's control: how far a candidate opens the same gates of one layer as the capability's examples, "
     "as a generalised Jaccard similarity.",
     reads=(GATES, EXAMPLES),
+    stand_ins=by_rows(GATES, EXAMPLES, nearest=False),
     score=score,
     by_target=True,
     explain=nearest_examples(score, EXAMPLES),

@@ -28,6 +28,7 @@ import polars as pl
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import nearest_examples
+from nait_assets.scoring.stand_ins import by_rows
 
 CODES, EXAMPLES = "measurements/candidate_codes", "measurements/in_domain_codes"
 BLOCK_NUMBERS = 2**22
@@ -117,6 +118,7 @@ METHOD = Method(
     description="MoNA: how many of an autoencoder's latents a candidate shares with the capability's examples, as a "
     "generalised Jaccard similarity.",
     reads=(CODES, EXAMPLES),
+    stand_ins=by_rows(CODES, EXAMPLES, nearest=False),
     score=score,
     by_target=True,
     explain=nearest_examples(score, EXAMPLES),

@@ -29,6 +29,7 @@ candidate and example; the products with the reference are dropped once a candid
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -39,8 +40,7 @@ from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
 from nait_assets.scoring.method import Block, Explanation, Method, Scores, ScoringInputs
 from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import of_examples
-
-EXAMPLES = "extraction/in_domain_activations"
+from nait_assets.scoring.stand_ins import EXAMPLES, by_activations
 
 
 class NaitNeighboursOptions(ActivationOptions):
@@ -113,8 +113,9 @@ def example_rows(frame: pl.DataFrame, statistics: Mapping[int, NeuronStatistics]
     """
     layers = {}
     for layer, neurons in statistics.items():
-        vectors = frame.filter(pl.col("layer") == layer).sort("sample_id")["activation"].to_list()
-        layers[layer] = neurons.standardize(np.asarray(vectors, dtype=np.float32))
+        vectors = frame.filter(pl.col("layer") == layer).sort("sample_id")["activation"]
+        flat = vectors.explode().to_numpy().astype(np.float32, copy=False)
+        layers[layer] = neurons.standardize(flat.reshape(len(vectors), -1))
     return unit_rows(layers)
 
 
@@ -160,11 +161,11 @@ class LayerSums:
 class NearestMean:
     """The mean cosine of each candidate to its nearest reference rows, from products that come layer by layer."""
 
-    def __init__(self, places: np.ndarray, n_samples: int, n_layers: int, neighbours: int):
-        self.means = np.full(n_samples, np.nan)
-        self._neighbours, self._products = neighbours, LayerSums(n_samples, n_layers, len(places))
-        self._reference_of = np.full(n_samples, -1)
-        self._reference_of[places] = np.arange(len(places))
+    def __init__(self, sample_ids: Sequence[str], reference_ids: Sequence[str], n_layers: int, neighbours: int):
+        self.means = np.full(len(sample_ids), np.nan)
+        self._neighbours, self._products = neighbours, LayerSums(len(sample_ids), n_layers, len(reference_ids))
+        place_of = {name: place for place, name in enumerate(reference_ids)}
+        self._reference_of = np.asarray([place_of.get(name, -1) for name in sample_ids])
 
     def add(self, places: np.ndarray, products: np.ndarray, squares: np.ndarray) -> None:
         """Add a layer's products of distinct candidates with the reference.
@@ -195,6 +196,29 @@ def over_norms(products: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return np.divide(products, norms, out=np.zeros(products.shape), where=norms > 0)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Rows of the pool among which neighbours are sought.
+
+    Attributes:
+        sample_ids: Their ids; none where the options do not weigh them.
+        rows: By layer `(n_reference, width)`, standardised, of unit norm over all layers.
+    """
+
+    sample_ids: Sequence[str]
+    rows: Mapping[int, np.ndarray]
+
+
+def fit(inputs: ScoringInputs) -> Reference:
+    """The reference rows of the pool."""
+    options: NaitNeighboursOptions = inputs.options
+    places = reference_places(inputs.sample_ids, options.reference if options.hubness else 0)
+    if not len(places):
+        return Reference([], {})
+    rows = unit_rows(standardized_at(inputs.blocks, inputs.statistics, places, len(inputs.sample_ids)))
+    return Reference([inputs.sample_ids[place] for place in places], rows)
+
+
 def cosines(
     inputs: ScoringInputs, examples: Mapping[str, Mapping[int, np.ndarray]], options: NaitNeighboursOptions
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -208,20 +232,19 @@ def cosines(
     Returns:
         By capability `(n_candidates, n_examples)`, and `(n_candidates,)`: zeros where the options do not weigh them.
     """
-    n_samples, statistics = len(inputs.sample_ids), inputs.statistics
-    places = reference_places(inputs.sample_ids, options.reference if options.hubness else 0)
-    reference = unit_rows(standardized_at(inputs.blocks, statistics, places, n_samples)) if len(places) else {}
+    n_samples, statistics, reference = len(inputs.sample_ids), inputs.statistics, inputs.fitted
     products = {name: np.zeros((n_samples, len(next(iter(rows.values()))))) for name, rows in examples.items()}
-    squares, nearest = np.zeros(n_samples), NearestMean(places, n_samples, len(statistics), options.neighbours)
+    squares = np.zeros(n_samples)
+    nearest = NearestMean(inputs.sample_ids, reference.sample_ids, len(statistics), options.neighbours)
     for layer, block_places, activations in inputs.blocks:
         standardized = statistics[layer].standardize(activations)
         squares[block_places] += np.einsum("ij,ij->i", standardized, standardized)
         for name, rows in examples.items():  # one by one: in a joint product one's rounding depends on the others
             products[name][block_places] += standardized @ rows[layer].T
-        if reference:
-            nearest.add(block_places, standardized @ reference[layer].T, squares[block_places])
+        if reference.rows:
+            nearest.add(block_places, standardized @ reference.rows[layer].T, squares[block_places])
     found = {name: over_norms(matrix, squares) for name, matrix in products.items()}
-    return found, nearest.means if reference else np.zeros(n_samples)
+    return found, nearest.means if reference.rows else np.zeros(n_samples)
 
 
 def best_matches(values: np.ndarray, best: int) -> np.ndarray:
@@ -263,6 +286,9 @@ METHOD = Method(
     score=score,
     options=NaitNeighboursOptions,
     by_target=True,
+    fit=fit,
+    explains_by_fit=False,
+    stand_ins=by_activations(),
     recommended=True,
     explain=explain,
 )

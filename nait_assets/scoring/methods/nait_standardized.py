@@ -31,8 +31,7 @@ from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
 from nait_assets.scoring.method import Block, Explanation, Method, Reason, ScoringInputs
 from nait_assets.scoring.ranking import largest, stacked
-
-CENTROIDS = "features/standardized_centroids"
+from nait_assets.scoring.stand_ins import CENTROIDS, EXAMPLES, by_centroid
 
 
 class NaitStandardizedOptions(ActivationOptions):
@@ -166,6 +165,8 @@ METHOD = Method(
     description="The recommended rule: cosine between a candidate and the capability, both standardised neuron by "
     "neuron against the pool.",
     reads=(ACTIVATIONS, STATISTICS, CENTROIDS),
+    reads_if_there=(EXAMPLES,),
+    stand_ins=by_centroid(),
     score=score,
     options=NaitStandardizedOptions,
     by_target=True,

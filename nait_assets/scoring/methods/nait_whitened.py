@@ -38,8 +38,7 @@ from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
 from nait_assets.scoring.method import Explanation, Method, Reason, ScoringInputs
 from nait_assets.scoring.methods.nait_neighbours import LayerSums, reference_places, standardized_at
 from nait_assets.scoring.ranking import largest
-
-CENTROIDS = "features/standardized_centroids"
+from nait_assets.scoring.stand_ins import CENTROIDS, EXAMPLES, by_centroid
 
 
 class NaitWhitenedOptions(ActivationOptions):
@@ -160,6 +159,8 @@ METHOD = Method(
     description="Cosine between a candidate and the capability among the pool's leading principal components, whose "
     "spread is half evened out.",
     reads=(ACTIVATIONS, STATISTICS, CENTROIDS),
+    reads_if_there=(EXAMPLES,),
+    stand_ins=by_centroid(),
     score=score,
     options=NaitWhitenedOptions,
     by_target=True,

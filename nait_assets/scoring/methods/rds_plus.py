@@ -26,6 +26,7 @@ import polars as pl
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import nearest_examples
+from nait_assets.scoring.stand_ins import by_rows
 
 OUTPUTS, EXAMPLES = "measurements/candidate_outputs", "measurements/in_domain_outputs"
 
@@ -65,6 +66,7 @@ METHOD = Method(
     description="The largest cosine between a candidate's and an example's position-weighted mean of the last hidden "
     "states.",
     reads=(OUTPUTS, EXAMPLES),
+    stand_ins=by_rows(OUTPUTS, EXAMPLES, nearest=True),
     score=score,
     by_target=True,
     explain=nearest_examples(score, EXAMPLES),

@@ -28,6 +28,7 @@ from nait_assets.recipe import Section
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
 from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import nearest_examples
+from nait_assets.scoring.stand_ins import by_rows
 
 EMBEDDINGS, EXAMPLES = "measurements/candidate_embeddings", "measurements/in_domain_embeddings"
 
@@ -70,6 +71,7 @@ METHOD = Method(
     name="sentence_embedding",
     description="The cosine between a candidate and the target's examples in the space of a sentence encoder.",
     reads=(EMBEDDINGS, EXAMPLES),
+    stand_ins=by_rows(EMBEDDINGS, EXAMPLES, nearest=True),
     score=score,
     options=SentenceEmbeddingOptions,
     by_target=True,
