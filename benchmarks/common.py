@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from nait_assets.recipe import PROJECT_ROOT, load_recipe
+from nait_assets.recipe import PROJECT_ROOT, Recipe, load_recipe
 from nait_assets.resources import LanguageModel
 
 
@@ -34,11 +34,16 @@ def conversations(n: int, data: Path | None) -> pl.DataFrame:
     from nait_assets.corpora.corpus import read_corpus
     from nait_assets.recipe import Source
 
-    recipe = load_recipe(PROJECT_ROOT / "recipes" / "demo.yaml")
+    recipe = demo_recipe()
     if data is not None:
         source = Source(source=str(data.absolute() / "alpaca_52k.parquet"), format="alpaca", limit=n, seed=0)
         recipe = recipe.model_copy(update={"candidates": (source,)})
     return read_corpus(recipe, "candidates").examples.select("sample_id", "messages").head(n)
+
+
+def demo_recipe() -> Recipe:
+    """`recipes/demo.yaml`."""
+    return load_recipe(PROJECT_ROOT / "recipes" / "demo.yaml")
 
 
 def demo_model(work: Path, dtype: str) -> LanguageModel:
@@ -90,6 +95,18 @@ def facts() -> dict[str, Any]:
     }
 
 
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows, all with the same keys, as a table under a title."""
+    print(f"\n{title}\n")
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + "---|" * len(rows[0]))
+    for row in rows:
+        print(
+            "| " + " | ".join(f"{cell:,.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()) + " |"
+        )
+    print()
+
+
 def tell(title: str, rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], json_path: Path | None) -> None:
     """Print rows as a table, and write everything as JSON.
 
@@ -99,14 +116,7 @@ def tell(title: str, rows: Sequence[Mapping[str, Any]], figures: Mapping[str, An
         figures: What else there is to write.
         json_path: Where to, if anywhere.
     """
-    print(f"\n{title}\n")
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + "---|" * len(rows[0]))
-    for row in rows:
-        print(
-            "| " + " | ".join(f"{cell:,.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()) + " |"
-        )
-    print()
+    table(title, rows)
     for name, value in figures.items():
         print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     if json_path is not None:

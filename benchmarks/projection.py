@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from common import parser, tell
-from retrieval import figures
 from scipy.stats import spearmanr
 
 from nait_assets.extraction import activation_table
@@ -24,6 +23,7 @@ from nait_assets.extraction.projection import NETWORK, Projector, leading_compon
 from nait_assets.extraction.statistics import by_layer, neuron_statistics, of_projection
 from nait_assets.features.centroids import standardized_centroid
 from nait_assets.recipe import POOL, Projection, Recipe, load_recipe
+from nait_assets.report.comparison import retrieval
 from nait_assets.resources import Warehouse, home_of
 from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods.nait_standardized import CENTROIDS, METHOD
@@ -82,8 +82,8 @@ def main() -> None:
     with warehouse.tables.snapshot() as snapshot:
         pool = snapshot.read(CANDIDATE_POOL)
         exact = pl.concat([snapshot.read(scores_table(METHOD.name), target=target) for target in recipe.targets])
-    topics = set(pool["topic"].to_list())
-    planted = [capability for capability in recipe.capability_names if capability in topics]
+    topic_of = dict(pool.select("sample_id", "topic").iter_rows())
+    planted = [capability for capability in recipe.capability_names if capability in set(topic_of.values())]
     n_neurons = sum(values.shape[1] for values in activations(warehouse, POOL)[1].values())
     rows: list[dict[str, Any]] = []
     sizes = [(1024, False), *((dimensions, True) for dimensions in DIMENSIONS)]
@@ -95,13 +95,12 @@ def main() -> None:
             correlations = [
                 float(spearmanr(part["score"], part["score_right"]).statistic) for part in both.partition_by("target")
             ]
-            falls = {"auc": 0.0, "precision": 0.0}
+            falls = [0.0, 0.0]
             for capability in planted:
                 before, after = (
-                    figures(frame.filter(pl.col("target") == capability).drop("target"), pool, capability)
-                    for frame in (exact, found)
+                    retrieval(frame.filter(target=capability), topic_of, capability) for frame in (exact, found)
                 )
-                falls = {name: max(fall, before[name] - after[name]) for name, fall in falls.items()}
+                falls = [max(fall, before[place] - after[place]) for place, fall in enumerate(falls)]
             rows.append(
                 {
                     "dimensions": dimensions,
@@ -109,8 +108,8 @@ def main() -> None:
                     "seed": seed,
                     "lowest Spearman": f"{min(correlations):.4f}",
                     "mean Spearman": f"{np.mean(correlations):.4f}",
-                    "largest fall of the AUC": f"{falls['auc']:.4f}",
-                    "largest fall of the precision": f"{falls['precision']:.3f}",
+                    "largest fall of the AUC": f"{falls[0]:.4f}",
+                    "largest fall of the precision": f"{falls[1]:.3f}",
                     "times less disk": round(n_neurons / dimensions, 1),
                 }
             )

@@ -1,19 +1,70 @@
 """What the foresight of a recipe is made from, read from the warehouse."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from nait_assets.corpora.catalogue import POOL_OUTPUT
 from nait_assets.evaluation.catalogue import BASE_RESULTS, PROBE_RESULTS
-from nait_assets.evaluation.foresight import controls, foresight, predictor_of_method, predictors_of_length
+from nait_assets.evaluation.foresight import (
+    Predictor,
+    controls,
+    foresight,
+    predictor_of_method,
+    predictors_of_length,
+)
 from nait_assets.evaluation.losses import METRIC
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
 from nait_assets.resources import Warehouse
+from nait_assets.resources.warehouse import Snapshot
 from nait_assets.selection.choice import in_order
 from nait_assets.tables import N_ANSWER_CHARACTERS, N_CHARACTERS, scores_table
 from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The probes of a home, and what training on them did.
+
+    Attributes:
+        subsets: Columns `probe`, `sample_id`.
+        lengths: Lengths of their rows by name, each `(n_probes,)`.
+        falls: By task, `(n_probes,)`: how far the loss fell.
+    """
+
+    subsets: pl.DataFrame
+    lengths: Mapping[str, np.ndarray]
+    falls: Mapping[str, np.ndarray]
+
+
+def read_probes(warehouse: Warehouse, tables: Snapshot) -> Probed:
+    """The probes of a home.
+
+    Raises:
+        WarehouseError: They have not been trained or evaluated.
+    """
+    pool, _ = POOL_OUTPUT.read(warehouse, tables, "")
+    subsets, _ = PROBE_SUBSETS_OUTPUT.read(warehouse, tables, "")
+    models, _ = PROBE_MODELS.read(warehouse, tables, "")
+    base, _ = BASE_RESULTS.read(warehouse, tables, "")
+    results, _ = PROBE_RESULTS.read(warehouse, tables, "")
+    characters = pool.select("sample_id", characters=N_CHARACTERS, answer_characters=N_ANSWER_CHARACTERS)
+    return Probed(subsets, predictors_of_length(subsets, characters, models), falls(base, results))
+
+
+def read_predictor(recipe: Recipe, tables: Snapshot, method: str, probed: Probed) -> Predictor:
+    """A method of a recipe as a predictor, by its stored scores in the order in which its strategy chooses.
+
+    Raises:
+        WarehouseError: It has no scores for a target.
+    """
+    scores = {
+        target: in_order(tables.read(scores_table(method), target=target), recipe.strategy_of(method, target))
+        for target in recipe.targets
+    }
+    return predictor_of_method(method, scores, probed.subsets)
 
 
 def read_foresight(recipe: Recipe, warehouse: Warehouse) -> tuple[pl.DataFrame, Mapping[str, str]]:
@@ -23,29 +74,11 @@ def read_foresight(recipe: Recipe, warehouse: Warehouse) -> tuple[pl.DataFrame, 
         WarehouseError: Something has not been made.
     """
     with warehouse.tables.snapshot() as tables:
-        pool, _ = POOL_OUTPUT.read(warehouse, tables, "")
-        probes, _ = PROBE_SUBSETS_OUTPUT.read(warehouse, tables, "")
-        models, _ = PROBE_MODELS.read(warehouse, tables, "")
-        base, _ = BASE_RESULTS.read(warehouse, tables, "")
-        results, _ = PROBE_RESULTS.read(warehouse, tables, "")
-        methods = [
-            predictor_of_method(
-                method,
-                {
-                    target: in_order(
-                        tables.read(scores_table(method), target=target), recipe.strategy_of(method, target)
-                    )
-                    for target in recipe.targets
-                },
-                probes,
-            )
-            for method in recipe.methods
-        ]
+        probed = read_probes(warehouse, tables)
+        methods = [read_predictor(recipe, tables, method, probed) for method in recipe.methods]
         inputs = dict(tables.inputs)
-    characters = pool.select("sample_id", characters=N_CHARACTERS, answer_characters=N_ANSWER_CHARACTERS)
-    predictors = [*methods, *controls(recipe.targets, predictors_of_length(probes, characters, models))]
-    frame = foresight(predictors, falls(base, results), tasks_by_target(recipe))
-    return frame, inputs
+    predictors = [*methods, *controls(recipe.targets, probed.lengths)]
+    return foresight(predictors, probed.falls, tasks_by_target(recipe)), inputs
 
 
 def falls(base: pl.DataFrame, results: pl.DataFrame) -> dict[str, np.ndarray]:

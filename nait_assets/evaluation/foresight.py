@@ -122,19 +122,39 @@ def foresight(
         falls: By task, `(n_probes,)`: the loss of the base less that of the model trained on a probe.
         tasks_of: By target, the tasks that belong to it.
     """
-    n_probes = len(next(iter(predictors[0].values.values())))
-    resamples = np.random.default_rng(SEED).integers(0, n_probes, (N_RESAMPLES, n_probes))
+    n_probes = _n_probes(predictors)
     rows: list[tuple[object, ...]] = []
     of_target: dict[str, list[Found]] = {}
-    for target, task, fall in _wanted(falls, tasks_of):
-        found = _found(predictors, target, fall, resamples)
+    for target, task, found in found_by_target(predictors, falls, tasks_of):
         rows += _rows((target, task), predictors, found, n_probes)
         if target != COMPREHENSIVE_TARGET and SIZE_MARK not in target:
             of_target[target] = found  # the last of a target is that of its tasks together
     if len(of_target) > 1:
-        means = [_mean(of_predictor) for of_predictor in zip(*of_target.values(), strict=True)]
+        means = [mean_found(of_predictor) for of_predictor in zip(*of_target.values(), strict=True)]
         rows += _rows(("", ""), predictors, means, n_probes)
     return pl.DataFrame(rows, schema=FORESIGHT.columns, orient="row")
+
+
+def found_by_target(
+    predictors: Sequence[Predictor], falls: Mapping[str, np.ndarray], tasks_of: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, str, list[Found]]]:
+    """Target, task and what was found of each predictor; last of a target with several tasks, of them together.
+
+    All share the resamples of the probes, so that differences of what is found are paired.
+
+    Args:
+        predictors: As for `foresight`.
+        falls: As for `foresight`.
+        tasks_of: As for `foresight`.
+    """
+    n_probes = _n_probes(predictors)
+    resamples = np.random.default_rng(SEED).integers(0, n_probes, (N_RESAMPLES, n_probes))
+    for target, task, fall in _wanted(falls, tasks_of):
+        yield target, task, _found(predictors, target, fall, resamples)
+
+
+def _n_probes(predictors: Sequence[Predictor]) -> int:
+    return len(next(iter(predictors[0].values.values())))
 
 
 def _found(predictors: Sequence[Predictor], target: str, fall: np.ndarray, resamples: np.ndarray) -> list[Found]:
@@ -149,12 +169,12 @@ def _found(predictors: Sequence[Predictor], target: str, fall: np.ndarray, resam
         partial = None if predictor.is_taken_out else _partial(own, fell, lengths)
         scores, by_score = predictor.scores.get(target), None
         if scores is not None:
-            by_score, _, _ = _interval(_correlations(_ranks(scores, none), _ranks(fall, none)))
+            by_score, _, _ = interval(_correlations(_ranks(scores, none), _ranks(fall, none)))
         found.append(Found(_correlations(own, fell), partial, by_score, predictor.share_scored.get(target)))
     return found
 
 
-def _mean(found: Sequence[Found]) -> Found:
+def mean_found(found: Sequence[Found]) -> Found:
     """The mean over targets, by the same resamples of the probes."""
     partials = [one.partial for one in found if one.partial is not None]
     return Found(np.mean([one.correlation for one in found], axis=0), np.mean(partials, axis=0) if partials else None)
@@ -164,21 +184,22 @@ def _rows(
     place: tuple[str, str], predictors: Sequence[Predictor], found: Sequence[Found], n_probes: int
 ) -> list[tuple[object, ...]]:
     """A row a predictor."""
-    length = _best_length([one.correlation for of, one in zip(predictors, found, strict=True) if of.kind == "control"])
+    length = best_length(predictors, found)
     rows: list[tuple[object, ...]] = []
     for predictor, own in zip(predictors, found, strict=True):
         above = None if length is None or predictor.kind == "control" else own.correlation - length
         figures = [
             end
             for values in (own.correlation, own.partial, above)
-            for end in ((None,) * 3 if values is None else _interval(values))
+            for end in ((None,) * 3 if values is None else interval(values))
         ]
         rows.append((*place, predictor.name, predictor.kind, *figures, own.by_score, n_probes, own.share_scored))
     return rows
 
 
-def _best_length(lengths: Sequence[np.ndarray]) -> np.ndarray | None:
+def best_length(predictors: Sequence[Predictor], found: Sequence[Found]) -> np.ndarray | None:
     """The correlations of the length, more of it or less, that foretells most: what a method has to beat."""
+    lengths = [one.correlation for predictor, one in zip(predictors, found, strict=True) if predictor.kind == "control"]
     both = [sign * one for one in lengths for sign in (1, -1) if np.isfinite(one[0])]
     return max(both, key=lambda one: float(one[0]), default=None)
 
@@ -227,7 +248,7 @@ def _partial(x: np.ndarray, y: np.ndarray, given: Sequence[np.ndarray]) -> np.nd
     return np.where(np.isfinite(found) & (np.maximum(xz**2, yz**2) < SAME**2), found, np.nan)
 
 
-def _interval(found: np.ndarray) -> tuple[float | None, float | None, float | None]:
+def interval(found: np.ndarray) -> tuple[float | None, float | None, float | None]:
     """The correlation, and the ends of its interval of 95 %; None where they are not defined."""
     value, resampled = found[0], found[1:][np.isfinite(found[1:])]
     if not np.isfinite(value):

@@ -80,12 +80,31 @@ class Whitening:
 def fit(inputs: ScoringInputs) -> Whitening:
     """The whitening of the pool, from its reference rows."""
     options: NaitWhitenedOptions = inputs.options
-    places = reference_places(inputs.sample_ids, options.reference)
+    return whitening(*spread(inputs, options.components, options.reference), options)
+
+
+def spread(inputs: ScoringInputs, n: int, reference: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """The pool's leading components and the deviations along them, from some of its rows.
+
+    Args:
+        inputs: Inputs of the method, whatever its options.
+        n: How many components, at most.
+        reference: How many rows, chosen by hash.
+
+    Returns:
+        By layer `(n_components, width)`, float32, and `(n_components,)` deviations from the pool's mean, float64.
+    """
+    places = reference_places(inputs.sample_ids, reference)
     rows = standardized_at(inputs.blocks, inputs.statistics, places, len(inputs.sample_ids))
-    components = leading_components(rows, options.components)
+    components = leading_components(rows, n)
     along = sum(rows[layer].astype(np.float64) @ matrix.T.astype(np.float64) for layer, matrix in components.items())
-    deviations = np.sqrt(np.mean(np.square(along), axis=0))  # about the pool's mean, which is 0
-    return Whitening(components, deviations**-options.power)
+    return components, np.sqrt(np.mean(np.square(along), axis=0))  # about the pool's mean, which is 0
+
+
+def whitening(components: Mapping[int, np.ndarray], deviations: np.ndarray, options: NaitWhitenedOptions) -> Whitening:
+    """The whitening that the options ask for, by the first of as many components as they do, or more."""
+    k = options.components
+    return Whitening({layer: rows[:k] for layer, rows in components.items()}, deviations[:k] ** -options.power)
 
 
 def score(inputs: ScoringInputs) -> np.ndarray:

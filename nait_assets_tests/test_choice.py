@@ -1,0 +1,187 @@
+"""How defaults are chosen: halves that share nothing, scores that are the methods' own, and the rule."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from nait_assets.extraction.statistics import by_layer, neuron_statistics
+from nait_assets.features.centroids import standardized_centroid
+from nait_assets.recipe import PROJECT_ROOT
+from nait_assets.scoring.method import ScoringInputs
+from nait_assets.scoring.methods import method_named, nait_neighbours, nait_standardized
+
+LAYERS, WIDTH, N_POOL, N_EXAMPLES = (0, 3), 20, 30, 4
+SAMPLE_IDS = [f"s{number:02}" for number in range(N_POOL + 2 * N_EXAMPLES)]
+POOL, TARGETS = SAMPLE_IDS[:N_POOL], {"code": SAMPLE_IDS[N_POOL:-N_EXAMPLES], "math": SAMPLE_IDS[-N_EXAMPLES:]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _benchmarks() -> Iterator[None]:
+    """Scripts import one another by name, as Python has it for a script's own folder."""
+    sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
+    yield
+    sys.path.remove(str(PROJECT_ROOT / "benchmarks"))
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def activations() -> Any:
+    random = np.random.default_rng(0)
+    means = {layer: random.normal(size=(len(SAMPLE_IDS), WIDTH)).astype(np.float32) for layer in LAYERS}
+    return module("choice_settings").Activations(
+        SAMPLE_IDS, {"all": means, "answer": {n: m**2 for n, m in means.items()}}
+    )
+
+
+def rows(names: list[str]) -> pl.DataFrame:
+    return pl.DataFrame({"sample_id": names})
+
+
+def neuron_scores(method: str, options: dict[str, Any], means: dict[int, np.ndarray]) -> np.ndarray:
+    """The method's scores from all neurons."""
+    places, declared = np.arange(N_POOL), method_named(method)
+    statistics = by_layer(neuron_statistics((layer, places, matrix[:N_POOL]) for layer, matrix in means.items()))
+    centroids, vectors = {}, {}
+    for target, names in TARGETS.items():
+        own = [SAMPLE_IDS.index(name) for name in names]
+        mean = {
+            layer: standardized_centroid(matrix[own].mean(axis=0), statistics[layer]) for layer, matrix in means.items()
+        }
+        centroids[target] = pl.DataFrame(
+            {"layer": list(mean), "centroid": [vector.tolist() for vector in mean.values()]}
+        )
+        triples = [
+            (name, layer, means[layer][place].tolist())
+            for name, place in zip(names, own, strict=True)
+            for layer in LAYERS
+        ]
+        vectors[target] = pl.DataFrame(triples, schema=["sample_id", "layer", "activation"], orient="row")
+    assert declared.options is not None
+    inputs = ScoringInputs(
+        POOL,
+        {target: [target] for target in TARGETS},
+        by_capability={nait_standardized.CENTROIDS: centroids, nait_neighbours.EXAMPLES: vectors},
+        blocks=[(layer, places, matrix[:N_POOL]) for layer, matrix in means.items()],
+        statistics=statistics,
+        options=declared.options(**options),
+    )
+    return declared.scores(inputs).values
+
+
+@pytest.mark.parametrize("pool", ["all", "answer"])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("nait_standardized", {"similarity": "cosine"}),
+        ("nait_standardized", {"similarity": "dot"}),
+        ("nait_whitened", {"components": 5, "power": 0.5}),
+        ("nait_whitened", {"components": 256, "power": 1.0, "similarity": "dot"}),
+        ("nait_neighbours", {"best": 2, "hubness": 0.5, "neighbours": 3}),
+    ],
+)
+def test_rotated_coordinates_give_the_scores_of_all_neurons(method: str, options: dict[str, Any], pool: str) -> None:
+    """Or the protocol would choose defaults for something else than what is then run."""
+    settings, given = module("choice_settings"), activations()
+    scorer = settings.Scorer(settings.World(rows(POOL), {name: rows(ids) for name, ids in TARGETS.items()}), given)
+    setting = settings.Setting(method, {"pool": pool, "layers": "all", **options})
+
+    assert scorer.sample_ids == POOL
+    np.testing.assert_allclose(scorer.scores(setting), neuron_scores(method, options, given.means[pool]), atol=2e-4)
+
+
+def test_layers_are_those_of_their_share_of_the_depth() -> None:
+    """A wrong bound would judge other layers than the table says."""
+    settings = module("choice_settings")
+    means = {layer: np.zeros((1, 1)) for layer in range(30)}
+    given = settings.Activations(["s"], {"all": means})
+    assert given.layers("middle half") == list(range(8, 22))
+    assert given.layers("all") == list(range(30))
+
+
+@pytest.fixture(scope="module")
+def demo_rows() -> pl.DataFrame:
+    finding = module("choice_finding")
+    found: pl.DataFrame = finding.read_rows(finding.DEMO, PROJECT_ROOT / "data" / "demo")
+    return found
+
+
+def test_halves_share_neither_rows_nor_kinds(demo_rows: pl.DataFrame) -> None:
+    """What is reported must not have been seen by what was chosen."""
+    finding = module("choice_finding")
+    assert demo_rows["sample_id"].is_unique().all()
+    groups = demo_rows.filter(pl.col("family") != finding.BACKGROUND).group_by("group").agg(pl.col("half").n_unique())
+    assert set(groups["half"]) == {1}
+    queries = {half: finding.queries_of(demo_rows, half) for half in finding.HALVES}
+    assert all(queries.values())
+    for half, of_half in queries.items():
+        own = set(demo_rows.filter(half=half)["sample_id"])
+        for query in of_half:
+            assert {*query.examples, *query.wanted, *query.left_out} <= own
+            assert not {*query.wanted} & {*query.examples, *query.left_out}
+
+
+def test_rows_that_are_neither_right_nor_wrong_do_not_count() -> None:
+    """In a search for other languages than the examples', rows of their own language are no mistake."""
+    finding = module("choice_finding")
+    query = finding.Query("q", "shifted", "u", False, ("e",), ("b",), ("a",))
+    assert finding.judged(query, ["a", "b", "c"], np.array([3.0, 2.0, 1.0])) == (1.0, 1.0)
+
+
+def evidence(areas: dict[str, float], teaching: dict[str, float]) -> Any:
+    choice, taught = module("choice"), module("choice_teaching")
+    finding = {(name, half): {"auc": area} for name, area in areas.items() for half in ("choosing", "reporting")}
+    home = {name: taught.Foretold(np.array([value, value]), None, np.zeros(2), {}) for name, value in teaching.items()}
+    return choice.Evidence(finding, [home] if home else [])
+
+
+def test_what_teaches_best_is_chosen_among_what_finds_well() -> None:
+    """The rule of the protocol; without homes, what finds best."""
+    choice = module("choice")
+    areas = {"finds": 0.95, "both": 0.91, "teaches": 0.85}
+    values = [choice.Value(name, (name,)) for name in areas]
+    assert choice.chosen(values, evidence(areas, {"finds": 0.1, "both": 0.2, "teaches": 0.5})).value == "both"
+    assert choice.chosen(values, evidence(areas, {})).value == "finds"
+
+
+def test_a_combination_knows_what_other_homes_taught(demo_rows: pl.DataFrame) -> None:
+    """It is fitted on the one and judged on the other: on a third thing that none has it could know nothing."""
+    taught, trial = module("choice_teaching"), module("choice_trial")
+    random = np.random.default_rng(1)
+    homes, features = [], {}
+    for name in ("one", "other"):
+        home = trial.trial_home(demo_rows, activations(), name)
+        falls = {target: random.normal(size=12) for target in home.targets}
+        probed = taught.Probed(home.probed.subsets, {}, falls)
+        homes.append(taught.Home(name, probed, home.scorer, home.targets, home.tasks_of, {}))
+        knows = {target: fall + 0.1 * random.normal(size=12) for target, fall in falls.items()}
+        noise = {target: random.normal(size=12) for target in home.targets}
+        features[name] = [
+            taught.Predictor(kind, "method", of, {}, {}) for kind, of in (("knows", knows), ("noise", noise))
+        ]
+    found = taught.combination(homes[1], homes[:1], features)
+    for target, values in found.values.items():
+        assert np.corrcoef(values, homes[1].probed.falls[target])[0, 1] > 0.8
+
+
+def test_all_settings_are_distinct_and_of_their_methods() -> None:
+    """Two settings of one name would be one row, and a wrong option an error after the reading."""
+    settings = module("choice_settings")
+    tried = [one for method in settings.FACTORS for one in settings.settings_of(method)]
+    assert len({one.name for one in tried}) == len(tried)
+    for one in tried:
+        one.options()
+    for method in settings.FACTORS:
+        usual = settings.defaults(method)
+        assert any(dict(one.values) == usual for one in tried)
+        for factor in usual:
+            values = module("choice").values_of(method, factor, tried)
+            assert len(values) > 1
+            assert usual[factor] in [one.value for one in values], "the default is among what is tried"
