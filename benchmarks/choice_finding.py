@@ -312,26 +312,37 @@ def judged(query: Query, sample_ids: Sequence[str], scores: np.ndarray) -> tuple
     return area, precision
 
 
-def summary(found: pl.DataFrame, seed: int = 0, n_resamples: int = 1000) -> pl.DataFrame:
-    """Means over kinds, by setting and half: `auc` and `precision`, with the ends of 95 % intervals over units.
+@dataclass(frozen=True)
+class Sought:
+    """How well a setting finds in a half: means over kinds, of all units and of each resample, `(1 + n_resamples,)`.
+
+    Attributes:
+        auc: Area under the ROC curve.
+        precision: Precision among as many best rows as are wanted.
+        by_kind: Both of all units, by kind.
+    """
+
+    auc: np.ndarray
+    precision: np.ndarray
+    by_kind: Mapping[str, Sequence[float]]
+
+
+def summary(found: pl.DataFrame, seed: int = 0, n_resamples: int = 1000) -> dict[tuple[str, str], Sought]:
+    """What each setting finds, by setting and half; units are drawn again within their kind.
 
     Args:
         found: As of `found_of`.
-        seed: Of the resamples, which all settings share.
+        seed: Of the resamples, which all settings share, so that differences are paired.
         n_resamples: How many.
     """
     units = found.group_by("setting", "half", "kind", "unit").agg(pl.col("auc", "precision").mean())
-    rows = []
+    sought = {}
     for (setting, half), own in units.sort("kind", "unit").group_by("setting", "half", maintain_order=True):
-        means = []
-        for place, (_, kind) in enumerate(own.group_by("kind", maintain_order=True)):
+        means, by_kind = [], {}
+        for place, ((name,), kind) in enumerate(own.group_by("kind", maintain_order=True)):
             values = kind.select("auc", "precision").to_numpy()
+            by_kind[str(name)] = values.mean(axis=0).tolist()
             drawn = np.random.default_rng([seed, place]).integers(0, len(values), (n_resamples, len(values)))
             means.append(np.concatenate([values.mean(axis=0)[None], values[drawn].mean(axis=1)]))
-        resampled = np.mean(means, axis=0)
-        low, high = np.percentile(resampled[1:], (2.5, 97.5), axis=0)
-        row = {"setting": setting, "half": half}
-        for place, name in enumerate(("auc", "precision")):
-            row |= {name: resampled[0, place], f"{name}_low": low[place], f"{name}_high": high[place]}
-        rows.append(row)
-    return pl.DataFrame(rows)
+        sought[str(setting), str(half)] = Sought(*np.mean(means, axis=0).T, by_kind)
+    return sought

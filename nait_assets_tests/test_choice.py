@@ -137,7 +137,9 @@ def test_rows_that_are_neither_right_nor_wrong_do_not_count() -> None:
 
 def evidence(areas: dict[str, float], teaching: dict[str, float]) -> Any:
     choice, taught = module("choice"), module("choice_teaching")
-    finding = {(name, half): {"auc": area} for name, area in areas.items() for half in ("choosing", "reporting")}
+    sought = module("choice_finding").Sought
+    arrays = {name: np.array([area, area]) for name, area in areas.items()}
+    finding = {(name, half): sought(own, own, {}) for name, own in arrays.items() for half in ("choosing", "reporting")}
     home = {name: taught.Foretold(np.array([value, value]), None, np.zeros(2), {}) for name, value in teaching.items()}
     return choice.Evidence(finding, [home] if home else [])
 
