@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,9 @@ def test_what_a_benchmark_imports_is_there(script: str) -> None:
             if sibling.exists():
                 known = {name for one in ast.parse(sibling.read_text()).body for name in _names(one)}
             elif node.module.startswith("nait_assets"):
-                known = {*dir(importlib.import_module(node.module))}
+                found = importlib.import_module(node.module)
+                below = {one.name for one in pkgutil.iter_modules(getattr(found, "__path__", []))}
+                known = {*dir(found), *below}
             else:
                 continue
             assert {alias.name for alias in node.names} <= known, node.module
