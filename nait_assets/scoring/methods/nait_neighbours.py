@@ -5,12 +5,13 @@ s(y) = mean of the k largest cos(z(y), z(e)) over the capability's examples e
      - h * mean of the m largest cos(z(y), z(p)) over the pool's other rows p
 
 z is an activation in standard deviations of the pool, as in `nait_standardized`; k = 2 (`best`), h = 1/2 (`hubness`),
-m = 10 (`neighbours`). The target `all` takes the largest of the capabilities' scores.
+m = 50 (`neighbours`). The target `all` takes the largest of the capabilities' scores.
 
 The centroid of a capability of many kinds (27 tasks of BBH) is close to none of them; nearest examples are. Nearest
 neighbours in many dimensions have hubs, rows close to everything (Radovanovic et al., JMLR 2010). The second term takes
 them back, as CSLS does (Conneau et al., arXiv 1710.04087, eq. 2), with half its weight and on the candidate's side
-alone: the example's side would be the same for all candidates.
+alone: the example's side would be the same for all candidates. With m = 10 it finds less where what is sought is of other kinds than the examples: there the nearest rows may all be of the
+row's own kind, and take it back (`benchmarks/choice.py`).
 
 Departures:
 No paper gives the rule whole. The mean of the capabilities' scores would choose, for `all`, rows that are half close to
@@ -19,7 +20,7 @@ each: of 200 rows planted for five capabilities 100 were among its best 200, and
 Limits:
 One odd example finds its own odd neighbours. In a pool with more rows than `reference`, neighbours are sought among
 that many of them, chosen by hash, so that m of them stand for more: the mean area under the ROC curve of finding
-planted rows among 2,200 fell from 0.9989 to 0.9985 with 1,024, and to 0.9965 with 128.
+planted rows among 2,200, with m = 10, fell from 0.9989 to 0.9985 with 1,024, and to 0.9965 with 128.
 
 Cost:
 Two passes over the stored activations, the first to hold the reference, and n_candidates * n_reference products of
@@ -48,7 +49,7 @@ class NaitNeighboursOptions(ActivationOptions):
 
     best: int = Field(2, ge=1, description="Nearest in-domain examples whose mean cosine counts.")
     hubness: float = Field(0.5, ge=0, le=1, description="Weight of the mean cosine to the nearest rows of the pool.")
-    neighbours: int = Field(10, ge=1, description="How many nearest rows of the pool.")
+    neighbours: int = Field(50, ge=1, description="How many nearest rows of the pool.")
     reference: int = Field(
         2048,
         ge=2,
