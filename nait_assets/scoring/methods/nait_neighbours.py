@@ -10,8 +10,9 @@ m = 50 (`neighbours`). The target `all` takes the largest of the capabilities' s
 The centroid of a capability of many kinds (27 tasks of BBH) is close to none of them; nearest examples are. Nearest
 neighbours in many dimensions have hubs, rows close to everything (Radovanovic et al., JMLR 2010). The second term takes
 them back, as CSLS does (Conneau et al., arXiv 1710.04087, eq. 2), with half its weight and on the candidate's side
-alone: the example's side would be the same for all candidates. With m = 10 it finds less where what is sought is of other kinds than the examples: there the nearest rows may all be of the
-row's own kind, and take it back (`benchmarks/choice.py`).
+alone: the example's side would be the same for all candidates. With m = 10 it finds less where what is sought is of
+other kinds than the examples: there the nearest rows may all be of the row's own kind, and take it back
+(`benchmarks/choice.py`).
 
 Departures:
 No paper gives the rule whole. The mean of the capabilities' scores would choose, for `all`, rows that are half close to
