@@ -18,6 +18,7 @@ SCRIPTS = (
     "extraction",
     "extraction_gpu",
     "extraction_ray",
+    "nait_variants",
     "orchestration",
     "pool_size",
     "scoring",
