@@ -72,6 +72,7 @@ class Pass:
         arrays: By site, `(n_kinds, n_samples, n_layers, width)` float32.
         begins: By site, `(n_layers, width)`: activations of the sample's first token, which is the same of all samples.
         facts: What is told of the pass.
+        folder: Where its files are.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Pass:
     arrays: dict[str, np.ndarray]
     begins: dict[str, np.ndarray]
     facts: dict[str, Any]
+    folder: Path = Path()
 
 
 def read_pass(
@@ -126,7 +128,8 @@ def read_pass(
     arrays = {site: np.load(folder / f"{site}.npy", mmap_mode="r") for site in SITES}
     begins = {site: np.load(folder / f"{site}_begin.npy") for site in SITES}
     samples_frame = pl.read_parquet(folder / "samples.parquet")
-    return Pass(name, template, samples_frame, arrays, begins, json.loads((folder / "facts.json").read_text()))
+    facts = json.loads((folder / "facts.json").read_text())
+    return Pass(name, template, samples_frame, arrays, begins, facts, folder)
 
 
 def marked_samples(corpora: pl.DataFrame, tokenizer: Any, template: Template, max_tokens: int) -> list[MarkedSample]:
@@ -187,6 +190,8 @@ def _read(
     by_name = {sample.sample_id: (place, sample) for place, sample in enumerate(samples)}
     for shard in plan(samples, BATCH_TOKENS if packs else 1, SHARD_TOKENS)[told["shards"] :]:
         begun = time.perf_counter()
+        if begun > deadline:
+            raise SystemExit(f"{folder.name}: stopped after {told['shards']} shard(s); the next run goes on from there")
         for batch in shard.batches:
             places, marked = zip(*(by_name[sample.sample_id] for sample in batch), strict=True)
             for kind, layer, kept, first in _activations(model, sites, marked, packs):
@@ -200,8 +205,6 @@ def _read(
             array.flush()
         told = {**told, "shards": told["shards"] + 1, "seconds": told["seconds"] + time.perf_counter() - begun}
         progress.write_text(json.dumps(told))
-        if time.perf_counter() > deadline:
-            raise SystemExit(f"{folder.name}: stopped after {told['shards']} shard(s); the next run goes on from there")
     n_tokens = sum(len(sample.token_ids) for sample in samples)
     return {"n_samples": len(samples), "n_tokens": n_tokens, "packed": packs, **told}
 

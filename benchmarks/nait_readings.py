@@ -44,6 +44,30 @@ AXES = (
     "direction",
     "aggregation",
 )
+NAIT = {
+    "template": "chat",
+    "site": "mlp",
+    "pooling": "all but the first",
+    "change": "last - first",
+    "first": "BOS",
+    "candidate": "mean",
+    "normalisation": "none",
+    "centring": "none",
+    "examples": "whole",
+    "direction": "component, sign by change",
+    "aggregation": "sum",
+}
+"""The method `nait`; for a model without a chat template, under plain headings."""
+STANDARDIZED = NAIT | {
+    "change": "mean",
+    "first": "",
+    "normalisation": "standardised",
+    "centring": "pool",
+    "examples": "all",
+    "direction": "mean, own lengths",
+    "aggregation": "cosine",
+}
+"""The method `nait_standardized`."""
 LEAST_VARIANCE = 1e-9
 """Of the changes' squared length: what varies less is rounding, as of answers of one token, which change nothing."""
 FEWEST_WHOLE = 4
@@ -92,8 +116,9 @@ def scored(read: Pass, site: str) -> Iterator[tuple[dict[str, str], np.ndarray]]
     """
     rows = Rows.of(read.samples)
     sums: dict[tuple[str, ...], _Sums] = {}
-    for layer in range(read.arrays[site].shape[2]):
-        kept = read.arrays[site][:, :, layer][:, rows.order]
+    arrays = np.array(read.arrays[site])  # in memory: a layer's rows lie apart in the file
+    for layer in range(arrays.shape[2]):
+        kept = arrays[:, :, layer][:, rows.order]
         for pooling in POOLINGS:
             quantities = quantities_of(kept, read.begins[site][layer], pooling, rows.n_tokens)
             spread = quantities["mean", ""][rows.candidates].std(axis=0)

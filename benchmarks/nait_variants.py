@@ -15,9 +15,7 @@ import itertools
 import json
 import math
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,64 +23,16 @@ import numpy as np
 import polars as pl
 from common import facts, parser, tell
 from nait_causes import causes
-from nait_judging import Probes, Truth, ends_of, finding_draws, judged, read_probes, teaching
+from nait_judging import Probes, Truth, finding_draws, judged, read_probes, teaching
 from nait_passes import SITES, TEMPLATES, Pass, read_pass
-from nait_readings import AXES, scored
+from nait_readings import scored
+from nait_tables import Measured, report
 
 from nait_assets.corpora.corpus import read_corpus
-from nait_assets.recipe import PROJECT_ROOT, Recipe, load_recipe
+from nait_assets.recipe import PROJECT_ROOT, Recipe, fingerprint, load_recipe
 from nait_assets.resources import LanguageModel
 
 CHUNK = 200
-PAPERS_OVERLAP = 0.70
-NAIT = {
-    "template": "chat",
-    "site": "mlp",
-    "pooling": "all but the first",
-    "change": "last - first",
-    "first": "BOS",
-    "candidate": "mean",
-    "normalisation": "none",
-    "centring": "none",
-    "examples": "whole",
-    "direction": "component, sign by change",
-    "aggregation": "sum",
-}
-"""The method `nait`; for a model without a chat template, under plain headings."""
-STANDARDIZED = NAIT | {
-    "change": "mean",
-    "first": "",
-    "normalisation": "standardised",
-    "centring": "pool",
-    "examples": "all",
-    "direction": "mean, own lengths",
-    "aggregation": "cosine",
-}
-"""The method `nait_standardized`."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """All readings of a model, and how each was judged; arrays are in the frame's order.
-
-    Attributes:
-        frame: One row a reading: its choices, and its figures.
-        found: Arrays of `nait_judging.judged`.
-        capabilities: Names, in the arrays' order.
-        probes: What training did, if a home was given.
-        draws: `(n_draws, n_readings)` by figure: `finding`, `teaching`, `partial`.
-    """
-
-    frame: pl.DataFrame
-    found: dict[str, np.ndarray]
-    capabilities: list[str]
-    probes: Probes | None
-    draws: dict[str, np.ndarray]
-
-    @property
-    def figures(self) -> tuple[str, ...]:
-        """Columns of figures that have draws."""
-        return tuple(self.draws)
 
 
 def corpora_of(recipe: Recipe, n_examples: int, skip: int, n_planted: int, n_pool: int | None) -> pl.DataFrame:
@@ -115,17 +65,17 @@ def corpora_of(recipe: Recipe, n_examples: int, skip: int, n_planted: int, n_poo
     return pl.concat(frames)
 
 
-def measured(passes: Iterable[Pass], capabilities: list[str], probes: Probes | None, n_draws: int) -> Measured:
+def measured(
+    passes: Iterable[Pass], capabilities: list[str], probes: Probes | None, n_draws: int, deadline: float
+) -> Measured:
     """Score and judge every reading of a model's passes."""
     readings: list[dict[str, str]] = []
     parts: list[dict[str, np.ndarray]] = []
     for read, site in itertools.product(passes, SITES):
-        candidates = read.samples.filter(corpus="candidates").sort("sample_id")
-        truth, ways, begun = Truth.of(candidates, capabilities, probes), scored(read, site), len(parts)
-        while chunk := list(itertools.islice(ways, CHUNK)):
-            readings += [reading for reading, _ in chunk]
-            parts.append(judged(np.stack([scores for _, scores in chunk]), truth))
-        areas = np.concatenate([part["placements"].mean(axis=(1, 2)) for part in parts[begun:]])
+        made, found = judged_pass(read, site, capabilities, probes, deadline)
+        readings += made
+        parts.append(found)
+        areas = found["placements"].mean(axis=(1, 2))
         told = f"{read.model}, {read.template}, {site}: {len(areas)} readings"
         print(f"{told}, mean area {areas.mean():.3f}, from {areas.min():.3f} to {areas.max():.3f}", flush=True)
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -147,162 +97,27 @@ def measured(passes: Iterable[Pass], capabilities: list[str], probes: Probes | N
     return Measured(frame, found, capabilities, probes, draws)
 
 
-def is_allowed() -> pl.Expr:
-    """Whether the paper's text allows a reading: its formula leaves site, template, first token and tokens open.
-
-    Equation 2 is the last token less the first, the text says the mean; the direction is the first component with the
-    sign of the mean change, and the score a plain sum of dot products.
-    """
-    return (
-        (pl.col("normalisation") == "none")
-        & (pl.col("centring") == "none")
-        & (pl.col("aggregation") == "sum")
-        & (pl.col("direction") == "component, sign by change")
-        & (pl.col("change") != "mean")
-        & (pl.col("pooling") != "answer")
-        & (pl.col("candidate") == "mean")
-    )
-
-
-def is_reading(reading: dict[str, str]) -> pl.Expr:
-    """Whether a row is this reading."""
-    return pl.all_horizontal(pl.col(axis) == value for axis, value in reading.items())
-
-
-def with_intervals(of: Measured, places: np.ndarray) -> dict[str, str]:
-    """The mean of each figure over readings, with its interval of 95 %."""
-    cells = {}
-    for name, draws in of.draws.items():
-        low, high = ends_of(draws[:, places].mean(axis=1))
-        cells[name] = f"{of.frame[name].to_numpy()[places].mean():.3f} [{low:.3f}, {high:.3f}]"
-    return cells
-
-
-def shown(of: Measured, places: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows of a table, one a reading."""
-    rows = []
-    for place in places:
-        row = of.frame.row(int(place), named=True)
-        choices = {axis: row[axis] for axis in AXES}
-        areas = " ".join(f"{row[f'finding {name}']:.2f}" for name in of.capabilities)
-        figures = {"each": areas, "precision": row["precision"], "overlap": row["overlap"], "length": row["length"]}
-        rows.append({**choices, **with_intervals(of, np.asarray([place])), **figures})
-    return rows
-
-
-def marginals(of: Measured) -> list[dict[str, Any]]:
-    """The mean over all readings that make a choice, for every choice."""
-    rows = []
-    for axis in AXES:
-        for value in of.frame[axis].unique(maintain_order=True):
-            places = np.flatnonzero((of.frame[axis] == value).to_numpy())
-            best = of.frame["finding"].to_numpy()[places].max()
-            row = {"choice": axis, "value": value or "(of no change)", "readings": len(places)}
-            rows.append({**row, **with_intervals(of, places), "best finding": float(best)})
-    return rows
-
-
-def chosen_on_one_half(of: Measured) -> list[dict[str, Any]]:
-    """What a reading is worth that was chosen on other capabilities and other rows: means over all such halves.
-
-    Two capabilities and half of their planted rows (of the probes) choose, the other capabilities and the other half
-    judge; every pair, both halves. The fixed readings are judged by the same.
-    """
-    allowed = np.flatnonzero(of.frame.select(is_allowed()).to_series().to_numpy())
-    groups = {"best of all readings": np.arange(len(of.frame)), "best of those that the text allows": allowed}
-    for name, reading in fixed(of).items():
-        groups[f"`{name}`"] = np.flatnonzero(of.frame.select(is_reading(reading)).to_series().to_numpy())
-    figures = ["finding", *(["teaching", "partial"] if of.probes is not None else [])]
-    rows = []
-    for name, places in groups.items():
-        row: dict[str, Any] = {"reading": name}
-        for figure in figures:
-            got, kept = [], Counter[int]()
-            for chooses, judges, half in _halves(len(of.capabilities)):
-                one, other = (
-                    _half_figure(of, figure, places, who, part) for who, part in ((chooses, half), (judges, 1 - half))
-                )
-                place = int(one.argmax())
-                kept[int(places[place])] += 1
-                got.append((float(one[place]), float(other[place])))
-            row |= {
-                f"{figure}, where chosen": float(np.mean([a for a, _ in got])),
-                f"{figure}, elsewhere": float(np.mean([b for _, b in got])),
-            }
-            if figure == "finding":
-                row["chosen most often"] = _name(of.frame.row(kept.most_common(1)[0][0], named=True))
-        rows.append(row)
-    return rows
-
-
-def _halves(n: int) -> list[tuple[list[int], list[int], int]]:
-    pairs = list(itertools.combinations(range(n), 2))
-    return [(list(pair), [one for one in range(n) if one not in pair], half) for pair in pairs for half in (0, 1)]
-
-
-def _half_figure(of: Measured, figure: str, places: np.ndarray, capabilities: list[int], half: int) -> np.ndarray:
-    """`(n_places,)` of a figure by some capabilities, and every second planted row or probe."""
-    if figure == "finding":
-        areas: np.ndarray = of.found["placements"][places][:, capabilities, half::2].mean(axis=(1, 2))
-        return areas
-    assert of.probes is not None
-    resample = np.arange(half, of.probes.falls.shape[1], 2)
-    return teaching(of.found["probes"][places], of.probes, resample, capabilities)[int(figure == "partial")]
-
-
-def _name(row: dict[str, Any]) -> str:
-    return ", ".join(str(row[axis]) for axis in AXES if row[axis])
-
-
-def fixed(of: Measured) -> dict[str, dict[str, str]]:
-    """Methods of the project by their readings, under plain headings where the model has no chat template."""
-    has_chat = "chat" in of.frame["template"].to_list()
-    given = {} if has_chat else {"template": "plain"}
-    return {"nait": NAIT | given, "nait_standardized": STANDARDIZED | given}
-
-
-def figures_of(of: Measured) -> dict[str, Any]:
-    """Counts: how many readings find, and how many have the paper's overlap."""
-    frame = of.frame.with_columns(allowed=is_allowed())
-    found: dict[str, Any] = {}
-    for name, part in (("all", frame), ("allowed", frame.filter("allowed"))):
-        high = part.filter(pl.col("overlap") > PAPERS_OVERLAP)
-        found |= {
-            f"{name} readings": len(part),
-            f"{name}: mean area of 0.9 or more": len(part.filter(pl.col("finding") >= 0.9)),
-            f"{name}: every overlap above {PAPERS_OVERLAP}": len(high),
-            f"{name}: mean area of those with that overlap": high["finding"].mean(),
-            f"{name}: mean correlation with length of those, absolute": high["length"].abs().mean(),
-            f"{name}: of those a mean area of 0.9 or more": len(high.filter(pl.col("finding") >= 0.9)),
-        }
-    return found
-
-
-def report(name: str, of: Measured) -> dict[str, Any]:
-    """Print a model's tables; the same for JSON."""
-    finding = of.frame["finding"].to_numpy()
-    order = np.argsort(-finding, kind="stable")
-    allowed = of.frame.with_row_index("place").filter(is_allowed()).sort("finding", descending=True)["place"].to_list()
-    fixed_places = [
-        place
-        for reading in fixed(of).values()
-        for place in np.flatnonzero(of.frame.select(is_reading(reading)).to_series())
-    ]
-    tables: dict[str, list[dict[str, Any]]] = {
-        "`nait`, `nait_standardized`": shown(of, fixed_places),
-        "readings that the text allows": shown(of, allowed),
-        "means over all readings that make a choice": marginals(of),
-        "the ten that find best": shown(of, order[:10].tolist()),
-        "the ten that find worst": shown(of, order[-10:].tolist()),
-        "chosen on one half, judged on the other": chosen_on_one_half(of),
-    }
-    if of.probes is not None:
-        by_teaching = np.argsort(-of.frame["teaching"].to_numpy(), kind="stable")
-        tables["the ten that foretell training best"] = shown(of, by_teaching[:10].tolist())
-        tables["the ten that foretell training worst"] = shown(of, by_teaching[-10:].tolist())
-    for title, rows in tables.items():
-        tell(f"{name}: {title}", rows, {}, None)
-    return {**tables, **figures_of(of)}
+def judged_pass(
+    read: Pass, site: str, capabilities: list[str], probes: Probes | None, deadline: float
+) -> tuple[list[dict[str, str]], dict[str, np.ndarray]]:
+    """The readings at a site of a pass, and how they were judged: from its file, where that is there."""
+    known = [probes.falls.tolist(), probes.lengths.tolist()] if probes is not None else []
+    file = read.folder / f"judged_{site}_{fingerprint('1', capabilities, known)[:12]}.npz"
+    names = file.with_suffix(".json")
+    if names.exists():
+        return json.loads(names.read_text()), dict(np.load(file))
+    if time.perf_counter() > deadline:
+        raise SystemExit(f"{read.folder.name}, {site}: not judged yet; the next run goes on from there")
+    candidates = read.samples.filter(corpus="candidates").sort("sample_id")
+    truth, ways = Truth.of(candidates, capabilities, probes), scored(read, site)
+    readings, parts = [], []
+    while chunk := list(itertools.islice(ways, CHUNK)):
+        readings += [reading for reading, _ in chunk]
+        parts.append(judged(np.stack([scores for _, scores in chunk]), truth))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    np.savez(file, **found)
+    names.write_text(json.dumps(readings))
+    return readings, found
 
 
 def options() -> argparse.ArgumentParser:
@@ -358,7 +173,7 @@ def main() -> None:
         there = [one for one in passes if one is not None]
         if arguments.read_only:
             continue
-        of = measured(there, capabilities, probes, arguments.draws)
+        of = measured(there, capabilities, probes, arguments.draws, deadline)
         of.frame.write_parquet(work / f"{name}.parquet")
         results[name] = report(name, of)
         looked += [{**causes(one, site), **one.facts} for one in there for site in SITES]

@@ -67,7 +67,7 @@ def test_the_reading_of_nait_is_the_method() -> None:
         directions[layer] = np.stack([principal_direction(change[chosen])[0] for chosen in examples])
     blocks = [(layer, pool, mean[pool, layer]) for layer in range(N_LAYERS)]
     wanted = projections(blocks, directions, N_POOL).T
-    np.testing.assert_allclose(scores_of(_module("nait_variants").NAIT), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores_of(_module("nait_readings").NAIT), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_reading_of_nait_standardized_is_the_method() -> None:
@@ -81,7 +81,7 @@ def test_the_reading_of_nait_standardized_is_the_method() -> None:
         vectors = [standardized_centroid(part[:, layer].mean(axis=0), statistics[layer]) for part in examples]
         centroids[layer] = np.stack(vectors)
     wanted = cosines(blocks, statistics, centroids, N_POOL).T
-    found = scores_of(_module("nait_variants").STANDARDIZED)
+    found = scores_of(_module("nait_readings").STANDARDIZED)
     factors = (found * wanted).sum(axis=1) / (wanted**2).sum(axis=1)
     np.testing.assert_allclose(found / factors[:, None], wanted, rtol=1e-3, atol=1e-4)
 
