@@ -12,8 +12,9 @@ The first token is left out of A_l(y): its enormous activations would make the s
 were cut are left out of v_l: their last token is not the end of an answer, and the direction would be whether one was.
 
 Limits:
-The sum is neither centred nor normalised, so that layers with large activations decide, and all capabilities share
-much of their order. `nait_standardized` corrects both.
+The sum is neither centred nor normalised, so that layers with large activations decide. The sign of a direction is that
+of the examples' change, which need not be the side on which their mean activations lie; with SmolLM2 it mostly is not
+(docs/nait_variants.md). `nait_standardized` corrects both.
 
 Cost:
 One forward pass over the pool, shared by every method that reads activations; then one product per layer.
