@@ -116,7 +116,9 @@ def build_home(recipe: Recipe, folder: Path) -> Warehouse:
         tables.replace(REJECTED_ROWS, pl.DataFrame([bad, bad], schema=REJECTED_ROWS.columns), corpus="candidates")
         _put(tables, NEURON_STATISTICS, frame)
         for capability, feature in features.items():
-            example = pl.DataFrame([{"sample_id": f"{capability}-example"}], IN_DOMAIN_SET.written_columns)
+            said = [{"role": "user", "content": f"about {capability}"}, {"role": "assistant", "content": "an example"}]
+            row = {"sample_id": f"{capability}-example", "messages": said}
+            example = pl.DataFrame([row], IN_DOMAIN_SET.written_columns)
             _put(tables, IN_DOMAIN_SET, example, capability=capability)
             _put(tables, STANDARDIZED_CENTROIDS, feature, capability=capability)
         wanted = {

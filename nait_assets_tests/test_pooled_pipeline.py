@@ -118,7 +118,7 @@ def test_all_of_it_is_current_audited_and_explained(home: Path, recipe: Recipe) 
         assert answer.code == 0, answer.err
         assert f"\n{method}: " in answer.out
         if method == "whitened":
-            assert f"{method}: neurons that add most to its score" in answer.out
+            assert "neurons that weigh most in its score's direction" in answer.out
     assert {name for name in Warehouse(home=str(home)).records() if name.startswith("features/")} == {
         "features/neuron_statistics",
         "features/answer_neuron_statistics",

@@ -88,7 +88,7 @@ def test_a_method_stands_in_a_recipe_twice_with_other_options(recipe: Recipe, ho
     named = ("--method", "bm25_nearest", "--target", "math")
     answer = nait("explain", scores["sample_id"][0], *named, "--recipe", recipe.path, "--home", home)
     assert answer.code == 0
-    assert "bm25_nearest: what was read of it" in answer.out
+    assert "bm25_nearest: what is its score made of?" in answer.out
 
 
 @pytest.mark.parametrize("method", METHODS)

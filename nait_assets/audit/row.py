@@ -32,7 +32,7 @@ def describe_row(recipe: Recipe, warehouse: Warehouse, sample_id: str) -> str:
         for method in recipe.methods:
             for target in recipe.targets:
                 lines += _subset_lines(snapshot, recipe, method, target, name)
-    return "\n".join([*lines, f"What contributes most to its score: nait explain {name} --target TARGET"])
+    return "\n".join([*lines, f"Why, and what its score is made of: nait explain {name} --target TARGET"])
 
 
 def _source_lines(snapshot: Snapshot, source: str) -> list[str]:

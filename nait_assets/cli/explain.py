@@ -13,17 +13,27 @@ from nait_assets.cli.options import home_option, recipe_option
 @click.argument("sample_id")
 @click.option("--target", required=True, help="A capability, or, of several, 'all'.")
 @click.option("--method", help="Whose score to explain; by default the recipe's recommended method.")
-@click.option("--reasons", default=10, show_default=True, help="How many neurons, examples or numbers to show.")
+@click.option("--reasons", default=5, show_default=True, help="How many reasons and examples to show.")
+@click.option("--json", "as_data", is_flag=True, help="Print the same as JSON, with whole texts and all parts.")
 @recipe_option
 @home_option
 def command(
-    sample_id: str, target: str, method: str | None, reasons: int, recipe_path: Path | None, home: Path | None
+    sample_id: str,
+    target: str,
+    method: str | None,
+    reasons: int,
+    as_data: bool,
+    recipe_path: Path | None,
+    home: Path | None,
 ) -> None:
-    """Show a candidate's scores and ranks, what contributes most to its score, and its text.
+    """Show a candidate's scores and ranks, whether and by how much it is chosen, what its score is made of, its text.
 
-    A unique beginning of the id will do.
+    A unique beginning of the id will do. Parts of a score add up to it; the nearest in-domain examples, and the rows
+    that drive each neuron most, are shown with their texts.
     """
-    from nait_assets.scoring.explanation import explain as explained
+    from nait_assets.audit.why import why
+    from nait_assets.audit.why_text import as_json, text_of
 
     with opened(recipe_path, home, dagster=False) as workplace:
-        say(explained(workplace.recipe, workplace.warehouse, sample_id, target, reasons, method))
+        found = why(workplace.recipe, workplace.warehouse, sample_id, target, reasons, method)
+        say(as_json(found) if as_data else text_of(found))

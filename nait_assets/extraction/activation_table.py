@@ -334,7 +334,7 @@ def scan(
     """
     wanted = samples(snapshot)["sample_id"].to_list() if sample_ids is None else sample_ids
     names = pa.array(wanted, pa.string())
-    _bound_memory(snapshot.connection, _width(snapshot, column))
+    bound_memory(snapshot, column)
     query = f"SELECT sample_id, layer, {column} AS vector FROM {ACTIVATION}"
     if sample_ids is not None:
         snapshot.connection.register("wanted", pa.table({"sample_id": names}))
@@ -346,6 +346,11 @@ def scan(
         changes = [0, *(np.flatnonzero(np.diff(layers)) + 1).tolist(), len(layers)]
         for begin, end in itertools.pairwise(changes):
             yield int(layers[begin]), indices[begin:end], vectors[begin:end]
+
+
+def bound_memory(snapshot: Snapshot, column: str) -> None:
+    """Keep DuckDB from filling the memory with what it reads of a column."""
+    _bound_memory(snapshot.connection, _width(snapshot, column))
 
 
 def _width(snapshot: Snapshot, column: str) -> int:

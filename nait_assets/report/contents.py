@@ -40,7 +40,7 @@ def build_page(page_data: PageData) -> Page:
         "ratio_shown": "0.10" if "0.10" in page_data.recipe.ratios else page_data.recipe.ratios[0],
         "table": {
             "method": page_data.recommended,
-            "reasons": page_data.what_reasons_are,
+            "reasons": next((one.heading for one in page_data.explanations.values()), ""),
             "notes": _table_notes(page_data, rows),
         },
     }
@@ -80,10 +80,11 @@ def _table_notes(page_data: PageData, rows: ReportTable) -> list[str]:
             f"{rows.n_chosen - rows.n_kept:,} of the {rows.n_chosen:,} chosen candidates, those of the worst ranks, "
             "are left out to keep the page small; the subsets contain them."
         )
-    if page_data.reasons:
+    if page_data.explanations:
+        nearness = next((one.nearness for one in page_data.explanations.values() if one.near), "")
         notes.append(
-            f"What contributes most to the score is named for the {MOST_EXPLAINED} best rows of each target; "
-            "`nait explain` names it for any row."
+            f"What a score is made of{f', and the nearest in-domain examples (by {nearness}),' if nearness else ''} is "
+            f"said for the {MOST_EXPLAINED} best rows of each target; `nait explain` says it for any row, with more."
         )
     else:
         notes.append(f"`{page_data.recommended}` does not say what contributes to a row's score.")

@@ -108,13 +108,25 @@ class Table {
     const text = node("td");
     text.append(node("div", candidate[4], "short"));
     row.append(text);
-    const reasons = this.reasons[`${place}:${number}`] || [];
-    if (this.columns > 6) row.append(node("td", reasons.map(([label]) => label).join(", ")));
-    row.addEventListener("click", () => this.toggle(row, candidate, reasons));
+    const key = `${place}:${number}`;
+    const reasons = this.reasons[key] || [];
+    const near = (this.near[key] || []).map(([value, capability, id]) => [value, capability, ...(this.near_texts[id] || [id, ""])]);
+    const parts = this.parts[key] || [];
+    const short = reasons.map(([label]) => label).join(", ") || [...parts.map((one) => one[1]), ...near.map((one) => one[2]), ""][0];
+    if (this.columns > 6) row.append(node("td", short));
+    const margins = this.margins(place, rank, score);
+    const margin = margins ? [["above the last row chosen", margins]] : [];
+    row.addEventListener("click", () => this.toggle(row, candidate, [...margin, ...parts, ...reasons], near));
     return row;
   }
 
-  toggle(row, candidate, reasons) {
+  margins(place, rank, score) {
+    const of = ([last, least], ratio) => `${this.ratios[ratio]}: by ${(score - least).toPrecision(3)} (that one has rank ${last.toLocaleString("en")})`;
+    const chosen = this.last[place].map((last, ratio) => (last && rank <= last[0] ? of(last, ratio) : "")).filter(Boolean);
+    return chosen.join("; ");
+  }
+
+  toggle(row, candidate, reasons, near) {
     if (row.nextSibling && row.nextSibling.className === "detail") return row.nextSibling.remove();
     const cell = node("td");
     cell.colSpan = this.columns;
@@ -127,6 +139,7 @@ class Table {
     entry("answer", candidate[5]);
     entry("from", `${this.sources[candidate[2]]}, row ${candidate[3] ?? "unknown"}, id ${candidate[0]}`);
     for (const [label, detail] of reasons) entry(label, detail);
+    for (const [value, capability, question, answer] of near) entry(`near ${value}`, `${capability}: ${question} → ${answer}`);
     const detail = node("tr", undefined, "detail");
     detail.append(cell);
     row.after(detail);

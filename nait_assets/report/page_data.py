@@ -24,13 +24,15 @@ from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.explanation import explained_by, explanations
-from nait_assets.scoring.method import Reason
+from nait_assets.scoring.method import Explanation
 from nait_assets.scoring.methods import method_of
+from nait_assets.scoring.texts import question_and_answer
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.duplicates import near_duplicates_read
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CORPUS_COUNTS,
+    IN_DOMAIN_SET,
     REJECTED_ROWS,
     REJECTED_SAMPLES,
     STANDARDIZED_CENTROIDS,
@@ -60,8 +62,9 @@ class PageData:
         on_map: Candidates that the map shows, ascending.
         candidates: Activations of those; None without a model.
         examples: By capability, activations of those in-domain examples that the map shows.
-        reasons: By target and `sample_id`, what contributes most to the score of the leading method, of its best rows.
-        what_reasons_are: In words, what reasons are; empty where the method gives none.
+        explanations: By target and `sample_id`, why the best rows of the leading method score as they do; empty where
+            it gives no reasons.
+        near_texts: Question and answer of the in-domain examples that these name, by `sample_id`.
         thresholds: By method and target, the row of `THRESHOLDS`, or none.
         comparison: Comparison of the methods.
         results: What is concluded from results of trained models, by table.
@@ -81,8 +84,8 @@ class PageData:
     on_map: Sequence[str] = ()
     candidates: MethodInputs | None = None
     examples: Mapping[str, MethodInputs] = field(default_factory=dict)
-    reasons: Mapping[tuple[str, str], Sequence[Reason]] = field(default_factory=dict)
-    what_reasons_are: str = ""
+    explanations: Mapping[tuple[str, str], Explanation] = field(default_factory=dict)
+    near_texts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     thresholds: Mapping[tuple[str, str], pl.DataFrame] = field(default_factory=dict)
     comparison: Comparison | None = None
     results: Mapping[str, pl.DataFrame] = field(default_factory=dict)
@@ -162,19 +165,24 @@ def results_shown(recipe: Recipe) -> list[Table]:
 
 
 def _with_reasons(page_data: PageData, warehouse: Warehouse) -> PageData:
-    """The same with what contributes most to the scores of the best rows, where the leading method says it."""
+    """The same with why the best rows score as they do, where the leading method says it."""
     recipe = page_data.recipe
     if not explained_by(recipe, method_of(recipe, recipe.leading_method)):
         return page_data
-    reasons: dict[tuple[str, str], Sequence[Reason]] = {}
-    inputs, heading = dict(page_data.inputs), ""
-    for target in recipe.targets:
-        rows = page_data.subsets[recipe.leading_method, target, recipe.ratios[-1]][:MOST_EXPLAINED]
-        explained = explanations(recipe, warehouse, recipe.leading_method, target, rows, N_REASONS)
-        inputs |= explained.versions
-        for sample_id, explanation in explained.explanations.items():
-            reasons[target, sample_id], heading = explanation.reasons, explanation.heading
-    return replace(page_data, reasons=reasons, what_reasons_are=heading, inputs=inputs)
+    wanted = {
+        target: page_data.subsets[recipe.leading_method, target, recipe.ratios[-1]][:MOST_EXPLAINED]
+        for target in recipe.targets
+    }
+    found = explanations(recipe, warehouse, recipe.leading_method, wanted, N_REASONS)
+    near = {one.sample_id: one.capability for each in found.explanations.values() for one in each.near}
+    texts: dict[str, tuple[str, str]] = {}
+    with warehouse.tables.snapshot() as tables:
+        for capability in dict.fromkeys(near.values()):
+            frame = tables.read(IN_DOMAIN_SET, capability=capability).filter(pl.col("sample_id").is_in(list(near)))
+            said = frame.select("sample_id", "messages").iter_rows()
+            texts |= {name: question_and_answer(messages) for name, messages in said}
+    inputs = {**page_data.inputs, **found.versions, **tables.inputs}
+    return replace(page_data, explanations=found.explanations, near_texts=texts, inputs=inputs)
 
 
 def _comparison(tables: Snapshot) -> Comparison:

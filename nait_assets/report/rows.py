@@ -12,11 +12,18 @@ from typing import Any
 import polars as pl
 
 from nait_assets.report.page_data import PageData
+from nait_assets.scoring.method import Explanation, Parts
+from nait_assets.scoring.texts import question_and_answer
+from nait_assets.selection.placing import thresholds
 
 MOST_BYTES = 12_000_000
 """Of the table's candidates in the page; those of the worst ranks are left out."""
 MOST_CHARACTERS = 300
 """Of a candidate's first question, and as many of its last answer."""
+NEAR_CHARACTERS = 150
+"""Of a nearest example's question, and as many of its answer."""
+MOST_PARTS = 5
+"""Of a score, before all others together."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class ReportTable:
     """The table as the page holds it.
 
     Attributes:
-        data: `candidates`, `choices` of them and `reasons`, as `page.js` reads them.
+        data: `candidates`, `choices` of them, `reasons` and what else explains them, as `page.js` reads them.
         n_chosen: Distinct candidates that are chosen for any target.
         n_kept: Number of these on the page.
     """
@@ -59,24 +66,59 @@ def table_rows(page_data: PageData, most_bytes: int = MOST_BYTES) -> ReportTable
             break
         kept[sample_id] = len(candidates)
         candidates.append(candidate)
-    choices, notes = [], {}
+    choices: list[list[Any]] = []
+    explained: dict[str, Explanation] = {}
     for number, (target, rows, scores) in enumerate(zip(recipe.targets, of_targets, ranked, strict=True)):
         for sample_id in sorted(rows, key=lambda sample_id: scores[sample_id][0]):
             if sample_id in kept:
                 rank, score = scores[sample_id]
                 choices.append([number, kept[sample_id], rank, float(f"{score:.5g}"), rows[sample_id]])
-                reasons = page_data.reasons.get((target, sample_id), ())
-                if reasons:
-                    notes[f"{number}:{kept[sample_id]}"] = [(reason.label, reason.detail) for reason in reasons]
+                if (target, sample_id) in page_data.explanations:
+                    explained[f"{number}:{kept[sample_id]}"] = page_data.explanations[target, sample_id]
     data = {
         "targets": recipe.targets,
         "ratios": recipe.ratios,
         "sources": list(sources),
         "candidates": candidates,
         "choices": choices,
-        "reasons": notes,
+        "last": [_last_chosen(page_data, method, target) for target in recipe.targets],
+        **_explained(explained, page_data.near_texts),
     }
     return ReportTable(data, len(best), len(kept))
+
+
+def _explained(explained: Mapping[str, Explanation], texts: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    """By row: `reasons`, `parts` of the score in words, and `near` examples, whose texts are in `near_texts` once."""
+    near = {name: one.near for name, one in explained.items() if one.near}
+    named = {one.sample_id for those in near.values() for one in those}
+    return {
+        "reasons": {name: [(reason.label, reason.detail) for reason in one.reasons] for name, one in explained.items()},
+        "parts": {
+            name: [(f"by {parts.by}", _in_words(parts)) for parts in one.parts] for name, one in explained.items()
+        },
+        "near": {
+            name: [(f"{one.value:+.3f}", one.capability, one.sample_id) for one in those]
+            for name, those in near.items()
+        },
+        "near_texts": {
+            name: [_cut(text, NEAR_CHARACTERS) for text in texts[name]] for name in sorted(named) if name in texts
+        },
+    }
+
+
+def _in_words(parts: Parts) -> str:
+    """The largest parts and what all others add, as shares of the score, or as numbers where they cancel out."""
+    shown = [(name, value, parts.percent(value)) for name, value in parts.largest(MOST_PARTS)]
+    return ", ".join(f"{name} {percent or format(value, '+.4g')}" for name, value, percent in shown)
+
+
+def _last_chosen(page_data: PageData, method: str, target: str) -> list[tuple[int, float] | None]:
+    """By ratio, rank and score of the chosen row of the worst rank; None where ranks did not decide, or of no rows."""
+    if page_data.recipe.strategy_of(method, target).name != "top":
+        return [None] * len(page_data.recipe.ratios)
+    chosen = {ratio: page_data.subsets[method, target, ratio] for ratio in page_data.recipe.ratios}
+    found = thresholds(page_data.scores[method, target], chosen)
+    return [found.get(ratio) for ratio in page_data.recipe.ratios]
 
 
 def _ratios_of_rows(page_data: PageData, method: str, target: str) -> dict[str, int]:
@@ -108,9 +150,8 @@ def _candidate(row: Mapping[str, Any], sources: dict[str, int]) -> list[Any]:
 
 def excerpts(messages: Sequence[Mapping[str, str]], length: int = MOST_CHARACTERS) -> tuple[str, str]:
     """The beginning of the first message of the user and of the last one of the assistant, "" where there is none."""
-    questions = [message["content"] for message in messages if message["role"] == "user"]
-    answers = [message["content"] for message in messages if message["role"] == "assistant"]
-    return _cut(questions[0] if questions else "", length), _cut(answers[-1] if answers else "", length)
+    question, answer = question_and_answer(messages)
+    return _cut(question, length), _cut(answer, length)
 
 
 def _cut(text: str, length: int) -> str:

@@ -1,25 +1,28 @@
-"""Why a candidate scores as it does: its score and rank by each method, and the reasons that one method gives."""
+"""Why candidates score as they do: the reasons that a method gives, from what the warehouse holds.
+
+Belongs here: reading what explanations need. Does not belong here: the reasons (`methods`, `reasons`), whether a
+candidate is chosen (`selection.standing`), and the text of `nait explain` (`audit.why`).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from nait_assets.corpora.eligibility import reason_of
 from nait_assets.errors import NotFoundError, WarehouseError
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.extraction.projection import NETWORK
-from nait_assets.recipe import ACTIVATIONS, POOL, Pooling, Recipe
+from nait_assets.recipe import ACTIVATIONS, POOL, Pooling, Recipe, pooled
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.inputs import gathered
-from nait_assets.scoring.method import Explanation, Method, Reason
+from nait_assets.scoring.method import ExampleActivations, Explanation, Method, Parts, Reason
 from nait_assets.scoring.methods import method_of
 from nait_assets.scoring.reasons import explained
-from nait_assets.shown import one_line
-from nait_assets.tables import CANDIDATE_POOL
+from nait_assets.tables import CALIBRATION_STATISTICS, CANDIDATE_POOL
 
 
 @dataclass(frozen=True)
@@ -27,56 +30,98 @@ class Explained:
     """Explanations of some candidates.
 
     Attributes:
-        explanations: By `sample_id`, of those that every output of the method has.
+        explanations: By target and `sample_id`, of those candidates that every output of the method has.
         versions: Versions of what was read for them.
     """
 
-    explanations: Mapping[str, Explanation]
+    explanations: Mapping[tuple[str, str], Explanation]
     versions: Mapping[str, str]
 
 
 def explanations(
-    recipe: Recipe, warehouse: Warehouse, method: str, target: str, sample_ids: Sequence[str], n: int
+    recipe: Recipe, warehouse: Warehouse, method: str, wanted: Mapping[str, Sequence[str]], n: int
 ) -> Explained:
-    """Why candidates score as they do by a method for a target.
+    """Why candidates score as they do by a method.
 
     Of a projection, whose numbers mean nothing by themselves, the strongest neurons that were kept beside it are named.
+    What a method makes of the whole pool (`Method.fit`) is made once. In memory are the candidates' activations, and of
+    one target at a time those of its in-domain examples, with all neurons.
 
     Args:
         recipe: The recipe.
         warehouse: Where its outputs are.
         method: The method's name.
-        target: A capability, or `all`.
-        sample_ids: The candidates.
-        n: Most reasons for each.
+        wanted: By target, a capability or `all`, the `sample_id` of candidates.
+        n: Most reasons, and most nearest examples, for each.
 
     Raises:
         WarehouseError: Something has not been made, or with a projection where the recipe has none, or the reverse.
     """
     declared = method_of(recipe, method)
+    projected = ACTIVATIONS in declared.reads and recipe.extraction.projection is not None
     if ACTIVATIONS in declared.reads:
         with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
-            _require(snapshot, projected=recipe.extraction.projection is not None)
-        if recipe.extraction.projection:
-            return _strongest(recipe, warehouse, recipe.pooling_of(method), target, sample_ids, n)
+            _require(snapshot, projected)
     fitted = None
-    if declared.fit is not None and declared.explains_by_fit:
-        with gathered(recipe, warehouse, method, target) as found:
+    if declared.fit is not None and wanted:
+        with gathered(recipe, warehouse, method, next(iter(wanted))) as found:
             fitted = declared.fit(found.inputs)
-    with gathered(recipe, warehouse, method, target, stream_only=sample_ids) as found:
-        inputs = replace(found.inputs, blocks=list(found.inputs.blocks), fitted=fitted)
+    explanations_: dict[tuple[str, str], Explanation] = {}
+    versions: dict[str, str] = {}
+    for target, sample_ids in wanted.items():
+        examples: dict[str, ExampleActivations] = {}
+        if _reads_examples(recipe, declared):
+            examples, read = _examples(recipe, warehouse, recipe.pooling_of(method), target)
+            versions |= read
+        with gathered(recipe, warehouse, method, target, stream_only=sample_ids) as found:
+            inputs = replace(found.inputs, blocks=list(found.inputs.blocks), fitted=fitted, examples=examples)
+        versions |= found.versions
         known = set(inputs.sample_ids)
-        return Explained(
-            {name: explained(declared, inputs, name, target, n) for name in sample_ids if name in known},
-            dict(found.versions),
-        )
+        explanations_ |= {
+            (target, name): explained(declared, inputs, name, target, n) for name in sample_ids if name in known
+        }
+    if projected:
+        explanations_, read = _by_component(recipe, warehouse, recipe.pooling_of(method), explanations_, n)
+        versions |= read
+    return Explained(explanations_, versions)
 
 
 def explained_by(recipe: Recipe, method: Method) -> list[str]:
-    """Keys of what `explanations` reads; empty for a method that says no more than the numbers that were read."""
+    """Keys of what `explanations` reads; empty for a method that only says which numbers were read, or draws."""
+    if not method.explain or method.seeded:
+        return []
+    beside = [IN_DOMAIN_ACTIVATIONS] if _reads_examples(recipe, method) else []
     if ACTIVATIONS in method.reads and recipe.extraction.projection:
-        return [ACTIVATIONS, *([IN_DOMAIN_ACTIVATIONS] if recipe.reads_activations_of_examples else [])]
-    return list(recipe.reads_of(method.name)) if method.explain else []
+        beside.append(CALIBRATION_STATISTICS.of_pooling(recipe.pooling_of(method.name)).asset)
+    return list(dict.fromkeys([*recipe.reads_of(method.name), *beside]))
+
+
+def _reads_examples(recipe: Recipe, method: Method) -> bool:
+    """Whether the explanations of a method look at the activations of in-domain examples."""
+    return method.by_target and ACTIVATIONS in method.reads and recipe.reads_activations_of_examples
+
+
+def _examples(
+    recipe: Recipe, warehouse: Warehouse, pooling: Pooling, target: str
+) -> tuple[dict[str, ExampleActivations], dict[str, str]]:
+    """The examples of a target by capability, and the versions of what was read; a feature file has no examples."""
+    examples: dict[str, ExampleActivations] = {}
+    versions: dict[str, str] = {}
+    for capability in recipe.capabilities_of(target):
+        if not recipe.capability_named(capability).examples:
+            continue
+        with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
+            snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
+            versions |= snapshot.inputs
+            sample_ids = activation_table.samples(snapshot)["sample_id"].to_list()
+            rows: dict[int, np.ndarray] = {}
+            for layer, places, vectors in activation_table.scan(
+                snapshot, pooled("activation", pooling), sample_ids=sample_ids
+            ):
+                of_layer = rows.setdefault(layer, np.zeros((len(sample_ids), vectors.shape[1]), np.float32))
+                of_layer[places] = vectors
+        examples[capability] = ExampleActivations(sample_ids, rows)
+    return examples, versions
 
 
 def find_candidate(snapshot: Snapshot, sample_id: str) -> dict[str, Any]:
@@ -94,77 +139,6 @@ def find_candidate(snapshot: Snapshot, sample_id: str) -> dict[str, Any]:
             "Ids are in scoring.scores and in every subset's train.jsonl."
         )
     return pool.row(0, named=True)
-
-
-def explain(
-    recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n: int, method: str | None = None
-) -> str:
-    """The text that `nait explain` prints.
-
-    Args:
-        recipe: The recipe.
-        warehouse: Where its outputs are.
-        sample_id: A candidate's id, or the beginning of one.
-        target: A capability, or `all`.
-        n: Most reasons.
-        method: Method whose score is explained; by default the recipe's recommended one.
-
-    Raises:
-        NotFoundError: There is no such target, method or sample, or several samples begin so.
-        WarehouseError: Nothing has been materialized, or with a projection where the recipe has none, or the reverse.
-    """
-    if target not in recipe.targets:
-        raise NotFoundError(f"{recipe.path}: {recipe.not_a_target(target)}.")
-    if method is not None and method not in recipe.methods:
-        raise NotFoundError(f"{recipe.path} has no method {method!r}; its methods are {', '.join(recipe.methods)}.")
-    method = method or recipe.leading_method
-    with warehouse.tables.snapshot() as snapshot:
-        sample = find_candidate(snapshot, sample_id)
-        scores = _scores_of(snapshot, sample["sample_id"], target)
-        reason = reason_of(recipe, snapshot, sample["sample_id"])
-    lines = [
-        f"sample {sample['sample_id']}, row {sample['source_row']} of {one_line(sample['source'])}, topic "
-        f"{one_line(sample['topic'])}",
-        *([] if reason is None else [f"may not be chosen: {one_line(reason)}"]),
-        "",
-        f"target {target}",
-    ]
-    lines += [
-        f"  {name:<20} score {score:>12.5f}   rank {rank:>6,} of {n_candidates:,}"
-        if unscored is None
-        else f"  {name:<20} no score: {unscored}"
-        for name, score, rank, n_candidates, unscored in scores
-        if name in recipe.methods
-    ]
-    found = explanations(recipe, warehouse, method, target, [sample["sample_id"]], n).explanations
-    lines += ["", *_lines(method, found.get(sample["sample_id"]))]
-    return "\n".join([*lines, "", *(_quoted(message) for message in sample["messages"])])
-
-
-def _quoted(message: dict[str, str]) -> str:
-    """A message whose lines cannot be taken for lines of the explanation."""
-    return f"[{message['role']}] {message['content']}".replace("\n", "\n  | ")
-
-
-def _scores_of(snapshot: Snapshot, sample_id: str, target: str) -> list[tuple[Any, ...]]:
-    query = """
-        SELECT method, score, rank, n_candidates, reason FROM (
-            SELECT *, count(*) OVER (PARTITION BY method) AS n_candidates FROM scoring.scores WHERE target = ?
-        ) WHERE sample_id = ? ORDER BY method
-    """
-    if not snapshot.has_table("scoring.scores"):
-        return []
-    return snapshot.connection.execute(query, [target, sample_id]).fetchall()
-
-
-def _lines(method: str, explanation: Explanation | None) -> list[str]:
-    if explanation is None:
-        return [f"{method}: nothing was read of it"]
-    width = max((len(reason.label) for reason in explanation.reasons), default=0)
-    return [
-        f"{method}: {explanation.heading}",
-        *(f"  {reason.label:<{width}}  {reason.detail}" for reason in explanation.reasons),
-    ]
 
 
 def _require(snapshot: Snapshot, projected: bool) -> None:
@@ -200,40 +174,62 @@ def shared_strength(sample: pl.DataFrame, examples: pl.DataFrame, n: int) -> pl.
     return ordered.select("layer", "neuron", "value", "n_examples", "mean_value").head(n)
 
 
-def _strongest(
-    recipe: Recipe, warehouse: Warehouse, pooling: Pooling, target: str, sample_ids: Sequence[str], n: int
-) -> Explained:
-    """The strongest neurons of candidates, those first that the target's examples share."""
-    parts: list[pl.DataFrame] = []
-    versions: dict[str, str] = {}
-    for capability in recipe.capabilities_of(target):
-        if recipe.capability_named(capability).examples:  # a feature file has no examples
-            with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
-                _require(snapshot, projected=True)
-                snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
-                parts.append(activation_table.strongest_neurons(snapshot, pooling=pooling))
-                versions |= snapshot.inputs
+def _by_component(
+    recipe: Recipe,
+    warehouse: Warehouse,
+    pooling: Pooling,
+    explanations_: Mapping[tuple[str, str], Explanation],
+    n: int,
+) -> tuple[dict[tuple[str, str], Explanation], dict[str, str]]:
+    """Explanations of a projection in words of the network: by component, and with the strongest neurons.
+
+    Returns:
+        The explanations, and the versions of what was read.
+    """
+    table = CALIBRATION_STATISTICS.of_pooling(pooling)
+    with warehouse.tables.snapshot() as tables:
+        calibration = tables.read(table.only("layer", "mean", "components")).head(1)
+        versions = dict(tables.inputs)
+    n_components = calibration["components"].list.len()[0] // calibration["mean"].list.len()[0]
+    examples: dict[str, pl.DataFrame] = {}
+    for target in dict.fromkeys(target for target, _ in explanations_):
+        parts: list[pl.DataFrame] = []
+        for capability in recipe.capabilities_of(target):
+            if recipe.capability_named(capability).examples:  # a feature file has no examples
+                with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
+                    parts.append(activation_table.strongest_neurons(snapshot, pooling=pooling))
+        if parts:
+            examples[target] = pl.concat(parts)
+    found: dict[tuple[str, str], Explanation] = {}
     with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
-        snapshot.note(ACTIVATIONS)
-        versions |= snapshot.inputs
-        samples = {name: activation_table.strongest_neurons(snapshot, name, pooling) for name in sample_ids}
-    found = {
-        name: _strongest_reasons(sample, pl.concat([sample.clear(), *parts]), n)
-        for name, sample in samples.items()
-        if not sample.is_empty()
-    }
-    return Explained(found, versions)
+        for (target, name), explanation in explanations_.items():
+            sample = activation_table.strongest_neurons(snapshot, name, pooling)
+            reasons = _strongest_reasons(sample, examples.get(target, sample.clear()), n)
+            parts_ = [_components(one, n_components) for one in explanation.parts]
+            heading = "its strongest neurons (layer:neuron, against the calibration sample)"
+            found[target, name] = replace(explanation, heading=heading, reasons=reasons, parts=parts_)
+    return found, versions
 
 
-def _strongest_reasons(sample: pl.DataFrame, examples: pl.DataFrame, n: int) -> Explanation:
+def _components(parts: Parts, n_components: int) -> Parts:
+    """Parts by dimension of a projection: its components, and together the dimensions outside of them."""
+    if parts.by != "dimension":
+        return parts
+    shares = list(parts.values.values())
+    named = {f"component {number}": share for number, share in enumerate(shares[:n_components], 1)}
+    return replace(parts, by="component", values={**named, "all else": sum(shares[n_components:])})
+
+
+def _strongest_reasons(sample: pl.DataFrame, examples: pl.DataFrame, n: int) -> list[Reason]:
     n_examples = examples["sample_id"].n_unique()
     among = f"{n_examples} examples" if n_examples else "no examples: the target comes from a feature file"
-    reasons = [
+    return [
         Reason(
             f"{row['layer']}:{row['neuron']}",
             f"{row['value']:+.2f} sd here, among the strongest of {row['n_examples']} of {among}"
             + (f", {row['mean_value']:+.2f} sd there" if row["n_examples"] else ""),
+            neuron=(row["layer"], row["neuron"]),
+            inverted=row["value"] < 0,
         )
         for row in shared_strength(sample, examples, n).iter_rows(named=True)
     ]
-    return Explanation("its strongest neurons (layer:neuron, against the calibration sample)", reasons)

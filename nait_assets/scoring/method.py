@@ -22,6 +22,19 @@ class PartlyRead(Protocol):
 
 
 @dataclass(frozen=True)
+class ExampleActivations:
+    """Activations of a capability's in-domain examples.
+
+    Attributes:
+        sample_ids: The examples.
+        by_layer: By layer `(n_examples, width)`, float32, in their order.
+    """
+
+    sample_ids: list[str]
+    by_layer: Mapping[int, np.ndarray]
+
+
+@dataclass(frozen=True)
 class ScoringInputs:
     """What a method may read: the outputs that it declares under `reads`, in any combination.
 
@@ -38,6 +51,8 @@ class ScoringInputs:
         seed: The recipe's `seed`.
         options: The method's section of the recipe, if it has one.
         fitted: What the method's `fit` made of these inputs, if it has one.
+        examples: For explanations alone: by capability of the target, activations of its in-domain examples, of a
+            method that reads activations; a capability that comes from a feature file has none.
     """
 
     sample_ids: list[str]
@@ -49,6 +64,7 @@ class ScoringInputs:
     seed: int = 0
     options: Any = None
     fitted: Any = None
+    examples: Mapping[str, ExampleActivations] = field(default_factory=dict)
 
     def of(self, key: str) -> pl.DataFrame:
         """Rows of an output about candidates.
@@ -173,10 +189,83 @@ class Reason:
     Attributes:
         label: What it is, short enough for a table's cell: `12:345` for neuron 345 of layer 12.
         detail: Its numbers.
+        share: What it adds to the score, where the score is a sum of such things; None elsewhere.
+        neuron: Layer and index within it, of a neuron that adds the more to the score the more active it is; or, with
+            `inverted`, the less.
+        inverted: Whether the neuron speaks for the candidate by being less active than in the pool.
     """
 
     label: str
     detail: str
+    share: float | None = None
+    neuron: tuple[int, int] | None = None
+    inverted: bool = False
+
+
+CANCELS = 0.2
+"""A sum smaller than this share of the sizes of its parts has no percentages."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A score taken apart: everything that was added up to it.
+
+    Attributes:
+        by: What a part is, in the singular: `layer`, `component`, `word`.
+        values: What each part adds, by its name, in units of the score; they add up to it, but for rounding.
+    """
+
+    by: str
+    values: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """What they add up to."""
+        return float(sum(self.values.values()))
+
+    @property
+    def size(self) -> float:
+        """Sum of the sizes of the parts, whatever their signs."""
+        return float(sum(map(abs, self.values.values())))
+
+    def largest(self, n: int) -> list[tuple[str, float]]:
+        """The parts of the largest sizes, the largest first, and at the end what all others add, if there are any."""
+        order = sorted(self.values.items(), key=lambda item: -abs(item[1]))
+        shown = order if len(order) <= n + 1 else order[:n]
+        others = len(order) - len(shown)
+        return [*shown, (f"{others:,} others", sum(value for _, value in order[n:]))] if others else shown
+
+    def percent(self, value: float) -> str:
+        """A share of the whole in per cent; "" where the parts so cancel each other out that it would be thousands."""
+        return f"{value / self.total:.1%}" if abs(self.total) > CANCELS * self.size else ""
+
+
+@dataclass(frozen=True)
+class Face:
+    """A row of the pool on which a neuron, or a component, is among its largest values, or among its smallest.
+
+    Attributes:
+        sample_id: The row.
+        deviations: Its value less the pool's mean, in standard deviations of the pool.
+    """
+
+    sample_id: str
+    deviations: float
+
+
+@dataclass(frozen=True)
+class Near:
+    """How near a candidate is to an in-domain example.
+
+    Attributes:
+        sample_id: The example.
+        capability: The capability that it is an example of.
+        value: How near; the larger the nearer.
+    """
+
+    sample_id: str
+    capability: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -186,10 +275,23 @@ class Explanation:
     Attributes:
         heading: What the reasons are.
         reasons: The most important one first.
+        parts: The score as a sum, in one way or in several: by layer, by component; none of a score that is no sum.
+        faces: By name of a part that has no meaning by itself, such as a component, rows of the pool that have the most
+            of it in the candidate's direction.
+        spread: Over how many things the score is spread, in words.
+        near: The nearest in-domain examples, the nearest first; none of a method that knows no examples.
+        nearness: What `near` measures, in words.
+        usual: For scale, how near is usual, in words.
     """
 
     heading: str
     reasons: Sequence[Reason]
+    parts: Sequence[Parts] = ()
+    faces: Mapping[str, Sequence[Face]] = field(default_factory=dict)
+    spread: str = ""
+    near: Sequence[Near] = ()
+    nearness: str = ""
+    usual: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,7 +315,6 @@ class Method:
         length_is_the_point: Whether nobody need be warned that its scores follow the length of a candidate.
         fit: What scores and explanations rest on that is made of the whole pool, such as its components; it stands in
             the inputs of both as `fitted`.
-        explains_by_fit: Whether explanations need what `fit` makes, which takes a pass over the pool.
         reads_if_there: Keys of outputs about examples that it reads too where every capability has examples.
         stand_ins: How rows stand in for examples in it, for `chance`; None where that cannot be made of what is stored.
         version: Version of the algorithm; another one makes the scores stale.
@@ -232,7 +333,6 @@ class Method:
     recommended: bool = False
     length_is_the_point: bool = False
     fit: Callable[[ScoringInputs], Any] | None = None
-    explains_by_fit: bool = True
     reads_if_there: tuple[str, ...] = ()
     stand_ins: StandIns | None = None
     version: str = "1"

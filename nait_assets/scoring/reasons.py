@@ -9,43 +9,48 @@ import numpy as np
 import polars as pl
 
 from nait_assets.recipe import CANDIDATES
-from nait_assets.scoring.method import Explanation, Method, Reason, Scores, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Near, Reason, Scores, ScoringInputs
+from nait_assets.scoring.near import mean_of
 from nait_assets.scoring.ranking import by_turns
 from nait_assets.tables import N_CHARACTERS
 
+OF_EXAMPLES = "the score is that with the first of the nearest examples"
+
 
 def nearest_examples(
-    score: Callable[[ScoringInputs], Scores], key: str
+    score: Callable[[ScoringInputs], Scores], key: str, what: str, heading: str = OF_EXAMPLES
 ) -> Callable[[ScoringInputs, str, str, int], Explanation]:
     """The explanation of a method that scores a candidate by each in-domain example: those with the highest scores.
 
     Args:
         score: The method's, whose `by_example` of a candidate does not depend on other candidates.
         key: Key of the output that holds the examples.
+        what: What a score by example is.
+        heading: How the score comes from those by example.
     """
 
     def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
-        return of_examples(score(inputs.only(sample_id)).by_example[target][0], inputs, key, target, n)
+        found = near_by_example(score(inputs.only(sample_id)).by_example[target][0], inputs, key, target)
+        return Explanation(heading, (), near=found[:n], nearness=what, usual=mean_of(found))
 
     return explain
 
 
-def of_examples(values: np.ndarray, inputs: ScoringInputs, key: str, target: str, n: int) -> Explanation:
-    """The in-domain examples for which a candidate's score is the highest.
+def near_by_example(values: np.ndarray, inputs: ScoringInputs, key: str, target: str) -> list[Near]:
+    """All examples of a target, those for which a candidate's score is the highest first.
 
     Args:
         values: `(n_examples,)` scores, in the order of `Scores.by_example`.
         inputs: The method's.
         key: Key of the output that holds the examples.
         target: A capability, or `all`.
-        n: How many.
     """
-    frames = inputs.of_capabilities(key)
-    names = [np.unique(frames[name]["sample_id"].to_numpy())[None] for name in inputs.targets[target]]
-    ids = by_turns(names)[0]
-    best = np.argsort(-values, kind="stable")[:n]
-    reasons = [Reason(str(ids[index]), f"score {values[index]:+.5f}") for index in best]
-    return Explanation("in-domain examples for which its score is the highest", reasons)
+    frames, capabilities = inputs.of_capabilities(key), inputs.targets[target]
+    ids = [np.unique(frames[name]["sample_id"].to_numpy())[None] for name in capabilities]
+    owners = [np.full(names.shape, name) for name, names in zip(capabilities, ids, strict=True)]
+    named = zip(by_turns(ids)[0], by_turns(owners)[0], values.tolist(), strict=True)
+    found = [Near(str(sample_id), str(owner), value) for sample_id, owner, value in named]
+    return sorted(found, key=lambda one: (-one.value, one.sample_id))
 
 
 def of_numbers(inputs: ScoringInputs, sample_id: str, _target: str, n: int) -> Explanation:
@@ -57,10 +62,13 @@ def of_numbers(inputs: ScoringInputs, sample_id: str, _target: str, n: int) -> E
         for column in rows.columns[1:] if len(own) else ():
             value = own[column][0]
             if value is not None:
-                share = float((rows[column] <= value).mean() or 0)
-                detail = f"{value:,.5g}: as large as or larger than that of {share:.0%} of the pool"
-                reasons.append(Reason(column, f"{detail} ({key})"))
+                reasons.append(Reason(column, f"{against_pool(value, rows[column].drop_nulls().to_numpy())} ({key})"))
     return Explanation("what was read of it", reasons[:n])
+
+
+def against_pool(value: float, values: np.ndarray) -> str:
+    """A number of a candidate, and which share of the pool's `(n_candidates,)` is no larger."""
+    return f"{value:,.5g}: as large as or larger than that of {float(np.mean(values <= value)):.0%} of the pool"
 
 
 def _numbers(key: str, frame: pl.DataFrame) -> pl.DataFrame:

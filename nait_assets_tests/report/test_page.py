@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from nait_assets.audit.why import why
+from nait_assets.audit.why_text import text_of
 from nait_assets.report.contents import Page, build_page
 from nait_assets.report.page import embedded_json
 from nait_assets.report.page_data import read
 from nait_assets.report.rows import excerpts, table_rows
-from nait_assets.scoring.explanation import explain
 from nait_assets_tests.report.pages import HOSTILE, home_with_subsets, page_of
 from nait_assets_tests.small_home import small_recipe
 
@@ -130,13 +131,14 @@ def test_neurons_are_those_of_the_explanation_and_only_of_the_recommended_method
     """The page and `nait explain` must not give two reasons for one row, nor a reason where there is none."""
     recipe = small_recipe(tmp_path)
     page_data = read(recipe, home_with_subsets(recipe, tmp_path / "home"))
-    assert set(page_data.reasons) == {
+    assert set(page_data.explanations) == {
         (target, name) for target in recipe.targets for name in page_data.subsets["nait_standardized", target, "0.30"]
     }
-    (target, name), (reason, *_) = next(iter(page_data.reasons.items()))
+    (target, name), explanation = next(iter(page_data.explanations.items()))
+    reason = explanation.reasons[0]
     home = home_with_subsets(recipe, tmp_path / "again")
-    assert f"  {reason.label}  {reason.detail}" in explain(recipe, home, name, target, 1).splitlines()
-    assert read(recipe.model_copy(update={"methods": ("random",)}), home).reasons == {}
+    assert f"  {reason.label}  {reason.detail}" in text_of(why(recipe, home, name, target, 1)).splitlines()
+    assert read(recipe.model_copy(update={"methods": ("random",)}), home).explanations == {}
 
 
 def test_a_recipe_without_a_model_has_a_page_without_what_only_a_model_says(tmp_path: Path) -> None:

@@ -1,19 +1,13 @@
-"""Explanations: the parts add up to the score, and the text says what was asked for."""
-
-import re
-from pathlib import Path
+"""Explanations: what each neuron adds to a score, and the strongest neurons of a projection."""
 
 import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.errors import NotFoundError, WarehouseError
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import Recipe
-from nait_assets.resources import Warehouse
-from nait_assets.scoring.explanation import explain, shared_strength
+from nait_assets.scoring.explanation import shared_strength
+from nait_assets.scoring.linear import LinearScore
 from nait_assets.scoring.methods.nait_standardized import contributions, cosines
-from nait_assets_tests.small_home import UNREAD, build_home, small_recipe
 
 LAYERS, WIDTH = (2, 7), 5
 RANDOM = np.random.default_rng(0)
@@ -25,104 +19,63 @@ STATISTICS = {
 CENTROIDS = {layer: RANDOM.normal(size=WIDTH) for layer in LAYERS}
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Capabilities code and math, the methods that the small home holds."""
-    return small_recipe(tmp_path_factory.mktemp("recipe"))
-
-
-@pytest.fixture(scope="module")
-def warehouse(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """The small home."""
-    return build_home(recipe, tmp_path_factory.mktemp("home"))
-
-
 def test_contributions_of_all_neurons_add_up_to_the_score() -> None:
     """Else the explanation would be of something other than what ranked the sample."""
-    shares = contributions(SAMPLE, STATISTICS, CENTROIDS, len(LAYERS) * WIDTH)
+    found = contributions(SAMPLE, STATISTICS, CENTROIDS)
     blocks = [(layer, np.arange(1), SAMPLE[layer][None]) for layer in LAYERS]
     score = cosines(blocks, STATISTICS, {layer: CENTROIDS[layer][None] for layer in LAYERS}, 1)[0, 0]
-    assert len(shares) == len(LAYERS) * WIDTH
-    assert shares["contribution"].sum() == pytest.approx(score, abs=1e-6)
+    assert found.shares.sum() == pytest.approx(score, abs=1e-6)
+    (by_layer,) = found.parts
+    assert list(by_layer.values) == ["layer 2", "layer 7"]
+    assert by_layer.total == pytest.approx(score, abs=1e-6)
 
 
 def test_each_contribution_names_its_layer_and_neuron() -> None:
     """The index is what a person looks up in the model: layers have their own numbers, not their places."""
-    for row in contributions(SAMPLE, STATISTICS, CENTROIDS, len(LAYERS) * WIDTH).iter_rows(named=True):
-        layer, neuron = row["layer"], row["neuron"]
+    reasons = contributions(SAMPLE, STATISTICS, CENTROIDS).strongest(
+        len(LAYERS) * WIDTH, lambda layer, neuron, value: f"{layer} {neuron} {value:.6f}"
+    )
+    assert len({reason.neuron for reason in reasons}) == len(LAYERS) * WIDTH
+    for reason in reasons:
+        assert reason.neuron is not None
+        layer, neuron = reason.neuron
         z = (SAMPLE[layer][neuron] - STATISTICS[layer].mean[neuron]) / STATISTICS[layer].standard_deviation[neuron]
-        assert row["standardized_activation"] == pytest.approx(float(z), rel=1e-5)
-        assert row["centroid"] == pytest.approx(CENTROIDS[layer][neuron])
-        assert np.sign(row["contribution"]) == np.sign(z * CENTROIDS[layer][neuron])
+        assert reason.label == f"{layer}:{neuron}"
+        named, value = reason.detail.split(", share")[0].rsplit(" ", 1)
+        assert named == f"{layer} {neuron}"
+        assert float(value) == pytest.approx(float(z), rel=1e-4)
+        assert np.sign(reason.share) == np.sign(z * CENTROIDS[layer][neuron])
+        assert reason.inverted == (CENTROIDS[layer][neuron] < 0)
 
 
-def test_the_largest_contributions_come_first() -> None:
-    """Those that speak for the sample; a neuron far below the mean on a target far above it speaks against."""
-    everything = contributions(SAMPLE, STATISTICS, CENTROIDS, 100)
-    assert everything["contribution"].is_sorted(descending=True)
-    assert everything["contribution"][-1] < 0
-    assert contributions(SAMPLE, STATISTICS, CENTROIDS, 3).equals(everything.head(3))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_neurons_that_weigh_most_in_the_score_s_direction_come_first(sign: int) -> None:
+    """Of a row that is far from the target what speaks against it is why, not the few neurons that speak for it."""
+    found = contributions(SAMPLE, STATISTICS, {layer: sign * vector for layer, vector in CENTROIDS.items()})
+    direction = np.sign(found.shares.sum())
+    everything = [direction * (reason.share or 0) for reason in found.strongest(100, lambda *_: "")]
+    assert everything == sorted(everything, reverse=True)
+    assert everything[0] > 0 > everything[-1]
+    three = [direction * (reason.share or 0) for reason in found.strongest(3, lambda *_: "")]
+    assert three == everything[:3]
+
+
+def test_the_spread_counts_the_neurons_that_make_up_half_of_what_speaks_for_a_row() -> None:
+    """Five neurons that are 2 % of a score look as if they were why; this says over how many it is spread."""
+    shares = np.array([[4.0, 1.0, -2.0], [3.0, 2.0, 0.0]])
+    spread = LinearScore([0, 1], shares, np.ones((2, 3))).spread
+    assert spread == (
+        "4 of 6 neurons speak for it, +10.00000, half of it by the 2 that add most; 1 speak against it, -2.00000"
+    )
+    assert LinearScore([0], -np.ones((1, 2)), np.ones((1, 2))).spread.startswith(
+        "0 of 2 neurons speak for it, +0.00000"
+    )
 
 
 def test_a_sample_at_the_pools_mean_has_no_contributions() -> None:
     """Its score is 0, so each neuron's part is 0 and not NaN."""
     mean = {layer: STATISTICS[layer].mean for layer in LAYERS}
-    assert contributions(mean, STATISTICS, CENTROIDS, 3)["contribution"].to_list() == [0, 0, 0]
-
-
-@pytest.mark.parametrize("target", ["math", "all"])
-def test_explanation_has_scores_ranks_neurons_and_text(recipe: Recipe, warehouse: Warehouse, target: str) -> None:
-    """What the command promises, with the very numbers of the tables."""
-    text = explain(recipe, warehouse, "c4", target, n=2)
-    with warehouse.tables.snapshot() as snapshot:
-        query = "SELECT method, score, rank FROM scoring.scores WHERE sample_id = 'c4' AND target = ?"
-        rows = snapshot.connection.execute(query, [target]).fetchall()
-    assert len(rows) == 2
-    for method, score, rank in rows:
-        assert f"  {method:<20} score {score:>12.5f}   rank {rank:>6,} of 10" in text.splitlines()
-    assert len(re.findall(r"^  \d+:\d+ ", text, flags=re.MULTILINE)) == 2
-    assert "sample c4, row 4 of pool.jsonl, topic code" in text
-    assert text.endswith("[user] question 4\n[assistant] answer")
-
-
-def test_explained_neurons_add_up_to_the_score_in_the_table(recipe: Recipe, warehouse: Warehouse) -> None:
-    """From the tables to the text, nothing is lost: two layers of three neurons."""
-    text = explain(recipe, warehouse, "c4", "all", n=6)
-    shares = [float(line.rpartition("share")[2]) for line in text.splitlines() if "share" in line]
-    (score_line,) = [line for line in text.splitlines() if "nait_standardized  " in line]
-    assert len(shares) == 6
-    assert sum(shares) == pytest.approx(float(score_line.split()[2]), abs=6e-5)
-
-
-def test_a_sample_that_was_not_read_is_said_to_have_no_neurons(recipe: Recipe, warehouse: Warehouse) -> None:
-    """It is in the pool and has no score: the reader should learn why."""
-    text = explain(recipe, warehouse, UNREAD, "math", n=2)
-    assert "nait_standardized: nothing was read of it" in text
-    assert "no score: no token" in text
-
-
-@pytest.mark.parametrize(
-    ("sample_id", "found"),
-    [("zzz", "'zzz': no candidate has it"), ("c", "'c': 10 samples begin so")],
-    ids=["none", "ten"],
-)
-def test_a_sample_id_must_name_one_candidate(recipe: Recipe, warehouse: Warehouse, sample_id: str, found: str) -> None:
-    """A beginning of the id will do if it is unique; the message says where ids are to be found."""
-    with pytest.raises(NotFoundError, match=found + r" in .*warehouse\.duckdb\. Ids are in scoring\.scores"):
-        explain(recipe, warehouse, sample_id, "math", n=2)
-
-
-def test_an_unknown_target_is_refused_with_those_there_are(recipe: Recipe, warehouse: Warehouse) -> None:
-    """A misspelt capability, with the recipe's path and its targets."""
-    with pytest.raises(NotFoundError, match=r"'maths' is not among the recipe's targets, code, math, all") as error:
-        explain(recipe, warehouse, "c4", "maths", n=2)
-    assert str(recipe.path) in str(error.value)
-
-
-def test_a_home_without_a_run_is_said_to_be_empty(recipe: Recipe, tmp_path: Path) -> None:
-    """The first thing a new user may try."""
-    with pytest.raises(WarehouseError, match=r"does not exist.*`nait run`"):
-        explain(recipe, Warehouse(home=str(tmp_path / "nothing")), "c4", "math", n=2)
+    assert not contributions(mean, STATISTICS, CENTROIDS).shares.any()
 
 
 def test_neurons_shared_with_the_examples_come_first_and_opposed_ones_last() -> None:

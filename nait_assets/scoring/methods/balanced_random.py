@@ -25,7 +25,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from nait_assets.recipe import CANDIDATES
-from nait_assets.scoring.method import Method, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Reason, ScoringInputs
 from nait_assets.scoring.methods.random import uniform
 
 
@@ -47,14 +47,26 @@ def turns(groups: Sequence[Hashable], numbers: np.ndarray, sample_ids: Sequence[
 
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)`: the number before the point is the turn, less than 1 and falling."""
-    labels = inputs.of(CANDIDATES).select("topic", "source").rows()
-    groups = [("topic", topic) if topic is not None else ("source", source) for topic, source in labels]
-    columns = []
+    groups, columns = groups_of(inputs), []
     for target in inputs.targets:
         numbers = uniform(inputs.sample_ids, f"balanced:{inputs.seed}:{target}")  # not those of `random`
         within = uniform(inputs.sample_ids, f"balanced-turn:{inputs.seed}:{target}")
         columns.append(within - turns(groups, numbers, inputs.sample_ids))
     return np.stack(columns, axis=1)
+
+
+def groups_of(inputs: ScoringInputs) -> list[tuple[str, str]]:
+    """`(n_candidates,)` groups: the topic of each, or its source where it has none."""
+    labels = inputs.of(CANDIDATES).select("topic", "source").rows()
+    return [("topic", topic) if topic is not None else ("source", source) for topic, source in labels]
+
+
+def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int) -> Explanation:
+    """The candidate's group, and that nothing else of it counts."""
+    groups = groups_of(inputs)
+    kind, name = own = groups[inputs.sample_ids.index(sample_id)]
+    size = f"{groups.count(own):,} of {len(groups):,} candidates in {len(set(groups)):,} groups that take turns"
+    return Explanation("its group, and within it chance", [Reason(f"{kind} {name}", size)])
 
 
 METHOD = Method(
@@ -65,5 +77,6 @@ METHOD = Method(
     score=score,
     by_target=True,
     seeded=True,
+    explain=explain,
     version="2",
 )

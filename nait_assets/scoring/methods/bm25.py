@@ -23,6 +23,7 @@ each candidate and example; a target for which they exceed 1 GiB has none, and n
 """
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -32,7 +33,8 @@ from pydantic import Field
 
 from nait_assets.corpora.contamination import words_of
 from nait_assets.recipe import CANDIDATES, EXAMPLES, Section
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Near, Parts, Scores, ScoringInputs
+from nait_assets.scoring.near import mean_of
 from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.texts import TextPart, texts_of
 
@@ -98,15 +100,22 @@ def index(documents: Sequence[list[str]], k1: float, b: float) -> Query:
     return lambda words: searched.get_scores(words) if words else np.zeros(len(documents))
 
 
+def fit(inputs: ScoringInputs) -> Query:
+    """The index of the pool."""
+    options: Bm25Options = inputs.options
+    return index(_words(inputs.of(CANDIDATES), options), options.k1, options.b)
+
+
+def _words(frame: pl.DataFrame, options: Bm25Options) -> list[list[str]]:
+    """`(n_rows,)` words of each text."""
+    left_out = stop_words(options.stop_words)
+    return [[word for word in words_of(text) if word not in left_out] for text in texts_of(frame, options.text)]
+
+
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` scores, and by example where they fit into memory."""
     options: Bm25Options = inputs.options
-    left_out, n_candidates = stop_words(options.stop_words), len(inputs.sample_ids)
-
-    def words(frame: pl.DataFrame) -> list[list[str]]:
-        return [[w for w in words_of(text) if w not in left_out] for text in texts_of(frame, options.text)]
-
-    search = index(words(inputs.of(CANDIDATES)), options.k1, options.b)
+    n_candidates, search = len(inputs.sample_ids), inputs.fitted
     frames = inputs.of_capabilities(EXAMPLES)
     kept = {target: _fits(target, found, n_candidates) for target, found in inputs.for_each_target(frames).items()}
     columns, by_example = {}, {}
@@ -114,7 +123,7 @@ def score(inputs: ScoringInputs) -> Scores:
         keep = any(kept[target] for target, names in inputs.targets.items() if name in names)
         # sorted, since a table's version does not depend on the order of its rows, and turns do on that of examples
         columns[name], by_example[name] = _of_capability(
-            search, words(frame.sort("sample_id")), n_candidates, options.over, keep
+            search, _words(frame.sort("sample_id"), options), n_candidates, options.over, keep
         )
     values = [np.mean(found, axis=0) for found in inputs.for_each_target(columns).values()]
     turns = {target: by_turns(parts) for target, parts in inputs.for_each_target(by_example).items() if kept[target]}
@@ -145,6 +154,29 @@ def _of_capability(
     return total, by_example
 
 
+def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
+    """What each shared word adds to the score, and the examples with the highest scores."""
+    options: Bm25Options = inputs.options
+    (own,) = _words(inputs.only(sample_id).of(CANDIDATES), options)
+    place, known = inputs.sample_ids.index(sample_id), {}
+    for word in set(own):
+        known[word] = float(inputs.fitted([word])[place])
+    frames, near, shares = inputs.of_capabilities(EXAMPLES), list[Near](), defaultdict[str, float](float)
+    for name in inputs.targets[target]:
+        frame = frames[name].sort("sample_id")
+        queries = [Counter(word for word in words if word in known) for words in _words(frame, options)]
+        found = [sum(known[word] * count for word, count in query.items()) for query in queries]
+        near += map(Near, frame["sample_id"].to_list(), [name] * len(frame), found)
+        counted = [queries[int(np.argmax(found))]] if options.over == "max" else queries
+        for query in counted:
+            for word, count in query.items():
+                shares[word] += known[word] * count / len(counted) / len(inputs.targets[target])
+    near.sort(key=lambda one: (-one.value, one.sample_id))
+    parts = Parts("word", dict(shares))
+    heading = "what it shares with the examples, every word of theirs counted as often as it stands there"
+    return Explanation(heading, (), [parts], near=near[:n], nearness="BM25 score", usual=mean_of(near))
+
+
 METHOD = Method(
     name="bm25",
     description="A control without a model: words shared with the in-domain examples, weighted by BM25.",
@@ -152,4 +184,6 @@ METHOD = Method(
     score=score,
     options=Bm25Options,
     by_target=True,
+    fit=fit,
+    explain=explain,
 )

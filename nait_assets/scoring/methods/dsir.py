@@ -25,6 +25,7 @@ No model; 15 s of one core for 52,000 Alpaca rows.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
@@ -35,7 +36,7 @@ import regex  # type: ignore[import-untyped]
 from pydantic import Field
 
 from nait_assets.recipe import CANDIDATES, EXAMPLES, Section
-from nait_assets.scoring.method import Method, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Parts, Reason, ScoringInputs
 from nait_assets.scoring.methods.random import uniform
 from nait_assets.scoring.texts import TextPart, texts_of
 
@@ -59,10 +60,15 @@ def bucket(ngram: str) -> int:
     return int.from_bytes(hashlib.sha256(ngram.encode()).digest()) % N_BUCKETS
 
 
+def ngrams_of(text: str) -> list[str]:
+    """A text's words, and its pairs of words."""
+    words = TOKEN.findall(text.lower())
+    return [*words, *map(" ".join, pairwise(words))]
+
+
 def buckets_of(text: str) -> list[int]:
     """The buckets of a text's words and of its pairs of words."""
-    words = TOKEN.findall(text.lower())
-    return [bucket(ngram) for ngram in (*words, *map(" ".join, pairwise(words)))]
+    return [bucket(ngram) for ngram in ngrams_of(text)]
 
 
 def counts_of(texts: Iterable[str]) -> Any:
@@ -94,20 +100,48 @@ def gumbel(sample_ids: list[str], prefix: str) -> np.ndarray:
     return -np.log(-np.log(uniform(sample_ids, prefix) + 2.0**-49))  # half a step from 0, of which there is no log
 
 
+def fit(inputs: ScoringInputs) -> Any:
+    """`(n_candidates, 10_000)` sparse counts of the pool's n-grams."""
+    return counts_of(texts_of(inputs.of(CANDIDATES), inputs.options.text))
+
+
+def _log_ratio(inputs: ScoringInputs, target: str) -> np.ndarray:
+    """`(10_000,)` log ratios of a target."""
+    frames = [inputs.of_capabilities(EXAMPLES)[name] for name in inputs.targets[target]]
+    examples = sum(counts_of(texts_of(frame, inputs.options.text)).sum(axis=0) for frame in frames)
+    return log_ratio(np.asarray(examples), inputs.fitted.sum(axis=0))
+
+
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` log importance weights."""
-    options = inputs.options
-    pool = counts_of(texts_of(inputs.of(CANDIDATES), options.text))
-    raw, n_ngrams = pool.sum(axis=0), pool.sum(axis=1)
-    columns = []
-    for target, frames in inputs.for_each_target(inputs.of_capabilities(EXAMPLES)).items():
-        examples = sum(counts_of(texts_of(frame, options.text)).sum(axis=0) for frame in frames)
-        weights = pool @ log_ratio(np.asarray(examples), raw)
+    options, pool, columns = inputs.options, inputs.fitted, []
+    n_ngrams = pool.sum(axis=1)
+    for target in inputs.targets:
+        weights = pool @ _log_ratio(inputs, target)
         weights = weights / n_ngrams if options.per_ngram else weights
         if options.noise_seed is not None:
             weights = weights + gumbel(inputs.sample_ids, f"{options.noise_seed}:{target}")
         columns.append(weights)
     return np.stack(columns, axis=1)
+
+
+def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
+    """What each word and pair of words adds to the score; an n-gram speaks with the voice of its whole bucket."""
+    options, ratios = inputs.options, _log_ratio(inputs, target)
+    (text,) = texts_of(inputs.only(sample_id).of(CANDIDATES), options.text)
+    counts = Counter(ngrams_of(text))
+    each = 1 / max(1, counts.total()) if options.per_ngram else 1.0
+    shares = {repr(ngram): float(count * ratios[bucket(ngram)]) * each for ngram, count in counts.items()}
+    order = sorted(shares, key=lambda name: -shares[name])
+    ends = [*order[: -(-n // 2)], *order[-(n // 2) :]] if len(order) > n else order
+    times = {repr(ngram): f"{count:,} x log ratio {ratios[bucket(ngram)]:+.2f}" for ngram, count in counts.items()}
+    reasons = [Reason(name, f"{times[name]}, share {shares[name]:+.5f}", shares[name]) for name in ends]
+    if options.noise_seed is not None:
+        noise = gumbel([sample_id], f"{options.noise_seed}:{target}")
+        shares["noise of the draw"] = float(noise[0])
+    divided = f"; all is divided by its {counts.total():,} n-grams" if options.per_ngram else ""
+    heading = f"words and pairs of words that speak most for it, and most against{divided}"
+    return Explanation(heading, reasons, [Parts("n-gram", shares)])
 
 
 METHOD = Method(
@@ -117,4 +151,6 @@ METHOD = Method(
     score=score,
     options=DsirOptions,
     by_target=True,
+    fit=fit,
+    explain=explain,
 )

@@ -15,9 +15,8 @@ Cost:
 One forward pass to the layer for each sample.
 """
 
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
-from nait_assets.scoring.methods.mona import overlaps
-from nait_assets.scoring.reasons import nearest_examples
+from nait_assets.scoring.method import Explanation, Method, Scores, ScoringInputs
+from nait_assets.scoring.methods.mona import explained_overlap, overlaps
 from nait_assets.scoring.stand_ins import by_rows
 
 GATES, EXAMPLES = "measurements/candidate_gates", "measurements/in_domain_gates"
@@ -28,6 +27,11 @@ def score(inputs: ScoringInputs) -> Scores:
     return overlaps(inputs, inputs.of(GATES), inputs.of_capabilities(EXAMPLES))
 
 
+def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
+    """The shared gates that add most to the score, and the examples with the most similar gates."""
+    return explained_overlap(inputs, (GATES, EXAMPLES), sample_id, target, n, "gate")
+
+
 METHOD = Method(
     name="gate_overlap",
     description="MoNA's control: how far a candidate opens the same gates of one layer as the capability's examples, "
@@ -36,5 +40,5 @@ METHOD = Method(
     stand_ins=by_rows(GATES, EXAMPLES, nearest=False),
     score=score,
     by_target=True,
-    explain=nearest_examples(score, EXAMPLES),
+    explain=explain,
 )

@@ -35,7 +35,8 @@ import numpy as np
 from pydantic import Field
 
 from nait_assets.recipe import Section
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Reason, Scores, ScoringInputs
+from nait_assets.scoring.reasons import against_pool
 
 OUTPUTS, ANSWERS = "measurements/candidate_outputs", "measurements/candidate_answers"
 EXPERIENCED_OUTPUTS = "measurements/candidate_experienced_outputs"
@@ -94,6 +95,26 @@ def _reason(value: float) -> str:
     return f"its IFD is {value:.3f}, above 1: with the instruction the response is harder to predict than without"
 
 
+def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int, given: str, alone: str) -> Explanation:
+    """The two losses, and each one's place in the pool.
+
+    Args:
+        inputs: Those of the method.
+        sample_id: The candidate.
+        given: Key of the output with `answer_loss`.
+        alone: Key of the output with `answer_loss_alone`.
+    """
+    index = inputs.sample_ids.index(sample_id)
+    losses = {
+        "loss of its answer, given what was asked": inputs.of(given)["answer_loss"].to_numpy().astype(np.float64),
+        "loss of its answer alone": inputs.of(alone)["answer_loss_alone"].to_numpy().astype(np.float64),
+    }
+    reasons = [Reason(name, against_pool(float(found[index]), found)) for name, found in losses.items()]
+    perplexities = inputs.options.ratio == "perplexities"
+    heading = "exp(first - second)" if perplexities else "first / second"
+    return Explanation(f"the score is {heading}, of two losses in nats a token", reasons)
+
+
 METHOD = Method(
     name="ifd",
     description="Instruction-following difficulty: the loss of the response given the instruction, over its loss "
@@ -101,6 +122,7 @@ METHOD = Method(
     reads=(OUTPUTS, ANSWERS),
     score=partial(score, given=OUTPUTS, alone=ANSWERS),
     options=IfdOptions,
+    explain=partial(explain, given=OUTPUTS, alone=ANSWERS),
 )
 PRE_EXPERIENCED = Method(
     name="ifd_pre_experienced",
@@ -108,4 +130,5 @@ PRE_EXPERIENCED = Method(
     reads=(EXPERIENCED_OUTPUTS, EXPERIENCED_ANSWERS),
     score=partial(score, given=EXPERIENCED_OUTPUTS, alone=EXPERIENCED_ANSWERS),
     options=IfdOptions,
+    explain=partial(explain, given=EXPERIENCED_OUTPUTS, alone=EXPERIENCED_ANSWERS),
 )

@@ -28,7 +28,7 @@ about two minutes for 52,000, and for a million half a day.
 import numpy as np
 
 from nait_assets.errors import DataError
-from nait_assets.scoring.method import Method, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Parts, Reason, ScoringInputs
 from nait_assets.scoring.methods.sentence_embedding import matrix
 
 NAME = "instruction_mining"
@@ -39,21 +39,25 @@ BLOCK = 2**24
 """Cosines that are in memory at once, 134 MB."""
 
 
-def neighbour_distances(vectors: np.ndarray, neighbour: int = NEIGHBOUR, block: int = BLOCK) -> np.ndarray:
-    """`(n,)` Euclidean distances in [0, 2] of each row to its `neighbour`-th nearest other row.
+def neighbour_distances(
+    vectors: np.ndarray, neighbour: int = NEIGHBOUR, block: int = BLOCK, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """`(n_rows,)` Euclidean distances in [0, 2] of rows to their `neighbour`-th nearest other row.
 
     Args:
         vectors: `(n, dimensions)`, float64, of unit norm; n is more than `neighbour`.
         neighbour: Counted from 1; a row's copy is a neighbour like any other.
         block: Cosines that are in memory at once.
+        rows: Places of the rows that are asked about; all, in order, by default.
     """
     n = len(vectors)
-    found = np.empty(n)
+    rows = np.arange(n) if rows is None else rows
+    found = np.empty(len(rows))
     step = max(1, block // n)
-    for begin in range(0, n, step):
-        cosines = vectors[begin : begin + step] @ vectors.T
-        rows = np.arange(len(cosines))
-        cosines[rows, begin + rows] = -np.inf  # a row is not a neighbour of itself, however many are like it
+    for begin in range(0, len(rows), step):
+        places = rows[begin : begin + step]
+        cosines = vectors[places] @ vectors.T
+        cosines[np.arange(len(places)), places] = -np.inf  # no row is its own neighbour, however many are like it
         found[begin : begin + step] = np.partition(cosines, n - neighbour, axis=1)[:, n - neighbour]
     return np.sqrt(np.clip(2 - 2 * found, 0, 4))
 
@@ -81,10 +85,27 @@ def score(inputs: ScoringInputs) -> np.ndarray:
     return inputs.same_for_all_targets(-expected_log_loss(rewards, lengths, distances))
 
 
+def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int) -> Explanation:
+    """The terms of the linear rule, which add up to the score."""
+    index, vectors = inputs.sample_ids.index(sample_id), matrix(inputs.of(EMBEDDINGS))
+    reward, length = (float(inputs.of(REWARDS)[name][index]) for name in ("reward", "n_response_tokens"))
+    distance = float(neighbour_distances(vectors, rows=np.array([index]))[0])
+    terms = {
+        "constant": (1.0, INTERCEPT, ""),
+        "reward": (reward, OF_REWARD, f"{reward:.4g} by the reward model"),
+        "length": (length, OF_LENGTH, f"{length:,.0f} tokens of the answer"),
+        "rarity": (distance, OF_DISTANCE, f"{distance:.3f} to the {NEIGHBOUR}th nearest other candidate"),
+    }
+    shares = {name: -value * weight for name, (value, weight, _) in terms.items()}
+    reasons = [Reason(name, said, shares[name]) for name, (_, _, said) in terms.items() if said]
+    return Explanation("the terms of the rule", reasons, [Parts("term", shares)])
+
+
 METHOD = Method(
     name=NAME,
     description="Instruction Mining: a linear rule of a reward model's score, the answer's length and the distance to "
     "the pool.",
     reads=(EMBEDDINGS, REWARDS),
     score=score,
+    explain=explain,
 )

@@ -21,7 +21,8 @@ import numpy as np
 from pydantic import Field
 
 from nait_assets.recipe import CANDIDATES, Section
-from nait_assets.scoring.method import Method, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Reason, ScoringInputs
+from nait_assets.scoring.reasons import against_pool
 from nait_assets.scoring.texts import TextPart, texts_of
 
 
@@ -50,6 +51,13 @@ def _score_short(inputs: ScoringInputs) -> np.ndarray:
     return -_score_long(inputs)
 
 
+def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int) -> Explanation:
+    """The number of characters, and what share of the pool has no more."""
+    lengths = characters(inputs)
+    found = against_pool(float(lengths[inputs.sample_ids.index(sample_id)]), lengths)
+    return Explanation("nothing but a length counts", [Reason(f"characters of its {inputs.options.text}", found)])
+
+
 LONG = Method(
     name="length_long",
     description="A control: the candidates with the longest answers.",
@@ -57,6 +65,7 @@ LONG = Method(
     score=_score_long,
     options=LengthLongOptions,
     length_is_the_point=True,
+    explain=explain,
 )
 SHORT = Method(
     name="length_short",
@@ -65,4 +74,5 @@ SHORT = Method(
     score=_score_short,
     options=LengthShortOptions,
     length_is_the_point=True,
+    explain=explain,
 )

@@ -32,9 +32,10 @@ import polars as pl
 from pydantic import Field
 
 from nait_assets.recipe import Section
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Parts, Scores, ScoringInputs
+from nait_assets.scoring.near import mean_of
 from nait_assets.scoring.ranking import by_turns
-from nait_assets.scoring.reasons import nearest_examples
+from nait_assets.scoring.reasons import OF_EXAMPLES, near_by_example
 
 GRADIENTS, EXAMPLES = "measurements/candidate_gradients", "measurements/in_domain_gradients"
 
@@ -63,6 +64,20 @@ def score(inputs: ScoringInputs) -> Scores:
     return Scores(np.stack(values, axis=1), by_example=by_example)
 
 
+def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
+    """What each example of the capability adds to the mean, and the examples with the largest products."""
+    by_example = score(inputs.only(sample_id)).by_example[target][0]
+    near = near_by_example(by_example, inputs, EXAMPLES, target)
+    what, usual = "product of gradients", mean_of(near)
+    if inputs.options.over == "max":
+        return Explanation(OF_EXAMPLES, (), near=near[:n], nearness=what, usual=usual)
+    of_capability = {name: [one for one in near if one.capability == name] for name in inputs.targets[target]}
+    best = max(of_capability, key=lambda name: float(np.mean([one.value for one in of_capability[name]])))
+    shares = {one.sample_id: one.value / len(of_capability[best]) for one in of_capability[best]}
+    heading = f"the score is the mean over the examples of {best}"
+    return Explanation(heading, (), [Parts("example", shares)], near=near[:n], nearness=what, usual=usual)
+
+
 METHOD = Method(
     name="less",
     description="LESS: cosine between the step that Adam would take on a candidate and the gradients of a "
@@ -71,5 +86,5 @@ METHOD = Method(
     score=score,
     options=LessOptions,
     by_target=True,
-    explain=nearest_examples(score, EXAMPLES),
+    explain=explain,
 )

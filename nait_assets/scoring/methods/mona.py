@@ -25,9 +25,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Parts, Scores, ScoringInputs
+from nait_assets.scoring.near import mean_of
 from nait_assets.scoring.ranking import by_turns
-from nait_assets.scoring.reasons import nearest_examples
+from nait_assets.scoring.reasons import near_by_example
 from nait_assets.scoring.stand_ins import by_rows
 
 CODES, EXAMPLES = "measurements/candidate_codes", "measurements/in_domain_codes"
@@ -104,6 +105,38 @@ def overlaps(inputs: ScoringInputs, candidates: pl.DataFrame, frames: Mapping[st
     return Scores(jaccard(candidates, np.stack(targets)), by_example=by_example)
 
 
+def explained_overlap(
+    inputs: ScoringInputs, keys: tuple[str, str], sample_id: str, target: str, n: int, what: str
+) -> Explanation:
+    """What each number that a candidate and the prototype share adds to the similarity, and the nearest examples.
+
+    Args:
+        inputs: The method's.
+        keys: Keys of the outputs with the candidates' and with the examples' sparse rows.
+        sample_id: The candidate.
+        target: A capability, or `all`.
+        n: Most reasons.
+        what: What an index stands for, in the singular.
+    """
+    own, frames = inputs.only(sample_id), inputs.of_capabilities(keys[1])
+    candidate = own.of(keys[0])
+    n_columns = 1 + max(_largest_index(frame) for frame in (candidate, *frames.values()))
+    centre = np.mean([prototype(frames[name], n_columns) for name in inputs.targets[target]], axis=0)
+    vector = dense(candidate, 0, n_columns)
+    shared, union = np.minimum(vector, centre), float(np.maximum(vector, centre).sum())
+    indices = np.flatnonzero(shared)
+    parts = Parts(what, {f"{what} {index}": float(shared[index]) / union for index in indices.tolist()})
+    by_example = overlaps(own, candidate, frames).by_example[target][0]
+    near = near_by_example(by_example, inputs, keys[1], target)
+    heading = f"{what}s that it shares with the mean of the examples"
+    return Explanation(heading, (), [parts], near=near[:n], nearness="similarity", usual=mean_of(near))
+
+
+def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
+    """The shared latents that add most to the score, and the examples with the most similar codes."""
+    return explained_overlap(inputs, (CODES, EXAMPLES), sample_id, target, n, "latent")
+
+
 def _largest_index(rows: pl.DataFrame) -> int:
     return max((index for index in rows["indices"].list.max().to_list() if index is not None), default=-1)
 
@@ -121,5 +154,5 @@ METHOD = Method(
     stand_ins=by_rows(CODES, EXAMPLES, nearest=False),
     score=score,
     by_target=True,
-    explain=nearest_examples(score, EXAMPLES),
+    explain=explain,
 )

@@ -26,8 +26,10 @@ import numpy as np
 import polars as pl
 
 from nait_assets.recipe import ACTIVATIONS, ActivationOptions
-from nait_assets.scoring.method import Block, Explanation, Method, Reason, ScoringInputs
-from nait_assets.scoring.ranking import largest, stacked
+from nait_assets.scoring.linear import LinearScore
+from nait_assets.scoring.method import Block, Explanation, Method, Parts, ScoringInputs
+from nait_assets.scoring.near import nearest_by_activations
+from nait_assets.scoring.ranking import stacked
 
 DIRECTIONS = "features/nait_directions"
 
@@ -65,19 +67,31 @@ def score(inputs: ScoringInputs) -> np.ndarray:
 
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
-    """The neurons that add most to the score."""
+    """The score by layer and, for `all`, by capability; the neurons that add most; the nearest examples."""
     activations, direction = inputs.activations_of(sample_id), _direction(inputs, target)
-    layers = sorted(direction)
-    shares = np.stack([activations[layer].astype(np.float64) * direction[layer] for layer in layers])
-    reasons = [
-        Reason(
-            f"{layers[row]}:{neuron}",
-            f"activation {activations[layers[row]][neuron]:+.3f}, direction {direction[layers[row]][neuron]:+.4f}, "
-            f"share {shares[row, neuron]:+.5f}",
-        )
-        for row, neuron in largest(shares, n)
-    ]
-    return Explanation("neurons that add most to its score (layer:neuron)", reasons)
+    found = LinearScore.of(activations, direction)
+    parts = found.parts
+    if len(inputs.targets[target]) > 1:
+        of_each = {name: _by_layer(inputs.of_capabilities(DIRECTIONS)[name]) for name in inputs.targets[target]}
+        along = {name: LinearScore.of(activations, one).shares.sum() / len(of_each) for name, one in of_each.items()}
+        parts.append(Parts("capability", {name: float(share) for name, share in along.items()}))
+
+    def said(layer: int, neuron: int, value: float) -> str:
+        return f"activation {value:+.3f}, direction {direction[layer][neuron]:+.4f}"
+
+    what = "cosine of mean activations as they are, which differ little from row to row"
+    return Explanation(
+        "neurons that weigh most in its score's direction (layer:neuron)",
+        found.strongest(n, said),
+        parts,
+        spread=found.spread,
+        **nearest_by_activations(inputs, sample_id, target, n, _whole, what),
+    )
+
+
+def _whole(activations: Mapping[int, np.ndarray]) -> np.ndarray:
+    """`(n, n_layers * width)` activations of all layers side by side."""
+    return np.concatenate([activations[layer] for layer in sorted(activations)], axis=1)
 
 
 def _direction(inputs: ScoringInputs, target: str) -> dict[int, np.ndarray]:

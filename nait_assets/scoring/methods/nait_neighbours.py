@@ -39,9 +39,11 @@ from pydantic import Field, model_validator
 
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
-from nait_assets.scoring.method import Block, Explanation, Method, Scores, ScoringInputs
+from nait_assets.scoring.linear import LinearScore
+from nait_assets.scoring.method import Block, Explanation, Method, Parts, Scores, ScoringInputs
+from nait_assets.scoring.methods.nait_standardized import STANDARDIZED, side_by_side
+from nait_assets.scoring.near import nearest_by_activations
 from nait_assets.scoring.ranking import by_turns
-from nait_assets.scoring.reasons import of_examples
 from nait_assets.scoring.stand_ins import EXAMPLES, by_activations
 
 
@@ -269,15 +271,59 @@ def score(inputs: ScoringInputs) -> Scores:
 
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
-    """The in-domain examples that are closest to it, before the nearest rows of the pool are weighed."""
-    frames, statistics = inputs.of_capabilities(EXAMPLES), inputs.statistics
-    place = np.asarray([inputs.sample_ids.index(sample_id)])
-    own = unit_rows(standardized_at(inputs.blocks, statistics, place, len(inputs.sample_ids)))
-    cosines_to = {
-        name: sum(own[layer] @ rows.T for layer, rows in example_rows(frames[name], statistics).items())
+    """The score by term and by layer, the neurons that add most, and the nearest examples.
+
+    Once it is known which examples and rows are nearest, the score is a sum over neurons.
+    """
+    options: NaitNeighboursOptions = inputs.options
+    statistics, activations = inputs.statistics, inputs.activations_of(sample_id)
+    own = {layer: statistics[layer].standardize(activations[layer]).astype(np.float64) for layer in statistics}
+    norm = float(np.sqrt(sum((row**2).sum() for row in own.values())))
+    frames = inputs.of_capabilities(EXAMPLES)
+    nearest = {
+        name: _mean_of_nearest(own, example_rows(frames[name], statistics), options.best)
         for name in inputs.targets[target]
     }
-    return of_examples(by_turns([*cosines_to.values()])[0], inputs, EXAMPLES, target, n)
+    pool = _mean_of_nearest(own, _others(inputs, sample_id), options.neighbours)
+    terms = {name: LinearScore.of(own, mean, norm) for name, mean in {**nearest, "": pool}.items()}
+    best = max(nearest, key=lambda name: float(terms[name].shares.sum()))
+    found = LinearScore(
+        terms[best].layers, terms[best].values, terms[best].weights - options.hubness * terms[""].weights, norm
+    )
+    by_term = {
+        f"nearest {options.best} examples of {best}": float(terms[best].shares.sum()),
+        f"nearest {options.neighbours} rows of the pool": -options.hubness * float(terms[""].shares.sum()),
+    }
+    weights = dict(zip(found.layers, found.weights, strict=True))
+
+    def said(layer: int, neuron: int, value: float) -> str:
+        return f"{value:+.2f} sd here, weight {weights[layer][neuron]:+.5f}"
+
+    return Explanation(
+        "neurons that weigh most in its score's direction (layer:neuron, against the pool)",
+        found.strongest(n, said),
+        [Parts("term", by_term), *found.parts],
+        spread=found.spread,
+        **nearest_by_activations(
+            inputs, sample_id, target, n, lambda rows: side_by_side(rows, statistics), STANDARDIZED
+        ),
+    )
+
+
+def _mean_of_nearest(own: Mapping[int, np.ndarray], rows: Mapping[int, np.ndarray], n: int) -> dict[int, np.ndarray]:
+    """By layer `(width,)`: the mean of the `n` rows, of unit norm, with the largest products; zeros of no rows."""
+    products = sum(rows[layer] @ own[layer] for layer in own) if rows else np.empty(0)
+    chosen = np.argsort(-products, kind="stable")[:n]
+    if not len(chosen):
+        return {layer: np.zeros(len(vector)) for layer, vector in own.items()}
+    return {layer: rows[layer][chosen].mean(axis=0, dtype=np.float64) for layer in own}
+
+
+def _others(inputs: ScoringInputs, sample_id: str) -> dict[int, np.ndarray]:
+    """The reference without a candidate, if it is among it."""
+    reference: Reference = inputs.fitted
+    others = [place for place, name in enumerate(reference.sample_ids) if name != sample_id]
+    return {layer: rows[others] for layer, rows in reference.rows.items()}
 
 
 METHOD = Method(
@@ -289,7 +335,6 @@ METHOD = Method(
     options=NaitNeighboursOptions,
     by_target=True,
     fit=fit,
-    explains_by_fit=False,
     stand_ins=by_activations(),
     recommended=True,
     explain=explain,

@@ -21,6 +21,7 @@ As `nait`: one forward pass over the pool, shared by every method that reads act
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -29,9 +30,14 @@ from pydantic import Field
 
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
-from nait_assets.scoring.method import Block, Explanation, Method, Reason, ScoringInputs
-from nait_assets.scoring.ranking import largest, stacked
+from nait_assets.scoring.linear import LinearScore
+from nait_assets.scoring.method import Block, Explanation, Method, Parts, ScoringInputs
+from nait_assets.scoring.near import nearest_by_activations
+from nait_assets.scoring.ranking import stacked
 from nait_assets.scoring.stand_ins import CENTROIDS, EXAMPLES, by_centroid
+
+STANDARDIZED = "cosine of activations in standard deviations of the pool"
+"""What the nearness of examples is, of methods that compare so."""
 
 
 class NaitStandardizedOptions(ActivationOptions):
@@ -107,52 +113,70 @@ def contributions(
     activations: Mapping[int, np.ndarray],
     statistics: Mapping[int, NeuronStatistics],
     centroids: Mapping[int, np.ndarray],
-    n: int,
     similarity: Literal["cosine", "dot"] = "cosine",
-) -> pl.DataFrame:
-    """The neurons that contribute most to a sample's score.
+) -> LinearScore:
+    """What every neuron adds to a sample's score.
 
     Args:
         activations: The sample's, by layer, `(width,)`.
         statistics: The pool's, by layer.
         centroids: The target's, by layer, `(width,)`.
-        n: How many neurons.
         similarity: Similarity of the score.
-
-    Returns:
-        Columns `layer`, `neuron`, `standardized_activation`, `centroid`, `contribution`, the largest first; all
-        contributions of all neurons add up to the score.
     """
-    layers = sorted(centroids)
-    sample = np.stack([statistics[layer].standardize(activations[layer]) for layer in layers]).astype(np.float64)
-    target = np.stack([centroids[layer] for layer in layers]).astype(np.float64)
-    norm = 1.0 if similarity == "dot" else np.linalg.norm(sample) * np.linalg.norm(target)
-    shares = sample * target / norm if norm else np.zeros_like(sample)
-    rows, neurons = largest(shares, n).T
-    return pl.DataFrame(
-        {
-            "layer": np.asarray(layers)[rows],
-            "neuron": neurons,
-            "standardized_activation": sample[rows, neurons],
-            "centroid": target[rows, neurons],
-            "contribution": shares[rows, neurons],
-        }
-    )
+    found = LinearScore.of(_standardized(activations, statistics), centroids)
+    norm = 1.0 if similarity == "dot" else float(np.linalg.norm(found.values) * np.linalg.norm(found.weights))
+    return replace(found, norm=norm)
 
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
-    """The neurons that contribute most to the score."""
-    centroids, similarity = _centroids(inputs, target), _similarity(inputs)
-    found = contributions(inputs.activations_of(sample_id), inputs.statistics, centroids, n, similarity)
-    reasons = [
-        Reason(
-            f"{row['layer']}:{row['neuron']}",
-            f"{row['standardized_activation']:+.2f} sd here, {row['centroid']:+.2f} in the target, "
-            f"share {row['contribution']:+.5f}",
-        )
-        for row in found.iter_rows(named=True)
-    ]
-    return Explanation("neurons that contribute most to its score (layer:neuron, against the pool)", reasons)
+    """The score by layer and, for `all`, by capability; the neurons that add most; the nearest examples."""
+    activations, statistics = inputs.activations_of(sample_id), inputs.statistics
+    found = contributions(activations, statistics, _centroids(inputs, target), _similarity(inputs))
+    parts = found.parts
+    if len(inputs.targets[target]) > 1:
+        parts.append(Parts("capability", _of_capabilities(inputs, target, found)))
+    centroids = _in_deviations(inputs, target)
+
+    def said(layer: int, neuron: int, value: float) -> str:
+        return f"{value:+.2f} sd here, {centroids[layer][neuron]:+.2f} sd on average in the examples"
+
+    return Explanation(
+        "neurons that weigh most in its score's direction (layer:neuron, against the pool)",
+        found.strongest(n, said),
+        parts,
+        spread=found.spread,
+        **nearest_by_activations(
+            inputs, sample_id, target, n, lambda rows: side_by_side(rows, statistics), STANDARDIZED
+        ),
+    )
+
+
+def _in_deviations(inputs: ScoringInputs, target: str) -> dict[int, np.ndarray]:
+    """By layer `(width,)`: the examples' mean activation in standard deviations of the pool, each capability alike."""
+    frames = [inputs.of_capabilities(CENTROIDS)[name] for name in inputs.targets[target]]
+    by_layer = [dict(frame.select("layer", "centroid").iter_rows()) for frame in frames]
+    return {layer: np.mean([centroid[layer] for centroid in by_layer], axis=0) for layer in by_layer[0]}
+
+
+def side_by_side(rows: Mapping[int, np.ndarray], statistics: Mapping[int, NeuronStatistics]) -> np.ndarray:
+    """`(n, n_layers * width)` standardised activations of all layers, of rows by layer `(n, width)`."""
+    standardized = _standardized(rows, statistics)
+    return np.concatenate([standardized[layer] for layer in sorted(standardized)], axis=1)
+
+
+def _standardized(rows: Mapping[int, np.ndarray], statistics: Mapping[int, NeuronStatistics]) -> dict[int, np.ndarray]:
+    return {layer: neurons.standardize(rows[layer]) for layer, neurons in statistics.items()}
+
+
+def _of_capabilities(inputs: ScoringInputs, target: str, found: LinearScore) -> dict[str, float]:
+    """What each capability's centroid adds to the score for a target that combines several."""
+    frames = inputs.of_capabilities(CENTROIDS)
+    shares = {}
+    for name in inputs.targets[target]:
+        own = combined_centroids({name: frames[name]})
+        weights = np.stack([own[layer] for layer in found.layers]) / len(inputs.targets[target])
+        shares[name] = float(replace(found, weights=weights).shares.sum())
+    return shares
 
 
 def _centroids(inputs: ScoringInputs, target: str) -> dict[int, np.ndarray]:

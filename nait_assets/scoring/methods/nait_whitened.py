@@ -26,7 +26,7 @@ Two passes over the stored activations, the first to hold the reference; the com
 377 MB for 2,048 rows of SmolLM2-135M, k numbers for each neuron, and k for each candidate whose layers are being read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,10 +35,14 @@ from pydantic import Field
 
 from nait_assets.extraction.projection import leading_components
 from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
-from nait_assets.scoring.method import Explanation, Method, Reason, ScoringInputs
+from nait_assets.scoring.linear import LinearScore, by_number
+from nait_assets.scoring.method import Explanation, Face, Method, ScoringInputs
 from nait_assets.scoring.methods.nait_neighbours import LayerSums, reference_places, standardized_at
-from nait_assets.scoring.ranking import largest
+from nait_assets.scoring.near import nearest_by_activations
 from nait_assets.scoring.stand_ins import CENTROIDS, EXAMPLES, by_centroid
+
+N_FACES = 3
+"""Components that are given faces, and faces of each."""
 
 
 class NaitWhitenedOptions(ActivationOptions):
@@ -57,16 +61,31 @@ class NaitWhitenedOptions(ActivationOptions):
 
 
 @dataclass(frozen=True)
+class Along:
+    """Where rows of the pool lie along its components.
+
+    Attributes:
+        sample_ids: The rows.
+        deviations: `(n_rows, k)` in standard deviations of each component.
+    """
+
+    sample_ids: Sequence[str]
+    deviations: np.ndarray
+
+
+@dataclass(frozen=True)
 class Whitening:
     """What turns standardised activations into coordinates.
 
     Attributes:
         components: By layer `(k, width)`, float32: orthonormal rows over all layers.
         scales: `(k,)`, float64: what each component's coordinate is multiplied with.
+        along: Where the rows lie whose components these are.
     """
 
     components: Mapping[int, np.ndarray]
     scales: np.ndarray
+    along: Along
 
     def coordinates(self, standardized: Mapping[int, np.ndarray]) -> np.ndarray:
         """`(k,)` coordinates of a standardised vector, by layer `(width,)`."""
@@ -76,6 +95,21 @@ class Whitening:
         """By layer `(width,)`: what a neuron adds to the product with a target's `(k,)` coordinates, a deviation."""
         return {layer: (self.scales * target) @ matrix for layer, matrix in self.components.items()}
 
+    def faces(self, shares: np.ndarray, own: np.ndarray) -> dict[str, list[Face]]:
+        """Of the components of the largest shares, `(k,)`, the reference rows that lie farthest on a candidate's side.
+
+        Args:
+            shares: `(k,)` what each component adds to the candidate's score.
+            own: `(k,)` the candidate's coordinates.
+        """
+        faces = {}
+        for component in np.argsort(-np.abs(shares), kind="stable")[:N_FACES]:
+            along = self.along.deviations[:, component]
+            order = np.argsort(-along * np.sign(own[component]), kind="stable")[:N_FACES]
+            rows = [Face(self.along.sample_ids[place], float(along[place])) for place in order]
+            faces[f"component {component + 1}"] = rows
+        return faces
+
 
 def fit(inputs: ScoringInputs) -> Whitening:
     """The whitening of the pool, from its reference rows."""
@@ -83,7 +117,7 @@ def fit(inputs: ScoringInputs) -> Whitening:
     return whitening(*spread(inputs, options.components, options.reference), options)
 
 
-def spread(inputs: ScoringInputs, n: int, reference: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
+def spread(inputs: ScoringInputs, n: int, reference: int) -> tuple[dict[int, np.ndarray], np.ndarray, Along]:
     """The pool's leading components and the deviations along them, from some of its rows.
 
     Args:
@@ -92,19 +126,24 @@ def spread(inputs: ScoringInputs, n: int, reference: int) -> tuple[dict[int, np.
         reference: How many rows, chosen by hash.
 
     Returns:
-        By layer `(n_components, width)`, float32, and `(n_components,)` deviations from the pool's mean, float64.
+        By layer `(n_components, width)`, float32; `(n_components,)` deviations from the pool's mean, float64; where
+        the rows lie.
     """
     places = reference_places(inputs.sample_ids, reference)
     rows = standardized_at(inputs.blocks, inputs.statistics, places, len(inputs.sample_ids))
     components = leading_components(rows, n)
     along = sum(rows[layer].astype(np.float64) @ matrix.T.astype(np.float64) for layer, matrix in components.items())
-    return components, np.sqrt(np.mean(np.square(along), axis=0))  # about the pool's mean, which is 0
+    deviations = np.sqrt(np.mean(np.square(along), axis=0))  # about the pool's mean, which is 0
+    return components, deviations, Along([inputs.sample_ids[place] for place in places], along / deviations)
 
 
-def whitening(components: Mapping[int, np.ndarray], deviations: np.ndarray, options: NaitWhitenedOptions) -> Whitening:
+def whitening(
+    components: Mapping[int, np.ndarray], deviations: np.ndarray, along: Along, options: NaitWhitenedOptions
+) -> Whitening:
     """The whitening that the options ask for, by the first of as many components as they do, or more."""
     k = options.components
-    return Whitening({layer: rows[:k] for layer, rows in components.items()}, deviations[:k] ** -options.power)
+    first = Along(along.sample_ids, along.deviations[:, :k])
+    return Whitening({layer: rows[:k] for layer, rows in components.items()}, deviations[:k] ** -options.power, first)
 
 
 def score(inputs: ScoringInputs) -> np.ndarray:
@@ -142,35 +181,49 @@ def _target(inputs: ScoringInputs, target: str) -> np.ndarray:
     return np.asarray(np.mean(found, axis=0))
 
 
-def shares(inputs: ScoringInputs, sample_id: str, target: str) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
-    """What each neuron adds to a candidate's score.
+def contributions(inputs: ScoringInputs, sample_id: str, target: str) -> tuple[LinearScore, np.ndarray, np.ndarray]:
+    """What every neuron, and every component, adds to a candidate's score.
 
     Returns:
-        Layers in order; `(n_layers, width)` standardised activations, weights, and shares, which add up to the score.
+        The score as a sum over neurons; `(k,)` what each component adds, which adds up to the score too; `(k,)` the
+        candidate's coordinates.
     """
     whitening: Whitening = inputs.fitted
     activations, coordinates = inputs.activations_of(sample_id), _target(inputs, target)
-    layers = sorted(whitening.components)
-    own = {layer: inputs.statistics[layer].standardize(activations[layer]).astype(np.float64) for layer in layers}
-    norm = 1.0
-    if inputs.options.similarity == "cosine":
-        norm = float(np.linalg.norm(whitening.coordinates(own)) * np.linalg.norm(coordinates))
-    weights = whitening.weights(coordinates)
-    sample, weight = np.stack([own[layer] for layer in layers]), np.stack([weights[layer] for layer in layers])
-    return layers, sample, weight, sample * weight / norm if norm else np.zeros_like(sample)
+    standardized = {layer: inputs.statistics[layer].standardize(activations[layer]) for layer in whitening.components}
+    own = whitening.coordinates({layer: row.astype(np.float64) for layer, row in standardized.items()})
+    cosine = inputs.options.similarity == "cosine"
+    norm = float(np.linalg.norm(own) * np.linalg.norm(coordinates)) if cosine else 1.0
+    of_components = own * coordinates / norm if norm else np.zeros_like(own)
+    return LinearScore.of(standardized, whitening.weights(coordinates), norm), of_components, own
 
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
-    """The neurons that add most to the score: all steps but the norms are linear, so each has its share."""
-    layers, sample, weights, found = shares(inputs, sample_id, target)
-    reasons = [
-        Reason(
-            f"{layers[row]}:{neuron}",
-            f"{sample[row, neuron]:+.2f} sd here, weight {weights[row, neuron]:+.5f}, share {found[row, neuron]:+.5f}",
-        )
-        for row, neuron in largest(found, n)
-    ]
-    return Explanation("neurons that add most to its score (layer:neuron, against the pool)", reasons)
+    """The score by layer and by component; the neurons that add most; the nearest examples.
+
+    All steps but the norms are linear, so that each neuron has its share.
+    """
+    whitening: Whitening = inputs.fitted
+    found, of_components, own = contributions(inputs, sample_id, target)
+
+    def coordinates(rows: Mapping[int, np.ndarray]) -> np.ndarray:
+        standardized = {layer: inputs.statistics[layer].standardize(rows[layer]) for layer in whitening.components}
+        along = sum(standardized[layer] @ matrix.T for layer, matrix in whitening.components.items())
+        return np.asarray(along * whitening.scales)
+
+    weights = whitening.weights(_target(inputs, target))
+
+    def said(layer: int, neuron: int, value: float) -> str:
+        return f"{value:+.2f} sd here, weight {weights[layer][neuron]:+.5f}"
+
+    return Explanation(
+        "neurons that weigh most in its score's direction (layer:neuron, against the pool)",
+        found.strongest(n, said),
+        [*found.parts, by_number("component", of_components)],
+        whitening.faces(of_components, own),
+        found.spread,
+        **nearest_by_activations(inputs, sample_id, target, n, coordinates, "cosine among the whitened components"),
+    )
 
 
 METHOD = Method(

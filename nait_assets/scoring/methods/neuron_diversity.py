@@ -31,7 +31,7 @@ from pydantic import Field
 
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
-from nait_assets.scoring.method import Block, Explanation, Method, Reason, ScoringInputs
+from nait_assets.scoring.method import Block, Explanation, Method, Parts, Reason, ScoringInputs
 from nait_assets.scoring.ranking import largest
 
 
@@ -90,23 +90,26 @@ def score(inputs: ScoringInputs) -> np.ndarray:
 
 
 def explain(inputs: ScoringInputs, sample_id: str, _target: str, n: int) -> Explanation:
-    """The most specialised of the neurons that it activates."""
+    """What each layer adds to the score, and the most specialised of the neurons that the candidate activates."""
     activations, threshold = inputs.activations_of(sample_id), inputs.options.threshold
     layers = sorted(activations)
-    weights = np.stack(
-        [
-            specialisation(inputs.statistics[layer])
-            * active(activations[layer][None], inputs.statistics[layer], threshold)[0]
-            for layer in layers
-        ]
-    )
+    of_layers = [specialisation(inputs.statistics[layer]) for layer in layers]
+    actives = [active(activations[layer][None], inputs.statistics[layer], threshold)[0] for layer in layers]
+    weights, total = np.stack(of_layers) * np.stack(actives), float(sum(layer.sum() for layer in of_layers))
     n_active = int((weights > 0).sum())
     reasons = [
-        Reason(f"{layers[row]}:{neuron}", f"specialisation {weights[row, neuron]:.4f}")
+        Reason(
+            f"{layers[row]}:{neuron}",
+            f"specialisation {weights[row, neuron]:.4f}",
+            weights[row, neuron] / total if total else 0.0,
+            (layers[row], int(neuron)),
+        )
         for row, neuron in largest(weights, min(n, n_active))
     ]
     heading = f"the most specialised of the {n_active:,} neurons that it activates (layer:neuron)"
-    return Explanation(heading, reasons)
+    named = zip(layers, weights.sum(axis=1).tolist(), strict=True)
+    parts = Parts("layer", {f"layer {layer}": share / total if total else 0.0 for layer, share in named})
+    return Explanation(heading, reasons, [parts])
 
 
 METHOD = Method(

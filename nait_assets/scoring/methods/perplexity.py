@@ -20,7 +20,8 @@ One forward pass over each candidate, shared with `ifd` and `rds_plus`.
 
 import numpy as np
 
-from nait_assets.scoring.method import Method, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Reason, ScoringInputs
+from nait_assets.scoring.reasons import against_pool
 
 OUTPUTS = "measurements/candidate_outputs"
 
@@ -35,15 +36,28 @@ def low(inputs: ScoringInputs) -> np.ndarray:
     return -high(inputs)
 
 
+def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int) -> Explanation:
+    """The loss, and what share of the pool has none larger."""
+    losses = inputs.of(OUTPUTS)["text_loss"].to_numpy()
+    own = float(losses[inputs.sample_ids.index(sample_id)])
+    reasons = [
+        Reason("mean loss of a token, in nats", against_pool(own, losses)),
+        Reason("perplexity, e to that power", f"{np.exp(own):,.5g}"),
+    ]
+    return Explanation("nothing but a loss counts, which is the same for every target", reasons)
+
+
 HIGH = Method(
     name="perplexity_high",
     description="Hardest first: the mean loss of a candidate's tokens under the model.",
     reads=(OUTPUTS,),
     score=high,
+    explain=explain,
 )
 LOW = Method(
     name="perplexity_low",
     description="Easiest first: the mean loss of a candidate's tokens, with a minus sign.",
     reads=(OUTPUTS,),
     score=low,
+    explain=explain,
 )

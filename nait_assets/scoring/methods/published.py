@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 
 from nait_assets.recipe import CANDIDATES
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Reason, Scores, ScoringInputs
 
 NOT_ON_LIST = "not on the list"
 
@@ -44,6 +44,14 @@ def score(inputs: ScoringInputs, name: str) -> Scores:
     return Scores(inputs.same_for_all_targets(values), reasons)
 
 
+def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int, name: str) -> Explanation:
+    """The candidate's place on the list."""
+    frame = inputs.of(key_of(name))
+    positions = dict(zip(frame["sample_id"].to_list(), frame["position"].to_list(), strict=True))
+    said = f"{positions[sample_id]:,}" if sample_id in positions else NOT_ON_LIST
+    return Explanation(f"its place among the {len(frame):,} rows of the list {name}", [Reason("place", said)])
+
+
 def method(name: str) -> Method:
     """The method of a published list."""
     return Method(
@@ -51,4 +59,5 @@ def method(name: str) -> Method:
         description=f"The published list {name!r}: what others chose from the pool.",
         reads=(CANDIDATES, key_of(name)),
         score=partial(score, name=name),
+        explain=partial(explain, name=name),
     )

@@ -19,7 +19,7 @@ import hashlib
 import numpy as np
 
 from nait_assets.recipe import CANDIDATES
-from nait_assets.scoring.method import Method, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Reason, ScoringInputs
 
 
 def score(inputs: ScoringInputs) -> np.ndarray:
@@ -34,6 +34,12 @@ def uniform(sample_ids: list[str], prefix: str) -> np.ndarray:
     return np.fromiter(numbers, dtype=np.float64, count=len(sample_ids))
 
 
+def explain(inputs: ScoringInputs, _sample_id: str, target: str, _n: int) -> Explanation:
+    """That nothing of the candidate counts."""
+    drawn = f"a hash of seed {inputs.seed}, target {target} and its id; nothing that it says counts"
+    return Explanation("chance", [Reason("its draw", drawn)])
+
+
 METHOD = Method(
     name="random",
     description="The control: a seeded random order, different for each target.",
@@ -41,4 +47,5 @@ METHOD = Method(
     score=score,
     by_target=True,
     seeded=True,
+    explain=explain,
 )

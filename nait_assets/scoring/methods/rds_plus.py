@@ -69,5 +69,5 @@ METHOD = Method(
     stand_ins=by_rows(OUTPUTS, EXAMPLES, nearest=True),
     score=score,
     by_target=True,
-    explain=nearest_examples(score, EXAMPLES),
+    explain=nearest_examples(score, EXAMPLES, "cosine of hidden states"),
 )

@@ -27,13 +27,19 @@ None beyond the ratings.
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 from pydantic import Field
 
 from nait_assets.recipe import Section
-from nait_assets.scoring.method import Method, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Reason, ScoringInputs
 
 RATINGS = "measurements/candidate_ratings"
 N_MARKS, N_QUESTIONS = 5, 5
+HEADINGS = {
+    "token": "marks of 1 to 5 in five wordings of the question, of which the first counts",
+    "sentence": "marks of 1 to 5 in five wordings of the question; the mean counts, less where they differ",
+    "model": "marks of 1 to 5 in five wordings of the question; each model's mean counts, less where they differ",
+}
 
 
 class SelectitOptions(Section):
@@ -70,12 +76,18 @@ def model_scores(sentences: np.ndarray, n_parameters: np.ndarray) -> np.ndarray:
     return sentences @ (n_parameters / n_parameters.sum())
 
 
-def score(inputs: ScoringInputs) -> np.ndarray:
-    """`(n_candidates, n_targets)` scores in [0, 5]."""
-    frame, options = inputs.of(RATINGS), inputs.options
+def _ratings(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """`(n_candidates, n_models, n_questions, n_marks)` probabilities, and `(n_models,)` parameters."""
     n_parameters = np.asarray(frame["n_parameters"][0].to_list(), dtype=np.float64)
     ratings = np.asarray(frame["ratings"].to_list(), dtype=np.float64)
-    tokens = token_scores(ratings.reshape(len(frame), len(n_parameters), N_QUESTIONS, N_MARKS))
+    return ratings.reshape(len(frame), len(n_parameters), N_QUESTIONS, N_MARKS), n_parameters
+
+
+def score(inputs: ScoringInputs) -> np.ndarray:
+    """`(n_candidates, n_targets)` scores in [0, 5]."""
+    options = inputs.options
+    ratings, n_parameters = _ratings(inputs.of(RATINGS))
+    tokens = token_scores(ratings)
     if options.level == "token":
         values = tokens[:, 0, 0]
     else:
@@ -84,10 +96,28 @@ def score(inputs: ScoringInputs) -> np.ndarray:
     return inputs.same_for_all_targets(values)
 
 
+def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int) -> Explanation:
+    """The mark that each model gives in each wording of the question, and how sure it is."""
+    ratings, n_parameters = _ratings(inputs.only(sample_id).of(RATINGS))
+    tokens = token_scores(ratings)[0]
+    reasons = []
+    for model, parameters in enumerate(n_parameters):
+        whose = (
+            f"model {model + 1} ({parameters / 1e6:,.0f} million parameters)" if len(n_parameters) > 1 else "the model"
+        )
+        marks = [
+            f"{marks.argmax() + 1} ({marks.max():.0%} sure, counts {token:.2f})"
+            for marks, token in zip(ratings[0, model], tokens[model], strict=True)
+        ]
+        reasons.append(Reason(whose, f"gives {'; '.join(marks)}"))
+    return Explanation(HEADINGS[inputs.options.level], reasons)
+
+
 METHOD = Method(
     name="selectit",
     description="SelectIT: the mark that language models give the answer, weighted by how sure they are.",
     reads=(RATINGS,),
     score=score,
     options=SelectitOptions,
+    explain=explain,
 )

@@ -25,9 +25,9 @@ import polars as pl
 from pydantic import Field
 
 from nait_assets.recipe import Section
-from nait_assets.scoring.method import Method, Scores, ScoringInputs
+from nait_assets.scoring.method import Explanation, Method, Scores, ScoringInputs
 from nait_assets.scoring.ranking import by_turns
-from nait_assets.scoring.reasons import nearest_examples
+from nait_assets.scoring.reasons import OF_EXAMPLES, nearest_examples
 from nait_assets.scoring.stand_ins import by_rows
 
 EMBEDDINGS, EXAMPLES = "measurements/candidate_embeddings", "measurements/in_domain_embeddings"
@@ -67,6 +67,14 @@ def matrix(frame: pl.DataFrame) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
+    """The examples whose embeddings are nearest."""
+    options: SentenceEmbeddingOptions = inputs.options
+    centroid = "the score is the cosine to the mean of the examples, of which these are nearest"
+    heading = OF_EXAMPLES if options.to == "best" else centroid
+    return nearest_examples(score, EXAMPLES, "cosine of embeddings", heading)(inputs, sample_id, target, n)
+
+
 METHOD = Method(
     name="sentence_embedding",
     description="The cosine between a candidate and the target's examples in the space of a sentence encoder.",
@@ -75,5 +83,5 @@ METHOD = Method(
     score=score,
     options=SentenceEmbeddingOptions,
     by_target=True,
-    explain=nearest_examples(score, EXAMPLES),
+    explain=explain,
 )

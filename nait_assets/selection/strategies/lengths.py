@@ -25,7 +25,7 @@ def length_matched(lengths: np.ndarray, n_bins: int, size: int) -> np.ndarray:
         size: Number of rows to choose, at most n.
     """
     n = len(lengths)
-    bins = _bins(lengths, n_bins)
+    bins = bins_of(lengths, n_bins)
     queues = [np.flatnonzero(bins == each) for each in np.unique(bins)]
     taken = [0] * len(queues)
     indices = np.empty(size, dtype=np.int64)
@@ -41,7 +41,7 @@ def length_matched(lengths: np.ndarray, n_bins: int, size: int) -> np.ndarray:
     return indices
 
 
-def _bins(lengths: np.ndarray, n_bins: int) -> np.ndarray:
+def bins_of(lengths: np.ndarray, n_bins: int) -> np.ndarray:
     """`(n,)` number of the bin of each length; a bin includes the quantile that it ends at."""
     places = -(-np.arange(1, n_bins) * len(lengths) // n_bins) - 1  # exact: of floats, some are a row further on
     ends = np.sort(lengths)[np.maximum(places, 0)]

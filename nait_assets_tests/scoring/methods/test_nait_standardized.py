@@ -147,5 +147,5 @@ def test_a_dot_product_is_with_a_centroid_of_unit_norm() -> None:
     np.testing.assert_allclose(nait_standardized.METHOD.score(inputs), expected, rtol=1e-4, atol=1e-5)
     activations = {layer: POOL[layer][2] for layer in LAYERS}
     centroids = combined_centroids(features("math"))
-    found = contributions(activations, STATISTICS, centroids, len(LAYERS) * WIDTH, "dot")
-    assert found["contribution"].sum() == pytest.approx(expected[2, 0], rel=1e-4)
+    found = contributions(activations, STATISTICS, centroids, "dot")
+    assert found.shares.sum() == pytest.approx(expected[2, 0], rel=1e-4)

@@ -11,7 +11,7 @@ from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.scoring.method import Block, ScoringInputs
 from nait_assets.scoring.methods import nait_standardized
 from nait_assets.scoring.methods.nait_neighbours import reference_places
-from nait_assets.scoring.methods.nait_whitened import CENTROIDS, METHOD, NaitWhitenedOptions, fit, shares
+from nait_assets.scoring.methods.nait_whitened import CENTROIDS, METHOD, NaitWhitenedOptions, contributions, fit
 from nait_assets_tests.scoring.given import for_capabilities
 
 LAYERS, N_SAMPLES, WIDTH = (0, 5), 40, 6
@@ -119,14 +119,16 @@ def test_shares_of_the_neurons_add_up_to_the_score(target: str, similarity: str)
     fitted = inputs_of(13, components=5, similarity=similarity)
     fitted = ScoringInputs(**{**vars(fitted), "fitted": fit(fitted)})
     for sample_id in ("s00", "s27"):
-        layers, _, _, found = shares(fitted, sample_id, target)
-        assert layers == list(LAYERS)
+        linear, *_ = contributions(fitted, sample_id, target)
+        found = linear.shares
+        assert list(linear.layers) == list(LAYERS)
         assert found.sum() == pytest.approx(scores[SAMPLE_IDS.index(sample_id)], rel=1e-4, abs=1e-6)
         assert METHOD.explain is not None
         first = METHOD.explain(fitted, sample_id, target, 3).reasons[0]
-        row, neuron = np.unravel_index(found.argmax(), found.shape)
+        most = found.argmax() if found.sum() >= 0 else found.argmin()
+        row, neuron = np.unravel_index(most, found.shape)
         assert first.label == f"{LAYERS[row]}:{neuron}"
-        assert f"share {found.max():+.5f}" in first.detail
+        assert f"share {found[row, neuron]:+.5f}" in first.detail
 
 
 def test_a_pool_that_does_not_vary_scores_zero() -> None:
