@@ -537,6 +537,7 @@ def test_a_method_reads_the_pooling_that_it_names_or_the_first_that_there_is(tmp
         "extraction/candidate_activations",
         "features/answer_neuron_statistics",
         "features/answer_standardized_centroids",
+        "extraction/in_domain_activations",
     )
     alone = recipe_in(tmp_path, extraction={"pool": "answer"}, **fields)
     assert alone.reads_of("nait_standardized") == both.reads_of("answers")

@@ -179,8 +179,8 @@ def test_one_subset_is_shown_link_by_link(recipe: Recipe, home: Path) -> None:
         "corpora/in_domain_set[math]",
         "corpora/contaminated_candidates",
         "extraction/candidate_activations",
-        "features/neuron_statistics",
         "extraction/in_domain_activations[math]",
+        "features/neuron_statistics",
         "features/standardized_centroids[math]",
         "scoring/nait_standardized_scores[math]",
         "selection/nait_standardized_subset[math|0.30]",
@@ -276,7 +276,7 @@ def test_an_empty_home_is_a_broken_chain_and_an_unknown_subset_bad_input(recipe:
     assert (answer.code, "it was never made" in answer.out) == (4, True)
     answer = audit(recipe, tmp_path / "empty", "nait/poetry")
     assert answer.code == 2
-    assert "targets code, math, all" in answer.err
+    assert "targets, code, math, all" in answer.err
 
 
 def test_subsets_are_named_by_a_beginning_of_their_path(recipe: Recipe) -> None:

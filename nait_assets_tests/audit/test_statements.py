@@ -6,6 +6,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from nait_assets.corpora.filtered import FILTERED_CANDIDATES
 from nait_assets.measurements import codes, outputs
 from nait_assets.measurements.engine import IDENTITIES, store_of
 from nait_assets.resources import Warehouse
@@ -32,7 +33,7 @@ def work(home: Path) -> Path:
             for one in (table, IDENTITIES, REJECTED_SAMPLES):
                 transaction.append(one, pl.DataFrame(schema=one.columns))
     with warehouse.tables.transaction() as transaction:
-        for table in (EVALUATION_SET, published_table("cherry")):
+        for table in (EVALUATION_SET, FILTERED_CANDIDATES, published_table("cherry")):
             transaction.append(table, pl.DataFrame(schema=table.columns))
     return home.parent
 
