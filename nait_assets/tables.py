@@ -313,8 +313,9 @@ def scores_table(method: str) -> Table:
     """Scores of one method: `rank` 1 is the best, `score` is higher for better, ties are broken by `sample_id`.
 
     `turn` is the place in a round robin over the target's examples, of a method that scores by example. Of the
-    comprehensive target, `target_turn` is the place in a round robin over the capabilities, and `best_rank` the best
-    rank among them. A candidate without a score has the `reason` for it, and neither rank nor turn.
+    comprehensive target, `target_turn` is the place in a round robin over the capabilities, `whose_turn` the capability
+    that takes a row then, and `best_rank` the best rank among them. A candidate without a score has the `reason` for
+    it, and neither rank nor turn.
     """
     columns = pl.Schema(
         {
@@ -324,6 +325,7 @@ def scores_table(method: str) -> Table:
             "rank": pl.Int64(),
             "turn": pl.Int64(),
             "target_turn": pl.Int64(),
+            "whose_turn": pl.String(),
             "best_rank": pl.Int64(),
             "reason": pl.String(),
         }

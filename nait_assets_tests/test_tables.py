@@ -103,5 +103,5 @@ def test_scores_of_two_methods_lie_in_two_tables() -> None:
     assert (
         list(first.columns)
         == list(second.columns)
-        == ["target", "sample_id", "score", "rank", "turn", "target_turn", "best_rank", "reason"]
+        == ["target", "sample_id", "score", "rank", "turn", "target_turn", "whose_turn", "best_rank", "reason"]
     )

@@ -7,7 +7,7 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.explanation import find_candidate
-from nait_assets.selection.turns import takes_turns, whose_turn
+from nait_assets.selection.turns import takes_turns
 from nait_assets.shown import one_line
 from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, SUBSETS, scores_table
 
@@ -76,7 +76,7 @@ def _subset_lines(snapshot: Snapshot, recipe: Recipe, method: str, target: str, 
         if sample_id in rows["sample_id"]:
             lowest = f"the lowest score of its {len(rows)} rows is {float(rows['score'][-1]):+.5f}"
             if turn is not None:
-                lowest = f"turn {turn}, in which {whose_turn(turn, recipe.capability_names)} took its best row left"
+                lowest = f"turn {turn}, in which {own['whose_turn'][0]} took its best row left"
             chosen.append(f"{ratio} ({lowest})")
     where = f"in {', '.join(chosen)}" if chosen else "in no subset"
     return [f"  {method}/{target}: rank {rank} of {len(scores)}, score {score:+.5f}; {where}"]

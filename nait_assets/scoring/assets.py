@@ -4,7 +4,6 @@ import time
 from dataclasses import replace
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
 from nait_assets import lineage, plots
@@ -24,7 +23,7 @@ from nait_assets.scoring.ranking import ranked
 from nait_assets.scoring.view import create_view
 from nait_assets.tables import CANDIDATE_POOL
 
-ALGORITHM = "4"
+ALGORITHM = "5"
 HELD_AGAINST = "+1"
 """Version of the thresholds, of methods that have some."""
 Scored = tuple[dict[str, pl.DataFrame], dict[str, Thresholds]]
@@ -110,7 +109,7 @@ def _ranked(recipe: Recipe, found: MethodInputs, scores: Scores) -> dict[str, pl
     for target in values:
         by_capability = None
         if target == COMPREHENSIVE_TARGET:
-            by_capability = np.column_stack([values[name] for name in recipe.capability_names])
+            by_capability = {name: values[name] for name in recipe.capability_names}
         by_example = scores.by_example.get(target)
         frames[target] = ranked(found.inputs.sample_ids, values[target], reasons, by_example, by_capability)
     return frames

@@ -14,7 +14,7 @@ def ranked(
     scores: np.ndarray,
     reasons: Mapping[str, str] | None = None,
     by_example: np.ndarray | None = None,
-    by_capability: np.ndarray | None = None,
+    by_capability: Mapping[str, np.ndarray] | None = None,
 ) -> pl.DataFrame:
     """Scores with their ranks: 1 is the best, ties go to the smaller `sample_id`.
 
@@ -23,11 +23,11 @@ def ranked(
         scores: `(n_candidates,)`, in their order; NaN for those that have a reason.
         reasons: Why some candidates have no score; those that are not among `sample_ids` are added.
         by_example: `(n_candidates, n_examples)`, from which the turns come.
-        by_capability: `(n_candidates, n_capabilities)`, of the comprehensive target: the capabilities' own scores.
+        by_capability: Of the comprehensive target: each capability's own scores, `(n_candidates,)`, as turns come.
 
     Returns:
-        Columns `sample_id`, `score`, `rank`, `turn`, `target_turn`, `best_rank`, `reason`, best first, and at the end
-        those without a score.
+        Columns `sample_id`, `score`, `rank`, `turn`, `target_turn`, `whose_turn`, `best_rank`, `reason`, best first,
+        and at the end those without a score.
 
     Raises:
         ValueError: A score is NaN or infinite, without a reason.
@@ -39,14 +39,19 @@ def ranked(
     if broken:
         raise ValueError(f"scores are NaN or infinite for sample(s) {', '.join(broken)}")
     names = [sample_ids[place] for place in np.flatnonzero(scored)]
+    capabilities = list(by_capability or ())
+    own = np.column_stack(list(by_capability.values()))[scored] if by_capability else None
+    turns = None if own is None else round_robin(names, own)
     orders = {
         "turn": None if by_example is None else round_robin(names, by_example[scored]),
-        "target_turn": None if by_capability is None else round_robin(names, by_capability[scored]),
-        "best_rank": None if by_capability is None else best_ranks(names, by_capability[scored]),
+        "target_turn": turns,
+        "whose_turn": None if turns is None else [capabilities[(turn - 1) % len(capabilities)] for turn in turns],
+        "best_rank": None if own is None else best_ranks(names, own),
     }
+    columns = dict.fromkeys(orders, pl.Int64()) | {"whose_turn": pl.String()}
     frame = pl.DataFrame(
         {"sample_id": names, "score": scores[scored], **orders},
-        schema={"sample_id": pl.String, "score": pl.Float64, **dict.fromkeys(orders, pl.Int64)},
+        schema={"sample_id": pl.String(), "score": pl.Float64(), **columns},
     )
     frame = frame.sort(["score", "sample_id"], descending=[True, False]).select(
         "sample_id",

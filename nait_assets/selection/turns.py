@@ -13,25 +13,20 @@ def takes_turns(recipe: Recipe, method: str, target: str) -> bool:
     return by_turns and target == COMPREHENSIVE_TARGET and target in recipe.targets and recipe.is_targeted(method)
 
 
-def whose_turn(turn: int, capabilities: Sequence[str]) -> str:
-    """The capability that takes the row of a turn, counted from 1: they come in the order of the recipe's names."""
-    return capabilities[(turn - 1) % len(capabilities)]
-
-
 def rows_by_turn(scores: pl.DataFrame, chosen: Collection[str], capabilities: Sequence[str]) -> dict[str, int]:
     """How many of the chosen rows were taken in the turn of each capability; empty where there were no turns.
 
     A turn is lost where its row may not be chosen, so that the numbers can differ by more than one.
 
     Args:
-        scores: Columns `sample_id`, `target_turn` of a method's scores for the comprehensive target.
+        scores: Columns `sample_id`, `whose_turn` of a method's scores for the comprehensive target.
         chosen: Ids of the chosen rows.
         capabilities: The recipe's, in the order of their names.
     """
-    turns = scores.filter(pl.col("sample_id").is_in(list(chosen)))["target_turn"].drop_nulls().to_list()
+    turns = scores.filter(pl.col("sample_id").is_in(list(chosen)))["whose_turn"].drop_nulls().to_list()
     found = dict.fromkeys(capabilities, 0)
     for turn in turns:
-        found[whose_turn(turn, capabilities)] += 1
+        found[turn] += 1
     return found if turns else {}
 
 

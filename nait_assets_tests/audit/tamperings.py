@@ -331,6 +331,9 @@ CHOICE: dict[str, tuple[Tamper, str]] = {
     "a best rank": (
         sql(TABLES, "UPDATE scoring.nait_standardized_scores SET best_rank = 1 WHERE target = 'all'"),
         "scoring/nait_standardized_scores[all], content"),
+    "whose turn it was": (
+        sql(TABLES, "UPDATE scoring.nait_standardized_scores SET whose_turn = 'art' WHERE target = 'all'"),
+        "scoring/nait_standardized_scores[all], content"),
     "scores of no target": (
         sql(TABLES, "INSERT INTO scoring.random_scores SELECT 'art' AS target, * EXCLUDE target "
             "FROM scoring.random_scores WHERE target = 'math'"), f"{HOME}, warehouse"),

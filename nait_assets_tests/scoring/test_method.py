@@ -24,6 +24,7 @@ def test_rank_1_has_the_highest_score() -> None:
         ("rank", pl.Int64),
         ("turn", pl.Int64),
         ("target_turn", pl.Int64),
+        ("whose_turn", pl.String),
         ("best_rank", pl.Int64),
         ("reason", pl.String),
     ]

@@ -52,7 +52,7 @@ def scores(seed: int = 0, reasons: dict[str, str] | None = None) -> pl.DataFrame
     """Scores of sixty candidates with many ties, by example and by capability, in the order of their ids."""
     random = np.random.default_rng(seed)
     values, by_example, by_capability = (random.integers(0, 9, (N, n)).astype(float) for n in (1, 5, 3))
-    frame = ranked(NAMES, values[:, 0], reasons, by_example, by_capability)
+    frame = ranked(NAMES, values[:, 0], reasons, by_example, dict(zip("abc", by_capability.T, strict=True)))
     return frame.sort("sample_id")
 
 
@@ -168,8 +168,8 @@ def test_the_order_of_the_table_decides_nothing(strategy: Strategy) -> None:
 def a_loud_and_a_quiet_one() -> pl.DataFrame:
     """Scores for `all` of a capability that is sure of its rows, and of one that is not: their mean is the first's."""
     order = np.arange(N)
-    by_capability = np.stack([order / N, 0.01 * (order[::-1] / N)], axis=1)
-    return ranked(NAMES, by_capability.mean(axis=1), by_capability=by_capability)
+    by_capability = {"loud": order / N, "quiet": 0.01 * (order[::-1] / N)}
+    return ranked(NAMES, np.mean(list(by_capability.values()), axis=0), by_capability=by_capability)
 
 
 def test_the_loud_capability_does_not_take_all_of_the_comprehensive_subset(make_recipe: MakeRecipe) -> None:
@@ -282,7 +282,9 @@ def test_where_there_are_no_turns_the_ranks_decide(strategy: StrategyName) -> No
 def test_capabilities_take_turns_whatever_the_scale_of_their_scores() -> None:
     """Here the second capability's scores are ten times the first's, and the mean follows it alone."""
     by_capability = np.array([[0.9, 10.0], [0.8, 20.0], [0.1, 90.0], [0.2, 80.0], [0.3, 70.0], [0.7, 0.0]])
-    frame = ranked(list("abcdef"), by_capability.mean(axis=1), by_capability=by_capability)
+    frame = ranked(
+        list("abcdef"), by_capability.mean(axis=1), by_capability=dict(zip("ab", by_capability.T, strict=True))
+    )
     take = [chosen_rows(frame, "0.66", (), Strategy(strategy=name)).rows for name in ("top", "round_robin_targets")]
     assert [set(rows["sample_id"]) for rows in take] == [set("cdeb"), set("acbd")]
 
@@ -291,7 +293,8 @@ def test_a_union_is_the_tops_of_the_smallest_depth_that_has_enough_rows() -> Non
     """Against sets that are grown one depth at a time; the last depth is cut by the rank in `all`."""
     for seed in range(5):
         by_capability = np.random.default_rng(seed).normal(size=(N, 3))
-        frame = ranked(NAMES, by_capability.mean(axis=1), by_capability=by_capability)
+        own = {str(place): column for place, column in enumerate(by_capability.T)}
+        frame = ranked(NAMES, by_capability.mean(axis=1), by_capability=own)
         order = [[NAMES[place] for place in np.argsort(-column)] for column in by_capability.T]
         for ratio in RATIOS:
             rows = set(chosen_rows(frame, ratio, (), Strategy(strategy="union")).rows["sample_id"])
