@@ -312,10 +312,9 @@ METHOD_REPRODUCTIONS = Table(
 def scores_table(method: str) -> Table:
     """Scores of one method: `rank` 1 is the best, `score` is higher for better, ties are broken by `sample_id`.
 
-    `turn` is the place in a round robin over the target's examples, of a method that scores by example. Of the
-    comprehensive target, `target_turn` is the place in a round robin over the capabilities, `whose_turn` the capability
-    that takes a row then, and `best_rank` the best rank among them. A candidate without a score has the `reason` for
-    it, and neither rank nor turn.
+    `turn` is the place in a round robin over the examples, of a method that scores by example. Of the comprehensive
+    target, `target_turn` is the place in one over the capabilities, `whose_turn` the capability that takes a row then,
+    `best_rank` the best rank among them. A candidate without a score has a `reason`, and neither rank nor turn.
     """
     columns = pl.Schema(
         {
@@ -335,9 +334,8 @@ def scores_table(method: str) -> Table:
 
 def published_table(name: str) -> Table:
     """Candidates on a published list: `position` 1 stands first there."""
-    return Table(
-        f"corpora.published_{name}", pl.Schema({"sample_id": pl.String(), "position": pl.Int64()}), (), ("position",)
-    )
+    columns = pl.Schema({"sample_id": pl.String(), "position": pl.Int64()})
+    return Table(f"corpora.published_{name}", columns, (), ("position",))
 
 
 def rejection_rows(refused: Sequence[tuple[str, str]]) -> pl.DataFrame:

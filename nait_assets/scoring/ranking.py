@@ -23,7 +23,7 @@ def ranked(
         scores: `(n_candidates,)`, in their order; NaN for those that have a reason.
         reasons: Why some candidates have no score; those that are not among `sample_ids` are added.
         by_example: `(n_candidates, n_examples)`, from which the turns come.
-        by_capability: Of the comprehensive target: each capability's own scores, `(n_candidates,)`, as turns come.
+        by_capability: `(n_candidates,)` scores of each capability, in the order of turns, of the comprehensive target.
 
     Returns:
         Columns `sample_id`, `score`, `rank`, `turn`, `target_turn`, `whose_turn`, `best_rank`, `reason`, best first,
