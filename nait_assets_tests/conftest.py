@@ -5,12 +5,15 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from nait_assets.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from nait_assets.resources import Warehouse
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks of the tests are so small that threads wait for each other
 
@@ -228,6 +231,22 @@ def home(_kept_home: Path, recipe: Recipe, tmp_path: Path) -> Path:
     if not _kept_home.exists():
         run(recipe, quick_home(_kept_home))
     return Path(shutil.copytree(_kept_home, tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """Capabilities code and math, the methods that the small home holds."""
+    from nait_assets_tests.small_home import small_recipe as made
+
+    return made(tmp_path_factory.mktemp("small_recipe"))
+
+
+@pytest.fixture(scope="session")
+def small_home(small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> "Warehouse":
+    """The small home of `small_home.py`, which no test changes: one that does builds its own."""
+    from nait_assets_tests.small_home import build_home
+
+    return build_home(small_recipe, tmp_path_factory.mktemp("small_home"))
 
 
 def less_sections(**fields: Any) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,6 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import WarehouseError
 from nait_assets.selection.summary import own_topic_share, summarize
-from nait_assets_tests.small_home import build_home, small_recipe
 
 
 def ranking(topics: list[str | None]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -44,33 +43,21 @@ def test_own_topic_share_takes_the_ratio_it_is_given() -> None:
     assert own_topic_share(scores, pool, "math", "0.30") == (pytest.approx(2 / 3), 1.0)
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Capabilities code and math, the methods that the small home holds."""
-    return small_recipe(tmp_path_factory.mktemp("recipe"))
-
-
-@pytest.fixture(scope="module")
-def warehouse(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """The small home."""
-    return build_home(recipe, tmp_path_factory.mktemp("home"))
-
-
-def test_summary_says_what_was_read_and_rejected(recipe: Recipe, warehouse: Warehouse) -> None:
+def test_summary_says_what_was_read_and_rejected(small_recipe: Recipe, small_home: Warehouse) -> None:
     """Rows that could not be parsed and samples that the model could not read: neither vanishes in silence."""
-    text = summarize(recipe, warehouse, tokens_per_second=1234.5)
+    text = summarize(small_recipe, small_home, tokens_per_second=1234.5)
     assert "Pool: 10 candidates." in text
     assert "Rejected rows: 2 in candidates, 1 in candidates when the model read it." in text
     assert "90 tokens of candidates at 1,234 tokens/s, 20 tokens of in-domain examples" in text
 
 
-def test_summary_lists_the_five_best_rows_of_each_capability(recipe: Recipe, warehouse: Warehouse) -> None:
+def test_summary_lists_the_five_best_rows_of_each_capability(small_recipe: Recipe, small_home: Warehouse) -> None:
     """The look at the rows that tells a person whether the choice makes sense."""
-    lines = summarize(recipe, warehouse, None).splitlines()
+    lines = summarize(small_recipe, small_home, None).splitlines()
     query = """SELECT rank, score, sample_id FROM scoring.scores
                WHERE method = 'nait_standardized' AND target = ? AND rank <= 5 ORDER BY rank"""
     for capability in ("code", "math"):
-        with warehouse.tables.snapshot() as snapshot:
+        with small_home.tables.snapshot() as snapshot:
             best = snapshot.connection.execute(query, [capability]).fetchall()
         start = lines.index(f"Best for {capability} (nait_standardized):") + 1
         for line, (rank, score, name) in zip(lines[start : start + 5], best, strict=True):
@@ -79,28 +66,28 @@ def test_summary_lists_the_five_best_rows_of_each_capability(recipe: Recipe, war
         assert lines[start + 5] == ""
 
 
-def test_summary_shows_the_share_of_the_own_topic_by_method(recipe: Recipe, warehouse: Warehouse) -> None:
+def test_summary_shows_the_share_of_the_own_topic_by_method(small_recipe: Recipe, small_home: Warehouse) -> None:
     """Every method beside the most that was possible, so that the random control can be compared."""
-    lines = summarize(recipe, warehouse, None).splitlines()
+    lines = summarize(small_recipe, small_home, None).splitlines()
     header = next(place for place, line in enumerate(lines) if line.startswith("Own topic among the best 0.10")) + 1
     assert lines[header].split() == ["code", "math"]
     query = "SELECT sample_id FROM scoring.scores WHERE method = ? AND target = ? AND rank = 1"
     own = {"code": ("c0", "c2", "c4", "c6", "c8"), "math": ("c1", "c5", "c7")}
     for line, method in zip(lines[header + 1 : header + 3], ("nait_standardized", "random"), strict=True):
-        with warehouse.tables.snapshot() as snapshot:
+        with small_home.tables.snapshot() as snapshot:
             best = [snapshot.connection.execute(query, [method, name]).fetchall()[0][0] for name in own]
         shares = ["100%" if row in own[name] else "0%" for row, name in zip(best, own, strict=True)]
         assert line.split() == [method, *shares]
     assert lines[header + 3].split() == ["most", "possible", "100%", "100%"]
 
 
-def test_summary_says_where_the_subsets_lie(recipe: Recipe, warehouse: Warehouse) -> None:
+def test_summary_says_where_the_subsets_lie(small_recipe: Recipe, small_home: Warehouse) -> None:
     """The last line is where to go next."""
-    text = summarize(recipe, warehouse, None)
-    assert text.splitlines()[-1].startswith(f"Subsets: {warehouse.folder / 'subsets'}/")
+    text = summarize(small_recipe, small_home, None)
+    assert text.splitlines()[-1].startswith(f"Subsets: {small_home.folder / 'subsets'}/")
 
 
-def test_summary_of_a_home_without_a_run_says_so(recipe: Recipe, tmp_path: Path) -> None:
+def test_summary_of_a_home_without_a_run_says_so(small_recipe: Recipe, tmp_path: Path) -> None:
     """One clear error, naming the file and the command."""
     with pytest.raises(WarehouseError, match=r"home/warehouse\.duckdb does not exist.*`nait run`"):
-        summarize(recipe, Warehouse(home=str(tmp_path / "home")), None)
+        summarize(small_recipe, Warehouse(home=str(tmp_path / "home")), None)
