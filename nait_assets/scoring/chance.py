@@ -92,7 +92,7 @@ def _by_chance(method: Method, ins: StandIns, inputs: ScoringInputs) -> dict[str
             for name in names:
                 others[drawn[name]] = False
             parts[target].append(values[others, column])
-    return {target: np.concatenate(found) for target, found in parts.items()}
+    return {target: np.concatenate([np.empty(0), *found]) for target, found in parts.items()}
 
 
 def _draws(ins: StandIns, inputs: ScoringInputs, rows: Rows) -> Iterator[dict[str, list[int]]]:

@@ -1,5 +1,6 @@
 """What scores are held against: by literal leave-one-out, and on pools in which it is known what chance is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,15 @@ def test_chance_is_reached_by_few_rows_of_a_pool_without_structure_and_by_all_of
         assert 0.01 < share < 0.12, target
     assert (values[-10:, 1] > (found["math"].by_chance or 0)).all()
     assert (values[-10:, 1] > (found["math"].of_examples or 0)).mean() > 0.5
+
+
+def test_a_pool_of_one_row_has_no_chance() -> None:
+    """Nothing can be drawn beside the row that would be scored against it."""
+    whole = activation_inputs()
+    blocks = [(layer, np.arange(1), rows[:1]) for layer, _, rows in whole.blocks]
+    method = method_named("nait_standardized")
+    found = thresholds(method, replace(whole, sample_ids=whole.sample_ids[:1], blocks=blocks))
+    assert {target: one.by_chance for target, one in found.items()} == dict.fromkeys(TARGETS)
 
 
 def test_an_example_is_near_the_nearest_others_and_as_near_to_the_pool_as_it_is() -> None:
