@@ -74,9 +74,9 @@ def _subset_lines(snapshot: Snapshot, recipe: Recipe, method: str, target: str, 
     for ratio in recipe.ratios:
         rows = subsets.filter(pl.col("ratio") == ratio).sort("rank")
         if sample_id in rows["sample_id"]:
-            lowest = f"the lowest score of its {len(rows)} rows is {float(rows['score'][-1]):+.5f}"
+            how = f"the lowest score of its {len(rows)} rows is {float(rows['score'][-1]):+.5f}"
             if turn is not None:
-                lowest = f"turn {turn}, in which {own['whose_turn'][0]} took its best row left"
-            chosen.append(f"{ratio} ({lowest})")
+                how = f"turn {turn}, in which {own['whose_turn'][0]} took its best row left"
+            chosen.append(f"{ratio} ({how})")
     where = f"in {', '.join(chosen)}" if chosen else "in no subset"
     return [f"  {method}/{target}: rank {rank} of {len(scores)}, score {score:+.5f}; {where}"]

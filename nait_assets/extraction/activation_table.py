@@ -112,7 +112,7 @@ def fold(
         WarehouseError: A wanted sample is neither in the table nor in a shard.
     """
     connection = transaction.connection
-    _bound_memory(connection, sum(field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)))
+    _limit_memory(connection, sum(field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)))
     connection.execute("CREATE SCHEMA IF NOT EXISTS extraction")
     if contents(transaction).extraction_id != extraction_id:
         for table in (ACTIVATION, SAMPLE, IDENTITY):
@@ -243,7 +243,7 @@ def altered_rows(snapshot: Snapshot) -> tuple[list[tuple[str, int]], list[tuple[
     row = snapshot.connection.sql(f"FROM {ACTIVATION} LIMIT 0")
     vectors = [name for name, kind in zip(row.columns, row.types, strict=True) if "[" in str(kind)]
     numbers = [name for name, kind in zip(row.columns, row.types, strict=True) if str(kind).startswith("FLOAT[")]
-    _bound_memory(snapshot.connection, sum(_width(snapshot, name) for name in numbers))
+    _limit_memory(snapshot.connection, sum(_width(snapshot, name) for name in numbers))
     columns = ", ".join(["sample_id", "layer", *vectors])
     altered, broken = [], []
     for batch in snapshot.connection.sql(f"SELECT {columns}, digest FROM {ACTIVATION}").to_arrow_reader(SCAN_ROWS):
@@ -269,7 +269,7 @@ def _rows_of(shards: Iterable[pa.Table], wanted: pa.Array, found: list[pa.Table]
             yield from rows.to_batches(max_chunksize=SCAN_ROWS)
 
 
-def _bound_memory(connection: duckdb.DuckDBPyConnection, n_numbers: int) -> None:
+def _limit_memory(connection: duckdb.DuckDBPyConnection, n_numbers: int) -> None:
     """Keep DuckDB from filling the memory with what it has read and written: by default it takes 80 % of it.
 
     Args:
@@ -350,7 +350,7 @@ def scan(
 
 def bound_memory(snapshot: Snapshot, column: str) -> None:
     """Keep DuckDB from filling the memory with what it reads of a column."""
-    _bound_memory(snapshot.connection, _width(snapshot, column))
+    _limit_memory(snapshot.connection, _width(snapshot, column))
 
 
 def _width(snapshot: Snapshot, column: str) -> int:

@@ -151,7 +151,7 @@ def extract(
     if held.extraction_id not in (None, identity):
         log.info("%s: %s", corpus_name, _why_again(store, settings))
     conversations = conversations_of(missing)
-    encoded, refused = _encoded(conversations, model, settings) if conversations else ([], [])
+    encoded, refused = encoded_samples(conversations, model, settings) if conversations else ([], [])
     unshown = collections.Counter(sample.unshown for sample in encoded if sample.unshown)
     for what, count in unshown.most_common():
         log_line(f"{corpus_name}: the template does not show the {what} of {count} conversation(s); they are used")
@@ -185,7 +185,7 @@ def _lent(lender: Store | None, identity: str, sample_ids: Sequence[str]) -> lis
     return sorted(held.sample_ids & set(sample_ids)) if held.extraction_id == identity else []
 
 
-def _encoded(
+def encoded_samples(
     conversations: Sequence[tuple[str, Conversation]], model: LanguageModel, settings: Extraction
 ) -> tuple[Sequence[EncodedSample], list[tuple[str, str]]]:
     """The samples that can be pooled as the recipe says, and pairs of `sample_id` and reason of the others."""

@@ -7,14 +7,15 @@ import polars as pl
 from nait_assets.conversation import conversations_of
 from nait_assets.corpora.corpus import read_corpus
 from nait_assets.errors import DataError, UserError
-from nait_assets.extraction.neurons import tokens_of, why_not_pooled
+from nait_assets.extraction.extractor import encoded_samples
+from nait_assets.extraction.neurons import tokens_of
 from nait_assets.features.capability import whole_examples
 from nait_assets.features.directions import LEAST_CHANGING
 from nait_assets.models import cuts
-from nait_assets.models.answers import encode_with_answers
-from nait_assets.models.encoding import EncodedSample, encode
+from nait_assets.models.encoding import EncodedSample
 from nait_assets.recipe import ALL, Pooling, Recipe
 from nait_assets.resources import LanguageModel
+from nait_assets.tables import NAIT_DIRECTIONS
 
 
 def require_direction(recipe: Recipe, model: LanguageModel, capability: str, pooling: Pooling) -> None:
@@ -28,7 +29,7 @@ def require_direction(recipe: Recipe, model: LanguageModel, capability: str, poo
         return
     is_whole = whole_examples(pl.DataFrame(cuts.columns_of(samples), schema=cuts.COLUMNS), recipe, capability)
     used = [sample for sample, is_used in zip(samples, is_whole, strict=True) if is_used]
-    key = "features/" + ("" if pooling == ALL else f"{pooling}_") + "nait_directions"
+    key = NAIT_DIRECTIONS.of_pooling(pooling).asset
     readers = ", ".join(name for name in recipe.methods if key in recipe.reads_of(name))
     # of `all` the first token, which begins the sample, is no part of the mean
     n_changing = sum(int(tokens_of(pooling, sample).sum()) > (pooling != ALL) for sample in used)
@@ -49,7 +50,4 @@ def _samples(recipe: Recipe, model: LanguageModel, capability: str) -> Sequence[
         examples = conversations_of(read_corpus(recipe, capability).examples)
     except UserError:
         return []  # the output that holds them says so, before the model is loaded
-    if recipe.extraction.pool == (ALL,):
-        return encode(examples, model.tokenizer(), recipe.extraction)[0]
-    found, _ = encode_with_answers(examples, model.tokenizer(), recipe.extraction)
-    return [sample for sample in found if not why_not_pooled(sample, recipe.extraction.pool)]
+    return encoded_samples(examples, model, recipe.extraction)[0]
