@@ -1,7 +1,7 @@
 """Why candidates score as they do: the reasons that a method gives, from what the warehouse holds.
 
 Belongs here: reading what explanations need. Does not belong here: the reasons (`methods`, `reasons`), whether a
-candidate is chosen (`selection.standing`), and the text of `nait explain` (`audit.why`).
+candidate is chosen (`selection.placing`), and what `nait explain` makes of both (`audit.why`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -64,23 +64,29 @@ class LinearScore:
         said += f", half of it by the {half:,} that add most"
         return f"{said}; {len(against):,} speak against it, {against.sum():+.5f}"
 
-    def strongest(self, n: int, detail: Callable[[int, int, float], str]) -> list[Reason]:
+    def strongest(self, n: int, detail: Callable[[int, int, float, float], str]) -> list[Reason]:
         """The neurons that add most, the largest first; to a negative score, those that take most from it.
 
         Args:
             n: How many, at most.
-            detail: What is said of a neuron, by its layer, its index there and its value.
+            detail: What is said of a neuron, by its layer, its index there, its value and its weight.
         """
         return [
             Reason(
                 f"{self.layers[row]}:{neuron}",
-                f"{detail(self.layers[row], neuron, self.values[row, neuron])}, share {self.shares[row, neuron]:+.5f}",
+                f"{detail(self.layers[row], neuron, self.values[row, neuron], self.weights[row, neuron])}, "
+                f"share {self.shares[row, neuron]:+.5f}",
                 float(self.shares[row, neuron]),
                 (int(self.layers[row]), int(neuron)),
                 bool(self.weights[row, neuron] < 0),
             )
             for row, neuron in largest(self.shares if self.shares.sum() >= 0 else -self.shares, n)
         ]
+
+
+def in_deviations(_layer: int, _neuron: int, value: float, weight: float) -> str:
+    """What is said of a neuron whose values are standard deviations of the pool."""
+    return f"{value:+.2f} sd here, weight {weight:+.5f}"
 
 
 def by_number(by: str, values: np.ndarray) -> Parts:

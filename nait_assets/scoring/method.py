@@ -1,8 +1,8 @@
 """What a method is, and how its scores become ranks."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -10,6 +10,7 @@ import polars as pl
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import Section
 
+Value = TypeVar("Value")
 Block = tuple[int, np.ndarray, np.ndarray]
 """Layer, indices of samples `(n,)`, their activations `(n, width)`."""
 
@@ -65,6 +66,19 @@ class ScoringInputs:
     options: Any = None
     fitted: Any = None
     examples: Mapping[str, ExampleActivations] = field(default_factory=dict)
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, what: Hashable, make: Callable[[], Value]) -> Value:
+        """What an explanation needs whatever the candidate, made for the first one; `replace` begins anew.
+
+        Args:
+            what: Name of it, distinct within the method.
+            make: Function that makes it of these inputs alone.
+        """
+        if what not in self._made:
+            self._made[what] = make()
+        found: Value = self._made[what]
+        return found
 
     def of(self, key: str) -> pl.DataFrame:
         """Rows of an output about candidates.
@@ -107,6 +121,22 @@ class ScoringInputs:
             for layer, indices, activations in self.blocks
             if (indices == index).any()
         }
+
+
+def blocks_at(blocks: Iterable[Block], places: Sequence[int] | np.ndarray, n_samples: int) -> Iterator[Block]:
+    """Of blocks, the activations of the candidates at some places, indices counted along these.
+
+    Args:
+        blocks: Activations of candidates.
+        places: Indices of the candidates wanted.
+        n_samples: Number of candidates along which the blocks' indices count.
+    """
+    row_of = np.full(n_samples, -1)
+    row_of[places] = np.arange(len(places))
+    for layer, indices, activations in blocks:
+        wanted = row_of[indices] >= 0
+        if wanted.any():
+            yield layer, row_of[indices[wanted]], activations[wanted]
 
 
 def _declared(outputs: Mapping[str, Any], key: str) -> Any:

@@ -1,15 +1,16 @@
 """The in-domain examples that a candidate is nearest to, by activations.
 
-Belongs here: cosines of one candidate with examples. Does not belong here: scores by example (`reasons`), texts of the
-examples (`explanation`).
+Belongs here: cosines of one candidate with examples. Does not belong here: scores by example (`reasons`), and texts of
+the examples, which those read who show them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from nait_assets.scoring.method import Near, ScoringInputs
+from nait_assets.scoring.method import ExampleActivations, Near, ScoringInputs
 
 Vectors = Callable[[Mapping[int, np.ndarray]], np.ndarray]
 """From activations by layer, `(n, width)` each, to the vectors that a method compares, `(n, d)`."""
@@ -40,16 +41,22 @@ def nearest_by_activations(
     for capability in inputs.targets[target]:
         if capability in inputs.examples:
             examples = inputs.examples[capability]
-            rows = _units(vectors(examples.by_layer))
+            rows, others = inputs.once(("near", capability), partial(_examples, examples, vectors))
             found += map(Near, examples.sample_ids, [capability] * len(rows), (rows @ own).tolist())
-            among.append(nearest_others(rows))
+            among.append(others)
     if not found:
         return {}
-    usual, others = mean_of(found), np.concatenate(among)
-    if len(others):
-        usual += f"; the median example has {np.median(others):+.3f} to its nearest other example"
+    usual, to_others = mean_of(found), np.concatenate(among)
+    if len(to_others):
+        usual += f"; the median example has {np.median(to_others):+.3f} to its nearest other example"
     nearest = sorted(found, key=lambda one: (-one.value, one.sample_id))[:n]
     return {"near": nearest, "nearness": what, "usual": usual}
+
+
+def _examples(examples: ExampleActivations, vectors: Vectors) -> tuple[np.ndarray, np.ndarray]:
+    """`(n, d)` unit vectors of a capability's examples, and their cosines to the nearest other one."""
+    rows = _units(vectors(examples.by_layer))
+    return rows, nearest_others(rows)
 
 
 def mean_of(found: Sequence[Near]) -> str:

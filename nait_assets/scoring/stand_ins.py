@@ -8,22 +8,21 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from nait_assets.scoring.method import Rows, ScoringInputs, StandIns
+from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
+from nait_assets.scoring.method import Rows, ScoringInputs, StandIns, blocks_at
+from nait_assets.tables import STANDARDIZED_CENTROIDS
 
-EXAMPLES = "extraction/in_domain_activations"
-CENTROIDS = "features/standardized_centroids"
+EXAMPLES = IN_DOMAIN_ACTIVATIONS
+CENTROIDS = STANDARDIZED_CENTROIDS.asset
 
 
 def pool_rows(inputs: ScoringInputs, places: Sequence[int]) -> Rows:
     """Candidates of a method's inputs, in the order of their places; their activations are read in one pass."""
     ids = [inputs.sample_ids[place] for place in places]
-    row_of = np.full(len(inputs.sample_ids), -1)
-    row_of[list(places)] = np.arange(len(ids))
     activations: dict[int, np.ndarray] = {}
-    for layer, block_places, block in inputs.blocks_of(ids):
-        wanted = row_of[block_places] >= 0
-        rows = activations.setdefault(layer, np.zeros((len(ids), block.shape[1]), dtype=np.float32))
-        rows[row_of[block_places[wanted]]] = block[wanted]
+    for layer, rows, block in blocks_at(inputs.blocks_of(ids), places, len(inputs.sample_ids)):
+        of_layer = activations.setdefault(layer, np.zeros((len(ids), block.shape[1]), dtype=np.float32))
+        of_layer[rows] = block
     frames = {key: frame[list(places)] for key, frame in inputs.frames.items() if len(frame) == len(inputs.sample_ids)}
     return Rows(ids, activations, frames)
 

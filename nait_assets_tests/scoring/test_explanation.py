@@ -33,7 +33,7 @@ def test_contributions_of_all_neurons_add_up_to_the_score() -> None:
 def test_each_contribution_names_its_layer_and_neuron() -> None:
     """The index is what a person looks up in the model: layers have their own numbers, not their places."""
     reasons = contributions(SAMPLE, STATISTICS, CENTROIDS).strongest(
-        len(LAYERS) * WIDTH, lambda layer, neuron, value: f"{layer} {neuron} {value:.6f}"
+        len(LAYERS) * WIDTH, lambda layer, neuron, value, _: f"{layer} {neuron} {value:.6f}"
     )
     assert len({reason.neuron for reason in reasons}) == len(LAYERS) * WIDTH
     for reason in reasons:

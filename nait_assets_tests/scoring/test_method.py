@@ -116,3 +116,18 @@ def test_scores_of_a_target_do_not_depend_on_which_others_are_scored_with_it(nam
     assert together.dtype == np.float64
     for column, (target, names) in zip(together.T, targets.items(), strict=True):
         np.testing.assert_array_equal(scores({target: names}), column[:, None])
+
+
+def test_what_is_made_once_of_inputs_is_made_anew_of_others() -> None:
+    """What explanations share must not outlive what it was made from."""
+    inputs = ScoringInputs(["a"], {"math": ["math"]}, seed=1)
+    made: list[int] = []
+
+    def centroid(of: ScoringInputs) -> int:
+        made.append(of.seed)
+        return of.seed
+
+    assert [inputs.once("centroid", lambda: centroid(inputs)) for _ in range(2)] == [1, 1]
+    others = replace(inputs, seed=2)
+    assert others.once("centroid", lambda: centroid(others)) == 2
+    assert made == [1, 2]

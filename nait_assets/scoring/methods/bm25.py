@@ -158,9 +158,8 @@ def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Expla
     """What each shared word adds to the score, and the examples with the highest scores."""
     options: Bm25Options = inputs.options
     (own,) = _words(inputs.only(sample_id).of(CANDIDATES), options)
-    place, known = inputs.sample_ids.index(sample_id), {}
-    for word in set(own):
-        known[word] = float(inputs.fitted([word])[place])
+    place = inputs.sample_ids.index(sample_id)
+    known = {word: float(inputs.fitted([word])[place]) for word in set(own)}
     frames, near, shares = inputs.of_capabilities(EXAMPLES), list[Near](), defaultdict[str, float](float)
     for name in inputs.targets[target]:
         frame = frames[name].sort("sample_id")

@@ -68,16 +68,16 @@ def score(inputs: ScoringInputs) -> np.ndarray:
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
     """The score by layer and, for `all`, by capability; the neurons that add most; the nearest examples."""
-    activations, direction = inputs.activations_of(sample_id), _direction(inputs, target)
-    found = LinearScore.of(activations, direction)
+    activations = inputs.activations_of(sample_id)
+    found = LinearScore.of(activations, _direction(inputs, target))
     parts = found.parts
     if len(inputs.targets[target]) > 1:
-        of_each = {name: _by_layer(inputs.of_capabilities(DIRECTIONS)[name]) for name in inputs.targets[target]}
+        of_each = {name: _of_capability(inputs, name) for name in inputs.targets[target]}
         along = {name: LinearScore.of(activations, one).shares.sum() / len(of_each) for name, one in of_each.items()}
         parts.append(Parts("capability", {name: float(share) for name, share in along.items()}))
 
-    def said(layer: int, neuron: int, value: float) -> str:
-        return f"activation {value:+.3f}, direction {direction[layer][neuron]:+.4f}"
+    def said(_layer: int, _neuron: int, value: float, weight: float) -> str:
+        return f"activation {value:+.3f}, direction {weight:+.4f}"
 
     what = "cosine of mean activations as they are, which differ little from row to row"
     return Explanation(
@@ -95,8 +95,11 @@ def _whole(activations: Mapping[int, np.ndarray]) -> np.ndarray:
 
 
 def _direction(inputs: ScoringInputs, target: str) -> dict[int, np.ndarray]:
-    frames = inputs.of_capabilities(DIRECTIONS)
-    return combined_directions({name: _by_layer(frames[name]) for name in inputs.targets[target]})
+    return combined_directions({name: _of_capability(inputs, name) for name in inputs.targets[target]})
+
+
+def _of_capability(inputs: ScoringInputs, name: str) -> dict[int, np.ndarray]:
+    return inputs.once(("direction", name), lambda: _by_layer(inputs.of_capabilities(DIRECTIONS)[name]))
 
 
 def _by_layer(frame: pl.DataFrame) -> dict[int, np.ndarray]:

@@ -29,7 +29,6 @@ vectors of all neurons. Memory: the reference and the examples with all neurons,
 candidate and example; the products with the reference are dropped once a candidate's last layer has been read.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,9 +37,9 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from nait_assets.extraction.statistics import NeuronStatistics
-from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
-from nait_assets.scoring.linear import LinearScore
-from nait_assets.scoring.method import Block, Explanation, Method, Parts, Scores, ScoringInputs
+from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions, seeded_order
+from nait_assets.scoring.linear import LinearScore, in_deviations
+from nait_assets.scoring.method import Block, Explanation, Method, Parts, Scores, ScoringInputs, blocks_at
 from nait_assets.scoring.methods.nait_standardized import STANDARDIZED, side_by_side
 from nait_assets.scoring.near import nearest_by_activations
 from nait_assets.scoring.ranking import by_turns
@@ -74,8 +73,7 @@ def reference_places(sample_ids: Sequence[str], size: int) -> np.ndarray:
 
     By hash, so that a row more in the pool replaces one of them at most.
     """
-    hashes = [hashlib.sha256(f"reference:{name}".encode()).digest() for name in sample_ids]
-    return np.sort(np.asarray(sorted(range(len(hashes)), key=hashes.__getitem__)[:size], dtype=np.int64))
+    return np.sort(np.asarray(seeded_order(sample_ids, "reference")[:size], dtype=np.int64))
 
 
 def standardized_at(
@@ -89,15 +87,11 @@ def standardized_at(
         places: Indices of the candidates wanted.
         n_samples: Number of samples of the pool.
     """
-    row_of = np.full(n_samples, -1)
-    row_of[places] = np.arange(len(places))
     rows = {
         layer: np.zeros((len(places), len(neurons.mean)), dtype=np.float32) for layer, neurons in statistics.items()
     }
-    for layer, block_places, activations in blocks:
-        wanted = row_of[block_places] >= 0
-        if wanted.any():
-            rows[layer][row_of[block_places[wanted]]] = statistics[layer].standardize(activations[wanted])
+    for layer, indices, activations in blocks_at(blocks, places, n_samples):
+        rows[layer][indices] = statistics[layer].standardize(activations)
     return rows
 
 
@@ -279,12 +273,10 @@ def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Expla
     statistics, activations = inputs.statistics, inputs.activations_of(sample_id)
     own = {layer: statistics[layer].standardize(activations[layer]).astype(np.float64) for layer in statistics}
     norm = float(np.sqrt(sum((row**2).sum() for row in own.values())))
-    frames = inputs.of_capabilities(EXAMPLES)
-    nearest = {
-        name: _mean_of_nearest(own, example_rows(frames[name], statistics), options.best)
-        for name in inputs.targets[target]
-    }
-    pool = _mean_of_nearest(own, _others(inputs, sample_id), options.neighbours)
+    nearest = {name: _mean_of_nearest(own, _examples(inputs, name), options.best) for name in inputs.targets[target]}
+    reference: Reference = inputs.fitted
+    itself = reference.sample_ids.index(sample_id) if sample_id in reference.sample_ids else None
+    pool = _mean_of_nearest(own, reference.rows, options.neighbours, itself)
     terms = {name: LinearScore.of(own, mean, norm) for name, mean in {**nearest, "": pool}.items()}
     best = max(nearest, key=lambda name: float(terms[name].shares.sum()))
     found = LinearScore(
@@ -294,14 +286,9 @@ def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Expla
         f"nearest {options.best} examples of {best}": float(terms[best].shares.sum()),
         f"nearest {options.neighbours} rows of the pool": -options.hubness * float(terms[""].shares.sum()),
     }
-    weights = dict(zip(found.layers, found.weights, strict=True))
-
-    def said(layer: int, neuron: int, value: float) -> str:
-        return f"{value:+.2f} sd here, weight {weights[layer][neuron]:+.5f}"
-
     return Explanation(
         "neurons that weigh most in its score's direction (layer:neuron, against the pool)",
-        found.strongest(n, said),
+        found.strongest(n, in_deviations),
         [Parts("term", by_term), *found.parts],
         spread=found.spread,
         **nearest_by_activations(
@@ -310,20 +297,28 @@ def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Expla
     )
 
 
-def _mean_of_nearest(own: Mapping[int, np.ndarray], rows: Mapping[int, np.ndarray], n: int) -> dict[int, np.ndarray]:
-    """By layer `(width,)`: the mean of the `n` rows, of unit norm, with the largest products; zeros of no rows."""
+def _examples(inputs: ScoringInputs, capability: str) -> dict[int, np.ndarray]:
+    frame = inputs.of_capabilities(EXAMPLES)[capability]
+    return inputs.once(("example_rows", capability), lambda: example_rows(frame, inputs.statistics))
+
+
+def _mean_of_nearest(
+    own: Mapping[int, np.ndarray], rows: Mapping[int, np.ndarray], n: int, itself: int | None = None
+) -> dict[int, np.ndarray]:
+    """By layer `(width,)`: the mean of the `n` rows, of unit norm, with the largest products; zeros of no rows.
+
+    Args:
+        own: By layer `(width,)`, the candidate.
+        rows: By layer `(n_rows, width)`.
+        n: How many rows, at most.
+        itself: Place of the candidate among the rows, which is none of its neighbours.
+    """
     products = sum(rows[layer] @ own[layer] for layer in own) if rows else np.empty(0)
-    chosen = np.argsort(-products, kind="stable")[:n]
+    order = np.argsort(-products, kind="stable")
+    chosen = order[order != itself][:n] if itself is not None else order[:n]
     if not len(chosen):
         return {layer: np.zeros(len(vector)) for layer, vector in own.items()}
     return {layer: rows[layer][chosen].mean(axis=0, dtype=np.float64) for layer in own}
-
-
-def _others(inputs: ScoringInputs, sample_id: str) -> dict[int, np.ndarray]:
-    """The reference without a candidate, if it is among it."""
-    reference: Reference = inputs.fitted
-    others = [place for place, name in enumerate(reference.sample_ids) if name != sample_id]
-    return {layer: rows[others] for layer, rows in reference.rows.items()}
 
 
 METHOD = Method(

@@ -20,7 +20,7 @@ Cost:
 As `nait`: one forward pass over the pool, shared by every method that reads activations; then one product per layer.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -99,7 +99,7 @@ def combined_centroids(features: Mapping[str, pl.DataFrame]) -> dict[int, np.nda
 
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` cosines in [-1, 1], or dot products."""
-    centroids = stacked([_centroids(inputs, target) for target in inputs.targets])
+    centroids = stacked([_centroids(inputs, names) for names in inputs.targets.values()])
     similarity = _similarity(inputs)
     return cosines(inputs.blocks, inputs.statistics, centroids, len(inputs.sample_ids), similarity)
 
@@ -131,13 +131,13 @@ def contributions(
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
     """The score by layer and, for `all`, by capability; the neurons that add most; the nearest examples."""
     activations, statistics = inputs.activations_of(sample_id), inputs.statistics
-    found = contributions(activations, statistics, _centroids(inputs, target), _similarity(inputs))
+    found = contributions(activations, statistics, _centroids(inputs, inputs.targets[target]), _similarity(inputs))
     parts = found.parts
     if len(inputs.targets[target]) > 1:
         parts.append(Parts("capability", _of_capabilities(inputs, target, found)))
-    centroids = _in_deviations(inputs, target)
+    centroids = inputs.once(("mean", target), lambda: _in_deviations(inputs, target))
 
-    def said(layer: int, neuron: int, value: float) -> str:
+    def said(layer: int, neuron: int, value: float, _weight: float) -> str:
         return f"{value:+.2f} sd here, {centroids[layer][neuron]:+.2f} sd on average in the examples"
 
     return Explanation(
@@ -170,18 +170,18 @@ def _standardized(rows: Mapping[int, np.ndarray], statistics: Mapping[int, Neuro
 
 def _of_capabilities(inputs: ScoringInputs, target: str, found: LinearScore) -> dict[str, float]:
     """What each capability's centroid adds to the score for a target that combines several."""
-    frames = inputs.of_capabilities(CENTROIDS)
     shares = {}
     for name in inputs.targets[target]:
-        own = combined_centroids({name: frames[name]})
+        own = _centroids(inputs, [name])
         weights = np.stack([own[layer] for layer in found.layers]) / len(inputs.targets[target])
         shares[name] = float(replace(found, weights=weights).shares.sum())
     return shares
 
 
-def _centroids(inputs: ScoringInputs, target: str) -> dict[int, np.ndarray]:
+def _centroids(inputs: ScoringInputs, names: Sequence[str]) -> dict[int, np.ndarray]:
+    """`combined_centroids` of some capabilities."""
     frames = inputs.of_capabilities(CENTROIDS)
-    return combined_centroids({name: frames[name] for name in inputs.targets[target]})
+    return inputs.once(("centroids", *names), lambda: combined_centroids({name: frames[name] for name in names}))
 
 
 METHOD = Method(

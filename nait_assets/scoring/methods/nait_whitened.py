@@ -35,7 +35,7 @@ from pydantic import Field
 
 from nait_assets.extraction.projection import leading_components
 from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
-from nait_assets.scoring.linear import LinearScore, by_number
+from nait_assets.scoring.linear import LinearScore, by_number, in_deviations
 from nait_assets.scoring.method import Explanation, Face, Method, ScoringInputs
 from nait_assets.scoring.methods.nait_neighbours import LayerSums, reference_places, standardized_at
 from nait_assets.scoring.near import nearest_by_activations
@@ -189,13 +189,15 @@ def contributions(inputs: ScoringInputs, sample_id: str, target: str) -> tuple[L
         candidate's coordinates.
     """
     whitening: Whitening = inputs.fitted
-    activations, coordinates = inputs.activations_of(sample_id), _target(inputs, target)
+    activations = inputs.activations_of(sample_id)
+    coordinates = inputs.once(("coordinates", target), lambda: _target(inputs, target))
+    weights = inputs.once(("weights", target), lambda: whitening.weights(coordinates))
     standardized = {layer: inputs.statistics[layer].standardize(activations[layer]) for layer in whitening.components}
     own = whitening.coordinates({layer: row.astype(np.float64) for layer, row in standardized.items()})
     cosine = inputs.options.similarity == "cosine"
     norm = float(np.linalg.norm(own) * np.linalg.norm(coordinates)) if cosine else 1.0
     of_components = own * coordinates / norm if norm else np.zeros_like(own)
-    return LinearScore.of(standardized, whitening.weights(coordinates), norm), of_components, own
+    return LinearScore.of(standardized, weights, norm), of_components, own
 
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
@@ -211,14 +213,9 @@ def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Expla
         along = sum(standardized[layer] @ matrix.T for layer, matrix in whitening.components.items())
         return np.asarray(along * whitening.scales)
 
-    weights = whitening.weights(_target(inputs, target))
-
-    def said(layer: int, neuron: int, value: float) -> str:
-        return f"{value:+.2f} sd here, weight {weights[layer][neuron]:+.5f}"
-
     return Explanation(
         "neurons that weigh most in its score's direction (layer:neuron, against the pool)",
-        found.strongest(n, said),
+        found.strongest(n, in_deviations),
         [*found.parts, by_number("component", of_components)],
         whitening.faces(of_components, own),
         found.spread,

@@ -1,6 +1,7 @@
 """The half-whitened score against its formula, by a singular value decomposition in float64."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def test_shares_of_the_neurons_add_up_to_the_score(target: str, similarity: str)
     inputs = inputs_of(13, components=5, similarity=similarity)
     scores = METHOD.scores(inputs).values[:, list(TARGETS).index(target)]
     fitted = inputs_of(13, components=5, similarity=similarity)
-    fitted = ScoringInputs(**{**vars(fitted), "fitted": fit(fitted)})
+    fitted = replace(fitted, fitted=fit(fitted))
     for sample_id in ("s00", "s27"):
         linear, *_ = contributions(fitted, sample_id, target)
         found = linear.shares
@@ -134,5 +135,5 @@ def test_shares_of_the_neurons_add_up_to_the_score(target: str, similarity: str)
 def test_a_pool_that_does_not_vary_scores_zero() -> None:
     """It has no components: 0/0 must not become NaN, which ranks first."""
     still = {layer: NeuronStatistics(np.zeros(WIDTH, np.float32), np.zeros(WIDTH, np.float32)) for layer in LAYERS}
-    inputs = ScoringInputs(**{**vars(inputs_of()), "statistics": still})
+    inputs = replace(inputs_of(), statistics=still)
     np.testing.assert_array_equal(METHOD.scores(inputs).values, np.zeros((N_SAMPLES, 3)))
