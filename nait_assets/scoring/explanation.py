@@ -45,7 +45,7 @@ def explanations(
 
     Of a projection, whose numbers mean nothing by themselves, the strongest neurons that were kept beside it are named.
     What a method makes of the whole pool (`Method.fit`) is made once. In memory are the candidates' activations, and of
-    one target at a time those of its in-domain examples, with all neurons.
+    one target at a time those of its in-domain examples, with all neurons, and once more as they are compared.
 
     Args:
         recipe: The recipe.

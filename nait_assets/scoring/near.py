@@ -21,7 +21,7 @@ def nearest_by_activations(
 ) -> dict[str, Any]:
     """The examples of a target with the largest cosines to a candidate.
 
-    All examples of a capability are in memory at once, with all neurons in float32.
+    What is compared of all examples of the target stays in memory beside their activations, for the next candidate.
 
     Args:
         inputs: With `examples`, and the candidate among its blocks.
