@@ -18,7 +18,6 @@ differed by less than their noise.)
 
 import argparse
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from choice_finding import CHOOSING, DEMO, FAMILIES, REPORTING, Sought, found_of
 from choice_settings import ALL_LAYERS, FACTORS, POOLINGS, TEXT_METHODS, Activations, Setting, defaults, settings_of
 from choice_teaching import COMBINATION, Foretold, Home, combination, foretold, read_home
 from choice_trial import trial_home
-from common import facts, parser, random_model, table
+from common import parser, random_model, table, write
 
 from nait_assets.evaluation.foresight import interval
 from nait_assets.extraction.extractor import extract
@@ -299,11 +298,8 @@ def main() -> None:
     print(
         f"homes: {', '.join(home.name for home in homes) or 'none'}; the first chooses. rows sought in: {len(rows):,}"
     )
-    if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        figures = {"rows": main_rows, "factors": factors, "homes": [home.name for home in homes]}
-        written = {**facts(), **figures, **as_json(evidence, others)}
-        arguments.json.write_text(json.dumps(written, indent=1, default=str) + "\n")
+    figures = {"rows": main_rows, "factors": factors, "homes": [home.name for home in homes]}
+    write({**figures, **as_json(evidence, others)}, arguments.json)
 
 
 def model_of(arguments: argparse.Namespace) -> LanguageModel:

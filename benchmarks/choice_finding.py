@@ -46,9 +46,9 @@ class Family:
         name: Name of the data set.
         kind: What its groups are.
         sources: Fields of its sources; `topic` or `topic_field` says the group of a row.
+        n_rows: Candidates of each group.
+        n_examples: Examples of each group.
         n_groups: Groups that are taken, all by default.
-        n_rows: Candidates of each.
-        n_examples: Examples of each.
     """
 
     name: str
@@ -168,8 +168,8 @@ def read_rows(families: Sequence[Family], data: Path) -> pl.DataFrame:
         data: Folder with their files.
     """
     planted_in = alternating([family.name for family in families if family.name != BACKGROUND], "data sets")
-    frames = [row for family in families for row in _rows_of(family, data, planted_in.get(family.name, CHOOSING))]
-    rows = pl.concat(frames)
+    groups = (_rows_of(family, data, planted_in.get(family.name, CHOOSING)) for family in families)
+    rows = pl.concat(itertools.chain.from_iterable(groups))
     return rows.unique("sample_id", keep="first", maintain_order=True).with_columns(
         planted_in=pl.col("family").replace_strict(planted_in, default="")
     )

@@ -19,6 +19,7 @@ from nait_assets.evaluation.foresight import (
     best_length,
     controls,
     found_by_target,
+    mean_fall,
     mean_found,
     predictor_of_method,
 )
@@ -166,7 +167,6 @@ def _falls(home: Home) -> np.ndarray:
     """`(n_targets, n_probes)` falls of each target's tasks in standard deviations, of mean 0."""
     rows = []
     for target in home.targets:
-        tasks = [home.probed.falls[task] for task in home.tasks_of[target]]
-        fall = np.mean([one / (one.std() or 1.0) for one in tasks], axis=0)
+        fall = mean_fall([home.probed.falls[task] for task in home.tasks_of[target]])
         rows.append((fall - fall.mean()) / (fall.std() or 1.0))
     return np.stack(rows)

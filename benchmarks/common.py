@@ -119,6 +119,16 @@ def tell(title: str, rows: Sequence[Mapping[str, Any]], figures: Mapping[str, An
     table(title, rows)
     for name, value in figures.items():
         print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+    write({"rows": list(rows), **figures}, json_path)
+
+
+def write(figures: Mapping[str, Any], json_path: Path | None) -> None:
+    """Write figures as JSON, with the commit and the machine.
+
+    Args:
+        figures: What was measured; `rows` is a table.
+        json_path: Where to, if anywhere.
+    """
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps({**facts(), "rows": list(rows), **figures}, indent=2) + "\n")
+        json_path.write_text(json.dumps({**facts(), **figures}, indent=2) + "\n")

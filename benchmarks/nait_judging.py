@@ -13,14 +13,10 @@ import numpy as np
 import polars as pl
 from scipy.stats import rankdata
 
-from nait_assets.corpora.catalogue import POOL_OUTPUT
-from nait_assets.evaluation.catalogue import BASE_RESULTS, PROBE_RESULTS
-from nait_assets.evaluation.foreseen import falls, tasks_by_target
-from nait_assets.evaluation.foresight import TAKEN_OUT, predictors_of_length
+from nait_assets.evaluation import foreseen
+from nait_assets.evaluation.foresight import TAKEN_OUT, mean_fall
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.tables import N_ANSWER_CHARACTERS, N_CHARACTERS
-from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
 
 BEST_SHARE = 0.10
 """Of the pool: what the paper selects, and whose overlaps it reports."""
@@ -59,19 +55,11 @@ def read_probes(recipe: Recipe, home: Path, capabilities: Sequence[str], work: P
         shutil.copy2(home / name, copy / name)
     warehouse = Warehouse(home=str(copy))
     with warehouse.tables.snapshot() as tables:
-        read = [
-            output.read(warehouse, tables, "")[0]
-            for output in (POOL_OUTPUT, PROBE_SUBSETS_OUTPUT, PROBE_MODELS, BASE_RESULTS, PROBE_RESULTS)
-        ]
-    pool, probes, models, base, results = read
-    characters = pool.select("sample_id", characters=N_CHARACTERS, answer_characters=N_ANSWER_CHARACTERS)
-    lengths = predictors_of_length(probes, characters, models)
-    of_task, tasks = falls(base, results), tasks_by_target(recipe)
-    of_capability = [
-        np.mean([of_task[task] / (of_task[task].std() or 1.0) for task in tasks[name]], axis=0) for name in capabilities
-    ]
-    rows = [frame["sample_id"].to_list() for _, frame in probes.group_by("probe", maintain_order=True)]
-    return Probes(rows, np.stack(of_capability), np.stack([lengths[name] for name in TAKEN_OUT]))
+        probed = foreseen.read_probes(warehouse, tables)
+    tasks = foreseen.tasks_by_target(recipe)
+    falls = [mean_fall([probed.falls[task] for task in tasks[name]]) for name in capabilities]
+    rows = [frame["sample_id"].to_list() for _, frame in probed.subsets.group_by("probe", maintain_order=True)]
+    return Probes(rows, np.stack(falls), np.stack([probed.lengths[name] for name in TAKEN_OUT]))
 
 
 @dataclass(frozen=True)

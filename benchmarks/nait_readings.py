@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 from nait_passes import KINDS, Pass
 
+from nait_assets.recipe import POOL
+
 POOLINGS = ("every token", "all but the first", "answer")
 CHANGES = (
     ("last - first", "BOS"),
@@ -95,7 +97,7 @@ class Rows:
     @classmethod
     def of(cls, samples: pl.DataFrame) -> "Rows":
         """Of the samples of a pass."""
-        is_candidate = pl.col("corpus") == "candidates"
+        is_candidate = pl.col("corpus") == POOL
         pool = samples.filter(is_candidate).sort("sample_id")
         ordered = pl.concat([pool, samples.filter(~is_candidate)]).with_row_index("place")
         examples, whole = {}, {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from common import tell
+from common import table
 from nait_judging import Probes, ends_of, teaching
 from nait_readings import AXES, NAIT, STANDARDIZED
 
@@ -194,5 +194,5 @@ def report(name: str, of: Measured) -> dict[str, Any]:
         tables["the ten that foretell training best"] = shown(of, by_teaching[:10].tolist())
         tables["the ten that foretell training worst"] = shown(of, by_teaching[-10:].tolist())
     for title, rows in tables.items():
-        tell(f"{name}: {title}", rows, {}, None)
+        table(f"{name}: {title}", rows)
     return {**tables, **figures_of(of)}

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from common import facts, parser, tell
+from common import parser, tell, write
 from nait_causes import causes
 from nait_judging import Probes, Truth, finding_draws, judged, read_probes, teaching
 from nait_passes import SITES, TEMPLATES, Pass, read_pass
@@ -29,7 +29,7 @@ from nait_readings import scored
 from nait_tables import Measured, report
 
 from nait_assets.corpora.corpus import read_corpus
-from nait_assets.recipe import PROJECT_ROOT, Recipe, fingerprint, load_recipe
+from nait_assets.recipe import POOL, PROJECT_ROOT, Recipe, fingerprint, load_recipe
 from nait_assets.resources import LanguageModel
 
 CHUNK = 200
@@ -60,7 +60,7 @@ def corpora_of(recipe: Recipe, n_examples: int, skip: int, n_planted: int, n_poo
     planned = recipe.model_copy(update={"capabilities": capabilities, "candidates": (*pool, *planted)})
     frames = [
         read_corpus(planned, corpus).examples.select("sample_id", "messages", "topic", corpus=pl.lit(corpus))
-        for corpus in ("candidates", *capabilities)
+        for corpus in (POOL, *capabilities)
     ]
     return pl.concat(frames)
 
@@ -108,7 +108,7 @@ def judged_pass(
         return json.loads(names.read_text()), dict(np.load(file))
     if time.perf_counter() > deadline:
         raise SystemExit(f"{read.folder.name}, {site}: not judged yet; the next run goes on from there")
-    candidates = read.samples.filter(corpus="candidates").sort("sample_id")
+    candidates = read.samples.filter(corpus=POOL).sort("sample_id")
     truth, ways = Truth.of(candidates, capabilities, probes), scored(read, site)
     readings, parts = [], []
     while chunk := list(itertools.islice(ways, CHUNK)):
@@ -185,14 +185,13 @@ def main() -> None:
             if not isinstance(value, list)
         }
         tell("What the activations look like", looked, counts, None)
-        if arguments.json:
-            arguments.json.write_text(json.dumps({**facts(), "rows": looked, "models": results}, indent=2) + "\n")
+        write({"rows": looked, "models": results}, arguments.json)
 
 
 def made_up_probes(corpora: pl.DataFrame, n_capabilities: int) -> Probes:
     """Probes that were never trained, for a trial of the script: their figures mean nothing."""
     random = np.random.default_rng(0)
-    names = corpora.filter(corpus="candidates", topic="pool")["sample_id"].to_list()
+    names = corpora.filter(corpus=POOL, topic="pool")["sample_id"].to_list()
     rows = [random.choice(names, 10, replace=False).tolist() for _ in range(12)]
     return Probes(rows, random.standard_normal((n_capabilities, 12)), random.standard_normal((2, 12)))
 

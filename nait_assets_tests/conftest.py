@@ -1,16 +1,18 @@
 """Fixtures: a real two-layer Llama with random weights and its tokenizer, and recipes over small files."""
 
+import importlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from nait_assets.recipe import Recipe, load_recipe
+from nait_assets.recipe import PROJECT_ROOT, Recipe, load_recipe
 
 if TYPE_CHECKING:
     from nait_assets.resources import Warehouse
@@ -55,6 +57,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     lineage = [name for name in os.environ if name.startswith("OPENLINEAGE_")]
     for name in ("NAIT_RECIPE", "NAIT_HOME", "NAIT_DATA", "DAGSTER_HOME", "RAY_ADDRESS", *lineage):
         monkeypatch.delenv(name, raising=False)
+
+
+def benchmark(name: str) -> ModuleType:
+    """A module of the folder `benchmarks`, whose scripts import one another by name, as where one of them is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PROJECT_ROOT / "benchmarks"))
+        return importlib.import_module(name)
 
 
 @pytest.fixture(params=["float32", "bfloat16"])

@@ -1,9 +1,5 @@
 """How defaults are chosen: halves that share nothing, scores that are the methods' own, and the rule."""
 
-import importlib
-import sys
-from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,28 +11,17 @@ from nait_assets.features.centroids import standardized_centroid
 from nait_assets.recipe import PROJECT_ROOT
 from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods import method_named, nait_neighbours, nait_standardized
+from nait_assets_tests.conftest import benchmark
 
 LAYERS, WIDTH, N_POOL, N_EXAMPLES = (0, 3), 20, 30, 4
 SAMPLE_IDS = [f"s{number:02}" for number in range(N_POOL + 2 * N_EXAMPLES)]
 POOL, TARGETS = SAMPLE_IDS[:N_POOL], {"code": SAMPLE_IDS[N_POOL:-N_EXAMPLES], "math": SAMPLE_IDS[-N_EXAMPLES:]}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _benchmarks() -> Iterator[None]:
-    """Scripts import one another by name, as Python has it for a script's own folder."""
-    sys.path.insert(0, str(PROJECT_ROOT / "benchmarks"))
-    yield
-    sys.path.remove(str(PROJECT_ROOT / "benchmarks"))
-
-
-def module(name: str) -> ModuleType:
-    return importlib.import_module(name)
-
-
 def activations() -> Any:
     random = np.random.default_rng(0)
     means = {layer: random.normal(size=(len(SAMPLE_IDS), WIDTH)).astype(np.float32) for layer in LAYERS}
-    return module("choice_settings").Activations(
+    return benchmark("choice_settings").Activations(
         SAMPLE_IDS, {"all": means, "answer": {n: m**2 for n, m in means.items()}}
     )
 
@@ -89,7 +74,7 @@ def neuron_scores(method: str, options: dict[str, Any], means: dict[int, np.ndar
 )
 def test_rotated_coordinates_give_the_scores_of_all_neurons(method: str, options: dict[str, Any], pool: str) -> None:
     """Or the protocol would choose defaults for something else than what is then run."""
-    settings, given = module("choice_settings"), activations()
+    settings, given = benchmark("choice_settings"), activations()
     scorer = settings.Scorer(settings.World(rows(POOL), {name: rows(ids) for name, ids in TARGETS.items()}), given)
     setting = settings.Setting(method, {"pool": pool, "layers": "all", **options})
 
@@ -99,7 +84,7 @@ def test_rotated_coordinates_give_the_scores_of_all_neurons(method: str, options
 
 def test_layers_are_those_of_their_share_of_the_depth() -> None:
     """A wrong bound would judge other layers than the table says."""
-    settings = module("choice_settings")
+    settings = benchmark("choice_settings")
     means = {layer: np.zeros((1, 1)) for layer in range(30)}
     given = settings.Activations(["s"], {"all": means})
     assert given.layers("middle half") == list(range(8, 22))
@@ -108,14 +93,14 @@ def test_layers_are_those_of_their_share_of_the_depth() -> None:
 
 @pytest.fixture(scope="module")
 def demo_rows() -> pl.DataFrame:
-    finding = module("choice_finding")
+    finding = benchmark("choice_finding")
     found: pl.DataFrame = finding.read_rows(finding.DEMO, PROJECT_ROOT / "data" / "demo")
     return found
 
 
 def test_halves_share_neither_rows_nor_kinds(demo_rows: pl.DataFrame) -> None:
     """What is reported must not have been seen by what was chosen."""
-    finding = module("choice_finding")
+    finding = benchmark("choice_finding")
     assert demo_rows["sample_id"].is_unique().all()
     groups = demo_rows.filter(pl.col("family") != finding.BACKGROUND).group_by("group").agg(pl.col("half").n_unique())
     assert set(groups["half"]) == {1}
@@ -130,14 +115,14 @@ def test_halves_share_neither_rows_nor_kinds(demo_rows: pl.DataFrame) -> None:
 
 def test_rows_that_are_neither_right_nor_wrong_do_not_count() -> None:
     """In a search for other languages than the examples', rows of their own language are no mistake."""
-    finding = module("choice_finding")
+    finding = benchmark("choice_finding")
     query = finding.Query("q", "shifted", "u", False, ("e",), ("b",), ("a",))
     assert finding.judged(query, ["a", "b", "c"], np.array([3.0, 2.0, 1.0])) == (1.0, 1.0)
 
 
 def evidence(areas: dict[str, float], teaching: dict[str, float]) -> Any:
-    choice, taught = module("choice"), module("choice_teaching")
-    sought = module("choice_finding").Sought
+    choice, taught = benchmark("choice"), benchmark("choice_teaching")
+    sought = benchmark("choice_finding").Sought
     arrays = {name: np.array([area, area]) for name, area in areas.items()}
     finding = {(name, half): sought(own, own, {}) for name, own in arrays.items() for half in ("choosing", "reporting")}
     home = {name: taught.Foretold(np.array([value, value]), None, np.zeros(2), {}) for name, value in teaching.items()}
@@ -146,7 +131,7 @@ def evidence(areas: dict[str, float], teaching: dict[str, float]) -> Any:
 
 def test_what_teaches_best_is_chosen_among_what_finds_well() -> None:
     """The rule of the protocol; without homes, what finds best."""
-    choice = module("choice")
+    choice = benchmark("choice")
     areas = {"finds": 0.95, "both": 0.91, "teaches": 0.85}
     values = [choice.Value(name, (name,)) for name in areas]
     assert choice.chosen(values, evidence(areas, {"finds": 0.1, "both": 0.2, "teaches": 0.5})).value == "both"
@@ -155,7 +140,7 @@ def test_what_teaches_best_is_chosen_among_what_finds_well() -> None:
 
 def test_a_combination_knows_what_other_homes_taught(demo_rows: pl.DataFrame) -> None:
     """It is fitted on the one and judged on the other: on a third thing that none has it could know nothing."""
-    taught, trial = module("choice_teaching"), module("choice_trial")
+    taught, trial = benchmark("choice_teaching"), benchmark("choice_trial")
     random = np.random.default_rng(1)
     homes, features = [], {}
     for name in ("one", "other"):
@@ -175,7 +160,7 @@ def test_a_combination_knows_what_other_homes_taught(demo_rows: pl.DataFrame) ->
 
 def test_all_settings_are_distinct_and_of_their_methods() -> None:
     """Two settings of one name would be one row, and a wrong option an error after the reading."""
-    settings = module("choice_settings")
+    settings = benchmark("choice_settings")
     tried = [one for method in settings.FACTORS for one in settings.settings_of(method)]
     assert len({one.name for one in tried}) == len(tried)
     for one in tried:
@@ -184,6 +169,6 @@ def test_all_settings_are_distinct_and_of_their_methods() -> None:
         usual = settings.defaults(method)
         assert any(dict(one.values) == usual for one in tried)
         for factor in usual:
-            values = module("choice").values_of(method, factor, tried)
+            values = benchmark("choice").values_of(method, factor, tried)
             assert len(values) > 1
             assert usual[factor] in [one.value for one in values], "the default is among what is tried"

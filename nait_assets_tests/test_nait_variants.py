@@ -1,8 +1,5 @@
 """The benchmark of readings judges by the project's own rules: two of its readings are methods, held against these."""
 
-import importlib
-from types import ModuleType
-
 import numpy as np
 import polars as pl
 import pytest
@@ -11,23 +8,14 @@ from nait_assets.evaluation.foresight import Predictor, controls, foresight
 from nait_assets.extraction.statistics import by_layer, neuron_statistics
 from nait_assets.features.centroids import standardized_centroid
 from nait_assets.features.directions import activation_change, principal_direction
-from nait_assets.recipe import PROJECT_ROOT
 from nait_assets.report.comparison import retrieval
 from nait_assets.scoring.methods.nait import projections
 from nait_assets.scoring.methods.nait_standardized import cosines
 from nait_assets.scoring.ranking import ranked
+from nait_assets_tests.conftest import benchmark
 
 N_POOL, N_EXAMPLES, N_LAYERS, WIDTH = 30, 6, 3, 8
 CAPABILITIES = ["code", "math"]
-
-
-@pytest.fixture(autouse=True)
-def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(PROJECT_ROOT / "benchmarks"))
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(name)
 
 
 def a_pass() -> object:
@@ -46,12 +34,12 @@ def a_pass() -> object:
     )
     array = (random.standard_normal((6, n, N_LAYERS, WIDTH)) + 1).astype(np.float32)
     begin = (10 * random.standard_normal((N_LAYERS, WIDTH))).astype(np.float32)
-    return _module("nait_passes").Pass("model", "chat", samples, {"mlp": array}, {"mlp": begin}, {})
+    return benchmark("nait_passes").Pass("model", "chat", samples, {"mlp": array}, {"mlp": begin}, {})
 
 
 def scores_of(reading: dict[str, str]) -> np.ndarray:
     """`(n_capabilities, n_candidates)` of one reading."""
-    (found,) = [scores for axes, scores in _module("nait_readings").scored(a_pass(), "mlp") if axes == reading]
+    (found,) = [scores for axes, scores in benchmark("nait_readings").scored(a_pass(), "mlp") if axes == reading]
     return np.asarray(found)
 
 
@@ -67,7 +55,7 @@ def test_the_reading_of_nait_is_the_method() -> None:
         directions[layer] = np.stack([principal_direction(change[chosen])[0] for chosen in examples])
     blocks = [(layer, pool, mean[pool, layer]) for layer in range(N_LAYERS)]
     wanted = projections(blocks, directions, N_POOL).T
-    np.testing.assert_allclose(scores_of(_module("nait_readings").NAIT), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores_of(benchmark("nait_readings").NAIT), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_reading_of_nait_standardized_is_the_method() -> None:
@@ -81,20 +69,20 @@ def test_the_reading_of_nait_standardized_is_the_method() -> None:
         vectors = [standardized_centroid(part[:, layer].mean(axis=0), statistics[layer]) for part in examples]
         centroids[layer] = np.stack(vectors)
     wanted = cosines(blocks, statistics, centroids, N_POOL).T
-    found = scores_of(_module("nait_readings").STANDARDIZED)
+    found = scores_of(benchmark("nait_readings").STANDARDIZED)
     factors = (found * wanted).sum(axis=1) / (wanted**2).sum(axis=1)
     np.testing.assert_allclose(found / factors[:, None], wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_every_reading_is_there_once() -> None:
     """A reading that is made twice would count twice in the means over choices."""
-    readings = [tuple(axes.values()) for axes, _ in _module("nait_readings").scored(a_pass(), "mlp")]
+    readings = [tuple(axes.values()) for axes, _ in benchmark("nait_readings").scored(a_pass(), "mlp")]
     assert len(set(readings)) == len(readings) == 2508
 
 
 def test_planted_rows_are_found_as_the_report_finds_them() -> None:
     """The page stands beside the README's table of retrieval, so its figures must be of the same kind."""
-    judging, read = _module("nait_judging"), a_pass()
+    judging, read = benchmark("nait_judging"), a_pass()
     candidates = read.samples.filter(corpus="candidates")
     scores = np.random.default_rng(0).standard_normal((1, 2, N_POOL))
     found = judging.judged(scores, judging.Truth.of(candidates, CAPABILITIES, None))
@@ -108,7 +96,7 @@ def test_planted_rows_are_found_as_the_report_finds_them() -> None:
 
 def test_one_order_for_all_capabilities_overlaps_wholly() -> None:
     """The paper's overlap is 1 where the capability makes no difference, which is what it may be a sign of."""
-    judging, read = _module("nait_judging"), a_pass()
+    judging, read = benchmark("nait_judging"), a_pass()
     scores = np.tile(np.random.default_rng(0).standard_normal(N_POOL), (1, 2, 1))
     truth = judging.Truth.of(read.samples.filter(corpus="candidates"), CAPABILITIES, None)
     assert judging.judged(scores, truth)["overlap"].tolist() == [[1.0, 1.0]]
@@ -116,7 +104,7 @@ def test_one_order_for_all_capabilities_overlaps_wholly() -> None:
 
 def test_training_is_foretold_as_evaluation_says() -> None:
     """Correlations, and partial ones given two lengths, are those of `evaluation/foresight`."""
-    judging, random = _module("nait_judging"), np.random.default_rng(1)
+    judging, random = benchmark("nait_judging"), np.random.default_rng(1)
     falls, values, lengths = (random.standard_normal((n, 24)) for n in (2, 2, 2))
     probes = judging.Probes([], falls, lengths)
     plain, partial = judging.teaching(values[None], probes, np.arange(24))

@@ -51,7 +51,7 @@ def read_probes(warehouse: Warehouse, tables: Snapshot) -> Probed:
     base, _ = BASE_RESULTS.read(warehouse, tables, "")
     results, _ = PROBE_RESULTS.read(warehouse, tables, "")
     characters = pool.select("sample_id", characters=N_CHARACTERS, answer_characters=N_ANSWER_CHARACTERS)
-    return Probed(subsets, predictors_of_length(subsets, characters, models), falls(base, results))
+    return Probed(subsets, predictors_of_length(subsets, characters, models), _falls(base, results))
 
 
 def read_predictor(recipe: Recipe, tables: Snapshot, method: str, probed: Probed) -> Predictor:
@@ -81,7 +81,7 @@ def read_foresight(recipe: Recipe, warehouse: Warehouse) -> tuple[pl.DataFrame, 
     return foresight(predictors, probed.falls, tasks_by_target(recipe)), inputs
 
 
-def falls(base: pl.DataFrame, results: pl.DataFrame) -> dict[str, np.ndarray]:
+def _falls(base: pl.DataFrame, results: pl.DataFrame) -> dict[str, np.ndarray]:
     """By task, how far the loss of each probe's model lies below that of the base, by the number of the probe."""
     before = dict(base.filter(pl.col("metric") == METRIC).select("task", "value").rows())
     found = results.filter(pl.col("metric") == METRIC).sort("task", "number")

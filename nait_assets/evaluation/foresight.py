@@ -213,8 +213,13 @@ def _wanted(
         for task in known:
             yield target, task, falls[task]
         if len(known) > 1:
-            deviations = [falls[task] / (falls[task].std() or 1.0) for task in known]
-            yield target, "", np.mean(deviations, axis=0)
+            yield target, "", mean_fall([falls[task] for task in known])
+
+
+def mean_fall(falls: Sequence[np.ndarray]) -> np.ndarray:
+    """`(n_probes,)`: the mean over tasks of their falls, each in its standard deviations, so that all weigh alike."""
+    found: np.ndarray = np.mean([fall / (fall.std() or 1.0) for fall in falls], axis=0)
+    return found
 
 
 def _ranks(values: np.ndarray, resamples: np.ndarray) -> np.ndarray:

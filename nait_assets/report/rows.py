@@ -14,7 +14,6 @@ import polars as pl
 from nait_assets.report.page_data import PageData
 from nait_assets.scoring.method import Explanation, Parts
 from nait_assets.scoring.texts import question_and_answer
-from nait_assets.selection.placing import thresholds
 
 MOST_BYTES = 12_000_000
 """Of the table's candidates in the page; those of the worst ranks are left out."""
@@ -116,8 +115,7 @@ def _last_chosen(page_data: PageData, method: str, target: str) -> list[tuple[in
     """By ratio, rank and score of the chosen row of the worst rank; None where ranks did not decide, or of no rows."""
     if page_data.recipe.strategy_of(method, target).name != "top":
         return [None] * len(page_data.recipe.ratios)
-    chosen = {ratio: page_data.subsets[method, target, ratio] for ratio in page_data.recipe.ratios}
-    found = thresholds(page_data.scores[method, target], chosen)
+    found = page_data.last_chosen(method, target)
     return [found.get(ratio) for ratio in page_data.recipe.ratios]
 
 

@@ -120,13 +120,9 @@ def _scores(page_data: PageData, drawn: Charts) -> Section:
         figures = []
         for target in recipe.targets:
             scores = page_data.scores[method, target]
-            thresholds = {
-                ratio: float(scores.filter(pl.col("sample_id") == chosen[-1])["score"][0])
-                for ratio in recipe.ratios
-                if (chosen := page_data.subsets[method, target, ratio])
-            }
+            lowest = {ratio: score for ratio, (_, score) in page_data.last_chosen(method, target).items()}
             if len(scores):
-                figures.append(drawn.figure(target, charts.score_histogram(scores["score"], thresholds)))
+                figures.append(drawn.figure(target, charts.score_histogram(scores["score"], lowest)))
         section.groups.append({"title": method, "figures": figures, "folded": method != page_data.recommended})
     section.tables += _standings(page_data)
     return section
