@@ -335,9 +335,10 @@ def summary(found: pl.DataFrame, seed: int = 0, n_resamples: int = 1000) -> dict
         seed: Of the resamples, which all settings share, so that differences are paired.
         n_resamples: How many.
     """
-    units = found.group_by("setting", "half", "kind", "unit").agg(pl.col("auc", "precision").mean())
+    by_unit = found.group_by("setting", "half", "kind", "unit", maintain_order=True)
+    units = by_unit.agg(pl.col("auc", "precision").mean()).sort("kind", "unit", maintain_order=True)
     sought = {}
-    for (setting, half), own in units.sort("kind", "unit").group_by("setting", "half", maintain_order=True):
+    for (setting, half), own in units.group_by("setting", "half", maintain_order=True):
         means, by_kind = [], {}
         for place, ((name,), kind) in enumerate(own.group_by("kind", maintain_order=True)):
             values = kind.select("auc", "precision").to_numpy()
