@@ -118,6 +118,12 @@ def filtered_output(recipe: Recipe) -> FilteredOutput | None:
     return FilteredOutput(FILTERED_CANDIDATES.asset, None, FILTERED_CANDIDATES, drops=recipe.filters.action == "drop")
 
 
+def findings(recipe: Recipe) -> list[Output]:
+    """Outputs that single candidates out: those that leak an example, and those that the filters find."""
+    of_filters = filtered_output(recipe)
+    return [*([CONTAMINATION_OUTPUT] if recipe.has_examples else []), *([of_filters] if of_filters else [])]
+
+
 def published_output(name: str) -> CorpusOutput:
     """The output of a published list."""
     table = published_table(name)
@@ -141,12 +147,7 @@ def corpora(recipe: Recipe) -> list[CorpusOutput]:
 
 def outputs(recipe: Recipe) -> list[Output]:
     """Outputs of the corpora of a recipe."""
-    of_filters = filtered_output(recipe)
-    return [
-        *corpora(recipe),
-        *([CONTAMINATION_OUTPUT] if recipe.has_examples else []),
-        *([of_filters] if of_filters else []),
-    ]
+    return [*corpora(recipe), *findings(recipe)]
 
 
 def output_named(key: str) -> Output | None:

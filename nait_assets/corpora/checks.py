@@ -1,6 +1,6 @@
 """Checks of the corpora: every row of a source is accounted for, and every id is its content's own."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 
@@ -21,12 +21,10 @@ CHECKS = [
         "Rows in the sources = examples + rejected + duplicates + left out by `where`, `limit` and `skip`.",
     ),
 ]
-PUBLISHED_CHECKS = [
-    Check("rows_are_candidates", "Every row is a candidate, and occurs once."),
-    CHECKS[1],
-]
+ARE_CANDIDATES = Check("rows_are_candidates", "Every row is a candidate, and occurs once.")
+PUBLISHED_CHECKS = [ARE_CANDIDATES, CHECKS[1]]
 FILTERED_CHECKS = [
-    Check("rows_are_candidates", "Every row is a candidate, and occurs once."),
+    ARE_CANDIDATES,
     Check("first_ones_stay", "What a near duplicate repeats is a candidate that no filter finds."),
 ]
 
@@ -87,12 +85,7 @@ def check_published(warehouse: Warehouse, output: CorpusOutput) -> dict[str, Che
         ids = output.read(warehouse, snapshot, "")[0]["sample_id"].to_list()
         pool = set(snapshot.read(CANDIDATE_POOL.only("sample_id"))["sample_id"].to_list())
         accounted = _accounted(snapshot, output.corpus(""), len(ids))
-    n_strange, n_twice = len(set(ids) - pool), len(ids) - len(set(ids))
-    said = f"{n_strange} of {len(ids)} rows are not candidates; {n_twice} occur twice"
-    return {
-        "rows_are_candidates": CheckResult(n_strange == n_twice == 0, said, {"n_rows": len(ids)}),
-        "rows_are_accounted_for": accounted,
-    }
+    return {ARE_CANDIDATES.name: _are_candidates(ids, pool), "rows_are_accounted_for": accounted}
 
 
 def check_filtered(warehouse: Warehouse) -> dict[str, CheckResult]:
@@ -101,19 +94,20 @@ def check_filtered(warehouse: Warehouse) -> dict[str, CheckResult]:
         rows = snapshot.rows(FILTERED_CANDIDATES)
         pool = set(snapshot.read(CANDIDATE_POOL.only("sample_id"))["sample_id"].to_list())
     ids = rows["sample_id"].to_list()
-    strange, n_twice = set(ids) - pool, len(ids) - len(set(ids))
     repeated = set(rows["duplicate_of"].drop_nulls())
     gone = (repeated - pool) | (repeated & set(ids))
     return {
-        "rows_are_candidates": CheckResult(
-            not strange and not n_twice,
-            f"{len(strange)} of {len(ids)} rows are not candidates{such_as(strange)}; {n_twice} occur twice",
-            {"n_rows": len(ids)},
-        ),
+        ARE_CANDIDATES.name: _are_candidates(ids, pool),
         "first_ones_stay": CheckResult(
             not gone, f"{len(gone)} of {len(repeated)} candidates that others repeat do not stay{such_as(gone)}"
         ),
     }
+
+
+def _are_candidates(ids: Sequence[str], pool: Collection[str]) -> CheckResult:
+    strange, n_twice = set(ids).difference(pool), len(ids) - len(set(ids))
+    said = f"{len(strange)} of {len(ids)} rows are not candidates{such_as(strange)}; {n_twice} occur twice"
+    return CheckResult(not strange and not n_twice, said, {"n_rows": len(ids)})
 
 
 def _accounted(snapshot: Snapshot, corpus: str, n_examples: int) -> CheckResult:

@@ -4,13 +4,8 @@ Belongs here: what outputs say so, and in which words. Does not belong here: can
 method knows.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import polars as pl
 
-from nait_assets.catalogue import Output
-from nait_assets.corpora.catalogue import CONTAMINATION_OUTPUT, filtered_output
 from nait_assets.corpora.filtered import FILTERED_CANDIDATES
 from nait_assets.recipe import Recipe
 from nait_assets.resources.warehouse import Snapshot
@@ -19,55 +14,28 @@ from nait_assets.tables import CONTAMINATED_CANDIDATES, Table
 INELIGIBLE = pl.Schema({"sample_id": pl.String(), "reason": pl.String()})
 
 
-@dataclass(frozen=True)
-class _Ground:
-    """A table of candidates that may be ineligible.
-
-    Attributes:
-        output: Output that has the table.
-        table: The table.
-        reason: SQL expression of the reason, over its columns.
-        drops: Whether a recipe drops what is in it; else it only reports it.
-    """
-
-    output: Callable[[Recipe], Output | None]
-    table: Table
-    reason: str
-    drops: Callable[[Recipe], bool]
-
-
-GROUNDS = (
-    _Ground(
-        lambda recipe: CONTAMINATION_OUTPUT if recipe.has_examples else None,
-        CONTAMINATED_CANDIDATES,
-        "'leaks ' || example_id || ' of ' || corpus || ' (' || match || ')'",
-        lambda recipe: recipe.decontamination.action == "drop",
-    ),
-    _Ground(
-        filtered_output,
-        FILTERED_CANDIDATES,
-        "reason",
-        lambda recipe: recipe.filters is not None and recipe.filters.action == "drop",
-    ),
-)
-
-
-def _of(recipe: Recipe) -> list[tuple[Output, _Ground]]:
-    found = ((ground.output(recipe), ground) for ground in GROUNDS if ground.drops(recipe))
-    return [(output, ground) for output, ground in found if output is not None]
+def _grounds(recipe: Recipe) -> list[tuple[Table, str]]:
+    """Tables of the candidates that a recipe drops, and of each the reason, as SQL over its columns."""
+    grounds = []
+    if recipe.has_examples and recipe.decontamination.action == "drop":
+        leak = "'leaks ' || example_id || ' of ' || corpus || ' (' || match || ')'"
+        grounds.append((CONTAMINATED_CANDIDATES, leak))
+    if recipe.filters is not None and recipe.filters.action == "drop":
+        grounds.append((FILTERED_CANDIDATES, "reason"))
+    return grounds
 
 
 def read_for_eligibility(recipe: Recipe) -> list[str]:
     """Keys of the outputs that say which candidates are ineligible; none where a recipe drops none."""
-    return [output.key for output, _ in _of(recipe)]
+    return [table.asset for table, _ in _grounds(recipe)]
 
 
 def ineligible_query(recipe: Recipe, snapshot: Snapshot) -> str:
     """SQL of `sample_id` and `reason`, a row for each ineligible candidate, of those tables that have been made."""
     parts = [
-        f"SELECT sample_id, {ground.reason} AS reason FROM {ground.table.name}"
-        for _, ground in _of(recipe)
-        if snapshot.has_table(ground.table.name)
+        f"SELECT sample_id, {reason} AS reason FROM {table.name}"
+        for table, reason in _grounds(recipe)
+        if snapshot.has_table(table.name)
     ]
     if not parts:
         return "SELECT NULL::VARCHAR AS sample_id, NULL::VARCHAR AS reason WHERE false"

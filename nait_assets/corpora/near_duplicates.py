@@ -11,6 +11,7 @@ earlier one that stays. So no chain of small differences joins what is not alike
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import regex  # type: ignore[import-untyped]
@@ -25,6 +26,8 @@ alone: at the beginning of a line they are a list's, and around a word they make
 WORD_OR_SIGN = regex.compile(f"{WORD.pattern}|{SIGN.pattern}", regex.VERSION1)
 MISSED = 0.002
 """Most pairs just at the threshold, as a share, that the bands may miss."""
+REMEMBERED = 1024
+"""Candidates whose n-grams are not taken from their texts again for every pair that they are compared in."""
 ANSWER = np.uint64(0xD6E8FEB86659FD93)
 """Times the hashes of an answer's n-grams: what is asked and what is answered are not the same set."""
 
@@ -35,27 +38,32 @@ def near_duplicates(
     """Candidates that nearly repeat an earlier one that stays: their id, its id, and the similarity in (0, 1].
 
     The first of those that are near enough is named. Memory: for each candidate its two texts, a signature of
-    `num_permutations` x 4 bytes, and 4 bytes a band.
+    `num_permutations` x 4 bytes, and 4 bytes a band; of the `REMEMBERED` that were compared last, their n-grams.
 
     Args:
         candidates: Id, question and answer of each, in the order in which the first is to stay.
         options: Threshold, n-gram and signature.
     """
     rows = list(candidates)
-    signatures, groups = _signatures(rows, options), np.empty((len(rows), 0), np.int32)
-    if rows:
-        groups = _groups(signatures, *bands_of(options.jaccard_threshold, options.num_permutations))
+    signatures = _signatures(rows, options)
+    groups = _groups(signatures, *bands_of(options.jaccard_threshold, options.num_permutations))
     # four standard deviations below the threshold: a pair that is estimated so low is not near
     variance = options.jaccard_threshold * (1 - options.jaccard_threshold) / options.num_permutations
     least = options.jaccard_threshold - 4 * math.sqrt(variance)
+
+    @lru_cache(REMEMBERED)
+    def grams_of(place: int) -> list[np.ndarray]:
+        return [_grams(text, options.window_size) for text in rows[place][1:]]
+
     stay: dict[tuple[int, int], list[int]] = {}
     found = []
-    for place, (sample_id, question, answer) in enumerate(rows):
+    for place, (sample_id, _, _) in enumerate(rows):
         shared = [(band, int(group)) for band, group in enumerate(groups[place]) if group >= 0]
         others = np.asarray(sorted({other for key in shared for other in stay.get(key, ())}), np.int64)
         estimates = (signatures[others] == signatures[place]).mean(axis=1)
-        near = (int(other) for other in others[estimates >= least])
-        similarities = ((other, _similarity((question, answer), rows[other][1:], options)) for other in near)
+        near = others[estimates >= least].tolist()
+        # the smaller one of question and answer
+        similarities = ((other, min(map(jaccard, grams_of(place), grams_of(other)))) for other in near)
         first = next((pair for pair in similarities if pair[1] >= options.jaccard_threshold), None)
         if first is not None:
             found.append((sample_id, rows[first[0]][0], first[1]))
@@ -63,11 +71,6 @@ def near_duplicates(
         for key in shared:
             stay.setdefault(key, []).append(place)
     return found
-
-
-def _similarity(one: Sequence[str], other: Sequence[str], options: NearDuplicates) -> float:
-    """The smaller one of the Jaccard similarities of two candidates' questions and answers."""
-    return min(jaccard(*(_grams(text, options.window_size) for text in pair)) for pair in zip(one, other, strict=True))
 
 
 def jaccard(one: np.ndarray, other: np.ndarray) -> float:

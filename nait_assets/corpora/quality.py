@@ -17,7 +17,8 @@ from nait_assets.errors import RecipeError
 from nait_assets.recipe import Quality
 
 WORD = regex.compile(rf"[{UNSPACED}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+", regex.VERSION1)
-"""A run of letters with their marks and digits; in scripts that put no space between words, a character."""
+"""A run of letters with their marks and digits; in scripts that put no space between words, a character. The words of
+`contamination` end at a mark, such as a vowel sign of Hindi: fit to find what two texts share, not to be counted."""
 ALPHANUMERIC = regex.compile(r"[\p{L}\p{M}\p{N}]")
 BLANK = regex.compile(r"\s")
 PATTERN_SECONDS = 1.0

@@ -11,7 +11,7 @@ import polars as pl
 
 from nait_assets import lineage
 from nait_assets.catalogue import losses_of
-from nait_assets.corpora.catalogue import CONTAMINATION_OUTPUT, POOL_OUTPUT, filtered_output
+from nait_assets.corpora.catalogue import POOL_OUTPUT, findings
 from nait_assets.lineage import Record, asset_key
 from nait_assets.losses import Losses
 from nait_assets.partitions import Partitions, cell_of
@@ -43,8 +43,7 @@ def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
 
 def _subset_asset(method: str, recipe: Recipe, partitions: Partitions, latest: Latest[Vectors]) -> dg.AssetsDefinition:
     output, strategies = subset_output(method), recipe.strategies_of(method)
-    contamination, of_filters = [CONTAMINATION_OUTPUT] if recipe.has_examples else [], filtered_output(recipe)
-    found = [output.key for output in (*contamination, *([of_filters] if of_filters else []))]
+    found = [output.key for output in findings(recipe)]
     counted = [ACTIVATIONS] if recipe.selection.tokens else []
     drops = recipe.decontamination.action == "drop"
     further: list[str] = [recipe.selection.of] if beside(recipe) else []  # subsets of the whole pool keep their version
@@ -95,19 +94,12 @@ def _card(
     losses: Mapping[str, Losses],
 ) -> str:
     """The subset's data-set card."""
+    taken = sentence(chosen.strategy, chosen.ratio, chosen.choice, chosen.ground, chosen.turns)
     return dataset_card(
         chosen.method,
         method_of(recipe, chosen.method).description,
         chosen.target,
-        ". ".join(
-            filter(
-                None,
-                [
-                    sentence(chosen.strategy, chosen.ratio, chosen.choice, chosen.ground, chosen.turns),
-                    chosen.standing.sentence,
-                ],
-            )
-        ),
+        ". ".join(filter(None, (taken, chosen.standing.sentence))),
         len(chosen.choice.rows),
         chosen.n_candidates,
         model["source"] if model else None,

@@ -23,6 +23,8 @@ from nait_assets.selection.strategies.lengths import bins_of
 from nait_assets.selection.strategies.similarity import ONE
 from nait_assets.tables import CANDIDATE_POOL, SUBSETS, scores_table
 
+OUTDATED = "the subset is older than these scores: `nait run`"
+
 
 @dataclass(frozen=True)
 class Placing:
@@ -72,7 +74,7 @@ def placings(recipe: Recipe, warehouse: Warehouse, method: str, target: str, sam
         if not (tables.has_table(table.name) and tables.has_table(SUBSETS.name)):
             return []
         scores, pool = tables.rows(table, target=target), tables.read(CANDIDATE_POOL)
-        barred = {} if scores.is_empty() else _barred(tables, recipe, method, target)
+        barred = {} if scores.is_empty() else _barred(tables, recipe, scores, strategy, target)
         subsets = {
             ratio: rows.sort("rank")
             for ratio in recipe.ratios
@@ -82,7 +84,8 @@ def placings(recipe: Recipe, warehouse: Warehouse, method: str, target: str, sam
         with activation_table.activations_of(warehouse, POOL).snapshot() as stored:
             counted = set(activation_table.samples(stored)["sample_id"].to_list())
         why = "the model has not read it, and `selection.tokens` counts what it reads"
-        barred |= {name: why for name in scores["sample_id"] if name not in counted and name not in barred}
+        uncounted = [name for name in scores["sample_id"].to_list() if name not in counted]
+        barred = dict.fromkeys(uncounted, why) | barred
     own = scores.filter(pl.col("sample_id") == sample_id)
     why = barred.get(sample_id) or (_why_without_score(own) if own["rank"].null_count() or own.is_empty() else "")
     if why:
@@ -99,7 +102,7 @@ def _why_without_score(own: pl.DataFrame) -> str:
     return "it came into the pool after these scores were made" if own.is_empty() else f"no score: {own['reason'][0]}"
 
 
-def _barred(tables: Snapshot, recipe: Recipe, method: str, target: str) -> dict[str, str]:
+def _barred(tables: Snapshot, recipe: Recipe, scores: pl.DataFrame, strategy: Strategy, target: str) -> dict[str, str]:
     """Candidates with a score that no subset may take, and why."""
     barred: dict[str, str] = {}
     for other in beside(recipe):
@@ -108,10 +111,9 @@ def _barred(tables: Snapshot, recipe: Recipe, method: str, target: str) -> dict[
             why = f"{other} has no score for it, and `selection.of` is judged"
             barred |= dict.fromkeys(unscored["sample_id"].to_list(), why)
     barred |= dict(tables.connection.execute(ineligible_query(recipe, tables)).fetchall())
-    strategy = recipe.strategy_of(method, target)
     if strategy.min_score is not None:
-        low = tables.rows(scores_table(method), target=target).filter(pl.col("score") < strategy.min_score)
-        barred = {name: f"its score is below `min_score` {strategy.min_score:g}" for name in low["sample_id"]} | barred
+        low = scores.filter(pl.col("score") < strategy.min_score)["sample_id"].to_list()
+        barred = dict.fromkeys(low, f"its score is below `min_score` {strategy.min_score:g}") | barred
     return barred
 
 
@@ -137,7 +139,7 @@ def placing(
     place_of = {name: place for place, name in enumerate(names)}
     taken = np.sort(np.asarray([place_of[name] for name in chosen if name in place_of], dtype=np.int64))
     if len(taken) < len(chosen):
-        return Placing(ratio, sample_id in chosen, len(chosen), "the subset is older than these scores: `nait run`")
+        return Placing(ratio, sample_id in chosen, len(chosen), OUTDATED)
     look = _Look(ranking, taken, strategy.settings, material, place_of[sample_id])
     if strategy.name in ORDERS:
         says, last = look.by_order(strategy.name)
@@ -180,7 +182,7 @@ class _Look:
         """Of a strategy that orders the candidates and takes the first ones."""
         order = ORDERS[name](self.ranking)[: len(self.taken)]
         if set(order.tolist()) != set(self.taken.tolist()):
-            return "the subset is older than these scores: `nait run`", None
+            return OUTDATED, None
         last = int(order[-1])
         own, others = (self._counted(name, place) for place in (self.place, last))
         if self.place == last:

@@ -208,7 +208,7 @@ def _duplicate_lines(
     recipe: Recipe, pool: pl.DataFrame, chosen: pl.DataFrame, near: Mapping[str, str] | None
 ) -> list[str]:
     """Of each target's subset of the largest ratio, the rows that repeat others."""
-    texts = texts_of(pool)
+    texts = texts_of(pool.join(chosen, on="sample_id", how="semi"))
     lines = []
     for target in recipe.targets:
         rows = texts.join(chosen.filter(pl.col("target") == target), on="sample_id", how="semi")
