@@ -29,7 +29,7 @@ from nait_assets.scoring.methods import method_of
 from nait_assets.scoring.texts import question_and_answer
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.duplicates import near_duplicates_read
-from nait_assets.selection.placing import thresholds
+from nait_assets.selection.placing import last_chosen
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CORPUS_COUNTS,
@@ -109,7 +109,7 @@ class PageData:
     def last_chosen(self, method: str, target: str) -> dict[str, tuple[int, float]]:
         """By ratio, rank and score of the chosen row of the worst rank; none of an empty subset."""
         chosen = {ratio: self.subsets[method, target, ratio] for ratio in self.recipe.ratios}
-        return thresholds(self.scores[method, target], chosen)
+        return last_chosen(self.scores[method, target], chosen)
 
 
 def read(recipe: Recipe, warehouse: Warehouse) -> PageData:

@@ -265,7 +265,7 @@ LOOKS: dict[str, Callable[[_Look], tuple[str, int | None]]] = {
 """What decided, in words, and the place of the row that a candidate is compared with, of each other strategy."""
 
 
-def thresholds(scores: pl.DataFrame, chosen: Mapping[str, Collection[str]]) -> dict[str, tuple[int, float]]:
+def last_chosen(scores: pl.DataFrame, chosen: Mapping[str, Collection[str]]) -> dict[str, tuple[int, float]]:
     """By ratio, rank and score of the chosen row of the worst rank; none of an empty subset.
 
     Args:

@@ -7,7 +7,7 @@ import pytest
 
 from nait_assets.recipe import Strategy
 from nait_assets.selection.choice import chosen_rows
-from nait_assets.selection.placing import placing, placings, thresholds
+from nait_assets.selection.placing import last_chosen, placing, placings
 from nait_assets.selection.strategies.similarity import ONE
 from nait_assets.tables import CONTAMINATED_CANDIDATES
 from nait_assets_tests.report.pages import home_with_subsets
@@ -119,5 +119,5 @@ def test_thresholds_are_of_the_worst_chosen_rank() -> None:
     """What the page subtracts from: by some strategies that is not the row at the subset's size."""
     frame = scores().sort("rank")
     order = frame["sample_id"].to_list()
-    found = thresholds(frame, {"0.10": [order[7], order[2]], "0.30": []})
+    found = last_chosen(frame, {"0.10": [order[7], order[2]], "0.30": []})
     assert found == {"0.10": (8, frame["score"][7])}
