@@ -19,6 +19,7 @@ SCRIPTS = (
     "extraction_gpu",
     "extraction_ray",
     "nait_variants",
+    "one_pass",
     "orchestration",
     "pool_size",
     "scoring",

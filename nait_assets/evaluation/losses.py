@@ -8,18 +8,18 @@ a loss does not depend on the batch, save for rounding. The head is applied to t
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from nait_assets.conversation import Conversation
 from nait_assets.errors import DataError
 from nait_assets.evaluation.tables import EXAMPLES
 from nait_assets.losses import kinds_of_reasons
-from nait_assets.measurements.outputs import LOGITS, OutputReader, answer_tokens, sample_means
+from nait_assets.measurements.outputs import Outputs, answer_tokens, sample_means
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.attention import Packing, to_device
-from nait_assets.models.batches import Batch, require_known_tokens
+from nait_assets.models.batches import Batch
 from nait_assets.models.encoding import plan
+from nait_assets.models.one_pass import End, Part, PassReader, Reading, finite_samples
 from nait_assets.recipe import Extraction
 from nait_assets.resources.language_model import LoadedModel
 
@@ -29,7 +29,39 @@ if TYPE_CHECKING:
 METRIC = "loss"
 
 
-class AnswerReader(OutputReader):
+class AnswerLosses(Part):
+    """The mean loss of each sample's answer, the column `loss`."""
+
+    reads_end = reads_logits = True
+
+    def start(self, batch: Batch, packing: Packing, dtype: "torch.dtype") -> "_OfBatch":  # noqa: ARG002, D102
+        return _OfBatch(batch, packing)
+
+    def trial(self) -> tuple[Part, Sequence[str]]:
+        """What the model says of all tokens: the samples of a trial have no answers."""
+        return Outputs().trial()
+
+    def what(self, row: int) -> str:  # noqa: ARG002, D102
+        return "losses"
+
+
+class _OfBatch(Reading):
+    """The losses of a batch."""
+
+    def __init__(self, batch: Batch, packing: Packing):
+        self._answers, self._packing = answer_tokens(batch), packing
+        self._columns: dict[str, torch.Tensor] = {}
+
+    def finish(self, end: End) -> None:
+        device = self._packing.device
+        means = to_device(sample_means(self._packing, self._answers), device) @ end.losses(self._answers)
+        self._columns = {METRIC: means}
+
+    def columns(self) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
+        return finite_samples(self._columns.values()), self._columns
+
+
+class AnswerReader(PassReader):
     """A model in memory that turns batches into the losses of answers.
 
     Args:
@@ -38,26 +70,7 @@ class AnswerReader(OutputReader):
     """
 
     def __init__(self, model: LoadedModel, packs: bool | None = None):
-        super().__init__(model, packs=packs)
-
-    def _forward(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
-        """Which samples are finite `(1, n_samples)`, and the column `loss`, on the device."""
-        import torch
-
-        device = self.model.device
-        packing = Packing(tuple(len(sample.token_ids) for sample in batch), device)
-        numbers = np.concatenate([sample.token_ids for sample in batch]).astype(np.int64)
-        require_known_tokens(numbers, self.model.network)
-        token_ids, answers = to_device(numbers, device), answer_tokens(batch)
-        _, logits_of = self._run(token_ids, packing)
-        losses = torch.zeros(len(numbers), device=device)
-        indices = to_device(np.flatnonzero(answers), device)
-        for chunk in indices.split(max(1, LOGITS // self.model.network.config.vocab_size)):
-            losses[chunk] = torch.nn.functional.cross_entropy(
-                logits_of(chunk - 1).float(), token_ids[chunk], reduction="none"
-            )
-        means = to_device(sample_means(packing, answers), device) @ losses
-        return torch.isfinite(means)[None], {METRIC: means}
+        super().__init__(model, {"": AnswerLosses()}, packs)
 
 
 def encoded(

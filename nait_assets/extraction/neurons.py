@@ -7,11 +7,11 @@ import numpy as np
 
 from nait_assets.errors import NumericalError
 from nait_assets.extraction.projection import ProjectedBatch, Projector
-from nait_assets.models import attention
 from nait_assets.models.answers import AnsweredSample
 from nait_assets.models.attention import Packing, to_device
-from nait_assets.models.batches import Batch, BatchReader, can_be_packed, require_known_tokens
+from nait_assets.models.batches import Batch
 from nait_assets.models.encoding import EncodedSample
+from nait_assets.models.one_pass import Part, PassReader, Reading
 from nait_assets.models.sites import Site
 from nait_assets.recipe import ALL, Pooling, pooled
 from nait_assets.resources.language_model import LoadedModel
@@ -19,24 +19,69 @@ from nait_assets.resources.language_model import LoadedModel
 if TYPE_CHECKING:
     import torch
 
+Averaging = Callable[[Packing, "torch.dtype"], Any]
+"""From a batch's packing and the dtype of its activations to what averages them, by a method `mean`."""
 
-class _Enough(Exception):
-    """Raised by the last layer's hook: nothing after it is needed."""
 
-
-class Reader(BatchReader):
-    """A model in memory that turns batches into pooled activations.
+class Activations(Part):
+    """The pooled activations of a site.
 
     Args:
-        model: Model in memory.
         site: Site to read.
         keep_first_and_last: Whether to keep the first and the last token's activations beside the mean.
         projectors: By pooling, what keeps a projection of all layers instead of their neurons; of all poolings or none.
-        packs: Whether samples are read side by side; found out by a trial by default.
+        device: Device of the model.
         poolings: Tokens that are averaged over, each in columns of its own; of other poolings than `all` the samples
             are an `AnsweredSample` each.
         pool: What takes the place of the mean over all tokens, with a `mean` of the same shapes; not together
             with `keep_first_and_last`.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        keep_first_and_last: bool,
+        projectors: Mapping[Pooling, Projector],
+        device: "torch.device",
+        poolings: Sequence[Pooling] = (ALL,),
+        pool: "Averaging | None" = None,
+    ):
+        assert not (keep_first_and_last and projectors), "a projection keeps no ends of samples"
+        self.site: Site = site
+        self.keep_first_and_last, self.poolings, self._pool, self._device = keep_first_and_last, poolings, pool, device
+        self._projectors = {name: one.to(device) for name, one in projectors.items()}
+
+    def start(self, batch: Batch, packing: Packing, dtype: "torch.dtype") -> "_OfBatch":  # noqa: D102
+        return _OfBatch([self._pooled(pooling, batch, packing, dtype) for pooling in self.poolings])
+
+    def trial(self) -> tuple[Part, Sequence[str]]:
+        """The plain means: what is made of them is the same either way."""
+        return Activations(self.site, False, {}, self._device), ("activation",)
+
+    def what(self, row: int) -> str:  # noqa: D102
+        return f"activations at site {self.site.kind!r}, first in layer {self.site.layers[row]},"
+
+    def _pooled(self, pooling: Pooling, batch: Batch, packing: Packing, dtype: "torch.dtype") -> "_Pooled":
+        if self._pool is not None:
+            means = self._pool(packing, dtype)
+        else:
+            tokens = None if pooling == ALL else [tokens_of(pooling, sample) for sample in batch]
+            means = _Pool(packing, dtype, tokens)
+        projector = self._projectors.get(pooling)
+        return _Pooled(pooling, means, self.keep_first_and_last, projector.start() if projector else None)
+
+
+class Reader(PassReader):
+    """A model in memory that turns batches into pooled activations, and nothing else.
+
+    Args:
+        model: Model in memory.
+        site: As of `Activations`, as the others are but `packs`.
+        keep_first_and_last: Likewise.
+        projectors: Likewise; none by default.
+        packs: Whether samples are read side by side; found out by a trial by default.
+        poolings: Likewise.
+        pool: Likewise.
     """
 
     def __init__(
@@ -47,42 +92,11 @@ class Reader(BatchReader):
         projectors: Mapping[Pooling, Projector] | None = None,
         packs: bool | None = None,
         poolings: Sequence[Pooling] = (ALL,),
-        pool: "Callable[[Packing, torch.dtype], Any] | None" = None,
+        pool: "Averaging | None" = None,
     ):
-        assert not (keep_first_and_last and projectors), "a projection keeps no ends of samples"
-        self.site, self.keep_first_and_last, self.poolings, self._pool = site, keep_first_and_last, poolings, pool
-        self._projectors = {name: one.to(model.device) for name, one in (projectors or {}).items()}
-        if packs is None:
-            packs = can_be_packed(model, lambda packs: Reader(model, site, False, packs=packs), "activation")
-        super().__init__(model, packs)
-
-    def _forward(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
-        """Which layers and samples are finite `(n_layers, n_samples)`, and the columns, all on the device."""
-        import torch
-
-        packing = Packing(tuple(len(sample.token_ids) for sample in batch), self.model.device)
-        parts = [self._part(pooling, batch, packing) for pooling in self.poolings]
-        finite: list[torch.Tensor] = []
-
-        def reduce(layer: int, activations: torch.Tensor) -> None:
-            finite.append(torch.stack([part.add(layer, activations[0]) for part in parts]).all(dim=0))
-
-        self._pass(batch, packing, reduce)
-        columns: dict[str, torch.Tensor] = {}
-        for part in parts:
-            of_part, are_finite = part.columns()
-            finite[-1] &= are_finite
-            columns |= {pooled(name, part.pooling): column for name, column in of_part.items()}
-        return torch.stack(finite), columns
-
-    def _part(self, pooling: Pooling, batch: Batch, packing: Packing) -> "_Part":
-        if self._pool is not None:
-            means = self._pool(packing, self.model.dtype)
-        else:
-            tokens = None if pooling == ALL else [tokens_of(pooling, sample) for sample in batch]
-            means = _Pool(packing, self.model.dtype, tokens)
-        projector = self._projectors.get(pooling)
-        return _Part(pooling, means, self.keep_first_and_last, projector.start() if projector else None)
+        self.site = site
+        part = Activations(site, keep_first_and_last, projectors or {}, model.device, poolings, pool)
+        super().__init__(model, {"": part}, packs)
 
     def tokens(self, batch: Batch) -> np.ndarray:
         """`(n_tokens, width)` float32 of the site's only layer: all tokens but each sample's first, in order.
@@ -96,10 +110,11 @@ class Reader(BatchReader):
         (layer,) = self.site.layers
         packs = self._can_pack(batch)
         found: list[torch.Tensor] = []
+        heard = [(self.site, lambda _, activations: found.append(activations[0].float().cpu()))]
         with torch.inference_mode():
             for part in [batch] if packs else [[sample] for sample in batch]:
                 packing = Packing(tuple(len(sample.token_ids) for sample in part), self.model.device)
-                self._pass(part, packing, lambda _, activations: found.append(activations[0].float().cpu()))
+                self._pass(part, packing, heard, to_the_end=False)
         kept = np.concatenate([np.arange(len(sample.token_ids)) > 0 for sample in batch])
         tokens = torch.cat(found).numpy()[kept]
         if not np.isfinite(tokens).all():
@@ -109,37 +124,6 @@ class Reader(BatchReader):
                 "Try `model.dtype: float32`, or look at the weights."
             )
         return tokens
-
-    def _pass(self, batch: Batch, packing: Packing, reduce: "Callable[[int, torch.Tensor], None]") -> None:
-        """One pass through the network up to the site's last layer, each layer's activations handed to `reduce`."""
-        numbers = np.concatenate([sample.token_ids for sample in batch])
-        require_known_tokens(numbers, self.model.network)
-        token_ids = to_device(numbers[None].astype(np.int64), packing.device)
-        arguments: dict[str, Any] = {}
-        if self.packs:
-            positions = np.concatenate([np.arange(length) for length in packing.lengths])[None]
-            arguments = {"position_ids": to_device(positions, packing.device), "packing": packing}
-        _run(self.model.network, self.site, reduce, attention.NAME if self.packs else None, token_ids, arguments)
-
-    def _name_the_broken(self, batch: Batch) -> None:
-        """Fail, and name the samples at fault: in a packed batch NaN reaches the means of its neighbours."""
-        import torch
-
-        broken: list[str] = []
-        layers: list[int] = []
-        for sample in batch:
-            with torch.inference_mode():
-                finite = self._forward([sample])[0].cpu()
-            if not finite.all():
-                broken.append(sample.sample_id)
-                layers.append(self.site.layers[int((~finite[:, 0]).nonzero()[0])])
-        broken = broken or [sample.sample_id for sample in batch]  # they overflow only side by side
-        first = min(layers, default=self.site.layers[0])
-        raise NumericalError(
-            f"NaN or infinite activations at site {self.site.kind!r}, first in layer {first}, "
-            f"for {len(broken)} of {len(batch)} samples of a batch: {', '.join(broken[:10])}. Nothing was stored of "
-            "them. Try `model.dtype: float32`, or look at the weights."
-        )
 
 
 def tokens_of(pooling: Pooling, sample: EncodedSample) -> np.ndarray:
@@ -205,7 +189,30 @@ class _Pool:
         return self._weights @ activations.float()
 
 
-class _Part:
+class _OfBatch(Reading):
+    """The poolings of a batch while its layers come in."""
+
+    def __init__(self, poolings: "Sequence[_Pooled]"):
+        self._poolings = poolings
+        self._finite: list[torch.Tensor] = []
+
+    def add(self, layer: int, activations: "torch.Tensor") -> None:
+        import torch
+
+        self._finite.append(torch.stack([one.add(layer, activations) for one in self._poolings]).all(dim=0))
+
+    def columns(self) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
+        import torch
+
+        columns: dict[str, torch.Tensor] = {}
+        for one in self._poolings:
+            of_pooling, are_finite = one.columns()
+            self._finite[-1] &= are_finite
+            columns |= {pooled(name, one.pooling): column for name, column in of_pooling.items()}
+        return torch.stack(self._finite), columns
+
+
+class _Pooled:
     """What is kept of one pooling of a batch while its layers come in."""
 
     def __init__(self, pooling: Pooling, means: Any, keep_first_and_last: bool, projected: "ProjectedBatch | None"):
@@ -240,38 +247,3 @@ class _Part:
         else:
             columns = {name: torch.stack(kept, dim=1) for name, kept in self._kept.items()}
         return columns, torch.isfinite(columns["activation"][:, -1]).all(dim=1)
-
-
-def _run(
-    network: Any,
-    site: Site,
-    reduce: "Callable[[int, torch.Tensor], None]",
-    attention_name: str | None,
-    token_ids: "torch.Tensor",
-    arguments: dict[str, Any],
-) -> None:
-    """Call the network with a hook on every module of the site, and stop after the last."""
-    last_layer = max(site.layers)
-
-    def hook(layer: int) -> Callable[..., None]:
-        def read(_module: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
-            value = inputs[0] if site.kind == "mlp" else output
-            reduce(layer, value[0] if isinstance(value, tuple) else value)
-            if layer == last_layer:
-                raise _Enough
-
-        return read
-
-    register = "register_forward_pre_hook" if site.kind == "mlp" else "register_forward_hook"
-    handles = [getattr(module, register)(hook(layer)) for layer, module in site.modules.items()]
-    own = network.config._attn_implementation
-    try:
-        if attention_name is not None:
-            network.config._attn_implementation = attention_name
-        network(input_ids=token_ids, use_cache=False, **arguments)
-    except _Enough:
-        pass
-    finally:
-        network.config._attn_implementation = own
-        for handle in handles:
-            handle.remove()

@@ -7,9 +7,9 @@ from 1 (RDS+, arXiv 2503.01807, section 3). `answers`, of one forward pass over 
 answer_loss_alone, the mean over the same tokens without anything that was asked. Of several responses, each then
 follows the one before. Both sequences begin with the token that every sample begins with.
 
-Traps: the head's logits of a batch would be `[tokens, vocabulary]`, so they are made a chunk at a time, and only their
-softmax is float32. A sample whose responses are cut off or cannot be told from the template keeps its text_loss and
-vector, has no answer_loss, and `answers` gives the reason.
+Traps: the head's logits of a batch would be `[tokens, vocabulary]`, so they are made a block at a time, and only their
+softmax is float32 (`models.one_pass`). A sample whose responses are cut off or cannot be told from the template keeps
+its text_loss and vector, has no answer_loss, and `answers` gives the reason.
 Cost: a forward pass each; what `answers` reads is as long as the responses.
 """
 
@@ -21,15 +21,14 @@ import numpy as np
 import polars as pl
 
 from nait_assets.conversation import conversations_of
-from nait_assets.errors import NumericalError
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext, store_of
 from nait_assets.measurements.trained import TrainedOutput
-from nait_assets.models import attention
 from nait_assets.models.answers import AnsweredSample, encode_with_answers, require_offsets
 from nait_assets.models.attention import Packing, to_device
-from nait_assets.models.batches import Batch, BatchReader, PooledActivations, can_be_packed, require_known_tokens
+from nait_assets.models.batches import Batch, PooledActivations
 from nait_assets.models.cost import Cost
 from nait_assets.models.encoding import encode, plan
+from nait_assets.models.one_pass import End, Part, PassReader, Reading, finite_samples
 from nait_assets.models.running import rejected_before, require_context
 from nait_assets.recipe import Recipe
 from nait_assets.resources import LanguageModel
@@ -40,95 +39,62 @@ if TYPE_CHECKING:
     import torch
 
 PRE_EXPERIENCED_MODEL = TrainedOutput("measurements/pre_experienced_model", place="trained/pre_experienced_model")
-LOGITS = 2**25
-"""Logits that are in memory at once: 128 MiB in float32."""
 
 
-class OutputReader(BatchReader):
-    """A model in memory that turns batches into losses and vectors.
+class Outputs(Part):
+    """Losses and the position-weighted mean of the last hidden state; without losses its plain mean.
+
+    Args:
+        losses: Whether to read losses, for which the model needs its head.
+    """
+
+    reads_end = True
+
+    def __init__(self, losses: bool = True):
+        self.reads_logits = losses
+
+    def start(self, batch: Batch, packing: Packing, dtype: "torch.dtype") -> "_OfBatch":  # noqa: ARG002, D102
+        return _OfBatch(batch, packing, self.reads_logits)
+
+    def trial(self) -> tuple[Part, Sequence[str]]:
+        """By the loss too: some models scale their logits behind the head, and are read as they are."""
+        return self, ("vector", "text_loss") if self.reads_logits else ("vector",)
+
+    def what(self, row: int) -> str:  # noqa: ARG002, D102
+        return "outputs"
+
+
+class _OfBatch(Reading):
+    """The outputs of a batch."""
+
+    def __init__(self, batch: Batch, packing: Packing, losses: bool):
+        self._batch, self._packing, self._losses = batch, packing, losses
+        self._columns: dict[str, torch.Tensor] = {}
+
+    def finish(self, end: End) -> None:
+        packing = self._packing
+        weights = _weights(packing, increasing=self._losses)
+        self._columns = {"vector": to_device(weights, packing.device) @ end.hidden.float()}
+        if self._losses:
+            losses = end.losses(packing.behind_first)
+            for name, members in (("text_loss", None), ("answer_loss", answer_tokens(self._batch))):
+                self._columns[name] = to_device(sample_means(packing, members), packing.device) @ losses
+
+    def columns(self) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
+        return finite_samples(self._columns.values()), self._columns
+
+
+class OutputReader(PassReader):
+    """A model in memory that turns batches into losses and vectors, and nothing else.
 
     Args:
         model: Model in memory, with its language-model head.
-        losses: Whether to read losses; else the head is not used, and the vector is the plain mean over the tokens.
+        losses: As of `Outputs`.
         packs: Whether samples are read side by side; found out by a trial by default.
     """
 
     def __init__(self, model: LoadedModel, losses: bool = True, packs: bool | None = None):
-        self.losses = losses
-        if packs is None:  # by the loss too: some models scale their logits behind the head, and are read as they are
-            packs = all(
-                can_be_packed(model, lambda packs: OutputReader(model, losses, packs), column)
-                for column in (("vector", "text_loss") if losses else ("vector",))
-            )
-        super().__init__(model, packs)
-
-    def _forward(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
-        """Which samples are finite `(1, n_samples)`, and the columns, all on the device."""
-        import torch
-
-        device = self.model.device
-        packing = Packing(tuple(len(sample.token_ids) for sample in batch), device)
-        numbers = np.concatenate([sample.token_ids for sample in batch]).astype(np.int64)
-        require_known_tokens(numbers, self.model.network)
-        token_ids = to_device(numbers, device)
-        hidden, logits_of = self._run(token_ids, packing)
-        weights = _weights(packing, increasing=self.losses)
-        columns = {"vector": to_device(weights, device) @ hidden.float()}
-        if self.losses:
-            losses = _token_losses(token_ids, packing, logits_of, self.model.network.config.vocab_size)
-            columns["text_loss"] = to_device(sample_means(packing, None), device) @ losses
-            columns["answer_loss"] = to_device(sample_means(packing, answer_tokens(batch)), device) @ losses
-        finite = torch.stack([torch.isfinite(column).reshape(len(batch), -1).all(dim=1) for column in columns.values()])
-        return finite.all(dim=0, keepdim=True), columns
-
-    def _run(
-        self, token_ids: "torch.Tensor", packing: Packing
-    ) -> "tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]":
-        """The last hidden state `(n_tokens, width)`, and a function from indices to their logits."""
-        network = self.model.network
-        if not self.packs:
-            caught: list[torch.Tensor] = []
-            handle = network.base_model.register_forward_hook(lambda _module, _inputs, output: caught.append(output[0]))
-            try:
-                logits = network(input_ids=token_ids[None], use_cache=False).logits[0]
-            finally:
-                handle.remove()
-            return caught[0][0], lambda indices: logits[indices]
-        positions = np.concatenate([np.arange(length) for length in packing.lengths])
-        config = network.base_model.config
-        own = config._attn_implementation
-        try:
-            config._attn_implementation = attention.NAME
-            hidden = network.base_model(
-                input_ids=token_ids[None],
-                position_ids=to_device(positions[None], self.model.device),
-                packing=packing,
-                use_cache=False,
-            )[0][0]
-        finally:
-            config._attn_implementation = own
-        return hidden, lambda indices: self._logits(hidden[indices])
-
-    def _logits(self, hidden: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        logits = self.model.network.get_output_embeddings()(hidden)
-        softcap = getattr(self.model.network.config, "final_logit_softcapping", None)  # Gemma 2
-        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-    def _name_the_broken(self, batch: Batch) -> None:
-        import torch
-
-        broken: list[str] = []
-        for sample in batch:
-            with torch.inference_mode():
-                if not self._forward([sample])[0].all():
-                    broken.append(sample.sample_id)
-        broken = broken or [sample.sample_id for sample in batch]  # they overflow only side by side
-        raise NumericalError(
-            f"NaN or infinite outputs for {len(broken)} of {len(batch)} samples of a batch: {', '.join(broken[:10])}. "
-            "Nothing was stored of them. Try `model.dtype: float32`, or look at the weights."
-        )
+        super().__init__(model, {"": Outputs(losses)}, packs)
 
 
 def _weights(packing: Packing, increasing: bool) -> np.ndarray:
@@ -161,26 +127,6 @@ def answer_tokens(batch: Batch) -> np.ndarray:
             for sample in batch
         ]
     )
-
-
-def _token_losses(
-    token_ids: "torch.Tensor",
-    packing: Packing,
-    logits_of: "Callable[[torch.Tensor], torch.Tensor]",
-    vocabulary: int,
-) -> "torch.Tensor":
-    """`(n_tokens,)` float32: each token's cross-entropy given the ones before it in its sample; 0 of a first one."""
-    import torch
-
-    first = np.zeros(len(token_ids), bool)
-    first[[begin for begin, _ in packing.bounds]] = True
-    indices = to_device(np.flatnonzero(~first), packing.device)
-    losses = torch.zeros(len(token_ids), device=packing.device)
-    for chunk in indices.split(max(1, LOGITS // vocabulary)):
-        losses[chunk] = torch.nn.functional.cross_entropy(
-            logits_of(chunk - 1).float(), token_ids[chunk], reduction="none"
-        )
-    return losses
 
 
 def require_outputs(recipe: Recipe, model: LanguageModel) -> None:

@@ -35,6 +35,13 @@ class Packing:
         ends = itertools.accumulate(self.lengths)
         return [(end - length, end) for end, length in zip(ends, self.lengths, strict=True)]
 
+    @property
+    def behind_first(self) -> np.ndarray:
+        """`(n_tokens,)` bool: tokens that are not the first of their sample."""
+        found = np.ones(sum(self.lengths), bool)
+        found[[begin for begin, _ in self.bounds]] = False
+        return found
+
     @cached_property
     def offsets(self) -> "torch.Tensor":
         """`(n_samples + 1,)` int32 on the device: where each sample begins, and where the last ends."""

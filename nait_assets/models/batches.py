@@ -220,9 +220,9 @@ class BatchReader(abc.ABC):
         batch = [EncodedSample("trial", np.arange(121, 121 + length, dtype=np.int32) * 37 % vocabulary)]
         try:
             with torch.inference_mode():
-                found = self._forward(batch)[1]
+                found = self._tried(batch)
                 self.packs = False
-                wanted = self._forward(batch)[1]
+                wanted = self._tried(batch)
         except (TypeError, RuntimeError, MemoryError) as error:
             log.info("packing across the window fails: %s", error)
             return False
@@ -231,6 +231,10 @@ class BatchReader(abc.ABC):
             for name, column in found.items()
             if column.is_floating_point()
         )
+
+    def _tried(self, batch: Batch) -> "dict[str, torch.Tensor]":
+        """Columns that a trial compares: of samples that nobody answers."""
+        return self._forward(batch)[1]
 
     def _finish(self, batch: Batch, started: _Started) -> PooledActivations:
         if started.done is not None:

@@ -45,6 +45,11 @@ class LoadedModel:
     device: "torch.device"
     dtype: "torch.dtype"
 
+    @property
+    def base(self) -> Any:
+        """The network without its head, if it has one."""
+        return self.network if self.network.get_output_embeddings() is None else self.network.base_model
+
 
 class LanguageModel(dg.ConfigurableResource):
     """The recipe's language model.

@@ -15,6 +15,7 @@ from nait_assets.errors import ModelError, NumericalError, RecipeError
 from nait_assets.measurements import outputs
 from nait_assets.measurements.engine import MeasurementContext, store_of
 from nait_assets.measurements.outputs import OutputReader, require_outputs
+from nait_assets.models import one_pass
 from nait_assets.models.answers import AnsweredSample, encode_with_answers
 from nait_assets.models.encoding import EncodedSample
 from nait_assets.models.running import RunOptions
@@ -23,34 +24,18 @@ from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.language_model import LoadedModel
 from nait_assets_tests.conftest import conversation
 from nait_assets_tests.models import small_networks
-from nait_assets_tests.models.small_networks import largest_error, loaded
+from nait_assets_tests.models.small_networks import answered, causal, largest_error, loaded
 
 BOTH_WAYS = pytest.mark.parametrize("packs", [True, False])
 
 
-def sample(name: str, n_tokens: int, answered: slice, vocabulary: int = 64) -> AnsweredSample:
-    one = small_networks.sample(name, n_tokens, vocabulary)
-    answers = np.zeros(n_tokens, bool)
-    answers[answered] = True
-    return AnsweredSample(name, one.token_ids, answers=answers)
-
-
-BATCH = [sample("long", 12, slice(5, 10)), sample("middle", 7, slice(6, 7)), sample("none", 2, slice(2, 2))]
+BATCH = [answered("long", 12, slice(5, 10)), answered("middle", 7, slice(6, 7)), answered("none", 2, slice(2, 2))]
 
 
 @pytest.fixture(scope="module")
 def network() -> Any:
     """A small Llama under a random head."""
     return causal("LlamaConfig", **small_networks.GROUPED)
-
-
-def causal(config: str, **sizes: Any) -> Any:
-    torch.manual_seed(0)
-    network = transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**sizes)).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return network
 
 
 def by_hand(network: Any, one: EncodedSample) -> dict[str, Any]:
@@ -98,7 +83,7 @@ def test_losses_and_vectors_equal_a_slow_reference(network: Any, packs: bool) ->
 def test_logits_in_chunks_give_the_same_losses(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in memory at once must not change a loss."""
     whole = columns(network, BATCH)
-    monkeypatch.setattr(outputs, "LOGITS", 5 * 64)
+    monkeypatch.setattr(one_pass, "LOGITS", 5 * 64)
 
     chunked = columns(network, BATCH)
 
@@ -108,7 +93,7 @@ def test_logits_in_chunks_give_the_same_losses(network: Any, monkeypatch: pytest
 
 def test_no_more_logits_are_made_at_once_than_allowed(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of 16,384 tokens and a vocabulary of 128,000 would be 8 GB of float32."""
-    monkeypatch.setattr(outputs, "LOGITS", 5 * 64)
+    monkeypatch.setattr(one_pass, "LOGITS", 5 * 64)
     sizes: list[int] = []
     handle = network.get_output_embeddings().register_forward_hook(
         lambda _module, _inputs, logits: sizes.append(logits.numel())

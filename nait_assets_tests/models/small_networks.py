@@ -13,6 +13,7 @@ import transformers
 from torch import nn
 
 from nait_assets.extraction.neurons import Reader
+from nait_assets.models.answers import AnsweredSample
 from nait_assets.models.encoding import EncodedSample
 from nait_assets.models.sites import resolve_site
 from nait_assets.resources.language_model import LoadedModel
@@ -113,14 +114,19 @@ FAMILIES = {
 }
 
 
-def build(config: str, **sizes: Any) -> Any:
+def build(config: str, kind: Any = transformers.AutoModel, **sizes: Any) -> Any:
     """A base model; biases and norms begin as 0 and 1, which would hide that one is missed, so all are moved."""
     torch.manual_seed(0)
-    network = transformers.AutoModel.from_config(getattr(transformers, config)(**sizes)).eval()
+    network = kind.from_config(getattr(transformers, config)(**sizes)).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return network
+
+
+def causal(config: str, **sizes: Any) -> Any:
+    """As `build`, under a head."""
+    return build(config, transformers.AutoModelForCausalLM, **sizes)
 
 
 def network_of(family: str) -> Any:
@@ -131,6 +137,13 @@ def sample(name: str, n_tokens: int, vocabulary: int = 64) -> EncodedSample:
     """A sample of random tokens, others for every length."""
     ids = np.random.default_rng(n_tokens).integers(3, vocabulary, size=n_tokens - 1)
     return EncodedSample(name, np.array([BOS, *ids], np.int32))
+
+
+def answered(name: str, n_tokens: int, answer: slice, vocabulary: int = 64) -> AnsweredSample:
+    """A sample some tokens of which are an answer."""
+    answers = np.zeros(n_tokens, bool)
+    answers[answer] = True
+    return AnsweredSample(name, sample(name, n_tokens, vocabulary).token_ids, answers=answers)
 
 
 def loaded(network: Any) -> LoadedModel:
