@@ -308,7 +308,7 @@ def judged(query: Query, sample_ids: Sequence[str], scores: np.ndarray) -> tuple
     left_out = set(query.left_out)
     kept = [place for place, name in enumerate(sample_ids) if name not in left_out]
     names = [sample_ids[place] for place in kept]
-    area, precision, _ = retrieval(ranked(names, scores[kept]), dict.fromkeys(query.wanted, "wanted"), "wanted")
+    area, precision, _ = retrieval(ranked(names, scores[kept]), pl.Series(list(query.wanted), dtype=pl.String))
     return area, precision
 
 

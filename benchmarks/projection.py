@@ -97,9 +97,8 @@ def main() -> None:
             ]
             falls = [0.0, 0.0]
             for capability in planted:
-                before, after = (
-                    retrieval(frame.filter(target=capability), topic_of, capability) for frame in (exact, found)
-                )
+                wanted = pl.Series([name for name, topic in topic_of.items() if topic == capability])
+                before, after = (retrieval(frame.filter(target=capability), wanted) for frame in (exact, found))
                 falls = [max(fall, before[place] - after[place]) for place, fall in enumerate(falls)]
             rows.append(
                 {

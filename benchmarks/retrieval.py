@@ -37,7 +37,10 @@ def main() -> None:
         planted = [capability for capability in recipe.capability_names if capability in set(topics.values())]
         table: dict[str, dict[str, dict[str, float]]] = {}
         for method in recipe.methods:
-            found = {c: retrieval(snapshot.read(scores_table(method), target=c), topics, c) for c in planted}
+            found = {
+                c: retrieval(snapshot.read(scores_table(method), target=c), pool.filter(topic=c)["sample_id"])
+                for c in planted
+            }
             table[method] = {
                 capability: {"auc": area, "precision": precision, "n_planted": n_planted}
                 for capability, (area, precision, n_planted) in found.items()

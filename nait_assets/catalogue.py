@@ -17,7 +17,7 @@ from nait_assets.recipe import Pooling, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version, hashes_of, remove
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
-from nait_assets.tables import Table, content_digest, content_version, version_with
+from nait_assets.tables import Table, content_digest, version_with
 
 PartitionedBy = Literal[
     "capability", "with_examples", "evaluation", "task", "target", "cell", "trained_cell", "trained_ratio"
@@ -107,12 +107,13 @@ class Output:
         """
         assert self.table is not None, f"{self.key} has no table, and does not say how it is verified"
         with self.store(warehouse, record.partition).snapshot() as snapshot:
-            rows = snapshot.rows(self.table, **self.table.slice_of(record.partition))
+            stored_version = snapshot.version(self.table, **self.table.slice_of(record.partition))
+            n_rows = snapshot.n_rows(self.table, **self.table.slice_of(record.partition))
             beside = self.stored_beside(snapshot, record.partition)
-        found = version_with(content_version(rows.select(list(self.table.written_columns)), self.table.key), *beside)
+        found = version_with(stored_version, *beside)
         if found == record.data_version:
             return []
-        stored = f"the {len(rows)} rows in {self.table.name}{', with what is stored beside them,' if beside else ''}"
+        stored = f"the {n_rows} rows in {self.table.name}{', with what is stored beside them,' if beside else ''}"
         return [f"{stored} have the hash {found}, not {record.data_version}"]
 
     def stored_beside(self, snapshot: Snapshot, partition: str) -> Sequence[pl.DataFrame]:  # noqa: ARG002
@@ -122,10 +123,10 @@ class Output:
     def content(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002
         """SHA-256 of each table and file that a partition consists of, as they are now; arguments as for `beside`."""
         assert self.table is not None, f"{self.key} has no table, and does not say what it consists of"
-        rows = stored.rows(self.table, **self.table.slice_of(partition)).select(list(self.table.written_columns))
+        rows = stored.content(self.table, **self.table.slice_of(partition))
         beside = {str(place): frame for place, frame in enumerate(self.stored_beside(stored, partition))}
         hashed = {place: content_digest(frame, tuple(frame.columns)) for place, frame in beside.items()}
-        return {self.table.name: content_digest(rows, self.table.key), **hashed}
+        return {self.table.name: rows, **hashed}
 
     def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002
         """SHA-256 of what else a partition consists of and its data version does not cover, by table or file.

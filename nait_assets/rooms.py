@@ -18,6 +18,7 @@ from nait_assets.checks import AssetChecks
 from nait_assets.partitions import Partitions
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
+from nait_assets.resources.spooled_rows import SpooledRows
 from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import content_version, version_with
 
@@ -81,7 +82,7 @@ def write_table(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
     output: Output,
-    frame: pl.DataFrame,
+    frame: pl.DataFrame | SpooledRows,
     inputs: Mapping[str, str],
     metadata: Mapping[str, object],
     beside: Callable[[Transaction, lineage.Record], object] = lambda _transaction, _record: None,
@@ -93,7 +94,8 @@ def write_table(
         context: context of the running asset.
         warehouse: warehouse of the home.
         output: output of the asset, a table of the warehouse.
-        frame: rows of the running partition, with the columns that the table has beside those of the partition.
+        frame: rows of the running partition, with the columns that the table has beside those of the partition; more
+            than fit in memory as `SpooledRows`.
         inputs: version of everything that was read, by name.
         metadata: what people look at in Dagster, beside the table's name, schema and number of rows.
         beside: function that writes more in the same transaction.
@@ -101,15 +103,18 @@ def write_table(
     """
     table = output.table
     assert table is not None, f"{output.key} has no table"
-    record = lineage.record_of(context, version_with(content_version(frame, table.key), *covered), inputs)
+    partition = table.slice_of(lineage.partition_name(context))
+    version = content_version(frame, table.key) if isinstance(frame, pl.DataFrame) else ""
     with warehouse.tables.transaction() as transaction:
-        transaction.replace(table, frame, **table.slice_of(record.partition))
+        transaction.replace(table, frame, **partition)
+        version = version or transaction.version(table, **partition)
+        record = lineage.record_of(context, version_with(version, *covered), inputs)
         beside(transaction, record)
         record = replace(record, beside=output.beside(warehouse, transaction, record.partition))
         transaction.put_record(record)
     shown = {
         "dagster/table_name": table.name,
         "dagster/row_count": len(frame),
-        "dagster/column_schema": lineage.column_schema(frame),
+        "dagster/column_schema": lineage.column_schema(frame.schema.to_frame()),
     }
     return lineage.result(record, {**shown, **metadata})

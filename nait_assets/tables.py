@@ -4,16 +4,15 @@ Belongs here: schemas and what follows from them. Does not belong here: where ta
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import polars as pl
 
+from nait_assets.digests import SLICE_ROWS, digest_of_columns
 from nait_assets.recipe import Pooling, pooled
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
-SLICE_ROWS = 10_000
 VECTOR = pl.List(pl.Float32)
 INDICES = pl.List(pl.Int32)
 N_ANSWER_CHARACTERS = (
@@ -382,19 +381,10 @@ def content_digest(frame: pl.DataFrame, key: tuple[str, ...]) -> str:
         frame: Any frame; lists and structs are allowed.
         key: Columns by which the rows are ordered before hashing.
     """
-    digest = hashlib.sha256()
-    ordered = frame.sort(key)
-    for name in sorted(frame.columns):
-        column = ordered[name]
-        digest.update(f"{name}:{len(column)}:".encode())
-        if column.dtype in (VECTOR, INDICES):
-            digest.update(np.ascontiguousarray(column.list.len().to_numpy()).tobytes())
-            digest.update(np.ascontiguousarray(column.explode(empty_as_null=False).to_numpy()).tobytes())
-        elif column.dtype.is_numeric() and column.null_count() == 0:
-            digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
-        else:
-            for part in column.to_frame().iter_slices(SLICE_ROWS):  # as Python objects, rows take many times their room
-                for value in part.to_series().to_list():
-                    text = repr(value).encode()
-                    digest.update(f"{len(text)}:".encode() + text)
-    return digest.hexdigest()
+    order = frame.select(pl.arg_sort_by(*key)).to_series()
+
+    def parts(name: str) -> Iterator[pl.Series]:  # of a part at a time: sorted as a whole, the frame lies there twice
+        for begin in range(0, len(frame), SLICE_ROWS):
+            yield frame[name].gather(order[begin : begin + SLICE_ROWS])
+
+    return digest_of_columns(frame.schema, len(frame), lambda name: frame[name].null_count() > 0, parts)

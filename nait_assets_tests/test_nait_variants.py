@@ -86,10 +86,9 @@ def test_planted_rows_are_found_as_the_report_finds_them() -> None:
     candidates = read.samples.filter(corpus="candidates")
     scores = np.random.default_rng(0).standard_normal((1, 2, N_POOL))
     found = judging.judged(scores, judging.Truth.of(candidates, CAPABILITIES, None))
-    topics = dict(candidates.select("sample_id", "topic").iter_rows())
     for place, capability in enumerate(CAPABILITIES):
         frame = ranked(candidates["sample_id"].to_list(), scores[0, place])
-        area, precision, _ = retrieval(frame, topics, capability)
+        area, precision, _ = retrieval(frame, candidates.filter(topic=capability)["sample_id"])
         assert found["placements"][0, place].mean() == pytest.approx(area)
         assert found["precision"][0, place] == pytest.approx(precision)
 

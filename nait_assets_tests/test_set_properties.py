@@ -116,9 +116,9 @@ def test_retrieval_is_the_share_of_pairs_in_order_and_of_hits_among_as_many_best
     ranks = [rank if rank <= len(wanted) - n_unscored else None for rank in range(1, len(wanted) + 1)]
     ids = [f"s{number}" for number in range(len(wanted))]
     scores = pl.DataFrame({"sample_id": ids, "rank": ranks}, schema={"sample_id": pl.String, "rank": pl.Int64})
-    topics = {sample_id: "math" if one else "code" for sample_id, one in zip(ids, wanted, strict=True)}
+    planted = pl.Series([sample_id for sample_id, one in zip(ids, wanted, strict=True) if one], dtype=pl.String)
 
-    area, precision, n_wanted = retrieval(scores, topics, "math")
+    area, precision, n_wanted = retrieval(scores, planted)
 
     places = [len(wanted) + 1 if rank is None else rank for rank in ranks]
     pairs = [

@@ -128,8 +128,9 @@ def describe_difference(recipe: Recipe, warehouse: Warehouse, before: str, after
         if after is None:
             before, after = f"{_split(recipe, before)[0]}@~1", before
         old, new = (find_version(snapshot, recipe, name) for name in (before, after))
-        pool = snapshot.rows(CANDIDATE_POOL)
-    found = difference(old, new)
+        found = difference(old, new)
+        listed_ids = (*found.added[:n_rows], *found.removed[:n_rows])
+        pool = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "messages"), listed_ids)
     texts = dict(
         pool.select("sample_id", pl.col("messages").list.first().struct.field("content").str.slice(0, 90)).iter_rows()
     )

@@ -31,7 +31,7 @@ from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
 from nait_assets.rooms import asset_arguments, write_table
-from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, N_CHARACTERS, REJECTED_ROWS
+from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, EXAMPLE, N_CHARACTERS, REJECTED_ROWS
 
 ALGORITHM = "4"
 FILTERS_ALGORITHM = "1"
@@ -75,10 +75,10 @@ def _conversations_asset(
     def corpus(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         name = output.corpus(lineage.partition_name(context))
         inputs = source_inputs(recipe, name, warehouse.hashes)  # before the rows, or it could be newer than they are
-        read = read_corpus(recipe, name, context.log.info)
+        read = read_corpus(recipe, name, context.log.info, warehouse.folder)
         rejected = _writes_rejected(name, read.rejected, read.counts)
         covered = beside(read.rejected, read.counts)
-        return write_table(context, warehouse, output, read.examples, inputs, _metadata(read), rejected, covered)
+        return write_table(context, warehouse, output, read.kept, inputs, _metadata(read), rejected, covered)
 
     return corpus
 
@@ -100,14 +100,13 @@ def _contamination_asset(recipe: Recipe, partitions: Partitions) -> dg.AssetsDef
                 corpus: output.read(warehouse, snapshot, partition)[0]
                 for corpus, (output, partition) in corpora.items()
             }
-            # all of it before it is looked at, which takes long: nobody can write meanwhile
-            pool = list(snapshot.slices(CANDIDATE_POOL.only("sample_id", "messages")))
-        frame = contaminated(pool, examples, recipe.decontamination.ngram)
-        left = pl.concat([part.select("sample_id") for part in pool])
+            pool = snapshot.spooled(CANDIDATE_POOL.only("sample_id", "messages"))
+        frame = contaminated(pool.parts(), examples, recipe.decontamination.ngram)
+        left = pool.frame("sample_id")
         if recipe.decontamination.action == "drop":
             left = left.join(frame, on="sample_id", how="anti")
         require_apart(recipe, left, examples)
-        metadata = _contamination_metadata(frame, sum(map(len, pool)))
+        metadata = _contamination_metadata(frame, len(pool))
         return write_table(context, warehouse, CONTAMINATION_OUTPUT, frame, snapshot.inputs, metadata)
 
     return contaminated_candidates
@@ -128,10 +127,9 @@ def _filtered_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDe
     def filtered_candidates(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         """Candidates that the recipe's filters find. One row is one of them, with the reason and what it repeats."""
         with warehouse.tables.snapshot() as snapshot:
-            # all of it before it is looked at, which takes long: nobody can write meanwhile
-            pool = list(snapshot.slices(READ))
-        frame = filtered(pool, filters, sources)
-        metadata = _filtered_metadata(frame, sum(map(len, pool)))
+            pool = snapshot.spooled(READ)
+        frame = filtered(pool.parts(), filters, sources, warehouse.folder)
+        metadata = _filtered_metadata(frame, len(pool))
         return write_table(context, warehouse, output, frame, snapshot.inputs, metadata)
 
     return [filtered_candidates]
@@ -222,8 +220,9 @@ def _contamination_metadata(frame: pl.DataFrame, n_candidates: int) -> dict[str,
 
 def _metadata(corpus: Corpus) -> dict[str, object]:
     reasons = kinds_of_reasons(Counter(corpus.rejected["reason"].to_list()))
-    examples = corpus.examples
-    characters = examples.select(characters=N_CHARACTERS)
+    parts = (part.select("topic", characters=N_CHARACTERS) for part in corpus.kept.parts("messages", "topic"))
+    examples = pl.concat([pl.DataFrame(schema={"topic": pl.String, "characters": pl.UInt32}), *parts])
+    first = next(corpus.kept.parts("sample_id", "topic", "messages"), EXAMPLE.to_frame())
     return {
         "n_rows_read": corpus.n_rows,
         "n_rejected": len(corpus.rejected),
@@ -232,14 +231,14 @@ def _metadata(corpus: Corpus) -> dict[str, object]:
         "n_excluded": corpus.n_excluded,
         "n_cut": corpus.n_cut,
         **({"formats": dg.MetadataValue.json(dict(corpus.formats))} if corpus.formats else {}),
-        "median_characters": float(characters.to_series().median() or 0),  # type: ignore[arg-type]
-        "length_distribution": plots.histogram(characters, "characters"),
+        "median_characters": float(examples["characters"].median() or 0),  # type: ignore[arg-type]
+        "length_distribution": plots.histogram(examples, "characters"),
         "rejected": dg.MetadataValue.md(as_list(reasons)),
         "topics": dg.MetadataValue.json(
             {str(topic): count for topic, count in Counter(examples["topic"].to_list()).most_common(30)}
         ),
         "examples": lineage.table_metadata(
-            examples.head(5).select(
+            first.head(5).select(
                 "sample_id", "topic", text=pl.col("messages").list.first().struct.field("content").str.slice(0, 200)
             )
         ),

@@ -2,8 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-import polars as pl
-
 from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, checks_of_losses, such_as
 from nait_assets.conversation import conversations_of
 from nait_assets.corpora.catalogue import CorpusOutput, conversations, filtered_output, published_output
@@ -63,11 +61,10 @@ def check_corpus(warehouse: Warehouse, output: CorpusOutput, partition: str) -> 
     with warehouse.tables.snapshot() as snapshot:
         assert output.table is not None
         rows = output.table.only("sample_id", "messages", "conversation")
-        # all parts before they are looked at, which takes long: nobody can write meanwhile
-        parts = list(snapshot.slices(rows, **output.table.slice_of(partition)))
-        accounted = _accounted(snapshot, output.corpus(partition), sum(map(len, parts)))
-    ids = pl.concat([rows.columns.to_frame(), *parts])["sample_id"]
-    wrong = [name for part in parts for name, one in conversations_of(part) if name != one.sample_id]
+        stored = snapshot.spooled(rows, **output.table.slice_of(partition))
+        accounted = _accounted(snapshot, output.corpus(partition), len(stored))
+    wrong = [name for part in stored.parts() for name, one in conversations_of(part) if name != one.sample_id]
+    ids = stored.frame("sample_id")["sample_id"]
     twice = len(ids) - ids.n_unique()
     examples_of_wrong = f", such as {wrong[0]}" if wrong else ""
     return {

@@ -1,14 +1,16 @@
 """A corpus from its sources: rows read, rejected with a reason, sampled by content, duplicates dropped and counted.
 
-Rows are read one after the other: in memory are the examples that are kept, as columns.
+Rows are read one after the other; the examples that are kept wait on disk. In memory are their ids, as numbers.
 """
 
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from nait_assets.corpora.detection import SAMPLE_ROWS, AnyFormat, detect, recipe_lines
@@ -19,6 +21,7 @@ from nait_assets.recipe import POOL, PUBLISHED, Recipe, Source, seeded_order
 from nait_assets.resources.dataset_source import SourceRow, fingerprint_of, read_rows
 from nait_assets.resources.files import HashCache
 from nait_assets.resources.source_row import excerpt_of
+from nait_assets.resources.spooled_rows import SpooledRows
 from nait_assets.tables import EXAMPLE, REJECTED
 
 REASON_CHARACTERS = 500
@@ -32,7 +35,7 @@ class Corpus:
     """Examples and what became of the rest.
 
     Attributes:
-        examples: One row per sample, columns of `tables.EXAMPLE`.
+        kept: One row per sample, columns of `tables.EXAMPLE`.
         rejected: One row per row that could not be used, columns of `tables.REJECTED`.
         n_rows: Rows of all sources.
         n_duplicates: Rows dropped because an equal conversation stands earlier.
@@ -42,7 +45,7 @@ class Corpus:
         formats: Pairs of source and the format that was found, where the recipe leaves the format open.
     """
 
-    examples: pl.DataFrame
+    kept: SpooledRows
     rejected: pl.DataFrame
     n_rows: int
     n_duplicates: int
@@ -50,6 +53,11 @@ class Corpus:
     n_excluded: int = 0
     n_cut: int = 0
     formats: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def examples(self) -> pl.DataFrame:
+        """The examples in memory."""
+        return self.kept.frame()
 
     @property
     def counts(self) -> pl.DataFrame:
@@ -70,46 +78,61 @@ def source_inputs(recipe: Recipe, corpus: str, hashes: HashCache) -> dict[str, s
     }
 
 
-def read_corpus(recipe: Recipe, corpus: str, log_line: Callable[[str], None] | None = None) -> Corpus:
+def read_corpus(
+    recipe: Recipe, corpus: str, log_line: Callable[[str], None] | None = None, folder: Path | None = None
+) -> Corpus:
     """Read the candidate pool (`candidates`), a capability's in-domain set, or a corpus whose name has a prefix.
 
     Args:
         recipe: Recipe that names its sources.
         corpus: Name of the corpus.
         log_line: Function that takes lines of progress, beside the logger.
+        folder: As for `SpooledRows`.
 
     Raises:
         SourceError: A source cannot be read or lacks a column of its format.
         DataError: Too few rows are left.
     """
     read: list[SourceReading] = []
-    examples, n_repeated = [EXAMPLE.to_frame()], 0
+    examples, known, n_found = SpooledRows(EXAMPLE, folder), pl.Series([], dtype=pl.UInt64), 0
     for source in recipe.corpus_sources(corpus):
-        reading = SourceReading(source, recipe, log_line)
+        reading = SourceReading(source, recipe, log_line, folder)
         of_source = reading.examples()
         read.append(reading)
-        known = pl.concat([frame.select("sample_id") for frame in examples])
-        is_new = ~of_source["sample_id"].is_in(known["sample_id"].implode())
-        new = of_source if is_new.all() else of_source.filter(is_new)
-        n_repeated += len(of_source) - len(new)
-        examples.append(new)
-    rejected = pl.concat([reading.rejected.frame() for reading in read])
+        n_found += len(of_source)
+        examples = _joined(examples, of_source, known)
+        known = _numbers(examples.frame("sample_id"))
+    rejected = pl.concat([reading.rejected.stored().frame() for reading in read])
     n_rows = sum(reading.n_rows for reading in read)
-    found = _smaller(recipe, corpus, pl.concat(examples))
+    found = _smaller(recipe, corpus, examples)
     _require_enough(recipe, corpus, len(found), n_rows, rejected, read)
     return Corpus(
         found,
         rejected.with_columns(pl.lit(corpus).alias("corpus")).select(list(REJECTED)),
         n_rows,
-        n_repeated + sum(reading.n_duplicates for reading in read),
-        sum(reading.n_unsampled for reading in read) + sum(map(len, examples)) - len(found),
+        n_found - len(examples) + sum(reading.n_duplicates for reading in read),
+        sum(reading.n_unsampled for reading in read) + len(examples) - len(found),
         sum(reading.n_excluded for reading in read),
         sum(reading.n_cut for reading in read),
         {reading.source.name: recipe_lines(reading.row_format) for reading in read if reading.source.format == "auto"},
     )
 
 
-def _smaller(recipe: Recipe, corpus: str, examples: pl.DataFrame) -> pl.DataFrame:
+def _joined(examples: SpooledRows, of_source: SpooledRows, known: pl.Series) -> SpooledRows:
+    """The examples of the sources so far and those of another that are not among the known ids, in this order."""
+    if not len(examples):
+        return of_source
+    for part in of_source.parts():
+        examples.append(part.filter(~_numbers(part).is_in(known.implode())))
+    return examples
+
+
+def _numbers(rows: pl.DataFrame) -> pl.Series:
+    """The ids of rows as numbers, which take an eighth of their room."""
+    return rows["sample_id"].str.to_integer(base=16, dtype=pl.UInt64)
+
+
+def _smaller(recipe: Recipe, corpus: str, examples: SpooledRows) -> SpooledRows:
     """Of a smaller in-domain set the first examples in the seeded order, so that it holds those that are smaller yet.
 
     The order is that of `limit`, by the first source's seed over the rows of all. Other corpora are taken whole.
@@ -125,8 +148,10 @@ def _smaller(recipe: Recipe, corpus: str, examples: pl.DataFrame) -> pl.DataFram
             f"{recipe.path}: capabilities.{capability}.sizes: {size} is not smaller than the {len(examples)} usable "
             f"examples of {capability!r}; name fewer, or give it more."
         )
-    first = seeded_order(examples["sample_id"].to_list(), str(recipe.corpus_sources(corpus)[0].seed))[:size]
-    return examples[sorted(first)]
+    wanted = np.zeros(len(examples), bool)
+    ids = examples.frame("sample_id")["sample_id"].to_list()
+    wanted[seeded_order(ids, str(recipe.corpus_sources(corpus)[0].seed))[:size]] = True
+    return examples.select(wanted)
 
 
 @dataclass(frozen=True)
@@ -159,10 +184,16 @@ class SourceReading:
         n_cut: Rows whose turns behind the last response were cut off.
     """
 
-    def __init__(self, source: Source, recipe: Recipe, log_line: Callable[[str], None] | None = None):
-        self.source, self._recipe = source, recipe
+    def __init__(
+        self,
+        source: Source,
+        recipe: Recipe,
+        log_line: Callable[[str], None] | None = None,
+        folder: Path | None = None,
+    ):
+        self.source, self._recipe, self._folder = source, recipe, folder
         self.row_format: AnyFormat = source.format
-        self.rejected = Rows(pl.Schema({name: kind for name, kind in REJECTED.items() if name != "corpus"}))
+        self.rejected = Rows(pl.Schema({name: kind for name, kind in REJECTED.items() if name != "corpus"}), folder)
         self.n_rows = self.n_duplicates = self.n_excluded = self.n_unsampled = self.n_cut = self._n_readable = 0
         self._wanted = {column: str(value) for column, value in source.where.items()}
         self._present: dict[str, None] = {}
@@ -172,7 +203,7 @@ class SourceReading:
         self.first = [row.fields for row in head if row.problem is None]
         self._rows: Iterator[SourceRow] = itertools.chain(head, rows)
 
-    def examples(self) -> pl.DataFrame:
+    def examples(self) -> SpooledRows:
         """The distinct examples that the source gives, columns of `tables.EXAMPLE`.
 
         Raises:
@@ -181,7 +212,7 @@ class SourceReading:
         if self.row_format == "auto":
             self.row_format = self._detected()
         reader = RowReader.of(self.source, self.row_format)
-        sample, seen, known = Sample(self.source), set[int](), KnownRows[_Outcome]()
+        sample, seen, known = Sample(self.source, self._folder), set[int](), KnownRows[_Outcome]()
         for row in self._rows:
             self.n_rows += 1
             repeated = known.get(row.fields) if row.problem is None else None
@@ -201,8 +232,8 @@ class SourceReading:
             if repeated is None and row.problem is None:
                 known.put(outcome)
         self._require_columns(reader.columns)
-        frame, self.n_unsampled = sample.frame()
-        return frame
+        taken, self.n_unsampled = sample.taken()
+        return taken
 
     def hint(self) -> str:
         """What to write as the format, where the rows look like another one than the recipe says; else ""."""

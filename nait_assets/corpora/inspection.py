@@ -11,6 +11,7 @@ from nait_assets.conversation import Conversation, conversations_of
 from nait_assets.corpora.corpus import SourceReading
 from nait_assets.corpora.detection import recipe_lines
 from nait_assets.recipe import Recipe, Source
+from nait_assets.resources.spooled_rows import SpooledRows
 from nait_assets.shown import one_line
 from nait_assets.tables import N_CHARACTERS
 
@@ -44,7 +45,7 @@ def inspected(source: Source, recipe: Recipe, shown: Callable[[Conversation], st
     """
     reading = SourceReading(source, recipe)
     examples = reading.examples()
-    rejected = reading.rejected.frame()
+    rejected = reading.rejected.stored().frame()
     lines = [
         f"{source.name}: {reading.n_rows:,} rows: {len(examples):,} used, {len(rejected):,} rejected, "
         f"{reading.n_duplicates:,} duplicates"
@@ -56,8 +57,8 @@ def inspected(source: Source, recipe: Recipe, shown: Callable[[Conversation], st
     ]
     reasons = Counter(rejected["reason"].to_list()).most_common(N_REASONS)
     lines += [f"  rejected: {count:,} x {one_line(reason)}" for reason, count in reasons]
-    if not examples.is_empty():
-        lines += [*_contents(examples), *_examples(examples.head(N_EXAMPLES), shown, reader)]
+    if len(examples):
+        lines += [*_contents(examples), *_examples(next(examples.parts()).head(N_EXAMPLES), shown, reader)]
     return "\n".join([*lines, "", "In a recipe:", f"  candidates: {_recipe_line(source, reading)}"])
 
 
@@ -71,11 +72,11 @@ def _columns(reading: SourceReading) -> list[str]:
     return [f"{name} ({kind})" for name, kind in kinds.items()]
 
 
-def _contents(examples: pl.DataFrame) -> list[str]:
+def _contents(examples: SpooledRows) -> list[str]:
     """Lengths, and what the conversations hold beside text."""
-    lengths = examples.select(characters=N_CHARACTERS)["characters"].to_numpy()
+    lengths = pl.concat([part.select(N_CHARACTERS) for part in examples.parts("messages")]).to_series().to_numpy()
     counts: Counter[str] = Counter()
-    for part in examples.iter_slices(10_000):
+    for part in examples.parts():
         for _, one in conversations_of(part):
             counts.update({message.role for message in one.messages})
             held = {

@@ -12,13 +12,17 @@ earlier one that stays. So no chain of small differences joins what is not alike
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import regex  # type: ignore[import-untyped]
 
 from nait_assets.corpora.contamination import ngram_hashes
 from nait_assets.corpora.quality import WORD
 from nait_assets.recipe import NearDuplicates
+from nait_assets.resources.spooled_rows import PART_ROWS, SpooledRows
 
 SIGN = regex.compile(r"[\p{Sm}%/&^]|(?<=[\p{L}\p{N})] ?)[-*](?= ?[\p{L}\p{N}(])")
 """What makes another sum or another line of code of the same words. A minus and a star are signs between two operands
@@ -28,25 +32,30 @@ MISSED = 0.002
 """Most pairs just at the threshold, as a share, that the bands may miss."""
 REMEMBERED = 1024
 """Candidates whose n-grams are not taken from their texts again for every pair that they are compared in."""
+BANDS_AT_ONCE = 4
+SIGNED = pl.Schema({"sample_id": pl.String(), "question": pl.String(), "answer": pl.String(), "signature": pl.Binary()})
 ANSWER = np.uint64(0xD6E8FEB86659FD93)
 """Times the hashes of an answer's n-grams: what is asked and what is answered are not the same set."""
 
 
 def near_duplicates(
-    candidates: Iterable[tuple[str, str, str]], options: NearDuplicates
+    candidates: Iterable[tuple[str, str, str]], options: NearDuplicates, folder: Path | None = None
 ) -> list[tuple[str, str, float]]:
     """Candidates that nearly repeat an earlier one that stays: their id, its id, and the similarity in (0, 1].
 
-    The first of those that are near enough is named. Memory: for each candidate its two texts, a signature of
-    `num_permutations` x 4 bytes, and 4 bytes a band; of the `REMEMBERED` that were compared last, their n-grams.
+    The first of those that are near enough is named. Texts and signatures wait on disk, `num_permutations` x 4 bytes
+    and the texts a candidate. Memory: 8 bytes a candidate for each of `BANDS_AT_ONCE`, and of those candidates that
+    agree with another one in some band, texts, signature and 12 bytes a band; of the `REMEMBERED` that were compared
+    last, their n-grams.
 
     Args:
         candidates: Id, question and answer of each, in the order in which the first is to stay.
         options: Threshold, n-gram and signature.
+        folder: As for `SpooledRows`.
     """
-    rows = list(candidates)
-    signatures = _signatures(rows, options)
-    groups = _groups(signatures, *bands_of(options.jaccard_threshold, options.num_permutations))
+    signed = _signed(candidates, options, folder)
+    shared = _shared_bands(signed, *bands_of(options.jaccard_threshold, options.num_permutations))
+    rows, signatures = _taken(signed, sorted(shared))
     # four standard deviations below the threshold: a pair that is estimated so low is not near
     variance = options.jaccard_threshold * (1 - options.jaccard_threshold) / options.num_permutations
     least = options.jaccard_threshold - 4 * math.sqrt(variance)
@@ -57,18 +66,18 @@ def near_duplicates(
 
     stay: dict[tuple[int, int], list[int]] = {}
     found = []
-    for place, (sample_id, _, _) in enumerate(rows):
-        shared = [(band, int(group)) for band, group in enumerate(groups[place]) if group >= 0]
-        others = np.asarray(sorted({other for key in shared for other in stay.get(key, ())}), np.int64)
+    for place, number in enumerate(sorted(shared)):
+        keys = shared[number]
+        others = np.asarray(sorted({other for key in keys for other in stay.get(key, ())}), np.int64)
         estimates = (signatures[others] == signatures[place]).mean(axis=1)
         near = others[estimates >= least].tolist()
         # the smaller one of question and answer
         similarities = ((other, min(map(jaccard, grams_of(place), grams_of(other)))) for other in near)
         first = next((pair for pair in similarities if pair[1] >= options.jaccard_threshold), None)
         if first is not None:
-            found.append((sample_id, rows[first[0]][0], first[1]))
+            found.append((rows[place][0], rows[first[0]][0], first[1]))
             continue
-        for key in shared:
+        for key in keys:
             stay.setdefault(key, []).append(place)
     return found
 
@@ -94,36 +103,67 @@ def bands_of(threshold: float, num_permutations: int) -> tuple[int, int]:
     return fitting[-1] if fitting else (num_permutations, 1)
 
 
-def _signatures(rows: Sequence[tuple[str, str, str]], options: NearDuplicates) -> np.ndarray:
-    """MinHash signatures `(n, num_permutations)` of all n-grams of each candidate, those of the answers told apart.
+def _signed(candidates: Iterable[tuple[str, str, str]], options: NearDuplicates, folder: Path | None) -> SpooledRows:
+    """The candidates with MinHash signatures of all their n-grams, those of the answers told apart.
 
     Where question and answer both reach a threshold, so does the set of all: it is a mean of the two, by their sizes.
     """
     from datasketch import MinHash  # half a second, for what of SciPy it imports
 
     empty = MinHash(num_perm=options.num_permutations, hashfunc=int)
-    signatures = np.empty((len(rows), options.num_permutations), np.uint32)
-    for place, (_, question, answer) in enumerate(rows):
-        grams = np.concatenate([_grams(question, options.window_size), _grams(answer, options.window_size) * ANSWER])
-        sketch = empty.copy()
-        sketch.update_batch((grams >> np.uint64(32)).tolist())  # it takes hashes of 32 bits
-        signatures[place] = sketch.hashvalues
-    return signatures
+    signed = SpooledRows(SIGNED, folder)
+    waiting = iter(candidates)
+    while rows := list(islice(waiting, PART_ROWS)):
+        signatures = []
+        for _, question, answer in rows:
+            parts = _grams(question, options.window_size), _grams(answer, options.window_size) * ANSWER
+            sketch = empty.copy()
+            sketch.update_batch((np.concatenate(parts) >> np.uint64(32)).tolist())  # it takes hashes of 32 bits
+            signatures.append(sketch.hashvalues.astype(np.uint32).tobytes())
+        texts = pl.DataFrame(rows, ["sample_id", "question", "answer"], orient="row")
+        signed.append(texts.with_columns(pl.Series("signature", signatures, pl.Binary)))
+    return signed
 
 
-def _groups(signatures: np.ndarray, n_bands: int, size: int) -> np.ndarray:
-    """`(n, n_bands)`: by band, the number of the group whose signatures agree there; -1 for one that is alone.
+def _numbers(part: pl.DataFrame) -> np.ndarray:
+    """Signatures `(n, num_permutations)` of a part."""
+    return np.frombuffer(b"".join(part["signature"].to_list()), np.uint32).reshape(len(part), -1)
 
-    Two arrays of numbers instead of datasketch's index, which takes 20 times the memory for what has no partner.
+
+def _shared_bands(signed: SpooledRows, n_bands: int, size: int) -> dict[int, list[tuple[int, int]]]:
+    """Of the candidates that agree with another one in some band, by number: each such band, and the group there.
+
+    A few bands at a time, and arrays of numbers instead of datasketch's index, which takes 20 times the memory for
+    what has no partner.
     """
-    groups = np.full((len(signatures), n_bands), -1, np.int32)
+    shared: dict[int, list[tuple[int, int]]] = {}
     powers = np.cumprod(np.full(size, 0x9E3779B97F4A7C15, np.uint64))
-    for band in range(n_bands):
-        part = signatures[:, band * size : (band + 1) * size]
-        _, group, counts = np.unique((part * powers).sum(axis=1), return_inverse=True, return_counts=True)
-        shared = counts[group] > 1
-        groups[shared, band] = group[shared]
-    return groups
+    for begin in range(0, n_bands if len(signed) else 0, BANDS_AT_ONCE):
+        bands = range(begin, min(begin + BANDS_AT_ONCE, n_bands))
+        hashes = np.concatenate(
+            [
+                np.stack([(numbers[:, band * size : (band + 1) * size] * powers).sum(axis=1) for band in bands])
+                for numbers in map(_numbers, signed.parts("signature"))
+            ],
+            axis=1,
+        )
+        for band, of_band in zip(bands, hashes, strict=True):
+            _, group, counts = np.unique(of_band, return_inverse=True, return_counts=True)
+            for number in np.flatnonzero(counts[group] > 1).tolist():
+                shared.setdefault(number, []).append((band, int(group[number])))
+    return shared
+
+
+def _taken(signed: SpooledRows, wanted: Sequence[int]) -> tuple[list[tuple[str, str, str]], np.ndarray]:
+    """Id, question and answer, and `(n, num_permutations)` signatures, of some candidates in the order of numbers."""
+    numbers, begin, parts = np.asarray(wanted, np.int64), 0, []
+    for part in signed.parts():
+        here = numbers[(numbers >= begin) & (numbers < begin + len(part))] - begin
+        parts.append(part[here])
+        begin += len(part)
+    taken = pl.concat([SIGNED.to_frame(), *parts])
+    rows = taken.select("sample_id", "question", "answer").rows()
+    return rows, _numbers(taken) if rows else np.empty((0, 1), np.uint32)
 
 
 def _grams(text: str, n: int) -> np.ndarray:

@@ -6,57 +6,53 @@ What is kept of a row is a few hundred bytes more than its text as columns, and 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import polars as pl
 
 from nait_assets.recipe import Source, seeded_order
+from nait_assets.resources.spooled_rows import PART_ROWS, SpooledRows
 from nait_assets.tables import EXAMPLE
 
-CHUNK_ROWS = 4096
 MOST_KNOWN = 4096
 """Different rows that are recognised when they come again."""
 T = TypeVar("T")
 
 
 class Rows:
-    """Rows that are gathered one by one and kept as columns.
+    """Rows that are gathered one by one and kept as columns, on disk where they are many.
 
     Args:
         schema: Columns.
+        folder: As for `SpooledRows`.
     """
 
-    def __init__(self, schema: pl.Schema):
+    def __init__(self, schema: pl.Schema, folder: Path | None = None):
         self._schema, self._rows = schema, list[Mapping[str, Any]]()
-        self._frames = [schema.to_frame()]
+        self._stored = SpooledRows(schema, folder)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row."""
         self._rows.append(row)
-        if len(self._rows) >= CHUNK_ROWS:
+        if len(self._rows) >= PART_ROWS:
             self._pack()
 
-    def frame(self) -> pl.DataFrame:
+    def stored(self) -> SpooledRows:
         """All rows, in the order in which they came."""
         self._pack()
-        return pl.concat(self._frames)
+        return self._stored
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows, by their place, of all that came; part by part, so that not all is in memory twice."""
-        self._pack()
-        wanted = np.zeros(sum(map(len, self._frames)), bool)
+        """Keep these rows, by their place, of all that came."""
+        stored = self.stored()
+        wanted = np.zeros(len(stored), bool)
         wanted[rows] = True
-        begin = 0
-        for place, frame in enumerate(self._frames):
-            kept = frame.filter(pl.Series(wanted[begin : begin + len(frame)], dtype=pl.Boolean))
-            begin += len(frame)
-            # a copy: what is selected keeps the text of every row
-            self._frames[place] = kept if len(kept) == len(frame) else pl.DataFrame(kept.to_arrow())
-        self._frames = [self._schema.to_frame(), *(frame for frame in self._frames if len(frame))]
+        self._stored = stored.select(wanted)
 
     def _pack(self) -> None:
-        self._frames.append(pl.DataFrame(self._rows, schema=self._schema))
+        self._stored.append(pl.DataFrame(self._rows, schema=self._schema))
         self._rows = []
 
 
@@ -64,34 +60,37 @@ class Sample:
     """The examples after the first `skip`, at most `limit`, in an order seeded by content, given in source order.
 
     Each example's rank depends on its own content alone, so one row more changes at most one row of the sample, and
-    samples with the same seed and adjoining `skip` and `limit` are disjoint. In memory are those that may be taken.
+    samples with the same seed and adjoining `skip` and `limit` are disjoint. Kept are those that may be taken.
 
     Args:
         source: Source that the examples are of.
+        folder: As for `SpooledRows`.
     """
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source, folder: Path | None = None):
         self._seed, self._skip = str(source.seed), source.skip
         self._end = None if source.limit is None else source.skip + source.limit
-        self._kept = Rows(EXAMPLE)
+        self._kept = Rows(EXAMPLE, folder)
         self._n_added = self._n_kept = 0
 
     def add(self, example: Mapping[str, Any]) -> None:
         """Take an example, distinct from those before."""
         self._n_added, self._n_kept = self._n_added + 1, self._n_kept + 1
         self._kept.add(example)
-        if self._end is not None and self._n_kept > 2 * self._end + CHUNK_ROWS:
+        if self._end is not None and self._n_kept > 2 * self._end + PART_ROWS:
             self._n_kept = self._select(0)
 
-    def frame(self) -> tuple[pl.DataFrame, int]:
+    def taken(self) -> tuple[SpooledRows, int]:
         """The sample, and how many examples are not in it."""
         if self._skip or self._end is not None:
             self._select(self._skip)
-        frame = self._kept.frame()
-        return frame, self._n_added - len(frame)
+        taken = self._kept.stored()
+        return taken, self._n_added - len(taken)
 
     def _select(self, begin: int) -> int:
-        order = seeded_order(self._kept.frame()["sample_id"].to_list(), self._seed)[begin : self._end]
+        order = seeded_order(self._kept.stored().frame("sample_id")["sample_id"].to_list(), self._seed)[
+            begin : self._end
+        ]
         self._kept.select(order)
         return len(order)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from nait_assets.corpora.catalogue import POOL_OUTPUT
 from nait_assets.evaluation.catalogue import BASE_RESULTS, PROBE_RESULTS
 from nait_assets.evaluation.foresight import (
     Predictor,
@@ -19,8 +18,8 @@ from nait_assets.evaluation.losses import METRIC
 from nait_assets.recipe import COMPREHENSIVE_TARGET, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.selection.choice import in_order
-from nait_assets.tables import N_ANSWER_CHARACTERS, N_CHARACTERS, scores_table
+from nait_assets.selection.choice import columns_read, in_order
+from nait_assets.tables import CANDIDATE_POOL, N_ANSWER_CHARACTERS, N_CHARACTERS, scores_table
 from nait_assets.training.catalogue import PROBE_MODELS, PROBE_SUBSETS_OUTPUT
 
 
@@ -45,12 +44,19 @@ def read_probes(warehouse: Warehouse, tables: Snapshot) -> Probed:
     Raises:
         WarehouseError: They have not been trained or evaluated.
     """
-    pool, _ = POOL_OUTPUT.read(warehouse, tables, "")
+    texts = CANDIDATE_POOL.only("sample_id", "messages")
+    characters = tables.reduced(
+        texts,
+        {
+            "sample_id": pl.col("sample_id"),
+            "characters": N_CHARACTERS,
+            "answer_characters": N_ANSWER_CHARACTERS,
+        },
+    )
     subsets, _ = PROBE_SUBSETS_OUTPUT.read(warehouse, tables, "")
     models, _ = PROBE_MODELS.read(warehouse, tables, "")
     base, _ = BASE_RESULTS.read(warehouse, tables, "")
     results, _ = PROBE_RESULTS.read(warehouse, tables, "")
-    characters = pool.select("sample_id", characters=N_CHARACTERS, answer_characters=N_ANSWER_CHARACTERS)
     return Probed(subsets, predictors_of_length(subsets, characters, models), _falls(base, results))
 
 
@@ -60,10 +66,11 @@ def read_predictor(recipe: Recipe, tables: Snapshot, method: str, probed: Probed
     Raises:
         WarehouseError: It has no scores for a target.
     """
-    scores = {
-        target: in_order(tables.read(scores_table(method), target=target), recipe.strategy_of(method, target))
-        for target in recipe.targets
-    }
+    scores = {}
+    for target in recipe.targets:
+        strategy = recipe.strategy_of(method, target)
+        table = scores_table(method).only(*columns_read(strategy))
+        scores[target] = in_order(tables.read(table, target=target), strategy)
     return predictor_of_method(method, scores, probed.subsets)
 
 

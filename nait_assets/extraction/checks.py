@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+import polars as pl
 
 from nait_assets.checks import AssetChecks, Check, CheckResult, check_losses, checks_of_losses, such_as
 from nait_assets.extraction import activation_table
@@ -67,12 +68,14 @@ def check_activations(warehouse: Warehouse, corpus: str, table: Table, partition
         partition: Partition of that table.
     """
     with warehouse.tables.snapshot() as snapshot:
-        wanted = set(snapshot.read_partition(table, partition)["sample_id"].to_list())
+        wanted = snapshot.read(table.only("sample_id"), **table.slice_of(partition))
     with activation_table.activations_of(warehouse, corpus).snapshot() as snapshot:
-        read = set(activation_table.samples(snapshot)["sample_id"].to_list())
-        refused = set(snapshot.rows(REJECTED_SAMPLES, corpus=corpus)["sample_id"].to_list())
+        read = activation_table.samples(snapshot).select("sample_id")
+        refused = snapshot.rows(REJECTED_SAMPLES.only("sample_id"), corpus=corpus)
         faults = stored_faults(snapshot)
-    lost, strange = wanted - read - refused, read - wanted
+    known = pl.concat([read, refused])
+    lost = set(wanted.join(known, on="sample_id", how="anti")["sample_id"].to_list())
+    strange = set(read.join(wanted, on="sample_id", how="anti")["sample_id"].to_list())
     numbers = {"n_examples": len(wanted), "n_read": len(read), "n_refused": len(refused)}
     return {
         "samples_are_accounted_for": CheckResult(

@@ -6,6 +6,7 @@ Belongs here: from activations to points in the plane. Does not belong here: whi
 from collections.abc import Iterable
 
 import numpy as np
+import polars as pl
 
 MOST_CANDIDATES = 1_500
 MOST_EXAMPLES = 40  # of a capability
@@ -15,13 +16,12 @@ N_ITERATIONS = 500
 SEED = 0
 
 
-def sampled(sample_ids: list[str], most: int) -> list[str]:
+def sampled(sample_ids: pl.Series, most: int) -> list[str]:
     """At most so many of the ids, drawn by a fixed seed, in ascending order; the order they come in has no say."""
-    if len(sample_ids) <= most:
-        return sorted(sample_ids)
-    indices = np.random.default_rng(SEED).choice(len(sample_ids), size=most, replace=False)
-    ordered = sorted(sample_ids)
-    return sorted(ordered[index] for index in indices)
+    ordered = sample_ids.sort()
+    if len(ordered) > most:
+        ordered = ordered[np.sort(np.random.default_rng(SEED).choice(len(ordered), size=most, replace=False))]
+    return ordered.to_list()
 
 
 def similarities(layers: Iterable[np.ndarray], n_candidates: int) -> np.ndarray:

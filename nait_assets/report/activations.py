@@ -56,8 +56,8 @@ def gather(snapshot: Snapshot, sample_ids: Sequence[str], folder: Path, column: 
         folder: On a disk with room for them.
         column: Column of the table.
     """
-    known = activation_table.contents(snapshot).sample_ids
-    wanted = sorted(known & set(sample_ids))
+    query = f"SELECT sample_id FROM {activation_table.SAMPLE} WHERE sample_id IN (SELECT unnest(?)) ORDER BY sample_id"
+    wanted = [name for (name,) in snapshot.connection.execute(query, [list(sample_ids)]).fetchall()]
     layers = activation_table.layers_of(snapshot)
     values = np.zeros((0, len(layers), 0), np.float32)
     for layer, indices, block in activation_table.scan(snapshot, column, sample_ids=wanted):

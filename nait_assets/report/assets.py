@@ -1,6 +1,5 @@
 """The assets of the report: the comparison of the methods, and one page a recipe."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,14 @@ from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.report.catalogue import COMPARISON_OUTPUT, COST_OUTPUT, PAGE_OUTPUT
 from nait_assets.report.comparison import Comparison, costs, lengths, overlaps, priced, reproductions, retrievals
 from nait_assets.report.contents import Page, build_page
-from nait_assets.report.page_data import centroids_shown, measurements_read, read, results_shown, subsets
+from nait_assets.report.page_data import (
+    centroids_shown,
+    measurements_read,
+    read,
+    results_shown,
+    spooled_scores,
+    subsets,
+)
 from nait_assets.report.trainings import model_outputs
 from nait_assets.resources import Warehouse
 from nait_assets.resources.files import replacing, sha256
@@ -27,7 +33,7 @@ from nait_assets.scoring.explanation import explained_by
 from nait_assets.scoring.methods import method_of
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import in_order
-from nait_assets.tables import CANDIDATE_POOL, METHOD_COSTS, N_CHARACTERS, scores_table
+from nait_assets.tables import CANDIDATE_POOL, METHOD_COSTS, N_CHARACTERS
 
 ALGORITHM, PAGE_ALGORITHM = "2", "4"
 
@@ -108,7 +114,8 @@ def _cost_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefini
         """What each method takes in time and money, as measured and scaled to a pool's size. One row is one method."""
         with warehouse.tables.snapshot() as tables:
             tables.note(COMPARISON_OUTPUT.key)
-            n_candidates = len(tables.read(CANDIDATE_POOL))
+            tables.note(CANDIDATE_POOL.asset)
+            n_candidates = tables.n_rows(CANDIDATE_POOL)
             frame = priced(tables.rows(METHOD_COSTS), prices, n_candidates)
             inputs = tables.inputs
         return write_table(context, warehouse, COST_OUTPUT, frame, inputs, {"cost": lineage.table_metadata(frame)})
@@ -131,34 +138,29 @@ def _page_metadata(page: Page, path: Path) -> dict[str, object]:
 def _compared(recipe: Recipe, warehouse: Warehouse) -> tuple[Comparison, dict[str, str]]:
     """The comparison of a recipe's methods, and the versions of what it was made from."""
     records = warehouse.records()
+    read = CANDIDATE_POOL.only("sample_id", "messages", "topic")
+    shown = {"sample_id": pl.col("sample_id"), "length": N_CHARACTERS, "topic": pl.col("topic")}
     with warehouse.tables.snapshot() as tables:
-        pool = tables.read(CANDIDATE_POOL)
-        scores = {
-            (method, target): tables.read(scores_table(method), target=target)
-            for method in recipe.methods
-            for target in recipe.targets
-        }
+        pool = tables.reduced(read, shown)
+        scores = spooled_scores(tables, recipe)
         chosen = subsets(tables, recipe)
         spent = all_costs(tables)
     made = {
         method: [reference(scores_output(method).key, target) for target in recipe.targets] for method in recipe.methods
     }
+    published, target = set(recipe.published) & set(recipe.methods), recipe.broadest_target
+
+    def as_chosen(method: str, frame: pl.DataFrame) -> pl.DataFrame:
+        return in_order(frame, recipe.strategy_of(method, target))
+
     comparison = Comparison(
         costs(spent, records, made),
         overlaps(chosen, len(pool)),
-        lengths(scores, chosen, pool.select("sample_id", length=N_CHARACTERS)),
-        retrievals(scores, dict(pool.select("sample_id", "topic").iter_rows()), recipe.capability_names),
-        reproductions(_as_chosen(recipe, scores), set(recipe.published) & set(recipe.methods), recipe.broadest_target),
+        lengths(scores, chosen, pool.select("sample_id", "length")),
+        retrievals(scores, pool.select("sample_id", "topic"), recipe.capability_names),
+        reproductions(scores, published, target, as_chosen),
     )
     return comparison, tables.inputs
-
-
-def _as_chosen(recipe: Recipe, scores: Mapping[tuple[str, str], pl.DataFrame]) -> dict[tuple[str, str], pl.DataFrame]:
-    """The scores by method and target, ranked in the order in which the recipe's strategies take rows."""
-    return {
-        (method, target): in_order(frame, recipe.strategy_of(method, target))
-        for (method, target), frame in scores.items()
-    }
 
 
 def _read_by_the_page(recipe: Recipe) -> list[str]:

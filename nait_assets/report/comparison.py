@@ -3,11 +3,10 @@
 Belongs here: arithmetic on scores, subsets and records. Does not belong here: how the page shows it (`sections`).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 import polars as pl
 
 from nait_assets import lineage
@@ -141,16 +140,19 @@ def lengths(
     """
     of_pool = float(characters["length"].median() or 0)  # type: ignore[arg-type]
     rows = []
-    for (method, target, ratio), chosen in sorted(subsets.items()):
-        scored = scores[method, target].filter(pl.col("score").is_not_null()).join(characters, on="sample_id")
-        scored = scored.sort("sample_id")  # rounding depends on the order, which a table does not keep
-        of_subset = characters.filter(pl.col("sample_id").is_in(list(chosen)))["length"].median()
-        rows.append((method, target, ratio, rank_correlation(scored), float(of_subset or 0), of_pool))  # type: ignore[arg-type]
+    for method, target in sorted({(method, target) for method, target, _ in subsets}):
+        scored = scores[method, target].select("sample_id", "score").drop_nulls("score")
+        scored = scored.join(characters, on="sample_id").sort("sample_id")  # rounding depends on the order
+        correlation = rank_correlation(scored)
+        for ratio in sorted(ratio for one, other, ratio in subsets if (one, other) == (method, target)):
+            chosen = pl.DataFrame({"sample_id": list(subsets[method, target, ratio])}, {"sample_id": pl.String})
+            of_subset = characters.join(chosen, on="sample_id", how="semi")["length"].median()
+            rows.append((method, target, ratio, correlation, float(of_subset or 0), of_pool))  # type: ignore[arg-type]
     return pl.DataFrame(rows, schema=METHOD_LENGTHS.columns, orient="row")
 
 
 def retrievals(
-    scores: Mapping[tuple[str, str], pl.DataFrame], topics: Mapping[str, str | None], capabilities: Iterable[str]
+    scores: Mapping[tuple[str, str], pl.DataFrame], topics: pl.DataFrame, capabilities: Iterable[str]
 ) -> pl.DataFrame:
     """Whether each method puts the candidates of a capability's own topic first, columns of `METHOD_RETRIEVALS`.
 
@@ -159,38 +161,41 @@ def retrievals(
 
     Args:
         scores: By method and target: columns `sample_id`, `rank`.
-        topics: Topics of every candidate.
+        topics: Columns `sample_id` and `topic` of every candidate.
         capabilities: Those that no candidate has as its topic are left out.
     """
-    labels = set(topics.values())
-    rows = []
-    for (method, target), frame in sorted(scores.items()):
-        if target in labels and target in set(capabilities):
-            rows.append((method, target, *retrieval(frame, topics, target)))
+    labels = set(topics["topic"].unique().to_list()) & set(capabilities)
+    rows = [
+        (method, target, *retrieval(scores[method, target], topics.filter(topic=target)["sample_id"]))
+        for method, target in sorted(scores)
+        if target in labels
+    ]
     return pl.DataFrame(rows, schema=METHOD_RETRIEVALS.columns, orient="row")
 
 
-def retrieval(scores: pl.DataFrame, topics: Mapping[str, str | None], topic: str) -> tuple[float, float, int]:
-    """Area under the ROC curve of finding a topic's candidates, precision among as many best rows, and their number.
+def retrieval(scores: pl.DataFrame, wanted: pl.Series) -> tuple[float, float, int]:
+    """Area under the ROC curve of finding some candidates, precision among as many best rows, and their number.
 
     Args:
         scores: Columns `sample_id`, `rank`; null for a candidate without a score.
-        topics: Topics of every candidate.
-        topic: Topic to be found; NaN is returned for the area where all or none have it.
+        wanted: Ids of those to be found; NaN is returned for the area where all or none of the candidates are.
     """
     from sklearn.metrics import roc_auc_score
 
-    ordered = scores.sort("rank", "sample_id", nulls_last=True)
-    wanted = np.asarray([topics.get(name) == topic for name in ordered["sample_id"].to_list()])
-    n_wanted = int(wanted.sum())
+    ordered = scores.select("sample_id", "rank").sort("rank", "sample_id", nulls_last=True)
+    found = ordered["sample_id"].is_in(wanted.implode()).to_numpy()
+    n_wanted = int(found.sum())
     ranks = ordered["rank"].fill_null(len(ordered) + 1).to_numpy()
-    area = float(roc_auc_score(wanted, -ranks)) if 0 < n_wanted < len(wanted) else float("nan")
-    hits = wanted[:n_wanted] & ordered["rank"].is_not_null().to_numpy()[:n_wanted]
+    area = float(roc_auc_score(found, -ranks)) if 0 < n_wanted < len(found) else float("nan")
+    hits = found[:n_wanted] & ordered["rank"].is_not_null().to_numpy()[:n_wanted]
     return area, float(hits.mean()) if n_wanted else 0.0, n_wanted
 
 
 def reproductions(
-    scores: Mapping[tuple[str, str], pl.DataFrame], published: Collection[str], target: str
+    scores: Mapping[tuple[str, str], pl.DataFrame],
+    published: Collection[str],
+    target: str,
+    ordered: Callable[[str, pl.DataFrame], pl.DataFrame] = lambda _method, frame: frame,
 ) -> pl.DataFrame:
     """Each method's best rows against each published list, columns of `METHOD_REPRODUCTIONS`.
 
@@ -201,20 +206,27 @@ def reproductions(
         scores: By method and target, of published lists too: columns `sample_id`, `rank`.
         published: Methods that are lists.
         target: Target whose scores are compared.
+        ordered: Function from a method and its scores to these with the ranks in which its rows are taken.
     """
     from scipy.stats import hypergeom
 
+    ranked = sorted(method for method, of_target in scores if of_target == target) if published else []
+    best: dict[str, tuple[list[str], int]] = {}
+    n_listed = {name: scores[name, target]["rank"].drop_nulls().len() for name in published}
+    for method in ranked:
+        frame = ordered(method, scores[method, target])
+        taken = frame.drop_nulls("rank").sort("rank").head(max(n_listed.values()))
+        best[method] = taken["sample_id"].to_list(), len(frame)
     rows = []
     for name in sorted(published):
-        listed = set(scores[name, target].filter(pl.col("rank").is_not_null())["sample_id"].to_list())
-        for (method, of_target), frame in sorted(scores.items()):
-            if of_target != target or method == name:
+        listed = set(best[name][0][: n_listed[name]])
+        for method in ranked:
+            if method == name:
                 continue
-            best = frame.filter(pl.col("rank").is_not_null()).sort("rank").head(len(listed))["sample_id"].to_list()
-            n_shared, n_pool = len(listed & set(best)), len(frame)
-            by_chance = len(listed) * len(best) / n_pool
-            p_value = float(hypergeom.sf(n_shared - 1, n_pool, len(listed), len(best)))
-            rows.append((name, method, len(listed), len(best), n_shared, by_chance, p_value))
+            own, n_pool = best[method][0][: len(listed)], best[method][1]
+            n_shared, by_chance = len(listed & set(own)), len(listed) * len(own) / n_pool
+            p_value = float(hypergeom.sf(n_shared - 1, n_pool, len(listed), len(own)))
+            rows.append((name, method, len(listed), len(own), n_shared, by_chance, p_value))
     return pl.DataFrame(rows, schema=METHOD_REPRODUCTIONS.columns, orient="row")
 
 

@@ -33,7 +33,7 @@ def build_page(page_data: PageData) -> Page:
     rows = table_rows(page_data)
     context = {
         "recipe": page_data.recipe,
-        "n_pool": len(page_data.pool),
+        "n_pool": page_data.n_pool,
         "facts": _facts(page_data),
         "inputs": sorted(page_data.inputs.items()),
         "sections": sections,

@@ -36,7 +36,7 @@ def map_points(page_data: PageData) -> pl.DataFrame:
             for name in page_data.recipe.capability_names
         }
     )
-    shown = page_data.pool.filter(pl.col("sample_id").is_in(list(page_data.on_map)))
+    shown = page_data.shown.filter(pl.col("sample_id").is_in(list(page_data.on_map)))
     texts = {row["sample_id"]: excerpts(row["messages"], LENGTH)[0] for row in shown.iter_rows(named=True)}
     rows = [("candidate", best.get(name), texts.get(name, "")) for name in page_data.on_map]
     rows += [("example", name, "") for name, gathered in examples.items() for _ in gathered.sample_ids]

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 FOLDER = Path(__file__).parent
-MOST_BYTES = 20_000_000
 
 
 def render(context: Mapping[str, Any], data: Mapping[str, Any]) -> str:

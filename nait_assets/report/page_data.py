@@ -5,11 +5,13 @@ Belongs here: queries. Does not belong here: what is drawn of the answers.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import polars as pl
 
 from nait_assets.corpora.catalogue import corpora
 from nait_assets.corpora.filtered import FILTERED_CANDIDATES
+from nait_assets.errors import WarehouseError
 from nait_assets.evaluation.catalogue import conclusions
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import CANDIDATE_ACTIVATIONS, IN_DOMAIN_ACTIVATIONS
@@ -21,6 +23,7 @@ from nait_assets.report.catalogue import COMPARISON_OUTPUT
 from nait_assets.report.comparison import METHOD_PRICES, Comparison
 from nait_assets.report.trainings import Trainings, read_trainings
 from nait_assets.resources import Warehouse
+from nait_assets.resources.spooled_rows import SpooledFrames, SpooledRows
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.explanation import explained_by, explanations
@@ -28,8 +31,10 @@ from nait_assets.scoring.method import Explanation
 from nait_assets.scoring.methods import method_of
 from nait_assets.scoring.texts import question_and_answer
 from nait_assets.selection.catalogue import subset_output
-from nait_assets.selection.duplicates import near_duplicates_read
+from nait_assets.selection.choice import columns_read
+from nait_assets.selection.duplicates import near_duplicates_read, texts_of
 from nait_assets.selection.placing import last_chosen
+from nait_assets.selection.turns import takes_turns
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CORPUS_COUNTS,
@@ -42,7 +47,9 @@ from nait_assets.tables import (
     scores_table,
 )
 
-N_REASONS = 5
+N_REASONS, N_EXTREMES = 5, 5
+MOST_IN_TABLE = 10_000
+"""Of the recommended method's best rows, how many are looked at for the page's table, which has room for fewer."""
 MOST_EXPLAINED = 40
 """For how many of a target's best rows the page says what contributes most to the score."""
 COUNTED = pl.Schema({"corpus": pl.String(), "what": pl.String(), "n_rows": pl.Int64()})
@@ -54,12 +61,14 @@ class PageData:
 
     Attributes:
         recipe: Recipe whose page it is.
-        pool: The candidates.
+        n_pool: Number of candidates.
+        texts: What the rows of every subset of the largest ratio ask and answer, as hashes: columns of `texts_of`.
         counts: Rows of each corpus, by what became of them: columns `corpus`, `what`, `n_rows`.
-        scores: By method and target, of the candidates that have one.
+        scores: By method and target, of the candidates that have one, read from disk when they are asked for.
         subsets: Chosen sample ids, best first, by method, target and ratio.
-        samples: Candidates that the model read, with `n_tokens` and what was cut; None where no method needs the model.
+        samples: Candidates that the model read, by `n_tokens` and what was cut; None where no method needs the model.
         centroids: By capability, rows of `standardized_centroids`; empty where no method reads them.
+        shown: Candidates whose texts the page may show: the best rows, the worst, those on the map.
         on_map: Candidates that the map shows, ascending.
         candidates: Activations of those; None without a model.
         examples: By capability, activations of those in-domain examples that the map shows.
@@ -76,12 +85,14 @@ class PageData:
     """
 
     recipe: Recipe
-    pool: pl.DataFrame
+    n_pool: int
+    texts: pl.DataFrame
     counts: pl.DataFrame
     scores: Mapping[tuple[str, str], pl.DataFrame]
     subsets: Mapping[tuple[str, str, str], list[str]]
     samples: pl.DataFrame | None = None
     centroids: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    shown: pl.DataFrame = field(default_factory=CANDIDATE_POOL.columns.to_frame)
     on_map: Sequence[str] = ()
     candidates: MethodInputs | None = None
     examples: Mapping[str, MethodInputs] = field(default_factory=dict)
@@ -106,6 +117,22 @@ class PageData:
         """The method whose rows the page shows."""
         return self.methods[0]
 
+    @cached_property
+    def best_ranks(self) -> dict[str, int]:
+        """Of every row that the recommended method has chosen for some target, the best of its ranks there."""
+        best: dict[str, int] = {}
+        for target in self.recipe.targets:
+            for sample_id, (rank, _) in self.ranks_of_chosen(target).items():
+                best[sample_id] = min(rank, best.get(sample_id, rank))
+        return best
+
+    def ranks_of_chosen(self, target: str) -> dict[str, tuple[int, float]]:
+        """Rank and score of the rows that the recommended method has chosen for a target, by `sample_id`."""
+        chosen = {name for ratio in self.recipe.ratios for name in self.subsets[self.recommended, target, ratio]}
+        ids = pl.DataFrame({"sample_id": list(chosen)}, {"sample_id": pl.String})
+        found = self.scores[self.recommended, target].drop_nulls("rank").join(ids, on="sample_id", how="semi")
+        return {name: (rank, score) for name, rank, score in found.select("sample_id", "rank", "score").iter_rows()}
+
     def last_chosen(self, method: str, target: str) -> dict[str, tuple[int, float]]:
         """By ratio, rank and score of the chosen row of the worst rank; none of an empty subset."""
         chosen = {ratio: self.subsets[method, target, ratio] for ratio in self.recipe.ratios}
@@ -120,9 +147,12 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
     """
     of_centroids = centroids_shown(recipe)
     with warehouse.tables.snapshot() as tables:
+        tables.note(CANDIDATE_POOL.asset)
+        chosen = subsets(tables, recipe)
         page_data = PageData(
             recipe,
-            tables.read(CANDIDATE_POOL),
+            tables.n_rows(CANDIDATE_POOL),
+            _texts(tables, chosen, recipe.ratios[-1]),
             pl.concat(
                 [
                     _counts(tables),
@@ -130,12 +160,8 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
                     _rejected_by_measurements(recipe, warehouse, tables.inputs),
                 ]
             ),
-            {
-                (method, target): tables.read(scores_table(method), target=target).drop_nulls("score")
-                for method in recipe.methods
-                for target in recipe.targets
-            },
-            subsets(tables, recipe),
+            spooled_scores(tables, recipe, scored_only=True),
+            chosen,
             centroids=(
                 {name: tables.read(of_centroids, capability=name) for name in recipe.capability_names}
                 if of_centroids.asset in recipe.outputs_read
@@ -157,7 +183,52 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
         for name in recipe.smaller_sets if page_data.centroids else ():
             tables.note(of_centroids.asset, name)
     page_data = _with_reasons(page_data, warehouse)
-    return _with_activations(page_data, warehouse) if recipe.reads_activations else page_data
+    page_data = _with_activations(page_data, warehouse) if recipe.reads_activations else page_data
+    return _with_texts(page_data, warehouse)
+
+
+def spooled_scores(tables: Snapshot, recipe: Recipe, scored_only: bool = False) -> SpooledFrames[tuple[str, str]]:
+    """The scores of a recipe by method and target, noted as read.
+
+    Args:
+        tables: Snapshot of the warehouse's tables.
+        recipe: Recipe of the methods.
+        scored_only: Whether candidates without a score are left out.
+    """
+    found = {}
+    for method in recipe.methods:
+        for target in recipe.targets:
+            further = ["whose_turn"] if takes_turns(recipe, method, target) else []
+            table = scores_table(method).only(*columns_read(recipe.strategy_of(method, target)), *further)
+            rows = SpooledRows(table.columns, tables.path.parent)
+            for part in tables.slices(table, target=target):
+                rows.append(part.drop_nulls("score") if scored_only else part)
+            found[method, target] = rows
+    return SpooledFrames(found)
+
+
+def _texts(tables: Snapshot, chosen: Mapping[tuple[str, str, str], Sequence[str]], ratio: str) -> pl.DataFrame:
+    """What the rows of every subset of a ratio ask and answer, columns of `texts_of`."""
+    wanted = {name for (_, _, of_ratio), rows in chosen.items() if of_ratio == ratio for name in rows}
+    ids = pl.DataFrame({"sample_id": list(wanted)}, {"sample_id": pl.String})
+    parts = tables.slices(CANDIDATE_POOL.only("sample_id", "messages"))
+    return pl.concat([texts_of(part.join(ids, on="sample_id", how="semi")) for part in parts])
+
+
+def _with_texts(page_data: PageData, warehouse: Warehouse) -> PageData:
+    """The same with the candidates whose texts the page may show.
+
+    Raises:
+        WarehouseError: The pool was made anew meanwhile.
+    """
+    wanted = set(sorted(page_data.best_ranks, key=page_data.best_ranks.__getitem__)[:MOST_IN_TABLE])
+    for target in page_data.recipe.targets:
+        ordered = page_data.scores[page_data.recommended, target].sort("rank")["sample_id"]
+        wanted |= {*ordered.head(N_EXTREMES), *ordered.tail(N_EXTREMES)}
+    with warehouse.tables.snapshot() as tables:
+        if tables.note(CANDIDATE_POOL.asset).data_version != page_data.inputs[CANDIDATE_POOL.asset]:
+            raise WarehouseError("the pool was made anew while its page was made; run again")
+        return replace(page_data, shown=tables.rows_of(CANDIDATE_POOL, wanted | set(page_data.on_map)))
 
 
 def centroids_shown(recipe: Recipe) -> Table:
@@ -199,13 +270,14 @@ def _comparison(tables: Snapshot) -> Comparison:
 def subsets(tables: Snapshot, recipe: Recipe) -> dict[tuple[str, str, str], list[str]]:
     """Chosen sample ids, best first, by method, target and ratio; each is noted as read."""
     chosen: dict[tuple[str, str, str], list[str]] = {}
+    known: dict[str, str] = {}  # a row of many subsets is one text in memory
     query = f"SELECT sample_id FROM {SUBSETS.name} WHERE method = ? AND target = ? AND ratio = ? ORDER BY rank"
     for method in recipe.methods:
         for target in recipe.targets:
             for ratio in recipe.ratios:
                 tables.note(subset_output(method).key, f"{target}|{ratio}")
                 rows = tables.connection.execute(query, [method, target, ratio]).fetchall()
-                chosen[method, target, ratio] = [name for (name,) in rows]
+                chosen[method, target, ratio] = [known.setdefault(name, name) for (name,) in rows]
     return chosen
 
 
@@ -292,14 +364,14 @@ def _with_activations(page_data: PageData, warehouse: Warehouse) -> PageData:
         snapshot.note(CANDIDATE_ACTIVATIONS)
         inputs = {**page_data.inputs, **snapshot.inputs}
         samples = activation_table.samples(snapshot)
-        on_map = sampled(samples["sample_id"].to_list(), MOST_CANDIDATES)
+        on_map = sampled(samples["sample_id"], MOST_CANDIDATES)
         candidates = gather(snapshot, on_map, folder, column)
         counts.append(_rejected_samples(snapshot, POOL))
     for capability in recipe.capabilities_with_examples if recipe.reads_activations_of_examples else ():
         with activation_table.activations_of(warehouse, capability).snapshot() as snapshot:
             snapshot.note(IN_DOMAIN_ACTIVATIONS, capability)
             inputs |= snapshot.inputs
-            sample_ids = activation_table.samples(snapshot)["sample_id"].to_list()
+            sample_ids = activation_table.samples(snapshot)["sample_id"]
             examples[capability] = gather(snapshot, sampled(sample_ids, MOST_EXAMPLES), folder, column)
             counts.append(_rejected_samples(snapshot, capability))
     for name in recipe.smaller_sets if recipe.reads_activations_of_examples else ():  # not on the map
@@ -309,7 +381,7 @@ def _with_activations(page_data: PageData, warehouse: Warehouse) -> PageData:
     return replace(
         page_data,
         counts=pl.concat(counts),
-        samples=samples,
+        samples=samples.drop("sample_id"),
         on_map=on_map,
         candidates=candidates,
         examples=examples,

@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
 from nait_assets.report.page_data import PageData
 from nait_assets.scoring.method import Explanation, Parts
 from nait_assets.scoring.texts import question_and_answer
 
-MOST_BYTES = 12_000_000
+MOST_BYTES = 3_000_000
 """Of the table's candidates in the page; those of the worst ranks are left out."""
 MOST_CHARACTERS = 300
 """Of a candidate's first question, and as many of its last answer."""
@@ -49,16 +47,14 @@ def table_rows(page_data: PageData, most_bytes: int = MOST_BYTES) -> ReportTable
     """
     recipe, method = page_data.recipe, page_data.recommended
     of_targets = [_ratios_of_rows(page_data, method, target) for target in recipe.targets]
-    ranked = [_scores_of_rows(page_data, method, target) for target in recipe.targets]
-    best: dict[str, int] = {}
-    for rows, scores in zip(of_targets, ranked, strict=True):
-        for sample_id in rows:
-            best[sample_id] = min(scores[sample_id][0], best.get(sample_id, scores[sample_id][0]))
-    sources: dict[str, int] = {}
-    examples = {row["sample_id"]: row for row in page_data.pool.iter_rows(named=True) if row["sample_id"] in best}
+    ranked = [page_data.ranks_of_chosen(target) for target in recipe.targets]
+    best, sources = page_data.best_ranks, dict[str, int]()
+    examples = {row["sample_id"]: row for row in page_data.shown.iter_rows(named=True)}
     kept: dict[str, int] = {}
     candidates: list[list[Any]] = []
     for sample_id in sorted(best, key=lambda sample_id: (best[sample_id], sample_id)):
+        if sample_id not in examples:  # those of better ranks take all the room
+            break
         candidate = _candidate(examples[sample_id], sources)
         most_bytes -= len(json.dumps(candidate, ensure_ascii=False).encode()) + 1
         if most_bytes < 0:
@@ -129,14 +125,6 @@ def _ratios_of_rows(page_data: PageData, method: str, target: str) -> dict[str, 
         for sample_id in page_data.subsets[method, target, ratio]:
             ratios[sample_id] = ratios.get(sample_id, 0) | 1 << bit
     return ratios
-
-
-def _scores_of_rows(page_data: PageData, method: str, target: str) -> dict[str, tuple[int, float]]:
-    """Rank and score by `sample_id`, of the candidates that have some."""
-    scored = page_data.scores[method, target].filter(pl.col("rank").is_not_null())
-    return {
-        sample_id: (rank, score) for sample_id, rank, score in scored.select("sample_id", "rank", "score").iter_rows()
-    }
 
 
 def _candidate(row: Mapping[str, Any], sources: dict[str, int]) -> list[Any]:

@@ -11,14 +11,12 @@ from nait_assets.report import activation_map, charts, overlap
 from nait_assets.report.charts import Spec
 from nait_assets.report.comparison import Comparison
 from nait_assets.report.map_points import map_points
-from nait_assets.report.page_data import PageData
+from nait_assets.report.page_data import N_EXTREMES, PageData
 from nait_assets.report.rows import excerpts
 from nait_assets.scoring.methods import method_of
-from nait_assets.selection.duplicates import duplicates_in, texts_of
+from nait_assets.selection.duplicates import duplicates_in
 from nait_assets.selection.held_against import standing
 from nait_assets.selection.turns import rows_by_turn, takes_turns
-
-N_EXTREMES = 5
 
 
 @dataclass
@@ -269,7 +267,7 @@ def _comparison(page_data: PageData) -> list[Section]:
 
 
 def _duplicates(page_data: PageData) -> Section:
-    recipe, texts = page_data.recipe, texts_of(page_data.pool)
+    recipe, texts = page_data.recipe, page_data.texts
     ratio = recipe.ratios[-1]
     rows = []
     for method in page_data.methods:
@@ -371,7 +369,7 @@ def _map(page_data: PageData, drawn: Charts) -> list[Section]:
 
 
 def _extremes(page_data: PageData) -> Section:
-    examples = {row["sample_id"]: row for row in page_data.pool.iter_rows(named=True)}
+    examples = {row["sample_id"]: row for row in page_data.shown.iter_rows(named=True)}
     section = Section(
         "extremes",
         "Best and worst",

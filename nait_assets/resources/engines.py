@@ -16,7 +16,10 @@ import duckdb
 
 MOST_IDLE = 8
 """Engines that are kept while nobody uses them: as many files as a home has of a pool and a few capabilities."""
+MEMORY = f"{max(256, 64 * (os.cpu_count() or 1))}MiB"
+"""What an engine holds before it writes what it sorts or gathers to disk; DuckDB's default is 80 % of the machine's."""
 CLOSED: dict[str, bool | int | float | str | list[str]] = {
+    "memory_limit": MEMORY,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "python_enable_replacements": False,
@@ -48,6 +51,7 @@ def give_back(path: Path, engine: duckdb.DuckDBPyConnection) -> None:
     """Keep a file's engine for the next block if the file can be detached, else end it: it must not stay locked."""
     try:
         engine.execute("DETACH store")
+        engine.execute(f"SET memory_limit = '{MEMORY}'")  # a block may have changed it
     except duckdb.Error:  # somebody still reads from it
         engine.close()
         return

@@ -14,15 +14,14 @@ from pathlib import Path
 
 import dagster as dg
 import duckdb
-import polars as pl
 
 from nait_assets.errors import DamagedError, WarehouseError
-from nait_assets.lineage import RECORD_COLUMNS, Record, reference
+from nait_assets.lineage import Record
 from nait_assets.recipe import POOL, PROJECT_ROOT, Recipe
 from nait_assets.resources import engines
 from nait_assets.resources import home as homes
 from nait_assets.resources.files import HashCache, remembers
-from nait_assets.tables import SLICE_ROWS, Table, content_digest
+from nait_assets.resources.snapshot import Snapshot, Transaction
 
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT_SECONDS = 120.0
@@ -54,7 +53,7 @@ class Store:
         self.home = home
 
     @contextlib.contextmanager
-    def snapshot(self) -> Iterator["Snapshot"]:
+    def snapshot(self) -> Iterator[Snapshot]:
         """The file as it is now, read-only, for the length of a block.
 
         Raises:
@@ -67,7 +66,7 @@ class Store:
             yield Snapshot(connection, self.path)
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator["Transaction"]:
+    def transaction(self) -> Iterator[Transaction]:
         """One transaction: committed when the block ends well, else the file stays as it was.
 
         Raises:
@@ -165,177 +164,6 @@ def _state(path: Path) -> tuple[tuple[int, int], ...] | None:
         return None
     files = (file.stat() for file in (path, path.with_name(f"{path.name}.wal")) if file.exists())
     return tuple((found.st_mtime_ns, found.st_size) for found in files)
-
-
-class Snapshot:
-    """A read-only view of one file that notes the version of everything read through it."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path):
-        self.connection = connection
-        self.path = path
-        self.inputs: dict[str, str] = {}
-        self._records: dict[str, Record] | None = None
-
-    def read(self, table: Table, **where: str) -> pl.DataFrame:
-        """A table's slice, and its version noted in `inputs`.
-
-        Args:
-            table: Table, whose name is also the key of the asset that wrote it.
-            **where: Values of the table's slice columns, which are the asset's partition.
-
-        Raises:
-            WarehouseError: The slice has not been materialized.
-        """
-        self.note(table.asset, "|".join(where.values()))
-        return self.rows(table, **where)
-
-    def read_partition(self, table: Table, partition: str) -> pl.DataFrame:
-        """As `read`, the slice given by the partition key of the asset that wrote it, "" for one without partitions."""
-        return self.read(table, **table.slice_of(partition))
-
-    def rows(self, table: Table, **where: str) -> pl.DataFrame:
-        """A table's rows where columns have these values; nothing is noted."""
-        condition = " AND ".join(f"{column} = ?" for column in where) or "true"
-        stored = self.connection.sql(f"FROM {table.name} LIMIT 0").columns
-        # a column that an earlier version of this project did not write is null
-        columns = ", ".join(name if name in stored else f"NULL AS {name}" for name in table.columns)
-        query = f"SELECT {columns} FROM {table.name} WHERE {condition}"
-        return self.connection.sql(query, params=list(where.values())).pl().cast(table.columns)
-
-    def slices(self, table: Table, **where: str) -> Iterator[pl.DataFrame]:
-        """As `read`, a part of the rows after the other."""
-        self.note(table.asset, "|".join(where.values()))
-        condition = " AND ".join(f"{column} = ?" for column in where) or "true"
-        query = f"SELECT {', '.join(table.columns)} FROM {table.name} WHERE {condition}"
-        for batch in self.connection.sql(query, params=list(where.values())).to_arrow_reader(SLICE_ROWS):
-            yield pl.DataFrame(batch).cast(table.columns)
-
-    def digest(self, table: Table, **where: str) -> str:
-        """SHA-256 of a table's rows where columns have these values, hex; of no rows where there is no table."""
-        rows = self.rows(table, **where) if self.has_table(table.name) else table.columns.to_frame()
-        return content_digest(rows, tuple(table.columns))
-
-    def n_rows(self, table: Table, **where: str) -> int:
-        """How many rows a table has where columns have these values."""
-        condition = " AND ".join(f"{column} = ?" for column in where) or "true"
-        query = f"SELECT count(*) FROM {table.name} WHERE {condition}"
-        ((count,),) = self.connection.execute(query, list(where.values())).fetchall()
-        return int(count)
-
-    def counted(self, table: Table, column: str, **where: str) -> dict[str, int]:
-        """The values of a column where others have these values, and how often each occurs."""
-        condition = " AND ".join(f"{name} = ?" for name in where) or "true"
-        query = f"SELECT {column}, count(*) FROM {table.name} WHERE {condition} GROUP BY ALL"
-        return {str(value): count for value, count in self.connection.execute(query, list(where.values())).fetchall()}
-
-    def note(self, asset: str, partition: str = "") -> Record:
-        """The record of an asset's partition, noted as read.
-
-        Raises:
-            WarehouseError: It has not been materialized.
-        """
-        name = reference(asset, partition)
-        record = self.records().get(name)
-        if record is None:
-            raise WarehouseError(
-                f"{name} has not been materialized in {self.path}. Materialize it first; `nait run` does so in order."
-            )
-        self.inputs[name] = record.data_version
-        return record
-
-    def records(self) -> dict[str, Record]:
-        """Version records by reference, read once: nothing else writes while this is open."""
-        if self._records is None:
-            try:
-                result = self.connection.execute("FROM lineage.versions")
-            except duckdb.CatalogException:  # cheaper than to ask whether the table is there
-                return {}
-            names = [column[0] for column in result.description]
-            try:
-                records = [Record.from_row(dict(zip(names, row, strict=True))) for row in result.fetchall()]
-            except (ValueError, RecursionError) as error:
-                raise DamagedError(f"{self.path}: lineage.versions is damaged: {error}") from error
-            self._records = {record.reference: record for record in records}
-        return self._records
-
-    def has_table(self, name: str) -> bool:
-        """Whether the file holds the table `<schema>.<name>`."""
-        query = """
-            SELECT count(*) FROM (SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'store'
-            UNION ALL SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = 'store')
-            WHERE schema_name || '.' || table_name = ?
-        """
-        ((count,),) = self.connection.execute(query, [name]).fetchall()
-        return count > 0
-
-
-class Transaction(Snapshot):
-    """A snapshot that can also be written."""
-
-    def replace(self, table: Table, frame: pl.DataFrame, **where: str) -> None:
-        """Make a table's slice be exactly the frame.
-
-        Args:
-            table: Created if it is not there.
-            frame: With the table's columns, the slice columns excepted or equal to `where`.
-            **where: Values of the table's slice columns.
-        """
-        if self.has_table(table.name):
-            condition = " AND ".join(f"{column} = ?" for column in where) or "true"
-            self.connection.execute(f"DELETE FROM {table.name} WHERE {condition}", list(where.values()))
-        self.append(table, frame, **where)
-
-    def append(self, table: Table, frame: pl.DataFrame, **where: str) -> None:
-        """Add the frame's rows to a table; arguments as for `replace`."""
-        # slice by slice: DuckDB gets a copy of what it is to store
-        for part in frame.iter_slices(SLICE_ROWS) if len(frame) else [frame]:
-            full = part.with_columns(pl.lit(value).alias(column) for column, value in where.items())
-            self._append(table, full.select(list(table.columns)).cast(table.columns))
-
-    def _append(self, table: Table, full: pl.DataFrame) -> None:
-        schema = table.name.split(".")[0]
-        self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        self.connection.register("incoming", full.to_arrow())
-        self.connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} AS FROM incoming LIMIT 0")
-        incoming = self.connection.sql("FROM incoming LIMIT 0")
-        for name, kind in zip(incoming.columns, incoming.types, strict=True):
-            self.connection.execute(f"ALTER TABLE {table.name} ADD COLUMN IF NOT EXISTS {name} {kind}")
-        try:
-            self.connection.execute(f"INSERT INTO {table.name} BY NAME FROM incoming")
-        except duckdb.BinderException as error:
-            raise WarehouseError(
-                f"{self.path}: the table {table.name} has other columns than expected ({error}). If another "
-                "version of nait_assets wrote it, use a new home."
-            ) from error
-        self.connection.unregister("incoming")
-
-    def delete(self, table: Table, **where: str) -> None:
-        """Remove a table's rows where columns have these values, and the table with its last row."""
-        condition = " AND ".join(f"{column} = ?" for column in where) or "true"
-        self.connection.execute(f"DELETE FROM {table.name} WHERE {condition}", list(where.values()))
-        if not self.n_rows(table):
-            self.connection.execute(f"DROP TABLE {table.name}")
-
-    def forget(self, asset: str, partition: str) -> None:
-        """Remove the version record of an asset's partition, if there is one."""
-        self._records = None
-        if self.has_table("lineage.versions"):
-            query = "DELETE FROM lineage.versions WHERE asset = ? AND partition = ?"
-            self.connection.execute(query, [asset, partition])
-
-    def put_record(self, record: Record) -> None:
-        """Replace the version record of an asset's partition."""
-        self._records = None
-        self.connection.execute("CREATE SCHEMA IF NOT EXISTS lineage")
-        columns = ", ".join(f"{name} VARCHAR" for name in RECORD_COLUMNS)
-        self.connection.execute(f"CREATE TABLE IF NOT EXISTS lineage.versions ({columns})")
-        for name in RECORD_COLUMNS[5:]:  # which tables of earlier versions of this project lack
-            self.connection.execute(f"ALTER TABLE lineage.versions ADD COLUMN IF NOT EXISTS {name} VARCHAR DEFAULT ''")
-        self.connection.execute(
-            "DELETE FROM lineage.versions WHERE asset = ? AND partition = ?", [record.asset, record.partition]
-        )
-        names, marks = ", ".join(RECORD_COLUMNS), ", ".join("?" * len(RECORD_COLUMNS))
-        self.connection.execute(f"INSERT INTO lineage.versions ({names}) VALUES ({marks})", list(record.row()))
 
 
 class Warehouse(dg.ConfigurableResource):

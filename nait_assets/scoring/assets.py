@@ -26,6 +26,8 @@ from nait_assets.tables import CANDIDATE_POOL
 ALGORITHM = "5"
 HELD_AGAINST = "+1"
 """Version of the thresholds, of methods that have some."""
+N_SHOWN = 10
+"""Best and worst rows that people look at."""
 Scored = tuple[dict[str, pl.DataFrame], dict[str, Thresholds]]
 """Of every target that one pass over a method's inputs has scored, the ranking, and what it is held against."""
 
@@ -129,8 +131,9 @@ def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse, by_rank
         for ratio in (recipe.ratios if by_rank else ())
         if (place := rounded_up(ratio, len(frame)) - 1) < len(scored)
     }
+    shown = pl.concat([scored.head(N_SHOWN), scored.tail(N_SHOWN)])["sample_id"].unique()
     with warehouse.tables.snapshot() as snapshot:
-        pool = snapshot.read(CANDIDATE_POOL)
+        pool = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "topic", "messages"), shown.to_list())
     text = pl.col("messages").list.first().struct.field("content").str.slice(0, 160)
     top, bottom = (
         lineage.table_metadata(
@@ -138,7 +141,7 @@ def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse, by_rank
                 "rank", pl.col("score").round(4), "sample_id", "topic", text=text
             )
         )
-        for rows in (scored.head(10), scored.tail(10))
+        for rows in (scored.head(N_SHOWN), scored.tail(N_SHOWN))
     )
     quantiles = {f"score_p{int(100 * q):02}": float(scored["score"].quantile(q) or 0) for q in (0.01, 0.5, 0.99)}
     return {

@@ -12,7 +12,6 @@ from nait_assets.resources import Warehouse
 from nait_assets.scoring.catalogue import scores_output
 from nait_assets.scoring.correlation import rank_correlation
 from nait_assets.scoring.methods import method_of
-from nait_assets.scoring.ranking import ranked
 from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, scores_table
 
 MOST_CORRELATION = 0.8
@@ -57,21 +56,22 @@ def check_scores(warehouse: Warehouse, method: str, target: str, reads_activatio
         reads_activations: Whether length is the number of tokens that the model read, rather than of characters.
     """
     with warehouse.tables.snapshot() as snapshot:
-        scores = snapshot.read(scores_table(method), target=target)
-        lengths = snapshot.read(CANDIDATE_POOL).select("sample_id", length=N_CHARACTERS)
-    wanted, unit = set(lengths["sample_id"].to_list()), "characters"
+        columns = scores_table(method).only("sample_id", "score", "rank", "reason")
+        scores = snapshot.read(columns, target=target)
+        texts = CANDIDATE_POOL.only("sample_id", "messages")
+        lengths = snapshot.reduced(texts, {"sample_id": pl.col("sample_id"), "length": N_CHARACTERS})
+    wanted, unit = lengths.select("sample_id"), "characters"
     if reads_activations:
         with activation_table.activations_of(warehouse, POOL).snapshot() as activations:
             lengths = activation_table.samples(activations).select("sample_id", length="n_tokens")
         unit = "tokens"
-    scored = scores["sample_id"].to_list()
-    n_lost, n_strange, n_twice = len(wanted - set(scored)), len(set(scored) - wanted), len(scored) - len(set(scored))
+    n_lost = len(wanted.join(scores, on="sample_id", how="anti"))
+    n_strange = len(scores.select("sample_id").unique().join(wanted, on="sample_id", how="anti"))
+    n_twice = len(scores) - scores["sample_id"].n_unique()
     with_score = scores.filter(pl.col("reason").is_null())
-    columns = ["sample_id", "score", "rank"]
     finite = with_score["score"].is_finite().all() and with_score["score"].null_count() == 0
-    in_order = finite and ranked(with_score["sample_id"].to_list(), with_score["score"].to_numpy()).select(
-        columns
-    ).equals(with_score.select(columns).sort("rank"))
+    ordered = with_score.select("score", "sample_id", "rank").sort("score", "sample_id", descending=[True, False])
+    in_order = finite and ordered["rank"].equals(pl.int_range(1, len(ordered) + 1, eager=True))
     n_distinct = with_score["score"].n_unique()
     correlation = rank_correlation(with_score.join(lengths, on="sample_id"))
     return {

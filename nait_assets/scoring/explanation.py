@@ -131,9 +131,12 @@ def find_candidate(snapshot: Snapshot, sample_id: str) -> dict[str, Any]:
         NotFoundError: No candidate has it, or several begin so.
         WarehouseError: The pool has not been materialized.
     """
-    pool = snapshot.read(CANDIDATE_POOL).filter(pl.col("sample_id").str.starts_with(sample_id))
-    if len(pool) != 1:
-        found = f"{len(pool)} samples begin so" if len(pool) else "no candidate has it"
+    snapshot.note(CANDIDATE_POOL.asset)
+    query = f"SELECT sample_id FROM {CANDIDATE_POOL.name} WHERE starts_with(sample_id, ?)"
+    names = [name for (name,) in snapshot.connection.execute(query, [sample_id]).fetchall()]
+    pool = snapshot.rows_of(CANDIDATE_POOL, names[:2])
+    if len(names) != 1:
+        found = f"{len(names)} samples begin so" if names else "no candidate has it"
         raise NotFoundError(
             f"sample id {sample_id!r}: {found} in {snapshot.path}. "
             "Ids are in scoring.scores and in every subset's train.jsonl."

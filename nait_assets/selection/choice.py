@@ -23,7 +23,7 @@ from nait_assets.selection.strategies.diversity import diverse
 from nait_assets.selection.strategies.lengths import length_matched
 from nait_assets.selection.strategies.similarity import Vectors, measurement_vectors, text_vectors
 from nait_assets.selection.turns import turns_sentence
-from nait_assets.tables import N_CHARACTERS
+from nait_assets.tables import CANDIDATE_POOL, N_CHARACTERS, Table
 
 ORDERS: dict[str, Callable[[pl.DataFrame], np.ndarray]] = {
     "top": orders.top,
@@ -32,6 +32,7 @@ ORDERS: dict[str, Callable[[pl.DataFrame], np.ndarray]] = {
     "union": orders.union,
     "median": orders.median,
 }
+_ORDER_COLUMNS = {"round_robin_examples": "turn", "round_robin_targets": "target_turn", "union": "best_rank"}
 NOT_CONTAINED = {"facility_location"}
 """Strategies whose smaller subsets need not lie in the larger ones."""
 TEXT = "text"
@@ -84,6 +85,12 @@ class Choice:
     n_too_low: int = 0
     n_tokens: int | None = None
     is_cut: bool = False
+
+
+def columns_read(strategy: Strategy) -> list[str]:
+    """Columns of the scores that a strategy looks at."""
+    further = [_ORDER_COLUMNS[strategy.name]] if strategy.name in _ORDER_COLUMNS else []
+    return ["sample_id", "score", "rank", *further]
 
 
 def chosen_rows(
@@ -148,15 +155,12 @@ def _taken(ranking: pl.DataFrame, size: int, strategy: Strategy, material: Mater
     return np.asarray(known, dtype=np.int64)[diverse(ground, settings["similarity_limit"], size)]
 
 
-def gather(
-    strategy: Strategy, warehouse: Warehouse, pool: pl.DataFrame, version: str, latest: Latest[Vectors]
-) -> Material:
+def gather(strategy: Strategy, warehouse: Warehouse, version: str, latest: Latest[Vectors]) -> Material:
     """What a strategy looks at beside the ranking.
 
     Args:
         strategy: Strategy that chooses.
-        warehouse: Warehouse that holds measurements.
-        pool: The candidates.
+        warehouse: Warehouse that holds the pool and measurements.
         version: Version of the pool.
         latest: vectors that an earlier subset was chosen by.
 
@@ -164,18 +168,25 @@ def gather(
         WarehouseError: A measurement has not been made.
     """
     by = strategy.settings.get("by")
+    texts = CANDIDATE_POOL.only("sample_id", "messages")
     if strategy.name == "length_matched":
-        lengths = pool.select("sample_id", length=N_CHARACTERS)
+        with warehouse.tables.snapshot() as tables:
+            lengths = tables.reduced(texts, {"sample_id": pl.col("sample_id"), "length": N_CHARACTERS})
         return Material(lengths=dict(lengths.iter_rows()))
     if by is None:
         return Material()
     if by == TEXT:
-        return Material(vectors=latest.of(by, (warehouse.home, version), lambda: text_vectors(pool)))
+        return Material(vectors=latest.of(by, (warehouse.home, version), lambda: text_vectors(_read(warehouse, texts))))
     measurement, column = measurement_of(by)
     rows, inputs = rows_of(warehouse, measurement, POOL)
-    of_pool = rows.filter(pl.col("sample_id").is_in(pool["sample_id"].to_list()))
+    of_pool = rows.join(_read(warehouse, CANDIDATE_POOL.only("sample_id")), on="sample_id", how="semi")
     vectors = latest.of(by, (warehouse.home, version, inputs), lambda: measurement_vectors(of_pool, column))
     return Material(vectors=vectors, inputs=inputs)
+
+
+def _read(warehouse: Warehouse, table: Table) -> pl.DataFrame:
+    with warehouse.tables.snapshot() as tables:
+        return tables.read(table)
 
 
 def read_beside_pool(strategies: Iterable[Strategy]) -> list[str]:

@@ -1,6 +1,6 @@
 """A subset before it is stored: what is read for it, which rows are chosen, and the manifest of what it rests on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from nait_assets.recipe import ACTIVATIONS, POOL, Recipe, Strategy
 from nait_assets.resources import Warehouse
 from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.latest import Latest
-from nait_assets.selection.choice import Budget, Choice, chosen_rows, gather, read_beside_pool
+from nait_assets.selection.choice import Budget, Choice, chosen_rows, columns_read, gather, read_beside_pool
 from nait_assets.selection.duplicates import Duplicates, duplicates_in, near_duplicates_read, texts_of
 from nait_assets.selection.held_against import Standing, standing
 from nait_assets.selection.strategies.similarity import Vectors
@@ -37,7 +37,8 @@ class Chosen:
         n_candidates: number of candidates in the ranking.
         flagged: candidates that leak an example; they are among the chosen where the recipe does not drop them.
         near: near duplicates and the candidate that each repeats; None where the recipe looks for none.
-        pool: the candidates, columns of `tables.EXAMPLE`.
+        n_pool: number of candidates in the pool.
+        examples: what the pool holds of the chosen rows, columns of `tables.EXAMPLE`.
         inputs: versions of everything that was read.
         turns: number of rows taken in the turn of each capability; empty where capabilities took no turns.
         standing: where its rows stand against what chance and the examples reach.
@@ -51,7 +52,8 @@ class Chosen:
     n_candidates: int
     flagged: frozenset[str]
     near: Mapping[str, str] | None
-    pool: pl.DataFrame
+    n_pool: int
+    examples: pl.DataFrame
     inputs: Mapping[str, str]
     turns: Mapping[str, int]
     standing: Standing
@@ -59,7 +61,7 @@ class Chosen:
     @property
     def ground(self) -> str:
         """What the ratio is a share of, in words."""
-        return "the pool" if self.n_candidates == len(self.pool) else "the candidates that every method has judged"
+        return "the pool" if self.n_candidates == self.n_pool else "the candidates that every method has judged"
 
     @property
     def lowest(self) -> str:
@@ -90,9 +92,9 @@ class Chosen:
             WarehouseError: A chosen candidate is no longer in the pool.
         """
         chosen = self.choice.rows
-        rows = chosen.join(self.pool, on="sample_id", how="inner", maintain_order="left", validate="1:1")
+        rows = chosen.join(self.examples, on="sample_id", how="inner", maintain_order="left", validate="1:1")
         if len(rows) < len(chosen):
-            gone = chosen.join(self.pool, on="sample_id", how="anti")["sample_id"].to_list()
+            gone = chosen.join(self.examples, on="sample_id", how="anti")["sample_id"].to_list()
             raise WarehouseError(
                 f"{len(gone)} chosen candidate(s) are no longer in the pool, such as {gone[0]}: the scores "
                 f"{scores_table(self.method).name} for {self.target} are older than the pool. Materialize them first; "
@@ -135,7 +137,7 @@ def beside(recipe: Recipe) -> tuple[str, ...]:
     return recipe.methods if recipe.selection.of == "judged" else ()
 
 
-def _judged_by_all(scores: pl.DataFrame, others: list[pl.DataFrame]) -> pl.DataFrame:
+def _judged_by_all(scores: pl.DataFrame, others: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """The scores of those candidates that have one in every other table too."""
     for other in others:
         scores = scores.join(other.filter(pl.col("rank").is_not_null()), on="sample_id", how="semi")
@@ -160,22 +162,36 @@ def choose(
     """
     strategy = recipe.strategy_of(method, target)
     contamination = [CONTAMINATED_CANDIDATES] if recipe.has_examples else []
+    table = scores_table(method)
     with warehouse.tables.snapshot() as tables:
-        scores, pool = tables.read(scores_table(method), target=target), tables.read(CANDIDATE_POOL)
-        scores = _judged_by_all(scores, [tables.read(scores_table(other), target=target) for other in beside(recipe)])
+        tables.note(CANDIDATE_POOL.asset)
+        n_pool = tables.n_rows(CANDIDATE_POOL)
+        scores = tables.read(table.only(*columns_read(strategy)), target=target)
+        of_others = (
+            tables.read(scores_table(other).only("sample_id", "rank"), target=target) for other in beside(recipe)
+        )
+        scores = _judged_by_all(scores, of_others)
         held_against = thresholds_of(tables, method, target)
         flagged = frozenset(name for table in contamination for name in tables.read(table)["sample_id"].to_list())
         dropped = ineligible(recipe, tables)["sample_id"].to_list()
         near = near_duplicates_read(recipe, tables)
-    material = gather(strategy, warehouse, pool, tables.inputs[CANDIDATE_POOL.asset], latest)
+    material = gather(strategy, warehouse, tables.inputs[CANDIDATE_POOL.asset], latest)
     budget, counted = _budget(recipe, warehouse)
     choice = chosen_rows(scores, ratio, dropped, strategy, material, budget)
     inputs = {**tables.inputs, **_noted_beside(recipe, warehouse, method), **(material.inputs or {}), **counted}
     by_turns = takes_turns(recipe, method, target)
     chosen_ids = choice.rows["sample_id"].to_list()
-    turns = rows_by_turn(scores, chosen_ids, recipe.capability_names) if by_turns else {}
     found = standing(held_against, choice.rows["score"])
-    return Chosen(method, target, ratio, strategy, choice, len(scores), flagged, near, pool, inputs, turns, found)
+    with warehouse.tables.snapshot() as again:
+        again.note(CANDIDATE_POOL.asset)
+        again.note(table.asset, target)
+        if not again.inputs.items() <= inputs.items():
+            raise WarehouseError("the pool or its scores were made anew while a subset was chosen from them; run again")
+        examples = again.rows_of(CANDIDATE_POOL, chosen_ids)
+        whose = again.rows_of(table.only("sample_id", "whose_turn"), chosen_ids, target=target)
+    turns = rows_by_turn(whose, chosen_ids, recipe.capability_names) if by_turns else {}
+    sizes = len(scores), flagged, near, n_pool
+    return Chosen(method, target, ratio, strategy, choice, *sizes, examples, inputs, turns, found)
 
 
 def _budget(recipe: Recipe, warehouse: Warehouse) -> tuple[Budget | None, dict[str, str]]:

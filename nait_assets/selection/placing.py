@@ -73,7 +73,8 @@ def placings(recipe: Recipe, warehouse: Warehouse, method: str, target: str, sam
         table = scores_table(method)
         if not (tables.has_table(table.name) and tables.has_table(SUBSETS.name)):
             return []
-        scores, pool = tables.rows(table, target=target), tables.read(CANDIDATE_POOL)
+        tables.note(CANDIDATE_POOL.asset)
+        scores = tables.rows(table, target=target)
         barred = {} if scores.is_empty() else _barred(tables, recipe, scores, strategy, target)
         subsets = {
             ratio: rows.sort("rank")
@@ -91,7 +92,7 @@ def placings(recipe: Recipe, warehouse: Warehouse, method: str, target: str, sam
     if why:
         return [Placing(ratio, False, len(rows), why) for ratio, rows in subsets.items()]
     ranking = scores.filter(pl.col("rank").is_not_null() & ~pl.col("sample_id").is_in(list(barred))).sort("rank")
-    material = gather(strategy, warehouse, pool, tables.inputs[CANDIDATE_POOL.asset], Latest())
+    material = gather(strategy, warehouse, tables.inputs[CANDIDATE_POOL.asset], Latest())
     return [
         placing(ranking, ratio, rows["sample_id"].to_list(), strategy, material, sample_id)
         for ratio, rows in subsets.items()

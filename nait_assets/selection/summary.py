@@ -57,56 +57,41 @@ def summarize(
         WarehouseError: Something has not been materialized.
     """
     with warehouse.tables.snapshot() as snapshot:
-        pool = snapshot.read(CANDIDATE_POOL)
+        topics = snapshot.read(CANDIDATE_POOL.only("sample_id", "topic"))
         rejected = snapshot.connection.execute(
             f"SELECT corpus, count(*) FROM {REJECTED_ROWS.name} GROUP BY corpus ORDER BY corpus"
         ).fetchall()
-        scores: dict[tuple[str, str], pl.DataFrame] = {
-            (method, target): snapshot.read(scores_table(method), target=target)
-            for method in recipe.methods
-            for target in recipe.targets
-        }
+        judged = [name for name in recipe.capability_names if name in set(topics["topic"].unique().to_list())]
+        shares = _shares(recipe, snapshot, topics, judged)
+        best = {name: _best_lines(recipe, snapshot, name) for name in recipe.capability_names}
         near = near_duplicates_read(recipe, snapshot)
         chosen = SUBSETS.columns.to_frame()
         if snapshot.has_table(SUBSETS.name):
             chosen = snapshot.rows(SUBSETS, method=recipe.leading_method, ratio=recipe.ratios[-1])
-        subsets = _subsets_of_all(recipe, snapshot)
+        repeated = _duplicate_lines(recipe, snapshot, chosen, near)
+        turn_lines = _turn_lines(recipe, snapshot)
         standing_lines = _standing_lines(recipe, snapshot)
     rejected += _rejected_samples(recipe, warehouse)
     refused = ", ".join(f"{n} in {corpus}" for corpus, n in rejected) or "none"
     rows_read = f" {n_rows_read:,} rows read from all sources." if n_rows_read is not None else ""
-    lines = [f"Pool: {len(pool):,} candidates.{rows_read} Rejected rows: {refused}."]
+    lines = [f"Pool: {len(topics):,} candidates.{rows_read} Rejected rows: {refused}."]
     lines += _lost_lines(recipe, warehouse)
     lines += _reading_lines(recipe, warehouse, tokens_per_second)
     leading = recipe.leading_method
     if recipe.is_targeted(leading):
         for capability in recipe.capability_names:
-            best = _best_lines(scores[leading, capability], pool)
-            lines += ["", f"Best for {capability} ({leading}):", *best]
-        lines += _turn_lines(recipe, scores, subsets)
-        lines += ["", *standing_lines]
-    topics = set(pool["topic"].to_list())
-    judged = [capability for capability in recipe.capability_names if capability in topics]
+            lines += ["", f"Best for {capability} ({leading}):", *best[capability]]
+        lines += [*turn_lines, "", *standing_lines]
     if judged:
         lines += [
             "",
             f"Own topic among the best {TOP} of the pool (topics are labels that no method reads):",
-            *_share_lines(recipe, scores, pool, judged),
+            *_share_lines(shares, judged),
         ]
-    repeated = _duplicate_lines(recipe, pool, chosen, near)
     lines += ["", f"Duplicates inside the subsets of {leading}:", *repeated] if repeated else []
     return "\n".join(
         [*lines, "", f"Subsets: {warehouse.folder / 'subsets'}/<method>/<target>/<ratio>/train.jsonl and train.parquet"]
     )
-
-
-def _subsets_of_all(recipe: Recipe, snapshot: Snapshot) -> dict[str, list[str]]:
-    """Ids of the leading method's rows for the comprehensive target, by ratio; none where there are no turns."""
-    method = recipe.leading_method
-    if not takes_turns(recipe, method, COMPREHENSIVE_TARGET) or not snapshot.has_table(SUBSETS.name):
-        return {}
-    rows = snapshot.rows(SUBSETS, method=method, target=COMPREHENSIVE_TARGET)
-    return {ratio: rows.filter(pl.col("ratio") == ratio)["sample_id"].to_list() for ratio in recipe.ratios}
 
 
 def _standing_lines(recipe: Recipe, snapshot: Snapshot) -> list[str]:
@@ -133,19 +118,19 @@ def _standing_lines(recipe: Recipe, snapshot: Snapshot) -> list[str]:
     ]
 
 
-def _turn_lines(
-    recipe: Recipe, scores: dict[tuple[str, str], pl.DataFrame], subsets: dict[str, list[str]]
-) -> list[str]:
-    """Of the comprehensive target's subsets, how many rows were taken in the turn of each capability."""
-    lines, method = [], recipe.leading_method
-    for ratio, chosen in subsets.items():
-        found = rows_by_turn(scores[method, COMPREHENSIVE_TARGET], chosen, recipe.capability_names)
+def _turn_lines(recipe: Recipe, snapshot: Snapshot) -> list[str]:
+    """Of the leading method's subsets for the comprehensive target, how many rows were taken in whose turn."""
+    method = recipe.leading_method
+    if not takes_turns(recipe, method, COMPREHENSIVE_TARGET) or not snapshot.has_table(SUBSETS.name):
+        return []
+    table = scores_table(method).only("sample_id", "whose_turn")
+    scores, lines = snapshot.rows(table, target=COMPREHENSIVE_TARGET), []
+    for ratio in recipe.ratios:
+        rows = snapshot.rows(SUBSETS, method=method, target=COMPREHENSIVE_TARGET, ratio=ratio)
+        found = rows_by_turn(scores, rows["sample_id"].to_list(), recipe.capability_names)
         lines += [f"  {ratio}: {turns_sentence(found)}"] if found else []
-    return (
-        ["", f"Rows for {COMPREHENSIVE_TARGET} ({method}), which the capabilities chose in turns:", *lines]
-        if lines
-        else []
-    )
+    title = f"Rows for {COMPREHENSIVE_TARGET} ({method}), which the capabilities chose in turns:"
+    return ["", title, *lines] if lines else []
 
 
 def _lost_lines(recipe: Recipe, warehouse: Warehouse) -> list[str]:
@@ -195,37 +180,46 @@ def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: floa
     ]
 
 
-def _best_lines(scores: pl.DataFrame, pool: pl.DataFrame) -> list[str]:
-    best = scores.drop_nulls("rank").sort("rank").head(N_BEST).join(pool, on="sample_id", maintain_order="left")
+def _best_lines(recipe: Recipe, snapshot: Snapshot, target: str) -> list[str]:
+    table = scores_table(recipe.leading_method).only("sample_id", "score", "rank")
+    best = snapshot.rows(table, target=target).drop_nulls("rank").sort("rank").head(N_BEST)
+    shown = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "topic", "messages"), best["sample_id"].to_list())
     return [
         f"  {row['rank']}. {row['score']:+.3f}  {one_line(row['topic'] or '-'):<14} {row['sample_id']}"
         f"  {one_line(row['messages'][0]['content'], 70)}"
-        for row in best.iter_rows(named=True)
+        for row in best.join(shown, on="sample_id", maintain_order="left").iter_rows(named=True)
     ]
 
 
 def _duplicate_lines(
-    recipe: Recipe, pool: pl.DataFrame, chosen: pl.DataFrame, near: Mapping[str, str] | None
+    recipe: Recipe, snapshot: Snapshot, chosen: pl.DataFrame, near: Mapping[str, str] | None
 ) -> list[str]:
     """Of each target's subset of the largest ratio, the rows that repeat others."""
-    texts = texts_of(pool.join(chosen, on="sample_id", how="semi"))
-    lines = []
+    table, lines = CANDIDATE_POOL.only("sample_id", "messages"), []
     for target in recipe.targets:
-        rows = texts.join(chosen.filter(pl.col("target") == target), on="sample_id", how="semi")
+        rows = texts_of(snapshot.rows_of(table, chosen.filter(pl.col("target") == target)["sample_id"].to_list()))
         if len(rows):
             lines.append(f"  {target}/{recipe.ratios[-1]}: of {len(rows):,} rows, {duplicates_in(rows, near).sentence}")
     return lines
 
 
-def _share_lines(
-    recipe: Recipe, scores: dict[tuple[str, str], pl.DataFrame], pool: pl.DataFrame, judged: list[str]
-) -> list[str]:
-    shares = {
-        method: [own_topic_share(scores[method, capability], pool, capability) for capability in judged]
-        for method in recipe.methods
-    }
+def _shares(
+    recipe: Recipe, snapshot: Snapshot, topics: pl.DataFrame, judged: list[str]
+) -> dict[str, list[tuple[float, float]]]:
+    """By method, of each capability that is a topic, what `own_topic_share` says; all scores have to be there."""
+    shares: dict[str, list[tuple[float, float]]] = {}
+    for method in recipe.methods:
+        table, found = scores_table(method).only("sample_id", "rank"), {}
+        for target in recipe.targets:
+            scores = snapshot.read(table, target=target)
+            found[target] = own_topic_share(scores, topics, target) if target in judged else (0.0, 0.0)
+        shares[method] = [found[capability] for capability in judged]
+    return shares
+
+
+def _share_lines(shares: Mapping[str, list[tuple[float, float]]], judged: list[str]) -> list[str]:
     rows = {method: [share for share, _ in found] for method, found in shares.items()}
-    rows["most possible"] = [most for _, most in shares[recipe.methods[0]]]
+    rows["most possible"] = [most for _, most in next(iter(shares.values()))]
     width = max(14, *map(len, rows)) + 1
     columns = [max(8, len(capability)) + 2 for capability in judged]
     lines = [" " * (2 + width) + "".join(f"{name:>{size}}" for name, size in zip(judged, columns, strict=True))]

@@ -81,7 +81,7 @@ def check_probes(warehouse: Warehouse, recipe: Recipe) -> dict[str, CheckResult]
     probes = training_of(recipe).probes
     assert probes is not None
     with warehouse.tables.snapshot() as tables:
-        rows, pool = tables.rows(PROBE_SUBSETS), set(tables.rows(CANDIDATE_POOL)["sample_id"])
+        rows, pool = tables.rows(PROBE_SUBSETS), set(tables.rows(CANDIDATE_POOL.only("sample_id"))["sample_id"])
     strange = set(rows["sample_id"]) - pool
     sizes = rows.group_by("probe").agg(pl.col("sample_id").n_unique().alias("n"))
     wrong = sizes.filter(pl.col("n") != probes.rows)["probe"].to_list()

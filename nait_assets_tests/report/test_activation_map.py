@@ -1,6 +1,7 @@
 """The map: the same points each time, and what is alike beside each other."""
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.decomposition import PCA
 
@@ -60,7 +61,7 @@ def test_a_few_points_have_a_map_too(n_points: int) -> None:
 
 def test_a_sample_does_not_depend_on_the_order_of_the_pool() -> None:
     """Row order is no content: the same pool in another order is the same map."""
-    names = [f"s{number:03}" for number in range(100)]
+    names = pl.Series([f"s{number:03}" for number in range(100)])
     assert sampled(names, 10) == sampled(names[::-1], 10)
     assert len(set(sampled(names, 10))) == 10
-    assert sampled(names[::-1], 100) == names
+    assert sampled(names[::-1], 100) == names.to_list()

@@ -96,7 +96,7 @@ def test_retrieval_is_the_share_of_pairs_in_the_right_order() -> None:
     others = [name for name in names if topics[name] != "math"]
     pairs = [(place[one] < place[two]) + 0.5 * (place[one] == place[two]) for one, two in product(wanted, others)]
     best = [name for name in order[: len(wanted)] if name in wanted]
-    found = retrieval(scores_of(order, without), topics, "math")
+    found = retrieval(scores_of(order, without), pl.Series(wanted))
     assert found == (pytest.approx(np.mean(pairs)), pytest.approx(len(best) / len(wanted)), len(wanted))
 
 
@@ -107,7 +107,7 @@ def test_retrieval_is_told_of_capabilities_whose_name_is_a_topic() -> None:
         ("m", "code"): scores_of(["a", "b"]),
         ("m", "all"): scores_of(["a"]),
     }
-    found = retrievals(scores, {"a": "math", "b": None}, ["math", "code"])
+    found = retrievals(scores, pl.DataFrame({"sample_id": ["a", "b"], "topic": ["math", None]}), ["math", "code"])
     assert found.rows() == [("m", "math", 1.0, 1.0, 1)]
 
 
