@@ -99,7 +99,9 @@ def measured(
     """Finding and teaching of settings."""
     found = summary(found_of(rows, activations, settings)) if len(rows) else {}
     of_activations = [setting for setting in settings if setting.reads_activations]
-    teaching = [foretold(home, [home.predictor(setting) for setting in of_activations]) for home in homes]
+    teaching = [
+        foretold(home, [home.predictor(setting) for setting in of_activations], seed) for seed, home in enumerate(homes)
+    ]
     return Evidence(found, teaching)
 
 
@@ -109,10 +111,10 @@ def others_foretold(homes: Sequence[Home]) -> list[dict[str, Foretold]]:
     stored = [name for name in FEATURES if all(name in home.stored for home in homes)]
     features = {home.name: [*map(home.predictor, usual), *(home.stored[name] for name in stored)] for home in homes}
     found = []
-    for home in homes:
+    for seed, home in enumerate(homes):
         others = [one for one in homes if one is not home]
         learnt = [combination(home, others, features)] if others else []
-        found.append(foretold(home, [*home.stored.values(), *learnt]))
+        found.append(foretold(home, [*home.stored.values(), *learnt], seed))
     return found
 
 

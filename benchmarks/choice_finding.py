@@ -12,6 +12,7 @@ an order that a hash of their names makes. What has to be found:
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from choice_settings import Activations, Scorer, Setting, World
 from common import demo_recipe
 
 from nait_assets.corpora.corpus import read_corpus
+from nait_assets.evaluation.bootstrap import resamples
 from nait_assets.recipe import POOL, Source, seeded_order
 from nait_assets.report.comparison import retrieval
 from nait_assets.scoring.ranking import ranked
@@ -35,6 +37,8 @@ HALVES = (CHOOSING, REPORTING)
 BACKGROUND = "alpaca"
 N_PLANTED, SIZES, FEW_GROUPS = 20, (8, 16, 32, 64), 5
 CANDIDATE, IN_DOMAIN = "candidate", "example"
+HARDNESS = re.compile(r"_(two|three|five|seven)(?=_)|^(elementary|high_school|college|professional)_")
+"""Of tasks of BBH and subjects of MMLU that differ in it alone."""
 CHOICES = "{{ question }}\nA. {{ A }}\nB. {{ B }}\nC. {{ C }}\nD. {{ D }}"
 
 
@@ -155,9 +159,16 @@ DEMO = (
 
 
 def alternating(names: Sequence[str], of: str) -> dict[str, str]:
-    """By name its half: every second one in the order of a hash."""
-    ordered = sorted(names)
-    return {ordered[place]: HALVES[turn % 2] for turn, place in enumerate(seeded_order(ordered, f"{SEED}:{of}"))}
+    """By name its half: every second one in the order of a hash; those of one kind where the first of them is."""
+    ordered, half_of = sorted(names), dict[str, str]()
+    for turn, place in enumerate(seeded_order(ordered, f"{SEED}:{of}")):
+        half_of.setdefault(kind_of(ordered[place]), HALVES[turn % 2])
+    return {name: half_of[kind_of(name)] for name in ordered}
+
+
+def kind_of(name: str) -> str:
+    """A group's name without what makes it easier or harder: `logical_deduction_objects`, `biology`."""
+    return HARDNESS.sub("", name)
 
 
 def read_rows(families: Sequence[Family], data: Path) -> pl.DataFrame:
@@ -330,6 +341,9 @@ class Sought:
 def summary(found: pl.DataFrame, seed: int = 0, n_resamples: int = 1000) -> dict[tuple[str, str], Sought]:
     """What each setting finds, by setting and half; units are drawn again within their kind.
 
+    One fewer of them than there are (Rao and Wu 1988, the rescaled bootstrap): as many would give a mean over n units
+    (n - 1) / n of its variance, and some kinds have three. A kind of one unit has no interval, so neither has the mean.
+
     Args:
         found: As of `found_of`.
         seed: Of the resamples, which all settings share, so that differences are paired.
@@ -343,7 +357,14 @@ def summary(found: pl.DataFrame, seed: int = 0, n_resamples: int = 1000) -> dict
         for place, ((name,), kind) in enumerate(own.group_by("kind", maintain_order=True)):
             values = kind.select("auc", "precision").to_numpy()
             by_kind[str(name)] = values.mean(axis=0).tolist()
-            drawn = np.random.default_rng([seed, place]).integers(0, len(values), (n_resamples, len(values)))
-            means.append(np.concatenate([values.mean(axis=0)[None], values[drawn].mean(axis=1)]))
+            means.append(np.concatenate([values.mean(axis=0)[None], _of_resamples(values, [seed, place], n_resamples)]))
         sought[str(setting), str(half)] = Sought(*np.mean(means, axis=0).T, by_kind)
     return sought
+
+
+def _of_resamples(values: np.ndarray, seed: list[int], n_resamples: int) -> np.ndarray:
+    """`(n_resamples, n_figures)` means of resamples of `(n_units, n_figures)` values; NaN of a single unit."""
+    if len(values) == 1:
+        return np.full((n_resamples, values.shape[1]), np.nan)
+    found: np.ndarray = values[resamples(len(values), seed, n_resamples, len(values) - 1)].mean(axis=1)
+    return found

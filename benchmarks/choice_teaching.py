@@ -12,6 +12,7 @@ import polars as pl
 from choice_settings import Activations, Scorer, Setting, World
 
 from nait_assets.corpora.catalogue import EXAMPLES_OUTPUT, POOL_OUTPUT
+from nait_assets.evaluation.bootstrap import SEED
 from nait_assets.evaluation.foreseen import Probed, read_predictor, read_probes, tasks_by_target
 from nait_assets.evaluation.foresight import (
     Found,
@@ -105,11 +106,18 @@ class Foretold:
     by_target: Mapping[str, float]
 
 
-def foretold(home: Home, predictors: Sequence[Predictor]) -> dict[str, Foretold]:
-    """What each predictor foretells, and each length, by name."""
+def foretold(home: Home, predictors: Sequence[Predictor], seed: int = SEED) -> dict[str, Foretold]:
+    """What each predictor foretells, and each length, by name.
+
+    Args:
+        home: Home whose probes are foretold.
+        predictors: Methods, settings, combinations.
+        seed: Seed of the resamples of the probes: of each home another, since what is drawn of one says nothing of
+            another's, whose probes are others.
+    """
     every = [*predictors, *controls(home.targets, home.probed.lengths)]
     of_target: dict[str, list[Found]] = {}
-    for target, _, found in found_by_target(every, home.probed.falls, home.tasks_of):
+    for target, _, found in found_by_target(every, home.probed.falls, home.tasks_of, seed):
         of_target[target] = found  # the last of a target is that of its tasks together
     means = [mean_found(found) for found in zip(*of_target.values(), strict=True)]
     length = best_length(every, means)

@@ -14,6 +14,7 @@ import polars as pl
 from scipy.stats import rankdata
 
 from nait_assets.evaluation import foreseen
+from nait_assets.evaluation.bootstrap import resamples
 from nait_assets.evaluation.foresight import TAKEN_OUT, mean_fall
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
@@ -141,20 +142,20 @@ def _overlaps(pool: np.ndarray) -> np.ndarray:
 
 
 def teaching(
-    of_probes: np.ndarray, probes: Probes, resample: np.ndarray, capabilities: Sequence[int] | None = None
+    of_probes: np.ndarray, probes: Probes, drawn: np.ndarray, capabilities: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`(n_readings,)` mean correlations over capabilities of probes' ranks with what training did; partial ones.
 
     Args:
         of_probes: `(n_readings, n_capabilities, n_probes)`, higher where a larger fall is foretold.
         probes: What training did.
-        resample: `(n,)` indices of probes; the probes themselves, or drawn from them.
+        drawn: `(n,)` indices of probes; the probes themselves, or drawn from them.
         capabilities: Places of those that the mean is over; all by default.
     """
     chosen = list(range(len(probes.falls))) if capabilities is None else list(capabilities)
-    found = _unit_ranks(of_probes[:, chosen][..., resample])
-    fell = _unit_ranks(probes.falls[chosen][:, resample])
-    basis = np.linalg.qr(_unit_ranks(probes.lengths[:, resample]).T)[0]
+    found = _unit_ranks(of_probes[:, chosen][..., drawn])
+    fell = _unit_ranks(probes.falls[chosen][:, drawn])
+    basis = np.linalg.qr(_unit_ranks(probes.lengths[:, drawn]).T)[0]
     plain = np.einsum("rcp,cp->rc", found, fell)
     left = [values - (values @ basis) @ basis.T for values in (found, fell)]
     found, fell = (values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-9) for values in left)
@@ -170,18 +171,12 @@ def _unit_ranks(values: np.ndarray) -> np.ndarray:
     return unit
 
 
-def ends_of(draws: np.ndarray) -> tuple[float, float]:
-    """The ends of an interval of 95 %."""
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return float(low), float(high)
-
-
 def finding_draws(placements: np.ndarray, n_draws: int, seed: int = 0) -> np.ndarray:
     """`(n_draws, n_readings)` mean areas over capabilities, each capability's planted rows drawn with replacement."""
-    random = np.random.default_rng(seed)
-    n_readings, n_capabilities, n_planted = placements.shape
-    draws = np.empty((n_draws, n_readings), np.float32)
-    for draw in range(n_draws):
-        counts = random.multinomial(n_planted, np.full(n_planted, 1 / n_planted), size=n_capabilities)
-        draws[draw] = np.einsum("rcp,cp->r", placements, counts, optimize=True) / (n_capabilities * n_planted)
+    n_capabilities, n_planted = placements.shape[1:]
+    of_each = [
+        placements[:, place, resamples(n_planted, [seed, place], n_draws)].mean(axis=-1)
+        for place in range(n_capabilities)
+    ]
+    draws: np.ndarray = np.mean(of_each, axis=0).T
     return draws

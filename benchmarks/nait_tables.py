@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 from common import table
-from nait_judging import Probes, ends_of, teaching
+from nait_judging import Probes, teaching
 from nait_readings import AXES, NAIT, STANDARDIZED
+
+from nait_assets.evaluation.bootstrap import ends_of
 
 PAPERS_OVERLAP = 0.70
 """The paper's figure 7: every capability's subset shares more than this with the comprehensive one."""
@@ -139,8 +141,8 @@ def _half_figure(of: Measured, figure: str, places: np.ndarray, capabilities: li
         areas: np.ndarray = of.found["placements"][places][:, capabilities, half::2].mean(axis=(1, 2))
         return areas
     assert of.probes is not None
-    resample = np.arange(half, of.probes.falls.shape[1], 2)
-    return teaching(of.found["probes"][places], of.probes, resample, capabilities)[int(figure == "partial")]
+    chosen = np.arange(half, of.probes.falls.shape[1], 2)
+    return teaching(of.found["probes"][places], of.probes, chosen, capabilities)[int(figure == "partial")]
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from nait_readings import scored
 from nait_tables import Measured, report
 
 from nait_assets.corpora.corpus import read_corpus
+from nait_assets.evaluation.bootstrap import resamples
 from nait_assets.recipe import POOL, PROJECT_ROOT, Recipe, fingerprint, load_recipe
 from nait_assets.resources import LanguageModel
 
@@ -89,10 +90,10 @@ def measured(
     }
     draws = {"finding": finding_draws(found["placements"], n_draws)}
     if probes is not None:
-        everyone, random = np.arange(probes.falls.shape[1]), np.random.default_rng(0)
-        columns["teaching"], columns["partial"] = teaching(found["probes"], probes, everyone)
-        drawn = [teaching(found["probes"], probes, random.choice(everyone, len(everyone))) for _ in range(n_draws)]
-        draws["teaching"], draws["partial"] = (np.stack(kind) for kind in zip(*drawn, strict=True))
+        n_probes = probes.falls.shape[1]
+        columns["teaching"], columns["partial"] = teaching(found["probes"], probes, np.arange(n_probes))
+        taught = [teaching(found["probes"], probes, drawn) for drawn in resamples(n_probes, n_resamples=n_draws)]
+        draws["teaching"], draws["partial"] = (np.stack(kind) for kind in zip(*taught, strict=True))
     frame = pl.DataFrame(readings).with_columns(**{name: pl.Series(values) for name, values in columns.items()})
     return Measured(frame, found, capabilities, probes, draws)
 

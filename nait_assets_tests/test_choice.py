@@ -113,6 +113,43 @@ def test_halves_share_neither_rows_nor_kinds(demo_rows: pl.DataFrame) -> None:
             assert not {*query.wanted} & {*query.examples, *query.left_out}
 
 
+def test_the_same_task_at_another_size_is_in_the_same_half() -> None:
+    """Shuffled objects, three and seven of them in one half and five in the other, were not something new to find."""
+    finding = benchmark("choice_finding")
+    sizes = ("three", "five", "seven")
+    tasks = [f"{task}_{size}_objects" for task in ("tracking_shuffled_objects", "logical_deduction") for size in sizes]
+    subjects = ["high_school_biology", "college_biology", "virology", "anatomy", "multistep_arithmetic_two"]
+    for of in "abcdef":
+        halves = finding.alternating([*tasks, *subjects], of)
+        assert len({halves[task] for task in tasks[:3]}) == len({halves[task] for task in tasks[3:]}) == 1
+        assert halves["high_school_biology"] == halves["college_biology"]
+        assert set(halves.values()) == set(finding.HALVES)
+
+
+def test_intervals_of_few_units_are_as_wide_as_their_number_says() -> None:
+    """Of three data sets drawn three times, the mean has two thirds of its variance."""
+    finding = benchmark("choice_finding")
+    values = np.random.default_rng(0).normal(size=(200, 3))
+    spreads = [finding._of_resamples(own[:, None], [place], 2000).var() for place, own in enumerate(values)]
+    assert np.mean(spreads) == pytest.approx(np.mean(values.var(axis=1, ddof=1) / 3), rel=0.03)
+    frame = pl.DataFrame({"setting": "s", "half": "h", "kind": ["k", "k", "l"], "unit": ["a", "b", "c"]})
+    of_kinds = finding.summary(frame.with_columns(auc=pl.Series([0.5, 0.7, 0.9]), precision=0.5))
+    found = of_kinds["s", "h"].auc
+    assert found[0] == pytest.approx((0.6 + 0.9) / 2)
+    assert np.isnan(found[1:]).all(), "of one unit nobody knows how others of its kind would be found"
+    assert benchmark("choice").shown(found) == "+0.75"
+
+
+def test_the_probes_of_each_home_are_drawn_by_themselves(demo_rows: pl.DataFrame) -> None:
+    """By the same places the errors of two homes would go together, and the interval of their mean be of one home."""
+    choice, trial = benchmark("choice"), benchmark("choice_trial")
+    home = trial.trial_home(demo_rows, activations(), "one")
+    one, other = choice.measured([], pl.DataFrame(), activations(), [home, home]).teaching
+    length = one["tokens"].correlation
+    assert other["tokens"].correlation[0] == length[0]
+    assert not np.array_equal(other["tokens"].correlation[1:], length[1:], equal_nan=True)
+
+
 def test_rows_that_are_neither_right_nor_wrong_do_not_count() -> None:
     """In a search for other languages than the examples', rows of their own language are no mistake."""
     finding = benchmark("choice_finding")

@@ -2,13 +2,31 @@
 
 A mean over few examples is uncertain, and so is one training: both are drawn again, with replacement. All models share
 the draws of a task's examples, so that what makes an example hard for all of them drops out of differences.
+Belongs here: what is drawn, and the ends of an interval, for everything that states some.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 N_RESAMPLES, SEED = 2000, 0
+INTERVAL = (2.5, 97.5)
+"""Percentiles at the ends of an interval of 95 %."""
+
+
+def resamples(
+    n: int, seed: int | Sequence[int] = SEED, n_resamples: int = N_RESAMPLES, n_drawn: int | None = None
+) -> np.ndarray:
+    """`(n_resamples, n_drawn)` places of things that are drawn with replacement.
+
+    Args:
+        n: Number of things that there are.
+        seed: Seed of the draws; what has the same number and seed has the same draws, so that differences are paired.
+        n_resamples: Number of resamples.
+        n_drawn: Number of things in each; `n` by default.
+    """
+    return np.random.default_rng(seed).integers(0, n, (n_resamples, n if n_drawn is None else n_drawn))
 
 
 @dataclass(frozen=True)
@@ -40,7 +58,7 @@ class Draws:
         n_models = len(values)
         if n_models == 1:
             return np.asarray(of_models[:, 0])
-        drawn = np.random.default_rng([SEED, seed]).integers(0, n_models, (len(of_models), n_models))
+        drawn = resamples(n_models, [SEED, seed], len(of_models))
         drawn[0] = np.arange(n_models)
         found: np.ndarray = np.take_along_axis(of_models, drawn, axis=1).mean(axis=1)
         return found
@@ -48,5 +66,10 @@ class Draws:
 
 def interval(means: np.ndarray) -> tuple[float, float, float]:
     """The value, and the ends of its interval of 95 %, of `(1 + n_resamples,)` means or differences of means."""
-    low, high = np.percentile(means[1:], (2.5, 97.5))
-    return float(means[0]), float(low), float(high)
+    return float(means[0]), *ends_of(means[1:])
+
+
+def ends_of(values: np.ndarray) -> tuple[float, float]:
+    """The ends of an interval of 95 %, of `(n_resamples,)` values; of none, NaN."""
+    low, high = np.percentile(values, INTERVAL) if len(values) else (np.nan, np.nan)
+    return float(low), float(high)

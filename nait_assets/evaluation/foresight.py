@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from nait_assets.evaluation.bootstrap import SEED, ends_of, resamples
 from nait_assets.evaluation.tables import FORESIGHT
 from nait_assets.recipe import COMPREHENSIVE_TARGET, SIZE_MARK
 
-N_RESAMPLES, SEED = 2000, 0
 SAME = 0.995
 """Correlation from which on two orders of probes are taken for one."""
 ANSWER_TOKENS, ANSWER_RANK = "answer_tokens", "answer_rank"
@@ -136,7 +136,10 @@ def foresight(
 
 
 def found_by_target(
-    predictors: Sequence[Predictor], falls: Mapping[str, np.ndarray], tasks_of: Mapping[str, Sequence[str]]
+    predictors: Sequence[Predictor],
+    falls: Mapping[str, np.ndarray],
+    tasks_of: Mapping[str, Sequence[str]],
+    seed: int = SEED,
 ) -> Iterator[tuple[str, str, list[Found]]]:
     """Target, task and what was found of each predictor; last of a target with several tasks, of them together.
 
@@ -146,20 +149,21 @@ def found_by_target(
         predictors: As for `foresight`.
         falls: As for `foresight`.
         tasks_of: As for `foresight`.
+        seed: Seed of the resamples.
     """
     n_probes = _n_probes(predictors)
-    resamples = np.random.default_rng(SEED).integers(0, n_probes, (N_RESAMPLES, n_probes))
+    drawn = resamples(n_probes, seed)
     for target, task, fall in _wanted(falls, tasks_of):
-        yield target, task, _found(predictors, target, fall, resamples)
+        yield target, task, _found(predictors, target, fall, drawn)
 
 
 def _n_probes(predictors: Sequence[Predictor]) -> int:
     return len(next(iter(predictors[0].values.values())))
 
 
-def _found(predictors: Sequence[Predictor], target: str, fall: np.ndarray, resamples: np.ndarray) -> list[Found]:
-    none = resamples[:0]
-    fell, ranks = _ranks(fall, resamples), [_ranks(one.values[target], resamples) for one in predictors]
+def _found(predictors: Sequence[Predictor], target: str, fall: np.ndarray, drawn: np.ndarray) -> list[Found]:
+    none = drawn[:0]
+    fell, ranks = _ranks(fall, drawn), [_ranks(one.values[target], drawn) for one in predictors]
     lengths: list[np.ndarray] = []
     for predictor, own in zip(predictors, ranks, strict=True):
         if predictor.is_taken_out and all(abs(_correlations(own, other)[0]) < SAME for other in lengths):
@@ -222,11 +226,11 @@ def mean_fall(falls: Sequence[np.ndarray]) -> np.ndarray:
     return found
 
 
-def _ranks(values: np.ndarray, resamples: np.ndarray) -> np.ndarray:
+def _ranks(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """`(1 + n_resamples, n_probes)`: ranks of all probes, and of each resample, of mean 0, norm 1; NaN if all tie."""
     from scipy.stats import rankdata
 
-    indices = np.concatenate([np.arange(len(values))[None], resamples])
+    indices = np.concatenate([np.arange(len(values))[None], drawn])
     ranks = rankdata(values[indices], axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
@@ -260,5 +264,4 @@ def interval(found: np.ndarray) -> tuple[float | None, float | None, float | Non
         return None, None, None
     if not len(resampled):
         return float(value), None, None
-    low, high = np.percentile(resampled, (2.5, 97.5))
-    return float(value), float(low), float(high)
+    return float(value), *ends_of(resampled)
