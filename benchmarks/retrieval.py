@@ -8,55 +8,73 @@ among as many best rows as are planted. Run the recipe first:
     NAIT_DATA=... python benchmarks/retrieval.py --recipe recipes/alpaca.yaml --json retrieval.json
 """
 
-import argparse
-import json
-import platform
-import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from common import parser, table, write
 
-from nait_assets.recipe import load_recipe
+from nait_assets.recipe import Recipe, load_recipe
 from nait_assets.report.comparison import retrieval
 from nait_assets.resources import Warehouse, home_of
 from nait_assets.tables import CANDIDATE_POOL, scores_table
 
+Found = dict[str, tuple[float, float, int]]
+"""By planted capability: area under the ROC curve, precision, number of planted rows."""
+
+
+def found_of(recipe: Recipe, home: Path) -> tuple[dict[str, Found], int]:
+    """What each method of a home finds, and the number of candidates.
+
+    Raises:
+        WarehouseError: A method has not scored.
+        SystemExit: No capability is planted.
+    """
+    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
+        pool = snapshot.read(CANDIDATE_POOL)
+        topics = set(pool["topic"].to_list())
+        planted = [capability for capability in recipe.capability_names if capability in topics]
+        if not planted:
+            raise SystemExit(f"{recipe.path}: no capability is the topic of a candidate, so nothing is there to find")
+        wanted = {name: pool.filter(topic=name)["sample_id"] for name in planted}
+        found = {
+            method: {
+                name: retrieval(snapshot.read(scores_table(method), target=name), ids) for name, ids in wanted.items()
+            }
+            for method in recipe.methods
+        }
+    return found, len(pool)
+
+
+def line(method: str, found: Found) -> dict[str, Any]:
+    """A row of the table."""
+    cells = {name: f"{area:.3f} / {precision:.2f}" for name, (area, precision, _) in found.items()}
+    area, precision, _ = np.mean(list(found.values()), axis=0)
+    return {"method": f"`{method}`", **cells, "mean": f"{area:.3f} / {precision:.2f}"}
+
+
+def as_json(found: Mapping[str, Found]) -> dict[str, Any]:
+    """All figures by method and capability."""
+    names = ("auc", "precision", "n_planted")
+    return {
+        method: {capability: dict(zip(names, figures, strict=True)) for capability, figures in of_method.items()}
+        for method, of_method in found.items()
+    }
+
 
 def main() -> None:
     """Print the table, and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, required=True)
-    parser.add_argument("--home", type=Path)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--recipe", type=Path, required=True)
+    options.add_argument("--home", type=Path)
+    arguments = options.parse_args()
     recipe = load_recipe(arguments.recipe)
-    home = arguments.home or home_of(recipe)
-    with Warehouse(home=str(home)).tables.snapshot() as snapshot:
-        pool = snapshot.read(CANDIDATE_POOL)
-        topics = dict(pool.select("sample_id", "topic").iter_rows())
-        planted = [capability for capability in recipe.capability_names if capability in set(topics.values())]
-        table: dict[str, dict[str, dict[str, float]]] = {}
-        for method in recipe.methods:
-            found = {
-                c: retrieval(snapshot.read(scores_table(method), target=c), pool.filter(topic=c)["sample_id"])
-                for c in planted
-            }
-            table[method] = {
-                capability: {"auc": area, "precision": precision, "n_planted": n_planted}
-                for capability, (area, precision, n_planted) in found.items()
-            }
-
-    print(f"{len(pool):,} candidates; area under the ROC curve / precision among the planted number\n")
-    print("| method | " + " | ".join(planted) + " | mean |")
-    print("|---|" + "---|" * (len(planted) + 1))
-    for method, row in table.items():
-        means = [np.mean([row[capability][name] for capability in planted]) for name in ("auc", "precision")]
-        cells = [f"{row[capability]['auc']:.3f} / {row[capability]['precision']:.2f}" for capability in planted]
-        print(f"| `{method}` | " + " | ".join([*cells, f"{means[0]:.3f} / {means[1]:.2f}"]) + " |")
-    if arguments.json:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-        facts = {"commit": commit.stdout.strip(), "machine": platform.machine(), "n_candidates": len(pool)}
-        arguments.json.write_text(json.dumps({**facts, "methods": table}, indent=2) + "\n")
+    found, n_candidates = found_of(recipe, arguments.home or home_of(recipe))
+    title = f"{n_candidates:,} candidates; area under the ROC curve / precision among the planted number"
+    rows = [line(*one) for one in found.items()]
+    table(title, rows)
+    write({"rows": rows, "n_candidates": n_candidates, "methods": as_json(found)}, arguments.json)
 
 
 if __name__ == "__main__":

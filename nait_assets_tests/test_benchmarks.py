@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nait_assets.recipe import PROJECT_ROOT
+from nait_assets.recipe import PROJECT_ROOT, Recipe
+from nait_assets.resources import Warehouse
+from nait_assets_tests.conftest import benchmark
 
 SCRIPTS = (
     "choice",
@@ -43,6 +45,26 @@ def test_benchmark_runs_and_writes_its_figures(script: str, tmp_path: Path) -> N
     assert figures["rows"]
     assert figures["commit"]
     assert "|---|" in ended.stdout
+
+
+def test_retrieval_tells_what_each_method_finds(
+    small_recipe: Recipe,
+    small_home: Warehouse,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It needs a home, so that the trial of all scripts passes it by; its figures have commit and machine as theirs."""
+    file = tmp_path / "figures.json"
+    options = ["--recipe", small_recipe.path, "--home", small_home.folder, "--json", file]
+    monkeypatch.setattr(sys, "argv", ["retrieval.py", *map(str, options)])
+    benchmark("retrieval").main()
+    figures = json.loads(file.read_text())
+    assert {"commit", "cpu", "rows"} <= set(figures)
+    assert figures["n_candidates"] == 10
+    assert set(figures["methods"]["nait_standardized"]) == {"code", "math"}
+    own = figures["methods"]["random"]["math"]
+    assert f"{own['auc']:.3f} / {own['precision']:.2f}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("script", sorted(file.stem for file in (PROJECT_ROOT / "benchmarks").glob("*.py")))
