@@ -14,6 +14,8 @@ from nait_assets.recipe.schema import Recipe
 from nait_assets.recipe.section import Section
 from nait_assets.recipe.yaml_file import read_yaml
 
+LISTS = {"tuple_type": ("tuple", "list"), "too_short": ("Tuple", "List"), "too_long": ("Tuple", "List")}
+"""By kind of error, what it says of a field that is a tuple here and a list in YAML, and what is said instead."""
 MOST_LINES, MOST_CHARACTERS = 20, 400
 """Of what is said of a recipe: problems, and characters of each."""
 
@@ -53,7 +55,9 @@ def _short(line: str) -> str:
 
 def _explain(problem: Any) -> str:
     where = _short(".".join(str(part) for part in problem["loc"])) or "recipe"
-    message = problem["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("valid tuple", "valid list")
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in LISTS:
+        message = message.replace(*LISTS[problem["type"]], 1)
     moved = new_place(where, problem["input"]) if problem["type"] == "extra_forbidden" else None
     if moved is not None:
         return f"{where}: this is now `{moved}`; see recipes/README.md"
