@@ -7,9 +7,19 @@ stands there or renames the window; in Markdown a role may be a link or a pictur
 import re
 from collections.abc import Iterable
 
+import polars as pl
+
 CONTROLS = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Controls of C0 and C1 but tab and line feed, what changes the direction of text, other ends of lines, and halves of
 characters, which no terminal can show."""
+_CONTENT, _ROLE = (pl.element().struct.field(name) for name in ("content", "role"))
+_MESSAGES = pl.col("messages").list
+QUESTION = pl.coalesce(
+    _MESSAGES.eval(_CONTENT.filter(_ROLE == "user")).list.first(),
+    _MESSAGES.eval(_CONTENT.filter(_ROLE != "system")).list.first(),
+    _MESSAGES.first().struct.field("content"),
+)
+"""What a row of the column `messages` asks, to tell it by: a system message is the same for many rows."""
 
 
 def printable(text: str) -> str:

@@ -5,13 +5,15 @@ import re
 import unicodedata
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from nait_assets.losses import as_list
-from nait_assets.shown import as_code, one_line, printable
+from nait_assets.recipe import PROJECT_ROOT
+from nait_assets.shown import QUESTION, as_code, one_line, printable
 from nait_assets_tests.command import nait, quick_home
 
 ATTACKS = (
@@ -81,3 +83,21 @@ def test_commands_print_no_control_of_a_row(tmp_path: Path) -> None:
         assert answer.code in (0, 3), out
         assert not set(out) & set("\x1b\x9b\b\r\u202e")
         assert "\nnait/all: rank 1" not in out
+
+
+def test_a_row_is_told_by_what_it_asks_and_not_by_its_system_message() -> None:
+    """Of a pool with one system message, five best rows and all rows of a difference were told by the same sentence."""
+    system, user, answer = (
+        {"role": role, "content": content}
+        for role, content in (("system", "Be brief."), ("user", "two?"), ("assistant", "2"))
+    )
+    rows = pl.DataFrame({"messages": [[system, user, answer, {**user, "content": "why?"}], [system, answer], [system]]})
+    assert rows.select(QUESTION).to_series().to_list() == ["two?", "2", "Be brief."]
+
+
+def test_no_list_of_rows_is_told_by_first_messages() -> None:
+    """The same in every place that lists rows; excerpts of what was refused are the row's own beginning."""
+    first = re.compile(r"list\.first\(\)\.struct\.field\(.content|messages['\"]\]\[0\]\[.content")
+    folder = PROJECT_ROOT / "nait_assets"
+    found = {file.name for file in folder.rglob("*.py") if first.search(file.read_text(encoding="utf-8"))}
+    assert found <= {"published.py"}

@@ -13,6 +13,7 @@ from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.selection import history
+from nait_assets.shown import QUESTION
 from nait_assets.tables import CANDIDATE_POOL
 
 
@@ -131,9 +132,7 @@ def describe_difference(recipe: Recipe, warehouse: Warehouse, before: str, after
         found = difference(old, new)
         listed_ids = (*found.added[:n_rows], *found.removed[:n_rows])
         pool = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "messages"), listed_ids)
-    texts = dict(
-        pool.select("sample_id", pl.col("messages").list.first().struct.field("content").str.slice(0, 90)).iter_rows()
-    )
+    texts = dict(pool.select("sample_id", QUESTION.str.slice(0, 90)).iter_rows())
 
     def listed(names: tuple[str, ...], sign: str) -> list[str]:
         lines = [

@@ -31,6 +31,7 @@ from nait_assets.recipe import Recipe, fingerprint
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Transaction
 from nait_assets.rooms import asset_arguments, write_table
+from nait_assets.shown import QUESTION
 from nait_assets.tables import CANDIDATE_POOL, CORPUS_COUNTS, EXAMPLE, N_CHARACTERS, REJECTED_ROWS
 
 ALGORITHM = "4"
@@ -237,9 +238,5 @@ def _metadata(corpus: Corpus) -> dict[str, object]:
         "topics": dg.MetadataValue.json(
             {str(topic): count for topic, count in Counter(examples["topic"].to_list()).most_common(30)}
         ),
-        "examples": lineage.table_metadata(
-            first.head(5).select(
-                "sample_id", "topic", text=pl.col("messages").list.first().struct.field("content").str.slice(0, 200)
-            )
-        ),
+        "examples": lineage.table_metadata(first.head(5).select("sample_id", "topic", text=QUESTION.str.slice(0, 200))),
     }

@@ -21,6 +21,7 @@ from nait_assets.scoring.method import Method, Scores
 from nait_assets.scoring.methods import method_of
 from nait_assets.scoring.ranking import ranked
 from nait_assets.scoring.view import create_view
+from nait_assets.shown import QUESTION
 from nait_assets.tables import CANDIDATE_POOL
 
 ALGORITHM = "5"
@@ -134,7 +135,7 @@ def _metadata(frame: pl.DataFrame, recipe: Recipe, warehouse: Warehouse, by_rank
     shown = pl.concat([scored.head(N_SHOWN), scored.tail(N_SHOWN)])["sample_id"].unique()
     with warehouse.tables.snapshot() as snapshot:
         pool = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "topic", "messages"), shown.to_list())
-    text = pl.col("messages").list.first().struct.field("content").str.slice(0, 160)
+    text = QUESTION.str.slice(0, 160)
     top, bottom = (
         lineage.table_metadata(
             rows.join(pool, on="sample_id", how="left", maintain_order="left").select(

@@ -16,11 +16,12 @@ from nait_assets.recipe import COMPREHENSIVE_TARGET, POOL, Recipe, rounded_up
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.catalogue import thresholds_of
+from nait_assets.scoring.chance import PERCENT_BY_CHANCE, PERCENT_OF_EXAMPLES
 from nait_assets.scoring.methods import method_of
 from nait_assets.selection.duplicates import duplicates_in, near_duplicates_read, texts_of
 from nait_assets.selection.held_against import standing
 from nait_assets.selection.turns import rows_by_turn, takes_turns, turns_sentence
-from nait_assets.shown import one_line
+from nait_assets.shown import QUESTION, one_line
 from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, SUBSETS, scores_table
 
 N_BEST = 5
@@ -112,7 +113,8 @@ def _standing_lines(recipe: Recipe, snapshot: Snapshot) -> list[str]:
     widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
     cells = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
     return [
-        f"Scores of {method} that 5 % of candidates reach by chance, and 95 % of the in-domain examples; of each",
+        f"Scores of {method} that {PERCENT_BY_CHANCE} of candidates reach by chance, and {PERCENT_OF_EXAMPLES} of the "
+        "in-domain examples; of each",
         "ratio's subset, how many rows are below the one | reach the other, of how many:",
         *(f"  {line}".rstrip() for line in cells),
     ]
@@ -186,8 +188,10 @@ def _best_lines(recipe: Recipe, snapshot: Snapshot, target: str) -> list[str]:
     shown = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "topic", "messages"), best["sample_id"].to_list())
     return [
         f"  {row['rank']}. {row['score']:+.3f}  {one_line(row['topic'] or '-'):<14} {row['sample_id']}"
-        f"  {one_line(row['messages'][0]['content'], 70)}"
-        for row in best.join(shown, on="sample_id", maintain_order="left").iter_rows(named=True)
+        f"  {one_line(row['asked'], 70)}"
+        for row in best.join(shown.with_columns(asked=QUESTION), on="sample_id", maintain_order="left").iter_rows(
+            named=True
+        )
     ]
 
 
