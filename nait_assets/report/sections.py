@@ -13,6 +13,7 @@ from nait_assets.report.comparison import Comparison
 from nait_assets.report.map_points import map_points
 from nait_assets.report.page_data import N_EXTREMES, PageData
 from nait_assets.report.rows import excerpts
+from nait_assets.scoring.chance import PERCENT_BY_CHANCE, PERCENT_OF_EXAMPLES
 from nait_assets.scoring.methods import method_of
 from nait_assets.selection.duplicates import duplicates_in
 from nait_assets.selection.held_against import standing
@@ -144,9 +145,9 @@ def _standings(page_data: PageData) -> list[dict[str, Any]]:
             ]
             rows.append([method, target, *found[0].thresholds, *(one.counts for one in found)])
     notes = [
-        "By chance: the score that 5 % of candidates reach when as many random rows of the pool stand in the place of "
-        "the target's examples. Of the examples: the score that 95 % of them reach, each against the others. Of each "
-        "ratio: how many chosen rows are below the one | reach the other, of how many."
+        f"By chance: the score that {PERCENT_BY_CHANCE} of candidates reach when as many random rows of the pool stand "
+        f"in the place of the target's examples. Of the examples: the score that {PERCENT_OF_EXAMPLES} of them reach, "
+        "each against the others. Of each ratio: how many chosen rows are below the one | reach the other, of how many."
     ]
     notes += [f"Not defined for {', '.join(without)}."] if without else []
     header = ["method", "target", "by chance", "of the examples", *recipe.ratios]

@@ -36,6 +36,10 @@ AT_ONCE = 8
 """Examples that are scored in one go: for each, what the method reads of all others is held."""
 BY_CHANCE, OF_EXAMPLES = 0.05, 0.95
 """Shares that reach each: of candidates against random rows, and of the examples against the others."""
+LEAST_JUDGED = round(1 / BY_CHANCE)
+"""Of fewer scores against random rows than this, that share is not one."""
+PERCENT_BY_CHANCE, PERCENT_OF_EXAMPLES = (f"{100 * share:g} %" for share in (BY_CHANCE, OF_EXAMPLES))
+"""The same, as they are said."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,15 @@ def thresholds(method: Method, inputs: ScoringInputs) -> dict[str, Thresholds]:
     by_chance = {} if ins.nearest else _by_chance(method, ins, inputs)
     return {
         target: Thresholds(
-            *_quantile(by_chance.get(target, np.empty(0)), 1 - BY_CHANCE),
+            *_quantile(by_chance.get(target, np.empty(0)), 1 - BY_CHANCE, LEAST_JUDGED),
             *_quantile(_of_examples(method, ins, inputs, target), 1 - OF_EXAMPLES),
         )
         for target in inputs.targets
     }
 
 
-def _quantile(scores: np.ndarray, share: float) -> tuple[float | None, int]:
-    return (float(np.quantile(scores, share)), len(scores)) if len(scores) else (None, 0)
+def _quantile(scores: np.ndarray, share: float, least: int = 1) -> tuple[float | None, int]:
+    return float(np.quantile(scores, share)) if len(scores) >= least else None, len(scores)
 
 
 def _by_chance(method: Method, ins: StandIns, inputs: ScoringInputs) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from nait_assets.partitions import Partitions, cell_of
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
+from nait_assets.scoring.chance import PERCENT_BY_CHANCE
 from nait_assets.scoring.latest import Latest
 from nait_assets.scoring.methods import method_of
 from nait_assets.selection.catalogue import subset_output
@@ -28,8 +29,8 @@ CONTAINED = Check(
 """Not a check about strategies of which it need not hold."""
 ABOVE_CHANCE = Check(
     "scores_are_above_chance",
-    f"No more than {MOST_BY_CHANCE:.0%} of the rows score less than 5 % of candidates reach against random rows of the "
-    "pool in the place of the target's examples.",
+    f"No more than {MOST_BY_CHANCE:.0%} of the rows score less than {PERCENT_BY_CHANCE} of candidates reach against "
+    "random rows of the pool in the place of the target's examples.",
     blocking=False,
 )
 """Only a check of methods for which that score is defined."""

@@ -117,13 +117,15 @@ def test_chance_is_reached_by_few_rows_of_a_pool_without_structure_and_by_all_of
     assert (values[-10:, 1] > (found["math"].of_examples or 0)).mean() > 0.5
 
 
-def test_a_pool_of_one_row_has_no_chance() -> None:
-    """Nothing can be drawn beside the row that would be scored against it."""
+@pytest.mark.parametrize("n", [1, 2, 4, 20])
+def test_a_pool_of_a_few_rows_has_no_chance(n: int) -> None:
+    """Of one row nothing can be drawn beside it; of two scores, a twentieth was said to reach the larger one."""
     whole = activation_inputs()
-    blocks = [(layer, np.arange(1), rows[:1]) for layer, _, rows in whole.blocks]
+    blocks = [(layer, np.arange(n), rows[:n]) for layer, _, rows in whole.blocks]
     method = method_named("nait_standardized")
-    found = thresholds(method, replace(whole, sample_ids=whole.sample_ids[:1], blocks=blocks))
-    assert {target: one.by_chance for target, one in found.items()} == dict.fromkeys(TARGETS)
+    found = thresholds(method, replace(whole, sample_ids=whole.sample_ids[:n], blocks=blocks))
+    assert {one.by_chance is not None for one in found.values()} == {n == 20}
+    assert all((one.n_judged >= 20) == (n == 20) for one in found.values())
 
 
 def test_an_example_is_near_the_nearest_others_and_as_near_to_the_pool_as_it_is() -> None:
