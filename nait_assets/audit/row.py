@@ -69,14 +69,14 @@ def _subset_lines(snapshot: Snapshot, recipe: Recipe, method: str, target: str, 
         return [f"  {method}/{target}: no score: {one_line(reason)}"]
     known = snapshot.has_table(SUBSETS.name)
     subsets = snapshot.rows(SUBSETS, method=method, target=target) if known else SUBSETS.columns.to_frame()
-    turn = own["target_turn"][0] if takes_turns(recipe, method, target) else None
+    whose = own["whose_turn"][0] if takes_turns(recipe, method, target) else None
     chosen = []
     for ratio in recipe.ratios:
         rows = subsets.filter(pl.col("ratio") == ratio).sort("rank")
         if sample_id in rows["sample_id"]:
             how = f"the lowest score of its {len(rows)} rows is {float(rows['score'][-1]):+.5f}"
-            if turn is not None:
-                how = f"turn {turn}, in which {own['whose_turn'][0]} took its best row left"
+            if whose is not None:
+                how = f"in the turns of {whose}, each of which took its best row left"
             chosen.append(f"{ratio} ({how})")
     where = f"in {', '.join(chosen)}" if chosen else "in no subset"
     return [f"  {method}/{target}: rank {rank} of {len(scores)}, score {score:+.5f}; {where}"]

@@ -4,11 +4,9 @@ Belongs here: putting together what scoring and selection say of one row. Does n
 command (`why_text`), and how a score is taken apart (`scoring.explanation`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import polars as pl
 
 from nait_assets.corpora.eligibility import reason_of
 from nait_assets.errors import NotFoundError
@@ -16,17 +14,18 @@ from nait_assets.extraction import activation_table
 from nait_assets.recipe import ACTIVATIONS, POOL, Recipe
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
+from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.explanation import explanations, find_candidate
 from nait_assets.scoring.faces import Neuron, faces
 from nait_assets.scoring.method import Explanation, Face
 from nait_assets.scoring.methods import method_of
-from nait_assets.scoring.texts import question_and_answer
+from nait_assets.scoring.texts import Shown, shown_texts, texts_of_examples
+from nait_assets.selection.held_against import standing
 from nait_assets.selection.placing import Placing, placings
-from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET
+from nait_assets.selection.turns import takes_turns
+from nait_assets.tables import CANDIDATE_POOL, scores_table
 
 N_FACES = 3
-Text = tuple[str, str]
-"""A question and its answer, whole."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ class Why:
         scores: Its score by every method of the recipe that has been run.
         method: The method whose score is explained.
         description: What puts a candidate first by this method, in a sentence.
+        held_against: Scores that chance and the examples reach, and whether it does; "" where none is defined.
         placings: Where it stands against the subset of each ratio.
         explanation: Why it scores as it does; None where nothing was read of it.
         faces: By neuron of the explanation's reasons, the pool's rows that drive it most, and the candidate.
@@ -71,10 +71,11 @@ class Why:
     scores: tuple[Scored, ...]
     method: str
     description: str
+    held_against: str
     placings: tuple[Placing, ...]
     explanation: Explanation | None
     faces: Mapping[Neuron, list[Face]]
-    texts: Mapping[str, Text]
+    texts: Mapping[str, Shown]
 
     @property
     def score(self) -> float | None:
@@ -106,15 +107,19 @@ def why(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n: in
         sample = find_candidate(snapshot, sample_id)
         scores = _scores_of(snapshot, recipe, sample["sample_id"], target)
         reason = reason_of(recipe, snapshot, sample["sample_id"])
+        held = _held_against(snapshot, recipe, method, target, sample["sample_id"])
     name = sample["sample_id"]
     found = explanations(recipe, warehouse, method, {target: [name]}, n).explanations.get((target, name))
     stands = tuple(placings(recipe, warehouse, method, target, name))
     drivers = _faces(recipe, warehouse, method, found, name)
     of_parts = found.faces.values() if found else ()
     named = [face.sample_id for driving in (*drivers.values(), *of_parts) for face in driving]
-    texts = _texts(warehouse, [*(one.last for one in stands if one.last), *named], found)
+    named += [one.last for one in stands if one.last]
+    with warehouse.tables.snapshot() as snapshot:
+        texts = shown_texts(snapshot.rows(CANDIDATE_POOL.only("sample_id", "messages")), named)
+        texts |= texts_of_examples(snapshot, found.near if found else ())
     description = method_of(recipe, method).description
-    return Why(sample, reason, target, scores, method, description, stands, found, drivers, texts)
+    return Why(sample, reason, target, scores, method, description, held, stands, found, drivers, texts)
 
 
 def _scores_of(snapshot: Snapshot, recipe: Recipe, sample_id: str, target: str) -> tuple[Scored, ...]:
@@ -129,6 +134,22 @@ def _scores_of(snapshot: Snapshot, recipe: Recipe, sample_id: str, target: str) 
     return tuple(Scored(*row) for row in rows if row[0] in recipe.methods)
 
 
+def _held_against(snapshot: Snapshot, recipe: Recipe, method: str, target: str, sample_id: str) -> str:
+    """Whether a score is what chance or the examples reach: for `all`, the one of the capability whose turn it is."""
+    table, whose = scores_table(method), ""
+    if not snapshot.has_table(table.name):
+        return ""
+    own = snapshot.rows(table, target=target, sample_id=sample_id)
+    if takes_turns(recipe, method, target) and len(own) and own["whose_turn"][0] is not None:
+        whose = own["whose_turn"][0]
+        own = snapshot.rows(table, target=whose, sample_id=sample_id)
+    if own["score"].null_count() or own.is_empty():
+        return ""
+    found = standing(thresholds_of(snapshot, method, whose or target), own["score"]).of_one_row
+    of = f" for {whose}, in whose turn it is," if whose else ""
+    return f"its score{of} {own['score'][0]:.4g} is {found}" if found else ""
+
+
 def _faces(
     recipe: Recipe, warehouse: Warehouse, method: str, explanation: Explanation | None, sample_id: str
 ) -> dict[Neuron, list[Face]]:
@@ -138,19 +159,3 @@ def _faces(
         return {}
     with activation_table.activations_of(warehouse, POOL).snapshot() as snapshot:
         return faces(snapshot, neurons, sample_id, N_FACES, recipe.pooling_of(method))
-
-
-def _texts(warehouse: Warehouse, rows: Iterable[str], explanation: Explanation | None) -> dict[str, Text]:
-    """Texts of rows of the pool, and of an explanation's nearest examples, by `sample_id`."""
-    near = explanation.near if explanation else ()
-    with warehouse.tables.snapshot() as tables:
-        messages = CANDIDATE_POOL.only("sample_id", "messages")
-        parts = [_some(tables.rows(messages), rows)] if rows else []
-        for capability in dict.fromkeys(one.capability for one in near):
-            examples = tables.rows(IN_DOMAIN_SET.only("sample_id", "messages"), capability=capability)
-            parts.append(_some(examples, [one.sample_id for one in near]))
-    return {name: question_and_answer(said) for part in parts for name, said in part.iter_rows()}
-
-
-def _some(frame: pl.DataFrame, sample_ids: Iterable[str]) -> pl.DataFrame:
-    return frame.filter(pl.col("sample_id").is_in(list(sample_ids)))

@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from nait_assets.audit.why import Text, Why
+from nait_assets.audit.why import Why
 from nait_assets.scoring.method import Explanation, Face, Parts
+from nait_assets.scoring.texts import Shown
 from nait_assets.selection.placing import Placing
 from nait_assets.shown import one_line
 
@@ -47,7 +48,7 @@ def text_of(found: Why) -> str:
         else f"  {one.method:<{width}} no score: {one_line(one.reason)}"
         for one in found.scores
     ]
-    lines += ["", f"{method}: is it chosen?"]
+    lines += ["", f"{method}: is it chosen?", *_wrapped(found.held_against, "  ")]
     for placing in found.placings:
         lines += _placing(placing, found.texts)
     if not found.placings:
@@ -66,7 +67,7 @@ def _quoted(message: Mapping[str, str]) -> str:
     return f"[{message['role']}] {message['content']}".replace("\n", "\n  | ")
 
 
-def _placing(placing: Placing, texts: Mapping[str, Text]) -> Iterator[str]:
+def _placing(placing: Placing, texts: Mapping[str, Shown]) -> Iterator[str]:
     margin = " " * (len(placing.ratio) + 4)
     yield from _wrapped(f"  {placing.ratio}  {placing.sentence}", margin, first="")
     if placing.last is not None:
@@ -141,7 +142,7 @@ def _faces(found: Why, begin: str, faces: Sequence[Face]) -> Iterator[str]:
         begin = ""
 
 
-def _near(explanation: Explanation, texts: Mapping[str, Text]) -> Iterator[str]:
+def _near(explanation: Explanation, texts: Mapping[str, Shown]) -> Iterator[str]:
     if not explanation.near:
         return
     yield ""

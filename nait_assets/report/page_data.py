@@ -29,7 +29,7 @@ from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.explanation import explained_by, explanations
 from nait_assets.scoring.method import Explanation
 from nait_assets.scoring.methods import method_of
-from nait_assets.scoring.texts import question_and_answer
+from nait_assets.scoring.texts import texts_of_examples
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import columns_read
 from nait_assets.selection.duplicates import near_duplicates_read, texts_of
@@ -38,7 +38,6 @@ from nait_assets.selection.turns import takes_turns
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CORPUS_COUNTS,
-    IN_DOMAIN_SET,
     REJECTED_ROWS,
     REJECTED_SAMPLES,
     STANDARDIZED_CENTROIDS,
@@ -251,13 +250,8 @@ def _with_reasons(page_data: PageData, warehouse: Warehouse) -> PageData:
         for target in recipe.targets
     }
     found = explanations(recipe, warehouse, recipe.leading_method, wanted, N_REASONS)
-    near = {one.sample_id: one.capability for each in found.explanations.values() for one in each.near}
-    texts: dict[str, tuple[str, str]] = {}
     with warehouse.tables.snapshot() as tables:
-        for capability in dict.fromkeys(near.values()):
-            frame = tables.read(IN_DOMAIN_SET, capability=capability).filter(pl.col("sample_id").is_in(list(near)))
-            said = frame.select("sample_id", "messages").iter_rows()
-            texts |= {name: question_and_answer(messages) for name, messages in said}
+        texts = texts_of_examples(tables, (one for each in found.explanations.values() for one in each.near))
     inputs = {**page_data.inputs, **found.versions, **tables.inputs}
     return replace(page_data, explanations=found.explanations, near_texts=texts, inputs=inputs)
 

@@ -3,10 +3,14 @@
 Belongs here: which messages count. Does not belong here: how a text is cut into words; each method has its own way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import polars as pl
+
+from nait_assets.resources.warehouse import Snapshot
+from nait_assets.scoring.method import Near
+from nait_assets.tables import IN_DOMAIN_SET
 
 TextPart = Literal["conversation", "instruction", "answer"]
 """conversation: all that is said; instruction: by users; answer: by assistants. Never the system message."""
@@ -29,8 +33,32 @@ def texts_of(frame: pl.DataFrame, part: TextPart) -> list[str]:
     return [text_of(messages, part) for messages in frame["messages"].to_list()]
 
 
-def question_and_answer(messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+Shown = tuple[str, str]
+"""A question and its answer, whole."""
+
+
+def question_and_answer(messages: Sequence[Mapping[str, str]]) -> Shown:
     """The first message of the user and the last one of the assistant, "" where there is none."""
     questions = [message["content"] for message in messages if message["role"] == "user"]
     answers = [message["content"] for message in messages if message["role"] == "assistant"]
     return questions[0] if questions else "", answers[-1] if answers else ""
+
+
+def shown_texts(frame: pl.DataFrame, sample_ids: Iterable[str]) -> dict[str, Shown]:
+    """Of some rows of a frame with columns `sample_id` and `messages`, what people are shown, by `sample_id`."""
+    wanted = frame.filter(pl.col("sample_id").is_in(list(sample_ids))).select("sample_id", "messages")
+    return {name: question_and_answer(messages) for name, messages in wanted.iter_rows()}
+
+
+def texts_of_examples(tables: Snapshot, near: Iterable[Near]) -> dict[str, Shown]:
+    """Texts of in-domain examples that explanations name, by `sample_id`; the sets are noted as read.
+
+    Raises:
+        WarehouseError: The examples of a capability have not been read.
+    """
+    found: dict[str, Shown] = {}
+    named = [(one.capability, one.sample_id) for one in near]
+    for capability in dict.fromkeys(capability for capability, _ in named):
+        frame = tables.read(IN_DOMAIN_SET.only("sample_id", "messages"), capability=capability)
+        found |= shown_texts(frame, (name for of, name in named if of == capability))
+    return found

@@ -30,9 +30,10 @@ from nait_assets.selection.comparison import changes, overlaps, stored_subsets
 from nait_assets.selection.exports import Exports, training_rows
 from nait_assets.selection.strategies.similarity import Vectors
 from nait_assets.selection.subset import dataset_card, write_folder
+from nait_assets.shown import QUESTION
 from nait_assets.tables import SUBSETS, content_version
 
-ALGORITHM = "4"
+ALGORITHM = "5"
 
 
 def build_assets(recipe: Recipe, partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -127,7 +128,7 @@ def _store(
 
 def _metadata(chosen: Chosen, rows: pl.DataFrame, folder: Path, stored: dict[str, list[str]]) -> dict[str, object]:
     """What people look at; `stored` holds what was there before, by target."""
-    text = pl.col("messages").list.first().struct.field("content").str.slice(0, 160)
+    text = QUESTION.str.slice(0, 160)
     now, before = rows["sample_id"].to_list(), stored.pop(chosen.target, None)
     shared = lineage.table_metadata(overlaps(now, stored).with_columns(pl.col("overlap").round(4)))
     return {

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from nait_assets.scoring.chance import PERCENT_BY_CHANCE, PERCENT_OF_EXAMPLES
+
 MOST_BY_CHANCE = 0.5
 """Share of a subset's rows below what chance reaches from which on a check warns."""
 
@@ -38,14 +40,26 @@ class Standing:
         said = []
         if self.by_chance is not None:
             said.append(
-                f"{self.n_below_chance:,} of {self.n_rows:,} rows score below {self.by_chance:.4g}, which 5 % of "
-                "candidates reach by chance"
+                f"{self.n_below_chance:,} of {self.n_rows:,} rows score below {self.by_chance:.4g}, which "
+                f"{PERCENT_BY_CHANCE} of candidates reach by chance"
             )
         if self.of_examples is not None:
             said.append(
-                f"{self.n_as_examples:,} of {self.n_rows:,} score as 95 % of the in-domain examples do, "
-                f"{self.of_examples:.4g} or more"
+                f"{self.n_as_examples:,} of {self.n_rows:,} score as {PERCENT_OF_EXAMPLES} of the in-domain examples "
+                f"do, {self.of_examples:.4g} or more"
             )
+        return "; ".join(said)
+
+    @property
+    def of_one_row(self) -> str:
+        """The same of a single row, without a full stop."""
+        said = []
+        if self.by_chance is not None:
+            place = "below" if self.n_below_chance else "above"
+            said.append(f"{place} {self.by_chance:.4g}, which {PERCENT_BY_CHANCE} of candidates reach by chance")
+        if self.of_examples is not None:
+            place = "above" if self.n_as_examples else "below"
+            said.append(f"{place} {self.of_examples:.4g}, which {PERCENT_OF_EXAMPLES} of the in-domain examples reach")
         return "; ".join(said)
 
     @property

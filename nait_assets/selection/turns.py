@@ -16,7 +16,7 @@ def takes_turns(recipe: Recipe, method: str, target: str) -> bool:
 def rows_by_turn(scores: pl.DataFrame, chosen: Collection[str], capabilities: Sequence[str]) -> dict[str, int]:
     """How many of the chosen rows were taken in the turn of each capability; empty where there were no turns.
 
-    A turn is lost where its row may not be chosen, so that the numbers can differ by more than one.
+    The numbers differ by more than one only where a capability has no rows left that may be chosen.
 
     Args:
         scores: Columns `sample_id`, `whose_turn` of a method's scores for the comprehensive target.

@@ -34,7 +34,7 @@ def test_a_chosen_row_is_traced_to_its_source_and_to_its_subsets(recipe: Recipe,
     with warehouse.tables.snapshot() as snapshot:
         taken = snapshot.rows(scores_table("nait_standardized"), target="all").filter(target_turn=2)["sample_id"][0]
     answer = nait("audit", "--row", taken, "--recipe", recipe.path, "--home", home)
-    assert "in 0.30 (turn 2, in which math took its best row left)" in answer.out
+    assert "in 0.30 (in the turns of math, each of which took its best row left)" in answer.out
 
 
 def test_a_row_that_was_left_out_says_so(recipe: Recipe, home: Path) -> None:

@@ -482,3 +482,19 @@ def test_a_methods_own_strategy_takes_the_place_of_the_common_one(make_recipe: M
     recipe = make_recipe(selection={"strategy": "diverse", "similarity_limit": 0.5, "by_method": own})
     assert recipe.strategy_of("random", "math").settings == {"strategy": "length_matched", "n_bins": 10}
     assert recipe.strategy_of("nait", "math").settings["similarity_limit"] == 0.5
+
+
+def test_a_capability_whose_rows_may_not_be_chosen_takes_its_next_ones() -> None:
+    """Of a pool with copies of one capability's examples, `all` had none of its rows: every turn was lost on a copy."""
+    scores, strategy = a_loud_and_a_quiet_one(), Strategy(strategy="round_robin_targets")
+    copies = NAMES[-9:]
+    for chosen in (
+        chosen_rows(scores, "0.20", copies, strategy),
+        chosen_rows(scores.filter(~pl.col("sample_id").is_in(copies)), "0.20", (), strategy),
+    ):
+        names = chosen.rows["sample_id"].to_list()
+        turns = rows_by_turn(scores, names, ["loud", "quiet"])
+        assert max(turns.values()) - min(turns.values()) <= 1
+        assert set(names) >= set(NAMES[-12:-9]), "the best of those that are left"
+    order = [chosen_rows(scores, ratio, copies, strategy).rows["sample_id"].to_list() for ratio in RATIOS]
+    assert all(set(small) <= set(large) for small, large in itertools.pairwise(order))

@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
-from nait_assets.recipe import Strategy
-from nait_assets.selection.choice import chosen_rows
-from nait_assets.selection.placing import last_chosen, placing, placings
+from nait_assets.recipe import Selection, Strategy
+from nait_assets.scoring.ranking import ranked
+from nait_assets.selection.choice import Budget, Material, chosen_rows
+from nait_assets.selection.placing import FILLED_UP, OUTDATED, last_chosen, placing, placings
 from nait_assets.selection.strategies.similarity import ONE
-from nait_assets.tables import CONTAMINATED_CANDIDATES
+from nait_assets.tables import CONTAMINATED_CANDIDATES, SUBSETS
 from nait_assets_tests.report.pages import home_with_subsets
-from nait_assets_tests.selection.test_choice import EACH, NAMES, RATIOS, cosines, material, scores
+from nait_assets_tests.selection.test_choice import EACH, NAMES, RATIOS, N, cosines, material, scores
 from nait_assets_tests.small_home import UNREAD, small_recipe
 
 
@@ -121,3 +123,70 @@ def test_thresholds_are_of_the_worst_chosen_rank() -> None:
     order = frame["sample_id"].to_list()
     found = last_chosen(frame, {"0.10": [order[7], order[2]], "0.30": []})
     assert found == {"0.10": (8, frame["score"][7])}
+
+
+DIVERSE = Strategy(strategy="diverse", similarity_limit=0.05)
+
+
+@EACH
+@pytest.mark.parametrize("tokens", [0, 3, 12])
+def test_what_a_budget_of_tokens_ends_is_said_with_the_budget(strategy: Strategy, tokens: int) -> None:
+    """A row behind the last one that there was room for did not miss by its rank alone; there may be room for none."""
+    given, frame = material(), scores()
+    ranking = frame.sort("rank")
+    choice = chosen_rows(frame, "0.35", (), strategy, given, Budget(tokens, dict.fromkeys(NAMES, 1)))
+    chosen = choice.rows["sample_id"].to_list()
+    assert len(chosen) == tokens
+    for name in NAMES:
+        found = placing(ranking, "0.35", chosen, strategy, given, name, 21)
+        assert found.chosen == (name in chosen)
+        assert f"`selection.tokens` ends it at {tokens} of 21 rows" in found.sentence
+        assert "older" not in found.says
+        if strategy.name == "facility_location" and "only the best" in found.says:
+            assert "only the best 42 are considered" in found.says, "twice what was wanted, not what was taken"
+
+
+@pytest.mark.parametrize("strategy", [DIVERSE, Strategy(strategy="facility_location", pool_factor=2)])
+def test_rows_that_fill_a_subset_up_are_not_said_to_be_the_strategys(strategy: Strategy) -> None:
+    """`diverse` took few, and the best of those that it skipped were added: they are too like a better row."""
+    given, frame = material(), scores()
+    chosen = chosen_rows(frame, "0.35", (), strategy, given).rows["sample_id"].to_list()
+    told = [placing(frame.sort("rank"), "0.35", chosen, strategy, given, name, 21).says for name in chosen]
+    n_filled_up = chosen_rows(frame, "0.35", (), strategy, given).n_filled_up
+    assert sum(FILLED_UP in says for says in told) == n_filled_up
+    assert n_filled_up > 5 or strategy is not DIVERSE
+
+
+def test_an_empty_subset_is_one_that_was_made(tmp_path: Path) -> None:
+    """People were told that no subset has been made, and sent to `nait run`, which had made it, of no rows."""
+    recipe = small_recipe(tmp_path)
+    warehouse = home_with_subsets(recipe, tmp_path / "home")
+    with warehouse.tables.transaction() as tables:
+        tables.delete(SUBSETS, method="nait_standardized", target="math")
+    dear = recipe.model_copy(update={"selection": Selection(tokens=1)})
+    found = placings(dear, warehouse, "nait_standardized", "math", "c4")
+    assert [one.says for one in found] == [f"`selection.tokens` ends it at 0 of {n} rows" for n in (1, 3)]
+    high = recipe.model_copy(update={"selection": Selection(min_score=2)})
+    assert {one.says for one in placings(high, warehouse, "nait_standardized", "math", "c4")} == {
+        "its score is below `min_score` 2"
+    }
+    assert {one.says for one in placings(recipe, warehouse, "nait_standardized", "math", "c4")} == {OUTDATED}
+
+
+def test_for_all_a_row_is_compared_with_those_of_the_capability_in_whose_turn_it_is() -> None:
+    """The one score for all had no say: a row that came later was said to have missed though its score was higher."""
+    random = np.random.default_rng(0)
+    own = {name: random.permutation(N).astype(float) for name in ("code", "math")}
+    frame = ranked(NAMES, -own["code"], by_capability=own)  # the score for all knows nothing of either
+    by_capability = {name: ranked(NAMES, values) for name, values in own.items()}
+    strategy, ranking = Strategy(strategy="round_robin_targets"), frame.sort("rank")
+    chosen = chosen_rows(frame, "0.20", (), strategy).rows["sample_id"].to_list()
+    for name in NAMES:
+        found = placing(ranking, "0.20", chosen, strategy, Material(), name, 12, by_capability)
+        (whose,) = frame.filter(sample_id=name)["whose_turn"]
+        assert f"in the turns of {whose}" in found.says
+        if found.last is not None:
+            place, other = NAMES.index(name), NAMES.index(found.last)
+            assert (found.scored_for, found.margin) == (whose, own[whose][place] - own[whose][other])
+            assert (found.margin > 0) == found.chosen, "what decided is what is compared"
+            assert f"a score for {whose} " in found.sentence

@@ -1,12 +1,15 @@
 """Strategies that order the candidates: a subset is the beginning of the order, so smaller ones lie in larger ones.
 
-All take a ranking (columns `score`, `rank`, `turn`, `target_turn`, `best_rank`, best rank first) and return `(n,)`
-indices into it. Cost: one sort. A candidate that may not be chosen, because it leaks an example, is left out of the
-order, and its turn in a round robin is lost.
+All take a ranking (columns `score`, `rank`, `turn`, `target_turn`, `whose_turn`, `best_rank`, best rank first) and
+return `(n,)` indices into it. Cost: one sort. A candidate that may not be chosen, because it leaks an example or a
+filter found it, is left out of the ranking: a capability takes its next row in the turn, an example loses it, and
+the ranks that `union` looks at count it.
 """
 
 import numpy as np
 import polars as pl
+
+LAST = np.iinfo(np.int64).max
 
 
 def top(ranking: pl.DataFrame) -> np.ndarray:
@@ -26,9 +29,13 @@ def round_robin_examples(ranking: pl.DataFrame) -> np.ndarray:
 def round_robin_targets(ranking: pl.DataFrame) -> np.ndarray:
     """`(n,)`: for `all`, the capabilities take turns, each its best not yet taken; of one capability, the ranks.
 
-    Each capability gets as many rows as the others, whatever the scale of its scores.
+    Each capability gets as many rows as the others, whatever the scale of its scores, and however many of the rows
+    that it would have taken may not be chosen.
     """
-    return _by("target_turn", ranking)
+    number = pl.col("target_turn").rank("ordinal").over("whose_turn").cast(pl.Int64)
+    rounds = ranking.select("target_turn", round=number)
+    order = [rounds[column].fill_null(LAST).to_numpy() for column in ("target_turn", "round")]
+    return np.lexsort(order)  # by the round, in a round by the turn; what has none, by rank, as equal keys keep places
 
 
 def union(ranking: pl.DataFrame) -> np.ndarray:
@@ -51,5 +58,5 @@ def median(ranking: pl.DataFrame) -> np.ndarray:
 
 def _by(column: str, ranking: pl.DataFrame) -> np.ndarray:
     """Indices in the order of a column, then of the rank; nulls last, so that all nulls give the order of ranks."""
-    values = ranking[column].fill_null(np.iinfo(np.int64).max).to_numpy()
+    values = ranking[column].fill_null(LAST).to_numpy()
     return np.argsort(values, kind="stable")
