@@ -16,7 +16,7 @@ from nait_assets.corpora import checks as corpora
 from nait_assets.extraction import checks as extraction
 from nait_assets.features import checks as features
 from nait_assets.partitions import Partitions
-from nait_assets.recipe import Recipe
+from nait_assets.recipe import Recipe, Selection
 from nait_assets.report import checks as report
 from nait_assets.resources import Warehouse
 from nait_assets.scoring import checks as scoring
@@ -284,6 +284,27 @@ def test_rows_that_score_no_more_than_chance_are_a_warning(
     assert verdict.metadata["n_below_chance"] == n_below
     for method in ("nait", "random"):
         assert "scores_are_above_chance" not in results(recipe, home, f"selection/{method}_subset", "math|0.30")
+
+
+@pytest.mark.parametrize(
+    ("selection", "said"),
+    [
+        (Selection(tokens=1), "no rows of 6: the first one has more tokens than `selection.tokens`"),
+        (Selection(min_score=9), "no rows of 6: no candidate that may be chosen has a score, as 20 are below"),
+    ],
+)
+def test_a_subset_without_rows_is_a_warning_that_says_what_left_none(
+    recipe: Recipe, home: Path, selection: Selection, said: str
+) -> None:
+    """A budget smaller than the first row made every subset empty, and the run ended as if all were well."""
+    edit(home, TABLES, "DELETE FROM selection.subsets WHERE method = 'nait_standardized' AND target = 'math'")
+    frugal = recipe.model_copy(update={"selection": selection})
+    found = results(frugal, home, "selection/nait_standardized_subset", "math|0.30")
+    check_, verdict = found["has_rows"]
+    assert (check_.blocking, verdict.passed) == (False, False)
+    assert verdict.description.startswith(said)
+    assert found["rows_are_those_chosen"][1].passed
+    assert results(recipe, home, "selection/nait_standardized_subset", "code|0.30")["has_rows"][1].passed
 
 
 def test_a_failed_blocking_check_stops_the_run_and_is_remembered(

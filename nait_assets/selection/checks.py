@@ -17,7 +17,7 @@ from nait_assets.scoring.latest import Latest
 from nait_assets.scoring.methods import method_of
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import NOT_CONTAINED
-from nait_assets.selection.chosen import choose
+from nait_assets.selection.chosen import Chosen, choose
 from nait_assets.selection.held_against import MOST_BY_CHANCE
 from nait_assets.selection.strategies.similarity import Vectors
 from nait_assets.tables import CONTAMINATED_CANDIDATES, SUBSETS
@@ -34,6 +34,7 @@ ABOVE_CHANCE = Check(
     blocking=False,
 )
 """Only a check of methods for which that score is defined."""
+HAS_ROWS = Check("has_rows", "A row was chosen: a budget, a lowest score and filters have left some.", blocking=False)
 N_LISTED = 20
 CHECKS = [
     Check(
@@ -41,6 +42,7 @@ CHECKS = [
         "The rows that the recipe's strategy takes from the N eligible candidates: ceil(ratio x N), or all that "
         "have a score if those are fewer; none twice.",
     ),
+    HAS_ROWS,
     Check("files_match_the_manifest", "Every file has the hash that the manifest states, and holds the table's rows."),
 ]
 
@@ -87,6 +89,7 @@ def check_subset(
             f"{len(wanted)} that `{chosen.strategy.name}` chooses from {chosen.n_candidates} candidates",
             {"n_rows": len(rows)},
         ),
+        HAS_ROWS.name: CheckResult(len(rows) > 0, _why_empty(chosen) if rows.is_empty() else f"{len(rows):,} rows"),
         "smaller_ratios_are_contained": _nested(ratios),
         "files_match_the_manifest": CheckResult(
             not faults, "; ".join(faults) or "every file has the hash that the manifest states"
@@ -94,10 +97,21 @@ def check_subset(
         "leaks_no_example": _contamination(rows, flagged),
         ABOVE_CHANCE.name: CheckResult(
             chosen.standing.share_by_chance <= MOST_BY_CHANCE,
-            chosen.standing.sentence or "what chance reaches is not defined for this target",
+            chosen.standing.sentence or ("no rows" if rows.is_empty() else "what chance reaches is not defined for it"),
             chosen.standing.stated,
         ),
     }
+
+
+def _why_empty(chosen: Chosen) -> str:
+    """What has left no row."""
+    choice = chosen.choice
+    if choice.is_cut:
+        return f"no rows of {choice.n_wanted:,}: the first one has more tokens than `selection.tokens`"
+    if not choice.n_wanted:
+        return f"no rows: none of {chosen.n_candidates:,} candidates may be chosen"
+    low = f", as {choice.n_too_low:,} are below `min_score` {chosen.strategy.min_score:g}" if choice.n_too_low else ""
+    return f"no rows of {choice.n_wanted:,}: no candidate that may be chosen has a score{low}"
 
 
 def _made_alike(snapshot: Snapshot, recipe: Recipe, method: str, target: str, ratio: str) -> dict[str, set[str]]:

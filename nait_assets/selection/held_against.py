@@ -36,8 +36,10 @@ class Standing:
 
     @property
     def sentence(self) -> str:
-        """What a person is told, without a full stop; "" where neither is defined."""
-        said = []
+        """What a person is told, without a full stop; "" where neither is defined, or of no rows."""
+        said: list[str] = []
+        if not self.n_rows:
+            return ""
         if self.by_chance is not None:
             said.append(
                 f"{self.n_below_chance:,} of {self.n_rows:,} rows score below {self.by_chance:.4g}, which "

@@ -157,8 +157,12 @@ def _goes_on(job: Job) -> bool:
 
 
 def _nothing_to_learn(run: TrainingRun, refused: Sequence[tuple[str, str]]) -> str:
-    counted = Counter(reason for _, reason in refused)
-    first = kinds_of_reasons(counted)[0][0] if refused else "it has no row"
+    if not run.conversations:
+        return (
+            f"{run.label}: there are no rows to train on. Give `selection.tokens` or `ratios` more, `min_score` or "
+            "`filters` less, or name other `training.runs`."
+        )
+    first = kinds_of_reasons(Counter(reason for _, reason in refused))[0][0]
     return (
         f"{run.label}: none of its {len(run.conversations)} rows has a token to learn; most often {first}. "
         f"Use more `training.max_tokens` (it is {run.settings['max_tokens']}), or other rows."

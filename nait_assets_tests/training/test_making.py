@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,12 @@ def test_the_time_left_is_that_of_all_models(
     line = r"rows 10, 2 models: \d+ of 40 samples read, .* tokens/s, (0:\d\d:\d\d|unknown time) left"
     assert [one for one in said if not re.fullmatch(line, one)] == []
     assert said[-1].startswith("rows 10, 2 models: 40 of 40 samples")
+
+
+def test_a_subset_without_rows_is_said_with_what_would_give_it_some(recipe_of: MakeRecipe, tmp_path: Path) -> None:
+    """Of no rows more tokens each are no help."""
+    with pytest.raises(DataError, match=r"there are no rows to train on\. Give `selection\.tokens`"):
+        made_of(recipe_of(), tmp_path / "home", replace(run_of(recipe_of(), seed=0), conversations=()))
 
 
 def test_answers_that_are_all_cut_off_are_said_before_training(recipe_of: MakeRecipe, tmp_path: Path) -> None:
