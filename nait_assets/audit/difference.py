@@ -56,9 +56,9 @@ def difference(before: Version, after: Version) -> Difference:
 
 
 def changed_inputs(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The changes that no other change explains: code, sources, models, outputs that came or went."""
-    causes = []
-    for output in sorted({*before, *after}):
+    """The changes that no other change explains: settings, code, sources, models, outputs that came or went."""
+    causes = _changed_settings(before, after)
+    for output in sorted({*before, *after} - {history.OWN}):
         if output not in before or output not in after:
             causes.append(f"{output} is {'new' if output in after else 'gone'}")
             continue
@@ -76,6 +76,22 @@ def changed_inputs(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, 
         if old["data_version"] != new["data_version"] and not explained:
             causes.append(f"{output} came out otherwise from the same inputs")
     return causes
+
+
+def _changed_settings(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How rows are chosen otherwise from the same scores, of two versions that say how."""
+    if history.OWN not in before or history.OWN not in after:
+        return []
+    old, new = (one[history.OWN] for one in (before, after))
+    changed = [
+        f"{name}: {old['settings'].get(name, 'absent')} -> {new['settings'].get(name, 'absent')}"
+        for name in sorted({*old["settings"], *new["settings"]})
+        if old["settings"].get(name) != new["settings"].get(name)
+    ]
+    versions = old["code_version"], new["code_version"]
+    if not changed and versions[0].partition(":")[0] != versions[1].partition(":")[0]:
+        changed = [f"the code that chooses changed ({' -> '.join(versions)})"]
+    return changed
 
 
 def _split(recipe: Recipe, name: str) -> tuple[str, str]:

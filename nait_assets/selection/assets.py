@@ -25,7 +25,7 @@ from nait_assets.scoring.view import create_view, view_is_current
 from nait_assets.selection import history
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import read_beside_pool, sentence
-from nait_assets.selection.chosen import Chosen, beside, choose
+from nait_assets.selection.chosen import Chosen, beside, choose, chosen_by
 from nait_assets.selection.comparison import changes, overlaps, stored_subsets
 from nait_assets.selection.exports import Exports, training_rows
 from nait_assets.selection.strategies.similarity import Vectors
@@ -116,9 +116,12 @@ def _store(
 ) -> dict[str, list[str]]:
     """Write the rows, their history and the record; the method's and ratio's subsets that were there, by target."""
     with warehouse.tables.transaction() as transaction:
+        settings = chosen_by(recipe, chosen.strategy)
         stored = stored_subsets(transaction, chosen.method, chosen.ratio, recipe.targets)
         transaction.replace(SUBSETS, chosen.choice.rows, **chosen.cell)
-        history.append(transaction, record, **chosen.cell, chosen=chosen.choice.rows, lineage=upstream)
+        history.append(
+            transaction, record, **chosen.cell, chosen=chosen.choice.rows, lineage=upstream, settings=settings
+        )
         beside = subset_output(chosen.method).beside(warehouse, transaction, record.partition)
         transaction.put_record(replace(record, beside=beside))
         if not view_is_current(transaction, recipe):  # filters that came after the scores say who is ineligible

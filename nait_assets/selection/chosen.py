@@ -132,6 +132,14 @@ class Chosen:
         }
 
 
+def chosen_by(recipe: Recipe, strategy: Strategy) -> dict[str, Any]:
+    """Fields of the recipe that decide, beside scores and ratio, which rows a subset takes, by name."""
+    found = {f"selection.{name}": value for name, value in strategy.settings.items()}
+    found |= {"selection.of": recipe.selection.of, "decontamination.action": recipe.decontamination.action}
+    found |= {"selection.tokens": recipe.selection.tokens} if recipe.selection.tokens is not None else {}
+    return found | ({"filters.action": recipe.filters.action} if recipe.filters else {})
+
+
 def beside(recipe: Recipe) -> tuple[str, ...]:
     """Methods whose scores say who may be chosen: all of the recipe where `selection.of` is `judged`, else none."""
     return recipe.methods if recipe.selection.of == "judged" else ()

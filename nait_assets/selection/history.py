@@ -10,6 +10,10 @@ from nait_assets.lineage import Record
 from nait_assets.resources.warehouse import Snapshot, Transaction
 from nait_assets.tables import SUBSET_HISTORY
 
+OWN = "selection"
+"""Of a version's lineage, the entry of the subset itself: `code_version`, and `settings`, fields of the recipe by which
+it was chosen, by name. Versions of before this was recorded have none."""
+
 
 def versions(snapshot: Snapshot, method: str, target: str, ratio: str) -> pl.DataFrame:
     """Versions of a subset, the oldest first, columns of `tables.SUBSET_HISTORY`; none before it was first made."""
@@ -26,6 +30,7 @@ def append(
     ratio: str,
     chosen: pl.DataFrame,
     lineage: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> None:
     """Add a version, unless it is the latest one over again.
 
@@ -37,8 +42,10 @@ def append(
         ratio: Share of the pool.
         chosen: The subset's rows, best first.
         lineage: Every output that it rests on, as `lineage.upstream` gives it.
+        settings: Fields of the recipe by which the rows were chosen, by name.
     """
-    stored = json.dumps(lineage, sort_keys=True)
+    own = {"code_version": record.code_version, "settings": settings}
+    stored = json.dumps({**lineage, OWN: own}, sort_keys=True)
     known = versions(transaction, method, target, ratio)
     if known.tail(1).select("data_version", "lineage").rows() == [(record.data_version, stored)]:
         return

@@ -92,14 +92,14 @@ def placings(recipe: Recipe, warehouse: Warehouse, method: str, target: str, sam
         }
         by_turns = recipe.capability_names if takes_turns(recipe, method, target) else ()
         by_capability = {name: tables.rows(table, target=name) for name in by_turns}
-    barred = left_out | _too_low(scores, strategy) | _uncounted(recipe, warehouse, scores)
+    barred = left_out | _too_low(scores, strategy, target) | _uncounted(recipe, warehouse, scores)
     own = scores.filter(pl.col("sample_id") == sample_id)
     why = barred.get(sample_id) or (_why_without_score(own) if own["rank"].null_count() or own.is_empty() else "")
     if why:
         return [Placing(ratio, False, len(chosen), why) for ratio, chosen in subsets.items()]
     ranking = scores.filter(pl.col("rank").is_not_null() & ~pl.col("sample_id").is_in(list(barred))).sort("rank")
     material = gather(strategy, warehouse, tables.inputs[CANDIDATE_POOL.asset], Latest())
-    n_eligible = len(scores) - scores["sample_id"].is_in(list(left_out)).sum()
+    n_eligible = len(scores.filter(~pl.col("sample_id").is_in(list(left_out))))
     found = []
     for ratio, chosen in subsets.items():
         size = min(rounded_up(ratio, n_eligible), len(ranking))
@@ -125,12 +125,13 @@ def _left_out(tables: Snapshot, recipe: Recipe, target: str) -> dict[str, str]:
     return barred | dict(tables.connection.execute(ineligible_query(recipe, tables)).fetchall())
 
 
-def _too_low(scores: pl.DataFrame, strategy: Strategy) -> dict[str, str]:
+def _too_low(scores: pl.DataFrame, strategy: Strategy, target: str) -> dict[str, str]:
     """Candidates with a score that is too low to be chosen."""
     if strategy.min_score is None:
         return {}
-    low = scores.filter(pl.col("score") < strategy.min_score)["sample_id"].to_list()
-    return dict.fromkeys(low, f"its score is below `min_score` {strategy.min_score:g}")
+    low = scores.filter(pl.col("score") < strategy.min_score).select("sample_id", "score")
+    bound = f"is below `min_score` {strategy.min_score:g}"
+    return {name: f"its score {score:.5g} for {target} {bound}" for name, score in low.iter_rows()}
 
 
 def _uncounted(recipe: Recipe, warehouse: Warehouse, scores: pl.DataFrame) -> dict[str, str]:

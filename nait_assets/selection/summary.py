@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from nait_assets.catalogue import losses_of
+from nait_assets.corpora.eligibility import reason_of
 from nait_assets.extraction import activation_table
 from nait_assets.models import cuts
 from nait_assets.partitions import Partitions
@@ -185,13 +186,12 @@ def _reading_lines(recipe: Recipe, warehouse: Warehouse, tokens_per_second: floa
 def _best_lines(recipe: Recipe, snapshot: Snapshot, target: str) -> list[str]:
     table = scores_table(recipe.leading_method).only("sample_id", "score", "rank")
     best = snapshot.rows(table, target=target).drop_nulls("rank").sort("rank").head(N_BEST)
-    shown = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "topic", "messages"), best["sample_id"].to_list())
+    pool = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "topic", "messages"), best["sample_id"].to_list())
+    shown = best.join(pool.with_columns(asked=QUESTION), on="sample_id", maintain_order="left")
     return [
         f"  {row['rank']}. {row['score']:+.3f}  {one_line(row['topic'] or '-'):<14} {row['sample_id']}"
-        f"  {one_line(row['asked'], 70)}"
-        for row in best.join(shown.with_columns(asked=QUESTION), on="sample_id", maintain_order="left").iter_rows(
-            named=True
-        )
+        f"  {'(may not be chosen) ' if reason_of(recipe, snapshot, row['sample_id']) else ''}{one_line(row['asked'], 70)}"
+        for row in shown.iter_rows(named=True)
     ]
 
 

@@ -67,6 +67,31 @@ def test_only_the_change_that_explains_the_others_is_named(
     assert changed_inputs(before, after) == causes
 
 
+def test_what_chooses_otherwise_from_the_same_scores_is_named() -> None:
+    """A lowest score, a budget, another strategy: nothing that is recorded, it was said, of half the rows gone."""
+
+    def of(code_version: str, **settings: object) -> dict[str, dict[str, object]]:
+        named = {name.replace("_", ".", 1): value for name, value in settings.items()}
+        return {"pool": entry("p"), history.OWN: {"code_version": code_version, "settings": named}}
+
+    low = of("4:b", selection_strategy="top", selection_min_score=0.5)
+    assert changed_inputs(of("4:a", selection_strategy="top"), low) == ["selection.min_score: absent -> 0.5"]
+    assert changed_inputs(low, low) == []
+    assert changed_inputs(of("4:a"), of("5:a")) == ["the code that chooses changed (4:a -> 5:a)"]
+    assert changed_inputs({"pool": entry("p")}, low) == [], "an earlier version did not record it"
+
+
+def test_a_changed_selection_is_named_as_the_cause(
+    make_recipe: Callable[..., Recipe], recipe: Recipe, home: Path
+) -> None:
+    """The whole way, of a subset that loses rows and of one that keeps them."""
+    run(make_recipe(ratios=[0.3], selection={"min_score": 0.1, "all": "top"}), home)
+    for subset in (SUBSET, "nait_standardized/all/0.30"):
+        causes = diff(recipe, home, subset).out.partition("what changed:\n")[2]
+        assert "  selection.min_score: absent -> 0.1\n" in causes
+        assert ("selection.strategy: round_robin_targets -> top" in causes) == ("/all/" in subset)
+
+
 def test_new_examples_are_named_as_the_cause(recipe: Recipe, home: Path, tmp_path: Path) -> None:
     """The whole way: a source changes, the subset follows, and the difference says which and why."""
     rows = [*in_domain_rows("math", 3), *pool_rows()[:3]]
