@@ -12,7 +12,13 @@ from nait_assets.cli.options import home_option, recipe_option
 @click.command("diff")
 @click.argument("version")
 @click.argument("other", required=False)
-@click.option("--rows", default=10, show_default=True, help="How many of the rows that came, and that went, to list.")
+@click.option(
+    "--rows",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="How many of the rows that came, and that went, to list.",
+)
 @recipe_option
 @home_option
 def command(version: str, other: str | None, rows: int, recipe_path: Path | None, home: Path | None) -> None:

@@ -13,7 +13,9 @@ from nait_assets.cli.options import home_option, recipe_option
 @click.argument("sample_id")
 @click.option("--target", required=True, help="A capability, or, of several, 'all'.")
 @click.option("--method", help="Whose score to explain; by default the recipe's recommended method.")
-@click.option("--reasons", default=5, show_default=True, help="How many reasons and examples to show.")
+@click.option(
+    "--reasons", type=click.IntRange(0), default=5, show_default=True, help="How many reasons and examples to show."
+)
 @click.option("--json", "as_data", is_flag=True, help="Print the same as JSON, with whole texts and all parts.")
 @recipe_option
 @home_option
