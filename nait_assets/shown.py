@@ -4,6 +4,7 @@ Rows, files and endpoints say what they like. On a terminal a control character 
 stands there or renames the window; in Markdown a role may be a link or a picture that is fetched from elsewhere.
 """
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -31,6 +32,12 @@ def one_line(text: object, width: int | None = None) -> str:
     """Text on one line, with its control characters written out, cut to a width."""
     flat = printable(" ".join(str(text).split()))
     return flat if width is None or len(flat) <= width else f"{flat[: width - 3]}..."
+
+
+def figure(value: float, largest: float, signed: bool = True) -> str:
+    """A number with five decimals, or as many more as show three digits of the largest that it stands beside."""
+    decimals = 2 - math.floor(math.log10(abs(largest))) if largest else 5
+    return f"{value:{'+' if signed else ''}.{max(5, decimals)}f}"
 
 
 def as_code(text: object) -> str:

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from nait_assets.losses import as_list
 from nait_assets.recipe import PROJECT_ROOT
-from nait_assets.shown import QUESTION, as_code, one_line, printable
+from nait_assets.shown import QUESTION, as_code, figure, one_line, printable
 from nait_assets_tests.command import nait, quick_home
 
 ATTACKS = (
@@ -83,6 +83,12 @@ def test_commands_print_no_control_of_a_row(tmp_path: Path) -> None:
         assert answer.code in (0, 3), out
         assert not set(out) & set("\x1b\x9b\b\r\u202e")
         assert "\nnait/all: rank 1" not in out
+
+
+def test_a_small_number_keeps_three_digits_of_the_largest_beside_it() -> None:
+    """Products of gradients and a direction's scores were 0.00000 all over."""
+    assert (figure(0.25, 0.25), figure(-12.5, 12.5), figure(0.0, 0.0)) == ("+0.25000", "-12.50000", "+0.00000")
+    assert (figure(0.0000123, 0.0000456), figure(0.004, 0.004, signed=False)) == ("+0.0000123", "0.00400")
 
 
 def test_a_row_is_told_by_what_it_asks_and_not_by_its_system_message() -> None:

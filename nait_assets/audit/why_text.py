@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from nait_assets.audit.why import Why
+from nait_assets.audit.why import Scored, Why
 from nait_assets.scoring.method import Explanation, Face, Parts
 from nait_assets.scoring.texts import Shown
 from nait_assets.selection.placing import Placing
-from nait_assets.shown import one_line
+from nait_assets.shown import figure, one_line
 
 WIDTH = 100
 ID = 12
@@ -42,12 +42,7 @@ def text_of(found: Why) -> str:
         f"target {found.target}",
     ]
     width = max([20, *(len(one.method) for one in found.scores)])
-    lines += [
-        f"  {one.method:<{width}} score {one.score:>12.5f}   rank {one.rank:>6,} of {one.n_candidates:,}"
-        if one.reason is None
-        else f"  {one.method:<{width}} no score: {one_line(one.reason)}"
-        for one in found.scores
-    ]
+    lines += [f"  {one.method:<{width}} {_score(one)}" for one in found.scores]
     lines += ["", f"{method}: is it chosen?", *_wrapped(found.held_against, "  ")]
     for placing in found.placings:
         lines += _placing(placing, found.texts)
@@ -60,6 +55,13 @@ def text_of(found: Why) -> str:
         lines += _made_of(found, found.explanation)
         lines += _near(found.explanation, found.texts)
     return "\n".join([*lines, "", *(_quoted(message) for message in sample["messages"])])
+
+
+def _score(one: Scored) -> str:
+    if one.score is None:
+        return f"no score: {one_line(one.reason)}"
+    score = figure(one.score, one.score, signed=False)
+    return f"score {score:>12}   rank {one.rank:>6,} of {one.n_candidates:,}"
 
 
 def _quoted(message: Mapping[str, str]) -> str:
@@ -99,10 +101,12 @@ def _made_of(found: Why, explanation: Explanation) -> Iterator[str]:
 def _total(parts: Parts, stored: float | None) -> Iterator[str]:
     speaking_for = sum(value for value in parts.values.values() if value > 0)
     against = parts.total - speaking_for
-    cancelled = f": {speaking_for:+.5f} for it, {against:+.5f} against it" if against < 0 else ""
-    yield f"  {parts.total:+.5f}, the sum of {len(parts.values):,} {parts.by}s{cancelled}"
+    scale = parts.size
+    cancelled = f": {figure(speaking_for, scale)} for it, {figure(against, scale)} against it" if against < 0 else ""
+    yield f"  {figure(parts.total, scale)}, the sum of {len(parts.values):,} {parts.by}s{cancelled}"
     if stored is not None and abs(parts.total - stored) > ROUNDING * max(parts.size, abs(stored)):
-        yield f"  the stored score is {stored:+.5f}: it is older than what is stored now; `nait run` makes it anew"
+        was = figure(stored, scale)
+        yield f"  the stored score is {was}: it is older than what is stored now; `nait run` makes it anew"
 
 
 def _parts(found: Why, parts: Parts, faces: Mapping[str, Sequence[Face]]) -> Iterator[str]:
@@ -114,7 +118,8 @@ def _parts(found: Why, parts: Parts, faces: Mapping[str, Sequence[Face]]) -> Ite
     for name, value in rows:
         bar = ("#" if value > 0 else "-") * round(min(abs(value) / largest, 1) * LONGEST_BAR)
         bar = bar if name in parts.values else ""
-        yield f"    {one_line(name, LONGEST_NAME):<{width}}  {value:>+10.5f}  {parts.percent(value):>7}  {bar}".rstrip()
+        begin = f"    {one_line(name, LONGEST_NAME):<{width}}  {figure(value, parts.size):>10}"
+        yield f"{begin}  {parts.percent(value):>7}  {bar}".rstrip()
         yield from _faces(found, "strongest in", faces.get(name, ()))
 
 
@@ -131,7 +136,7 @@ def _shown(explanation: Explanation) -> Iterator[str]:
     if shares and explanation.parts:
         total = explanation.parts[0].total
         percent = f", {sum(shares) / total:.1%}" if sum(shares) * total > 0 else ""
-        yield f"  these {len(shares)} add {sum(shares):+.5f}{percent} of the score {total:+.5f}"
+        yield f"  these {len(shares)} add {figure(sum(shares), total)}{percent} of the score {figure(total, total)}"
 
 
 def _faces(found: Why, begin: str, faces: Sequence[Face]) -> Iterator[str]:

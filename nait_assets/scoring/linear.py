@@ -12,6 +12,7 @@ import numpy as np
 from nait_assets.extraction.projection import NETWORK
 from nait_assets.scoring.method import Parts, Reason
 from nait_assets.scoring.ranking import largest
+from nait_assets.shown import figure
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ class LinearScore:
         shares = np.sort(self.shares, axis=None)[::-1]
         speaking_for, against = shares[shares > 0], shares[shares < 0]
         half = int(np.searchsorted(np.cumsum(speaking_for), speaking_for.sum() / 2)) + 1 if len(speaking_for) else 0
-        said = f"{len(speaking_for):,} of {shares.size:,} neurons speak for it, {speaking_for.sum():+.5f}"
+        scale = float(np.abs(shares).sum())
+        said = f"{len(speaking_for):,} of {shares.size:,} neurons speak for it, {figure(speaking_for.sum(), scale)}"
         said += f", half of it by the {half:,} that add most"
-        return f"{said}; {len(against):,} speak against it, {against.sum():+.5f}"
+        return f"{said}; {len(against):,} speak against it, {figure(against.sum(), scale)}"
 
     def strongest(self, n: int, detail: Callable[[int, int, float, float], str]) -> list[Reason]:
         """The neurons that add most, the largest first; to a negative score, those that take most from it.
@@ -71,11 +73,12 @@ class LinearScore:
             n: How many, at most.
             detail: What is said of a neuron, by its layer, its index there, its value and its weight.
         """
+        largest_share = float(np.abs(self.shares).max(initial=0))
         return [
             Reason(
                 f"{self.layers[row]}:{neuron}",
                 f"{detail(self.layers[row], neuron, self.values[row, neuron], self.weights[row, neuron])}, "
-                f"share {self.shares[row, neuron]:+.5f}",
+                f"share {figure(self.shares[row, neuron], largest_share)}",
                 float(self.shares[row, neuron]),
                 (int(self.layers[row]), int(neuron)),
                 bool(self.weights[row, neuron] < 0),

@@ -79,6 +79,17 @@ def by_neighbours(**options: float) -> ScoringInputs:
     return replace(given, by_capability={nait_neighbours.EXAMPLES: rows})
 
 
+def test_no_more_neighbours_are_told_than_there_are() -> None:
+    """The nearest 50 of four examples were told of."""
+    given = by_neighbours(best=50, neighbours=2000)
+    method = nait_neighbours.METHOD
+    found = nait_neighbours.explain(method.prepared(given), SAMPLE_IDS[0], "all", 3)
+    told = [name.split() for name in found.parts[0].values]
+    sizes = {name: len(examples.sample_ids) for name, examples in EXAMPLES.items()}
+    assert int(told[0][1]) == sizes[told[0][-1]]
+    assert told[1] == ["nearest", str(N_SAMPLES - 1), "rows", "of", "the", "pool"]
+
+
 def cases() -> Iterator[tuple[str, ScoringInputs]]:
     """Methods whose score is a sum, with inputs of each."""
     yield "nait", activated(nait.DIRECTIONS, "direction")

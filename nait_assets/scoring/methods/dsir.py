@@ -39,6 +39,7 @@ from nait_assets.recipe import CANDIDATES, EXAMPLES, Section
 from nait_assets.scoring.method import Explanation, Method, Parts, Reason, ScoringInputs
 from nait_assets.scoring.methods.random import uniform
 from nait_assets.scoring.texts import TextPart, texts_of
+from nait_assets.shown import figure
 
 N_BUCKETS = 10_000
 SMOOTHING = 1e-8
@@ -135,7 +136,8 @@ def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Expla
     order = sorted(shares, key=lambda name: -shares[name])
     ends = [*order[: -(-n // 2)], *order[-(n // 2) :]] if len(order) > n else order
     times = {repr(ngram): f"{count:,} x log ratio {ratios[bucket(ngram)]:+.2f}" for ngram, count in counts.items()}
-    reasons = [Reason(name, f"{times[name]}, share {shares[name]:+.5f}", shares[name]) for name in ends]
+    largest = max(map(abs, shares.values()), default=0.0)
+    reasons = [Reason(name, f"{times[name]}, share {figure(shares[name], largest)}", shares[name]) for name in ends]
     if options.noise_seed is not None:
         noise = gumbel([sample_id], f"{options.noise_seed}:{target}")
         shares["noise of the draw"] = float(noise[0])

@@ -282,9 +282,11 @@ def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Expla
     found = LinearScore(
         terms[best].layers, terms[best].values, terms[best].weights - options.hubness * terms[""].weights, norm
     )
+    n_best = min(options.best, _n_rows(_examples(inputs, best)))
+    n_pool = min(options.neighbours, _n_rows(reference.rows) - (itself is not None))
     by_term = {
-        f"nearest {options.best} examples of {best}": float(terms[best].shares.sum()),
-        f"nearest {options.neighbours} rows of the pool": -options.hubness * float(terms[""].shares.sum()),
+        f"nearest {n_best} examples of {best}": float(terms[best].shares.sum()),
+        f"nearest {n_pool} rows of the pool": -options.hubness * float(terms[""].shares.sum()),
     }
     return Explanation(
         "neurons that weigh most in its score's direction (layer:neuron, against the pool)",
@@ -300,6 +302,10 @@ def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Expla
 def _examples(inputs: ScoringInputs, capability: str) -> dict[int, np.ndarray]:
     frame = inputs.of_capabilities(EXAMPLES)[capability]
     return inputs.once(("example_rows", capability), lambda: example_rows(frame, inputs.statistics))
+
+
+def _n_rows(rows: Mapping[int, np.ndarray]) -> int:
+    return len(next(iter(rows.values()))) if rows else 0
 
 
 def _mean_of_nearest(
