@@ -18,7 +18,8 @@ No paper gives this rule. A shrunk discriminant divides by a blend of S^2 and a 
 Limits:
 The components are those of the pool: what few of its rows do is outside of them, and no score sees it. In a pool with
 more rows than `reference`, they are the components of that many rows, chosen by hash. A row more in the pool changes
-all scores a little.
+all scores a little. Of a pool of not many more rows than `components` the components fit its rows: these are less alike
+along them than new rows would be, and so is what chance reaches; the more so the larger `power` is.
 
 Cost:
 Two passes over the stored activations, the first to hold the reference; the components of its matrix of inner products
@@ -36,7 +37,7 @@ from pydantic import Field
 from nait_assets.extraction.projection import leading_components
 from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions
 from nait_assets.scoring.linear import LinearScore, by_number, in_deviations
-from nait_assets.scoring.method import Explanation, Face, Method, ScoringInputs
+from nait_assets.scoring.method import Explanation, Face, Method, Parts, ScoringInputs
 from nait_assets.scoring.methods.nait_neighbours import LayerSums, reference_places, standardized_at
 from nait_assets.scoring.near import nearest_by_activations
 from nait_assets.scoring.stand_ins import CENTROIDS, EXAMPLES, by_centroid
@@ -171,14 +172,19 @@ def _similarities(coordinates: np.ndarray, target: np.ndarray, options: NaitWhit
 
 
 def _target(inputs: ScoringInputs, target: str) -> np.ndarray:
-    """`(k,)` coordinates of a target: the mean of its capabilities', each of unit norm."""
-    frames, found = inputs.of_capabilities(CENTROIDS), []
+    """`(k,)` coordinates of a target: the mean of its capabilities'."""
+    return np.asarray(np.mean(list(_of_each(inputs, target).values()), axis=0))
+
+
+def _of_each(inputs: ScoringInputs, target: str) -> dict[str, np.ndarray]:
+    """By capability of a target, its `(k,)` coordinates, of unit norm."""
+    frames, found = inputs.of_capabilities(CENTROIDS), dict[str, np.ndarray]()
     for name in inputs.targets[target]:
         vectors = (np.asarray(vector, dtype=np.float64) for vector in frames[name]["centroid"].to_list())
         of_layer = dict(zip(frames[name]["layer"].to_list(), vectors, strict=True))
         coordinates = inputs.fitted.coordinates(of_layer)
-        found.append(coordinates / (np.linalg.norm(coordinates) or 1.0))
-    return np.asarray(np.mean(found, axis=0))
+        found[name] = coordinates / (np.linalg.norm(coordinates) or 1.0)
+    return found
 
 
 def contributions(inputs: ScoringInputs, sample_id: str, target: str) -> tuple[LinearScore, np.ndarray, np.ndarray]:
@@ -201,12 +207,17 @@ def contributions(inputs: ScoringInputs, sample_id: str, target: str) -> tuple[L
 
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
-    """The score by layer and by component; the neurons that add most; the nearest examples.
+    """The score by layer, by component and, for `all`, by capability; the neurons that add most; the nearest examples.
 
     All steps but the norms are linear, so that each neuron has its share.
     """
     whitening: Whitening = inputs.fitted
     found, of_components, own = contributions(inputs, sample_id, target)
+    parts = [*found.parts, by_number("component", of_components)]
+    of_each = inputs.once(("of each", target), lambda: _of_each(inputs, target))
+    if len(of_each) > 1:
+        scale = len(of_each) * (found.norm or np.inf)
+        parts.append(Parts("capability", {name: float(own @ one) / scale for name, one in of_each.items()}))
 
     def coordinates(rows: Mapping[int, np.ndarray]) -> np.ndarray:
         standardized = {layer: inputs.statistics[layer].standardize(rows[layer]) for layer in whitening.components}
@@ -216,7 +227,7 @@ def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Expla
     return Explanation(
         "neurons that weigh most in its score's direction (layer:neuron, against the pool)",
         found.strongest(n, in_deviations),
-        [*found.parts, by_number("component", of_components)],
+        parts,
         whitening.faces(of_components, own),
         found.spread,
         **nearest_by_activations(inputs, sample_id, target, n, coordinates, "cosine among the whitened components"),
