@@ -116,7 +116,7 @@ def why(recipe: Recipe, warehouse: Warehouse, sample_id: str, target: str, n: in
     named = [face.sample_id for driving in (*drivers.values(), *of_parts) for face in driving]
     named += [one.last for one in stands if one.last]
     with warehouse.tables.snapshot() as snapshot:
-        texts = shown_texts(snapshot.rows(CANDIDATE_POOL.only("sample_id", "messages")), named)
+        texts = shown_texts(snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "messages"), named))
         texts |= texts_of_examples(snapshot, found.near if found else ())
     description = method_of(recipe, method).description
     return Why(sample, reason, target, scores, method, description, held, stands, found, drivers, texts)

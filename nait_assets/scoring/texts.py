@@ -44,10 +44,9 @@ def question_and_answer(messages: Sequence[Mapping[str, str]]) -> Shown:
     return questions[0] if questions else "", answers[-1] if answers else ""
 
 
-def shown_texts(frame: pl.DataFrame, sample_ids: Iterable[str]) -> dict[str, Shown]:
-    """Of some rows of a frame with columns `sample_id` and `messages`, what people are shown, by `sample_id`."""
-    wanted = frame.filter(pl.col("sample_id").is_in(list(sample_ids))).select("sample_id", "messages")
-    return {name: question_and_answer(messages) for name, messages in wanted.iter_rows()}
+def shown_texts(frame: pl.DataFrame) -> dict[str, Shown]:
+    """What people are shown of the rows of a frame with columns `sample_id` and `messages`, by `sample_id`."""
+    return {name: question_and_answer(messages) for name, messages in frame.select("sample_id", "messages").iter_rows()}
 
 
 def texts_of_examples(tables: Snapshot, near: Iterable[Near]) -> dict[str, Shown]:
@@ -59,6 +58,8 @@ def texts_of_examples(tables: Snapshot, near: Iterable[Near]) -> dict[str, Shown
     found: dict[str, Shown] = {}
     named = [(one.capability, one.sample_id) for one in near]
     for capability in dict.fromkeys(capability for capability, _ in named):
-        frame = tables.read(IN_DOMAIN_SET.only("sample_id", "messages"), capability=capability)
-        found |= shown_texts(frame, (name for of, name in named if of == capability))
+        tables.note(IN_DOMAIN_SET.asset, capability)
+        wanted = [name for of, name in named if of == capability]
+        frame = tables.rows_of(IN_DOMAIN_SET.only("sample_id", "messages"), wanted, capability=capability)
+        found |= shown_texts(frame)
     return found

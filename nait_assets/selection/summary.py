@@ -188,11 +188,12 @@ def _best_lines(recipe: Recipe, snapshot: Snapshot, target: str) -> list[str]:
     best = snapshot.rows(table, target=target).drop_nulls("rank").sort("rank").head(N_BEST)
     pool = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "topic", "messages"), best["sample_id"].to_list())
     shown = best.join(pool.with_columns(asked=QUESTION), on="sample_id", maintain_order="left")
-    return [
-        f"  {row['rank']}. {row['score']:+.3f}  {one_line(row['topic'] or '-'):<14} {row['sample_id']}"
-        f"  {'(may not be chosen) ' if reason_of(recipe, snapshot, row['sample_id']) else ''}{one_line(row['asked'], 70)}"
-        for row in shown.iter_rows(named=True)
-    ]
+    lines = []
+    for row in shown.iter_rows(named=True):
+        barred = "(may not be chosen) " if reason_of(recipe, snapshot, row["sample_id"]) else ""
+        begin = f"  {row['rank']}. {row['score']:+.3f}  {one_line(row['topic'] or '-'):<14} {row['sample_id']}"
+        lines.append(f"{begin}  {barred}{one_line(row['asked'], 70)}")
+    return lines
 
 
 def _duplicate_lines(
