@@ -210,8 +210,11 @@ def _texts(tables: Snapshot, chosen: Mapping[tuple[str, str, str], Sequence[str]
     """What the rows of every subset of a ratio ask and answer, columns of `texts_of`."""
     wanted = {name for (_, _, of_ratio), rows in chosen.items() if of_ratio == ratio for name in rows}
     ids = pl.DataFrame({"sample_id": list(wanted)}, {"sample_id": pl.String})
-    parts = tables.slices(CANDIDATE_POOL.only("sample_id", "messages"))
-    return pl.concat([texts_of(part.join(ids, on="sample_id", how="semi")) for part in parts])
+    texts = CANDIDATE_POOL.only("sample_id", "messages")
+    kept = SpooledRows(texts_of(texts.columns.to_frame()).schema, tables.path.parent)
+    for part in tables.slices(texts):
+        kept.append(texts_of(part.join(ids, on="sample_id", how="semi")))
+    return kept.frame()
 
 
 def _with_texts(page_data: PageData, warehouse: Warehouse) -> PageData:

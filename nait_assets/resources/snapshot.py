@@ -72,8 +72,11 @@ class Snapshot:
             columns: Expressions by the name of what they make.
             **where: Values of the table's slice columns.
         """
-        empty = table.columns.to_frame().select(**columns)
-        return pl.concat([empty, *(part.select(**columns) for part in self.slices(table, **where))])
+        # by way of the disk: a column that is kept as DuckDB gave it keeps the whole part that it came in
+        kept = SpooledRows(table.columns.to_frame().select(**columns).schema, self.path.parent)
+        for part in self.slices(table, **where):
+            kept.append(part.select(**columns))
+        return kept.frame()
 
     def spooled(self, table: Table, **where: str) -> SpooledRows:
         """As `read`, on disk: whoever looks at the rows for long keeps nobody from writing meanwhile."""
