@@ -34,7 +34,6 @@ from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import columns_read
 from nait_assets.selection.duplicates import near_duplicates_read, texts_of
 from nait_assets.selection.placing import last_chosen
-from nait_assets.selection.turns import takes_turns
 from nait_assets.tables import (
     CANDIDATE_POOL,
     CORPUS_COUNTS,
@@ -197,8 +196,7 @@ def spooled_scores(tables: Snapshot, recipe: Recipe, scored_only: bool = False) 
     found = {}
     for method in recipe.methods:
         for target in recipe.targets:
-            further = ["whose_turn"] if takes_turns(recipe, method, target) else []
-            table = scores_table(method).only(*columns_read(recipe.strategy_of(method, target)), *further)
+            table = scores_table(method).only(*columns_read(recipe.strategy_of(method, target)))
             rows = SpooledRows(table.columns, tables.path.parent)
             for part in tables.slices(table, target=target):
                 rows.append(part.drop_nulls("score") if scored_only else part)

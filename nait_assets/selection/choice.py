@@ -32,7 +32,11 @@ ORDERS: dict[str, Callable[[pl.DataFrame], np.ndarray]] = {
     "union": orders.union,
     "median": orders.median,
 }
-_ORDER_COLUMNS = {"round_robin_examples": "turn", "round_robin_targets": "target_turn", "union": "best_rank"}
+_ORDER_COLUMNS = {
+    "round_robin_examples": ("turn",),
+    "round_robin_targets": ("target_turn", "whose_turn"),
+    "union": ("best_rank",),
+}
 NOT_CONTAINED = {"facility_location"}
 """Strategies whose smaller subsets need not lie in the larger ones."""
 TEXT = "text"
@@ -89,8 +93,7 @@ class Choice:
 
 def columns_read(strategy: Strategy) -> list[str]:
     """Columns of the scores that a strategy looks at."""
-    further = [_ORDER_COLUMNS[strategy.name]] if strategy.name in _ORDER_COLUMNS else []
-    return ["sample_id", "score", "rank", *further]
+    return ["sample_id", "score", "rank", *_ORDER_COLUMNS.get(strategy.name, ())]
 
 
 def chosen_rows(

@@ -19,6 +19,7 @@ from nait_assets.selection.choice import (
     Budget,
     Material,
     chosen_rows,
+    columns_read,
     in_order,
     measurement_of,
     sentence,
@@ -482,6 +483,17 @@ def test_a_methods_own_strategy_takes_the_place_of_the_common_one(make_recipe: M
     recipe = make_recipe(selection={"strategy": "diverse", "similarity_limit": 0.5, "by_method": own})
     assert recipe.strategy_of("random", "math").settings == {"strategy": "length_matched", "n_bins": 10}
     assert recipe.strategy_of("nait", "math").settings["similarity_limit"] == 0.5
+
+
+@EACH
+def test_a_strategy_needs_no_other_columns_than_are_read_for_it(strategy: Strategy) -> None:
+    """Subsets read those alone; a column that an order came to need was there in every test but not in a home."""
+    frame, given = scores(0, {"s03": "not read"}), material()
+    alone = frame.select(columns_read(strategy))
+    assert chosen_rows(alone, "0.35", (), strategy, given).rows.equals(
+        chosen_rows(frame, "0.35", (), strategy, given).rows
+    )
+    assert in_order(alone, strategy)["sample_id"].to_list() == in_order(frame, strategy)["sample_id"].to_list()
 
 
 def test_a_capability_whose_rows_may_not_be_chosen_takes_its_next_ones() -> None:
