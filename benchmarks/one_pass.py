@@ -10,7 +10,8 @@ On the same samples, in turns, over several rounds, in the automatic dtype:
 (g) all of them in one pass.
 
 The matrix products alone, of the layers and of the head, are what no implementation can pass. Ratios are medians over
-the rounds of what was measured within one round.
+the rounds of what was measured within one round. Rates are of the processor's time, which other work on the machine
+leaves alone; on a machine of one's own with one thread it is the time that passes.
 
     python benchmarks/one_pass.py --data FOLDER_WITH_ALPACA --json one_pass.json
 """
@@ -88,7 +89,7 @@ def read(reader: PassReader, samples: list[AnsweredSample], batch_tokens: int) -
 
 
 def products_alone(model: LoadedModel, n_tokens: int, head: bool) -> float:
-    """Tokens per second of the matrix products of the layers, or of the head, and nothing else."""
+    """Tokens a second of the processor's time of the matrix products of the layers, or of the head, alone."""
     import torch
     from torch.nn import functional
 
@@ -97,10 +98,10 @@ def products_alone(model: LoadedModel, n_tokens: int, head: bool) -> float:
         weights = [model.network.get_output_embeddings().weight]
     inputs = {weight.shape[1]: torch.randn(n_tokens, weight.shape[1]).to(model.dtype) for weight in weights}
     with torch.inference_mode():
-        begun = time.perf_counter()
+        begun = time.process_time()
         for weight in weights:
             functional.linear(inputs[weight.shape[1]], weight)
-        return n_tokens / (time.perf_counter() - begun)
+        return n_tokens / (time.process_time() - begun)
 
 
 def with_large_blocks(way: Callable[[], Columns]) -> Columns:
@@ -116,15 +117,15 @@ def with_large_blocks(way: Callable[[], Columns]) -> Columns:
 def measure(
     ways: dict[str, Callable[[], Columns]], n_tokens: int, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Columns]]:
-    """Tokens per second of each way by round, and what each found."""
+    """Tokens a second of the processor's time of each way by round, and what each found."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     found = {}
     for _ in range(rounds):
         for name, way in ways.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             found[name] = way()
-            rates[name].append(n_tokens / (time.perf_counter() - begun))
-            print(f"{name}: {rates[name][-1]:,.0f} tokens/s", flush=True)
+            rates[name].append(n_tokens / (time.process_time() - begun))
+            print(f"{name}: {rates[name][-1]:,.0f} tokens a CPU second", flush=True)
     return rates, found
 
 
@@ -171,7 +172,7 @@ def main() -> None:
     rows = [
         {
             "way": name,
-            "tokens/s": statistics.median(rates[name]),
+            "tokens a CPU second": statistics.median(rates[name]),
             "times f": statistics.median(own / one for own, one in zip(rates[name], rates[SUM], strict=True)),
         }
         for name in sorted(rates)
@@ -182,8 +183,8 @@ def main() -> None:
     apart = {part: found[name][part] for name, part in ALONE.items()}
     figures = {
         "samples, tokens, rounds, dtype": (len(samples), n_tokens, rounds, str(loaded.dtype)),
-        "products of the layers alone, tokens/s": layers,
-        "products of the head alone, tokens/s": head,
+        "products of the layers alone, tokens a CPU second": layers,
+        "products of the head alone, tokens a CPU second": head,
         "what b takes longer than a, in times of the head's products": added * head,
         "losses of b and c are the same to the bit": all(
             np.array_equal(column, found[BEFORE]["outputs/"][name])
