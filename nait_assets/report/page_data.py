@@ -25,7 +25,6 @@ from nait_assets.report.trainings import Trainings, read_trainings
 from nait_assets.resources import Warehouse
 from nait_assets.resources.spooled_rows import SpooledFrames, SpooledRows
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.explanation import explained_by, explanations
 from nait_assets.scoring.method import Explanation
 from nait_assets.scoring.methods import method_of
@@ -33,6 +32,7 @@ from nait_assets.scoring.texts import texts_of_examples
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.selection.choice import columns_read
 from nait_assets.selection.duplicates import near_duplicates_read, texts_of
+from nait_assets.selection.held_against import held_against
 from nait_assets.selection.placing import last_chosen
 from nait_assets.tables import (
     CANDIDATE_POOL,
@@ -166,7 +166,7 @@ def read(recipe: Recipe, warehouse: Warehouse) -> PageData:
                 else {}
             ),
             thresholds={
-                (method, target): thresholds_of(tables, method, target)
+                (method, target): held_against(recipe, tables, method, target)
                 for method in recipe.methods
                 for target in recipe.targets
             },

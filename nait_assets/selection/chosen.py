@@ -14,11 +14,10 @@ from nait_assets.extraction import activation_table
 from nait_assets.lineage import Record
 from nait_assets.recipe import ACTIVATIONS, POOL, Recipe, Strategy
 from nait_assets.resources import Warehouse
-from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.latest import Latest
 from nait_assets.selection.choice import Budget, Choice, chosen_rows, columns_read, gather, read_beside_pool
 from nait_assets.selection.duplicates import Duplicates, duplicates_in, near_duplicates_read, texts_of
-from nait_assets.selection.held_against import Standing, standing
+from nait_assets.selection.held_against import Standing, held_against, standing
 from nait_assets.selection.strategies.similarity import Vectors
 from nait_assets.selection.turns import rows_by_turn, takes_turns
 from nait_assets.tables import CANDIDATE_POOL, CONTAMINATED_CANDIDATES, scores_table
@@ -179,7 +178,7 @@ def choose(
             tables.read(scores_table(other).only("sample_id", "rank"), target=target) for other in beside(recipe)
         )
         scores = _judged_by_all(scores, of_others)
-        held_against = thresholds_of(tables, method, target)
+        thresholds = held_against(recipe, tables, method, target)
         flagged = frozenset(name for table in contamination for name in tables.read(table)["sample_id"].to_list())
         dropped = ineligible(recipe, tables)["sample_id"].to_list()
         near = near_duplicates_read(recipe, tables)
@@ -189,7 +188,7 @@ def choose(
     inputs = {**tables.inputs, **_noted_beside(recipe, warehouse, method), **(material.inputs or {}), **counted}
     by_turns = takes_turns(recipe, method, target)
     chosen_ids = choice.rows["sample_id"].to_list()
-    found = standing(held_against, choice.rows["score"])
+    found = standing(thresholds, choice.rows["score"])
     with warehouse.tables.snapshot() as again:
         again.note(CANDIDATE_POOL.asset)
         again.note(table.asset, target)

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from nait_assets.recipe import Recipe
+from nait_assets.resources.warehouse import Snapshot
+from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.chance import PERCENT_BY_CHANCE, PERCENT_OF_EXAMPLES
+from nait_assets.selection.turns import takes_turns
 
 MOST_BY_CHANCE = 0.5
 """Share of a subset's rows below what chance reaches from which on a check warns."""
@@ -88,6 +92,16 @@ class Standing:
         if self.of_examples is not None:
             found |= {"score_of_examples": self.of_examples, "n_as_examples": self.n_as_examples}
         return found
+
+
+def held_against(recipe: Recipe, snapshot: Snapshot, method: str, target: str) -> pl.DataFrame:
+    """Rows of `THRESHOLDS` for the subsets of a target: none of one that capabilities choose in turns.
+
+    Each takes its rows by its own score: the best rows of one that is unlike the others are below what chance reaches
+    of the one score for all.
+    """
+    found = thresholds_of(snapshot, method, target)
+    return found.clear() if takes_turns(recipe, method, target) else found
 
 
 def standing(thresholds: pl.DataFrame, scores: pl.Series) -> Standing:

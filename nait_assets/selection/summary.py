@@ -16,11 +16,10 @@ from nait_assets.partitions import Partitions
 from nait_assets.recipe import COMPREHENSIVE_TARGET, POOL, Recipe, rounded_up
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.scoring.catalogue import thresholds_of
 from nait_assets.scoring.chance import PERCENT_BY_CHANCE, PERCENT_OF_EXAMPLES
 from nait_assets.scoring.methods import method_of
 from nait_assets.selection.duplicates import duplicates_in, near_duplicates_read, texts_of
-from nait_assets.selection.held_against import standing
+from nait_assets.selection.held_against import held_against, standing
 from nait_assets.selection.turns import rows_by_turn, takes_turns, turns_sentence
 from nait_assets.shown import QUESTION, one_line
 from nait_assets.tables import CANDIDATE_POOL, REJECTED_ROWS, REJECTED_SAMPLES, SUBSETS, scores_table
@@ -105,9 +104,9 @@ def _standing_lines(recipe: Recipe, snapshot: Snapshot) -> list[str]:
         return []
     header, rows = ["", "chance", "examples", *recipe.ratios], []
     for target in recipe.targets:
-        held_against = thresholds_of(snapshot, method, target)
+        thresholds = held_against(recipe, snapshot, method, target)
         found = [
-            standing(held_against, snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio)["score"])
+            standing(thresholds, snapshot.rows(SUBSETS, method=method, target=target, ratio=ratio)["score"])
             for ratio in recipe.ratios
         ]
         rows.append([target, *found[0].thresholds, *(one.counts for one in found)])
