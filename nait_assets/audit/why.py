@@ -147,7 +147,9 @@ def _held_against(snapshot: Snapshot, recipe: Recipe, method: str, target: str, 
         return ""
     found = standing(thresholds_of(snapshot, method, whose or target), own["score"]).of_one_row
     of = f" for {whose}, in whose turn it is," if whose else ""
-    return f"its score{of} {own['score'][0]:.4g} is {found}" if found else ""
+    said = [f"its score{of} {own['score'][0]:.4g} is {found}"] if found else []
+    said += [f"what its score for {whose} is made of, `--target {whose}` says"] if whose else []
+    return "; ".join(said)
 
 
 def _faces(

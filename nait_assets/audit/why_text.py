@@ -51,9 +51,9 @@ def text_of(found: Why) -> str:
     if found.explanation is None:
         lines += ["", f"{method}: nothing was read of it"]
     else:
+        lines += _near(found.explanation, found.texts)
         lines += ["", f"{method}: what is its score made of?", *_wrapped(found.description, "  ")]
         lines += _made_of(found, found.explanation)
-        lines += _near(found.explanation, found.texts)
     return "\n".join([*lines, "", *(_quoted(message) for message in sample["messages"])])
 
 
