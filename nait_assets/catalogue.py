@@ -4,6 +4,7 @@ Belongs here: what every output has to say of itself, and the two kinds that sev
 warehouse and a folder of files. Does not belong here: the outputs, which are in each room's `catalogue.py`.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Literal
 
 import polars as pl
 
+from nait_assets.errors import WarehouseError
 from nait_assets.lineage import Record, reference
 from nait_assets.losses import Losses
 from nait_assets.recipe import Pooling, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.files import folder_version, hashes_of, remove
+from nait_assets.resources.row_blocks import RowBlock, blocks
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
 from nait_assets.tables import Table, content_digest, version_with
 
@@ -152,6 +155,41 @@ class Output:
         assert self.table is not None, f"{self.key} has no table, and does not say how it is read"
         frame, name = tables.read_partition(self.table, partition), reference(self.key, partition)
         return frame, {name: tables.inputs[name]}
+
+    def stored_table(self, partition: str) -> Table:  # noqa: ARG002  others have a table a partition
+        """The table that holds a partition's rows."""
+        assert self.table is not None, f"{self.key} has no table, and does not say how it is read"
+        return self.table
+
+    def samples(self, warehouse: Warehouse, tables: Snapshot) -> tuple[list[str], str]:
+        """Of an output with one row a candidate, their ids in ascending order, and the version of what was read.
+
+        Raises:
+            WarehouseError: It has not been made.
+        """
+        store = self.store(warehouse, "")
+        with contextlib.nullcontext(tables) if store.path == tables.path else store.snapshot() as stored:
+            rows = stored.rows(self.stored_table("").only("sample_id"))
+            return sorted(rows["sample_id"].to_list()), stored.note(self.key).data_version
+
+    def blocks(
+        self, warehouse: Warehouse, version: str, columns: Sequence[str], sample_ids: Sequence[str]
+    ) -> Iterator[RowBlock]:
+        """Of an output with one row a candidate, columns of some of them, streamed in the order of the file.
+
+        Args:
+            warehouse: warehouse of the home.
+            version: version of what is read.
+            columns: columns of its table.
+            sample_ids: candidates to read, each once.
+
+        Raises:
+            WarehouseError: It has been made again, so that its version is another one.
+        """
+        with self.store(warehouse, "").snapshot() as stored:
+            if stored.note(self.key).data_version != version:
+                raise WarehouseError(f"{self.key} has been made again while it was read: run again.")
+            yield from blocks(stored, self.stored_table(""), columns, sample_ids)
 
     def exists(self, warehouse: Warehouse, tables: Snapshot, partition: str) -> bool:
         """Whether a partition has been made; arguments as for `read`."""

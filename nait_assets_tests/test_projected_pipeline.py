@@ -383,3 +383,39 @@ def test_a_random_control_alone_asks_for_no_calibration(make: MakeRecipe, tmp_pa
     """A projection that no method reads costs nothing."""
     made = run(make(methods=["random"]), quick_home(tmp_path / "home"))
     assert not any(name.startswith(("extraction/", "features/")) for name in made)
+
+
+def test_halved_activations_give_the_scores_of_whole_ones(make: MakeRecipe, neurons: Path, tmp_path: Path) -> None:
+    """Everything is made from them, shown, explained and audited; a second run finds nothing to do."""
+    methods = ["nait", "nait_standardized", "random"]
+    recipe = make(extraction={"max_tokens": 64, "store": "float16"}, methods=methods)
+    halved = quick_home(tmp_path / "halved")
+    assert "extraction/candidate_activations" in run(recipe, halved)
+    for method in ("nait", "nait_standardized"):
+        exact, found = (Warehouse(home=str(place)).tables.snapshot() for place in (neurons, halved))
+        with exact as of_exact, found as of_halved:
+            query = f"SELECT score FROM scoring.{method}_scores ORDER BY target, sample_id"
+            before, after = (np.array(one.connection.sql(query).fetchall()) for one in (of_exact, of_halved))
+        assert (before != after).any()
+        np.testing.assert_allclose(after, before, atol=2e-3 * np.abs(before).max())
+    assert run(recipe, halved) == set()
+    assert is_current(recipe, halved)
+    name = candidate_names(halved)[0]
+    for command in (("audit",), ("explain", name, "--target", "math"), ("summary",)):
+        answer = nait(*command, "--recipe", recipe.path, "--home", halved)
+        assert answer.code == 0, answer.out + answer.err
+
+
+def candidate_names(home: Path) -> list[str]:
+    """Ids of the candidates that have activations."""
+    with activation_table.activations_of(Warehouse(home=str(home)), "candidates").snapshot() as snapshot:
+        return activation_table.samples(snapshot)["sample_id"].to_list()
+
+
+def test_halved_projections_are_calibrated_as_whole_ones(make: MakeRecipe, home: Path) -> None:
+    """The calibration does not depend on how the pool is stored, and is kept when that changes."""
+    before, exact = versions(home), candidates_of(home)
+    made = run(make(extraction={**extraction(), "store": "float16"}), home)
+    assert CANDIDATES in made
+    assert CALIBRATION not in made or versions(home)[CALIBRATION] == before[CALIBRATION]
+    np.testing.assert_allclose(candidates_of(home), exact, atol=1e-3 * np.abs(exact).max())

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from nait_assets.conversation import sample_id
 from nait_assets.corpora.formats import RowReader
 from nait_assets.recipe.ratios import ratio_key, rounded_up
-from nait_assets.scoring.ranking import best_ranks, by_turns, ranked, round_robin
+from nait_assets.scoring.by_example import in_turns
+from nait_assets.scoring.ranking import best_ranks, ranked, round_robin
 from nait_assets.selection.choice import chosen_rows
 from nait_assets.selection.strategies.lengths import length_matched
 from nait_assets.tables import content_version
@@ -85,11 +86,11 @@ def test_in_a_round_robin_each_column_takes_its_best_that_is_left(candidates: tu
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4))
 def test_any_beginning_of_the_turns_has_examples_of_every_capability(sizes: list[int]) -> None:
     """Of two capabilities that have examples left, none is more than one ahead; each keeps its own order."""
-    parts = [np.asarray([[10 * number + place for place in range(size)]]) for number, size in enumerate(sizes)]
-    (order,) = by_turns(parts).tolist()
-    assert sorted(order) == sorted(int(value) for part in parts for value in part[0])
+    of_capability = {str(number): size for number, size in enumerate(sizes)}
+    order = in_turns(list(of_capability), of_capability)
+    assert sorted(order) == [(name, place) for name, size in of_capability.items() for place in range(size)]
     for end in range(1, len(order) + 1):
-        taken = [[value % 10 for value in order[:end] if value // 10 == number] for number in range(len(sizes))]
+        taken = [[place for owner, place in order[:end] if owner == name] for name in of_capability]
         assert all(places == list(range(len(places))) for places in taken)
         open_ends = [len(places) for places, size in zip(taken, sizes, strict=True) if len(places) < size]
         assert not open_ends or max(map(len, taken)) - min(open_ends) <= 1

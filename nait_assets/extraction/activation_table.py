@@ -17,11 +17,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nait_assets.errors import WarehouseError
+from nait_assets.extraction.stored_numbers import HALF, StoredAs, fields_of, scale_of, vectors
 from nait_assets.models import cuts
 from nait_assets.recipe import ALL, POOLINGS, Pooling, pooled
 from nait_assets.resources import Warehouse
+from nait_assets.resources.row_blocks import limit_memory, stream
 from nait_assets.resources.warehouse import Snapshot, Store, Transaction
-from nait_assets.tables import REJECTED_SAMPLES, content_digest, content_version, version_with, version_with_refused
+from nait_assets.tables import (
+    REJECTED_SAMPLES,
+    VECTOR,
+    content_digest,
+    content_version,
+    version_with,
+    version_with_refused,
+)
 
 CANDIDATE_ACTIVATIONS = "extraction/candidate_activations"
 IN_DOMAIN_ACTIVATIONS = "extraction/in_domain_activations"
@@ -53,7 +62,11 @@ def activations_of(warehouse: Warehouse, corpus: str) -> Store:
 
 
 def shard_schema(
-    width: int, keep_first_and_last: bool, n_strongest: int = 0, poolings: Sequence[Pooling] = (ALL,)
+    width: int,
+    keep_first_and_last: bool,
+    n_strongest: int = 0,
+    poolings: Sequence[Pooling] = (ALL,),
+    store: StoredAs = "float32",
 ) -> pa.Schema:
     """Columns of a shard.
 
@@ -62,13 +75,13 @@ def shard_schema(
         keep_first_and_last: Whether the first and the last token's activations are kept.
         n_strongest: How many of a sample's strongest neurons are kept.
         poolings: Poolings of the extraction.
+        store: How activations are stored; as float16 each column has one of scales beside it.
 
     Returns:
         sample_id, layer, n_tokens, cut, n_answers, n_answers_whole; of each pooling activation, with
         `keep_first_and_last` those of both tokens, with `n_strongest` the layer, number and value of each, under the
         names that `recipe.pooling.pooled` gives them.
     """
-    vector = pa.list_(pa.float32(), width)
     fields = [
         ("sample_id", pa.string()),
         ("layer", pa.int16()),
@@ -77,12 +90,11 @@ def shard_schema(
         ("n_answers", pa.int32()),
         ("n_answers_whole", pa.int32()),
     ]
-    of_pooling = [("activation", vector)]
-    if keep_first_and_last:
-        of_pooling += [("first_token_activation", vector), ("last_token_activation", vector)]
+    kept = ["activation", *(["first_token_activation", "last_token_activation"] if keep_first_and_last else [])]
+    of_pooling = [field for column in kept for field in fields_of(column, width, store)]
     if n_strongest:
-        types = {"strongest_layer": pa.int16(), "strongest_neuron": pa.int32(), "strongest_value": pa.float32()}
-        of_pooling += [(name, pa.list_(kind, n_strongest)) for name, kind in types.items()]
+        of_neurons = {"layer": pa.int16(), "neuron": pa.int32(), "value": pa.float32()}
+        of_pooling += [(f"strongest_{what}", pa.list_(kind, n_strongest)) for what, kind in of_neurons.items()]
     return pa.schema([*fields, *((pooled(name, one), kind) for one in poolings for name, kind in of_pooling)])
 
 
@@ -112,7 +124,7 @@ def fold(
         WarehouseError: A wanted sample is neither in the table nor in a shard.
     """
     connection = transaction.connection
-    _limit_memory(connection, sum(field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)))
+    limit_memory(connection, _numbers_of_a_row(schema))
     connection.execute("CREATE SCHEMA IF NOT EXISTS extraction")
     if contents(transaction).extraction_id != extraction_id:
         for table in (ACTIVATION, SAMPLE, IDENTITY):
@@ -127,11 +139,11 @@ def fold(
     for table in (ACTIVATION, SAMPLE):
         connection.execute(f"DELETE FROM {table} WHERE sample_id NOT IN (FROM wanted)")
     connection.unregister("wanted")
-    missing = pa.array(sorted(set(wanted) - contents(transaction).sample_ids), pa.string())
-    if not len(missing):  # the shards may have been folded by another run, and be gone
+    missing = sorted(set(wanted) - contents(transaction).sample_ids)
+    if not missing:  # the shards may have been folded by another run, and be gone
         return
     found: list[pa.Table] = []
-    batches = map(with_digests, _rows_of(shards, missing, found))
+    batches = map(with_digests, _rows_of(shards, set(missing), found))
     connection.register("incoming", pa.RecordBatchReader.from_batches(stored, batches))
     connection.execute(f"INSERT INTO {ACTIVATION} SELECT {columns} FROM incoming")
     connection.unregister("incoming")
@@ -156,12 +168,17 @@ def lent(snapshot: Snapshot, sample_ids: Sequence[str], schema: pa.Schema) -> It
     """
     columns = ", ".join(f"s.{name}" if name in SAMPLE_COLUMNS else f"a.{name}" for name in schema.names)
     query = f"SELECT {columns} FROM {ACTIVATION} a JOIN {SAMPLE} s USING (sample_id) WHERE sample_id IN (FROM wanted)"
+    limit_memory(snapshot.connection, 2 * _numbers_of_a_row(schema))  # a join holds what it reads once more
     for begin in range(0, len(sample_ids), LENT_SAMPLES):
         names = pa.table({"sample_id": pa.array(sample_ids[begin : begin + LENT_SAMPLES], pa.string())})
         snapshot.connection.register("wanted", names)
         found = snapshot.connection.sql(f"{query} ORDER BY sample_id, layer").to_arrow_table()
         snapshot.connection.unregister("wanted")
         yield found.cast(schema)
+
+
+def _numbers_of_a_row(schema: pa.Schema) -> int:
+    return sum(field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type))
 
 
 def _create(connection: duckdb.DuckDBPyConnection, table: str, names: Sequence[str], schema: pa.Schema) -> None:
@@ -182,9 +199,9 @@ def with_digests(rows: pa.RecordBatch) -> pa.RecordBatch:
 
     It shows later that a row is as it was written.
     """
-    vectors = [
-        _rows(rows[name]) for name in rows.schema.names if pa.types.is_fixed_size_list(rows.schema.field(name).type)
-    ]
+    hashed = [field.name for field in rows.schema if _holds_numbers(field)]
+    parts = [rows[name].flatten() if pa.types.is_fixed_size_list(rows[name].type) else rows[name] for name in hashed]
+    vectors = [part.to_numpy().reshape(len(rows), -1) for part in parts]
     digests = np.empty(len(rows), np.uint64)
     names = zip(rows["sample_id"].to_pylist(), rows["layer"].to_pylist(), strict=True)
     for index, (sample_id, layer) in enumerate(names):
@@ -240,43 +257,35 @@ def altered_rows(snapshot: Snapshot) -> tuple[list[tuple[str, int]], list[tuple[
 
     It reads the whole table once, in bounded memory.
     """
-    row = snapshot.connection.sql(f"FROM {ACTIVATION} LIMIT 0")
-    vectors = [name for name, kind in zip(row.columns, row.types, strict=True) if "[" in str(kind)]
-    numbers = [name for name, kind in zip(row.columns, row.types, strict=True) if str(kind).startswith("FLOAT[")]
-    _limit_memory(snapshot.connection, sum(_width(snapshot, name) for name in numbers))
-    columns = ", ".join(["sample_id", "layer", *vectors])
+    row = snapshot.connection.sql(f"FROM {ACTIVATION} LIMIT 0").to_arrow_table().schema
+    hashed = [field.name for field in row if _holds_numbers(field)]
+    kinds = {name: row.field(name).type for name in hashed}
+    numbers = [name for name, kind in kinds.items() if getattr(kind, "value_type", None) in (pa.float32(), HALF)]
+    limit_memory(snapshot.connection, sum(_width(snapshot, name) for name in numbers))
+    columns = ", ".join(["sample_id", "layer", *hashed])
     altered, broken = [], []
     for batch in snapshot.connection.sql(f"SELECT {columns}, digest FROM {ACTIVATION}").to_arrow_reader(SCAN_ROWS):
         names = list(zip(batch["sample_id"].to_pylist(), batch["layer"].to_pylist(), strict=True))
         again = with_digests(batch.drop_columns(["digest"]))["digest"].to_numpy()
         altered += [names[index] for index in np.flatnonzero(again != batch["digest"].to_numpy())]
-        finite = np.all([np.isfinite(_rows(batch[name])).all(axis=1) for name in numbers], axis=0)
+        finite = np.all([np.isfinite(vectors(batch, name)).all(axis=1) for name in numbers], axis=0)
         broken += [names[index] for index in np.flatnonzero(~finite)]
     return altered, broken
 
 
-def _rows(column: pa.FixedSizeListArray) -> np.ndarray:
-    return column.flatten().to_numpy().reshape(len(column), -1)
+def _holds_numbers(field: pa.Field) -> bool:
+    """Whether a column is a row's vector, or the scale of one."""
+    return pa.types.is_fixed_size_list(field.type) or field.name.endswith(scale_of(""))
 
 
-def _rows_of(shards: Iterable[pa.Table], wanted: pa.Array, found: list[pa.Table]) -> Iterator[pa.RecordBatch]:
+def _rows_of(shards: Iterable[pa.Table], wanted: set[str], found: list[pa.Table]) -> Iterator[pa.RecordBatch]:
     """The shards' rows of the wanted samples, of one shard at a time; the samples are added to `found`."""
     for shard in shards:
-        mask = pc.is_in(shard["sample_id"], wanted)
-        rows = shard if pc.all(mask).as_py() else shard.filter(mask)  # filtering copies
+        mask = [name in wanted for name in shard["sample_id"].to_pylist()]  # `pc.is_in` would hash all names each time
+        rows = shard if all(mask) else shard.filter(pa.array(mask))  # filtering copies
         if len(rows):
             found.append(rows.filter(pc.equal(rows["layer"], rows["layer"][0])).select(SAMPLE_COLUMNS).combine_chunks())
             yield from rows.to_batches(max_chunksize=SCAN_ROWS)
-
-
-def _limit_memory(connection: duckdb.DuckDBPyConnection, n_numbers: int) -> None:
-    """Keep DuckDB from filling the memory with what it has read and written: by default it takes 80 % of it.
-
-    Args:
-        connection: Connection to the file.
-        n_numbers: Numbers of a row, four bytes each; a row group of 2,048 rows has to fit a few times.
-    """
-    connection.execute(f"SET memory_limit = '{max(128, 6 * 2048 * 4 * n_numbers // 2**20)}MiB'")
 
 
 def n_samples(snapshot: Snapshot) -> int:
@@ -296,9 +305,10 @@ def samples(snapshot: Snapshot) -> pl.DataFrame:
 
 def rows(snapshot: Snapshot, column: str = "activation") -> pl.DataFrame:
     """All rows in memory, for a table of few samples: `sample_id`, `layer`, and the column as `activation`."""
-    return snapshot.connection.sql(
-        f"SELECT sample_id, layer, {column}::FLOAT[] AS activation FROM {ACTIVATION} ORDER BY sample_id, layer"
-    ).pl()
+    query = f"SELECT sample_id, layer, {_stored(snapshot, column)} FROM {ACTIVATION} ORDER BY sample_id, layer"
+    found = snapshot.connection.sql(query).to_arrow_table()
+    frame = pl.DataFrame(pl.from_arrow(found.select(["sample_id", "layer"])))
+    return frame.with_columns(activation=pl.Series(vectors(found, column)).cast(VECTOR))
 
 
 def poolings_of(snapshot: Snapshot) -> tuple[Pooling, ...]:
@@ -333,24 +343,28 @@ def scan(
         A layer, indices of samples in the order of `sample_ids` `(n,)`, their activations `(n, width)` in float32.
     """
     wanted = samples(snapshot)["sample_id"].to_list() if sample_ids is None else sample_ids
-    names = pa.array(wanted, pa.string())
     bound_memory(snapshot, column)
-    query = f"SELECT sample_id, layer, {column} AS vector FROM {ACTIVATION}"
-    if sample_ids is not None:
-        snapshot.connection.register("wanted", pa.table({"sample_id": names}))
-        query += " WHERE sample_id IN (SELECT sample_id FROM wanted)"
-    for batch in snapshot.connection.sql(query).to_arrow_reader(SCAN_ROWS):
-        layers = batch["layer"].to_numpy()
-        vectors = batch["vector"].flatten().to_numpy().reshape(len(batch), -1)
-        indices = pc.index_in(batch["sample_id"], names).to_numpy()
+    columns = f"layer, {_stored(snapshot, column)}"
+    for indices, batch in stream(snapshot.connection, ACTIVATION, columns, wanted, SCAN_ROWS):
+        layers, activations = batch["layer"].to_numpy(), vectors(batch, column)
         changes = [0, *(np.flatnonzero(np.diff(layers)) + 1).tolist(), len(layers)]
         for begin, end in itertools.pairwise(changes):
-            yield int(layers[begin]), indices[begin:end], vectors[begin:end]
+            yield int(layers[begin]), indices[begin:end], activations[begin:end]
 
 
 def bound_memory(snapshot: Snapshot, column: str) -> None:
     """Keep DuckDB from filling the memory with what it reads of a column."""
-    _limit_memory(snapshot.connection, _width(snapshot, column))
+    limit_memory(snapshot.connection, _width(snapshot, column))
+
+
+def is_half(snapshot: Snapshot, column: str = "activation") -> bool:
+    """Whether a file holds a column as float16."""
+    return scale_of(column) in snapshot.connection.sql(f"FROM {ACTIVATION} LIMIT 0").columns
+
+
+def _stored(snapshot: Snapshot, column: str) -> str:
+    """What is read of a column, as SQL: it, and its scales where it has some."""
+    return f"{column}, {scale_of(column)}" if is_half(snapshot, column) else column
 
 
 def _width(snapshot: Snapshot, column: str) -> int:
@@ -360,18 +374,15 @@ def _width(snapshot: Snapshot, column: str) -> int:
 
 def matrix(snapshot: Snapshot, layer: int, column: str = "activation") -> np.ndarray:
     """One layer's activations of all samples, `(n_samples, width)`, in the order of `samples`."""
-    query = f"SELECT {column} AS vector FROM {ACTIVATION} WHERE layer = ? ORDER BY sample_id"
-    table = snapshot.connection.sql(query, params=[layer]).to_arrow_table()
-    vectors = table["vector"]
-    return vectors.combine_chunks().flatten().to_numpy().reshape(len(table), vectors.type.list_size)
+    query = f"SELECT {_stored(snapshot, column)} FROM {ACTIVATION} WHERE layer = ? ORDER BY sample_id"
+    return vectors(snapshot.connection.sql(query, params=[layer]).to_arrow_table(), column)
 
 
 def of_sample(snapshot: Snapshot, sample_id: str) -> dict[int, np.ndarray]:
     """One sample's activations by layer, each `(width,)`; empty where it has none."""
-    rows = snapshot.connection.execute(
-        f"SELECT layer, activation FROM {ACTIVATION} WHERE sample_id = ? ORDER BY layer", [sample_id]
-    ).fetchall()
-    return {layer: np.asarray(vector, dtype=np.float32) for layer, vector in rows}
+    query = f"SELECT layer, {_stored(snapshot, 'activation')} FROM {ACTIVATION} WHERE sample_id = ? ORDER BY layer"
+    found = snapshot.connection.sql(query, params=[sample_id]).to_arrow_table()
+    return dict(zip(found["layer"].to_pylist(), vectors(found, "activation"), strict=True))
 
 
 def strongest_neurons(snapshot: Snapshot, sample_id: str | None = None, pooling: Pooling = ALL) -> pl.DataFrame:

@@ -140,4 +140,4 @@ def _held(warehouse: Warehouse, identity: str, pooling: Pooling) -> pl.DataFrame
 
 
 def _of_neurons(settings: Extraction, pooling: Pooling) -> Extraction:
-    return settings.model_copy(update={"projection": None, "pool": (pooling,)})
+    return settings.model_copy(update={"projection": None, "pool": (pooling,), "store": "float32"})

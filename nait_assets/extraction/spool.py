@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nait_assets.extraction.stored_numbers import HALF, halved, scale_of
 from nait_assets.models import cuts
 from nait_assets.models.batches import BatchResult
 from nait_assets.models.encoding import EncodedSample, Shard
@@ -135,7 +136,7 @@ def _table(
     arrays = []
     for field in schema:
         if field.name in columns:
-            arrays.append(pa.array(columns[field.name], field.type))
+            arrays.append(pa.array(columns.pop(field.name), field.type))
             continue
         width = field.type.list_size
         values = np.empty((len(rows), len(samples), width), pooled[0][field.name].dtype)
@@ -143,6 +144,8 @@ def _table(
         for part in (of_batch[field.name] for of_batch in pooled):
             values[:, begin : begin + len(part)] = part.swapaxes(0, 1)
             begin += len(part)
+        if field.type.value_type == HALF:
+            values, columns[scale_of(field.name)] = halved(values.reshape(-1, width))
         flat = pa.array(values.reshape(-1), field.type.value_type)
         arrays.append(pa.FixedSizeListArray.from_arrays(flat, width))
     return pa.table(arrays, schema=schema)

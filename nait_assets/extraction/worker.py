@@ -60,9 +60,9 @@ class Job:
         """Of a shard."""
         poolings = self.settings.pool
         if not self.projectors:
-            return shard_schema(self.width, self.keep_first_and_last, poolings=poolings)
+            return shard_schema(self.width, self.keep_first_and_last, poolings=poolings, store=self.settings.store)
         projector = self.projectors[poolings[0]]  # of the others it has the same sizes
-        return shard_schema(projector.dimensions, False, projector.n_strongest, poolings)
+        return shard_schema(projector.dimensions, False, projector.n_strongest, poolings, self.settings.store)
 
     @property
     def bytes_of_sample(self) -> int:

@@ -14,7 +14,7 @@ from nait_assets.measurements.engine import Measurement, identity_of, rejected_o
 from nait_assets.recipe import POOL, Recipe
 from nait_assets.resources import LanguageModel, Warehouse
 from nait_assets.resources.warehouse import Snapshot, Store
-from nait_assets.tables import REJECTED_SAMPLES, content_digest
+from nait_assets.tables import REJECTED_SAMPLES, Table, content_digest
 
 MEASUREMENTS = declared_measurements()
 """What is found out about samples beside their activations."""
@@ -67,6 +67,9 @@ class MeasurementOutput(Output):
 
     def beside(self, warehouse: Warehouse, stored: Snapshot, partition: str) -> dict[str, str]:  # noqa: ARG002, D102
         return identity_of(stored)
+
+    def stored_table(self, partition: str) -> Table:  # noqa: D102
+        return self.measurement.table_of(partition or POOL)
 
     def read(  # noqa: D102
         self,

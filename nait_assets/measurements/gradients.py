@@ -14,7 +14,8 @@ blocks lie one behind the other, so that a candidate's and an example's vector m
 Projections, both seeded and the same at all checkpoints, with the same mean and variance of every inner product (a
 cosine c has a standard error of sqrt((1 + c^2) / dimensions) at most, 0.011 of 8,192):
 
-    rademacher   the paper's: the vector times a matrix of random signs, which is made block by block and never whole
+    rademacher   the paper's: the vector times a matrix of random signs, which is made block by block and never whole,
+                 where the gradients are, and once for as many samples as fit the memory
     sketch       each weight is added, with a random sign, to one of the dimensions: the same up to a thousand times
                  cheaper (count sketch; Charikar et al. 2002)
 
@@ -24,14 +25,14 @@ Published defects: the code makes half-precision numbers of a direction before i
 is asked for in float32; here the adapter, its gradients and the projection are float32, whatever the model is.
 
 Cost: a sample takes one forward and one backward pass at each checkpoint, with the sign matrix 2 x weights x dimensions
-operations, and 4 x checkpoints x dimensions bytes: 131 kB by default, 6.8 GB for 52,000 candidates, which the last step
-of the measurement and scoring hold in memory; `dimensions: 1024` takes an eighth. Measured on one core
-of a busy machine, with SmolLM2-135M at rank 8 (0.92 million weights): 2.9 s forwards and back (mean of 6 samples of 180
-tokens, in the warm-up), 4.8 s for a projection to 8,192 dimensions, 6 ms as a sketch. From that, not from a whole run,
-1,000 candidates at four checkpoints take 8.6 hours, or 3.2 by the sketch. At rank 128 the signs take sixteen times as
-long: without a GPU, use the sketch.
+operations, and 4 x checkpoints x dimensions bytes: 131 kB by default, 6.8 GB for 52,000 candidates; `dimensions: 1024`
+takes an eighth. Measured on one core of a busy machine, with SmolLM2-135M at rank 8 (0.92 million weights): 2.9 s
+forwards and back (mean of 6 samples of 180 tokens, in the warm-up), 1.2 s for a projection to 8,192 dimensions in a
+group of 32 samples, 6 ms as a sketch. From that, not from a whole run, 1,000 candidates at four checkpoints take 4.6
+hours, or 3.2 by the sketch. The projection grows with the weights: without a GPU, use the sketch at large ranks.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,7 +43,7 @@ import polars as pl
 from pydantic import Field
 
 from nait_assets.errors import WarehouseError
-from nait_assets.extraction.projection import signs
+from nait_assets.extraction.projection import counted_signs
 from nait_assets.measurements.engine import Chunk, Measurement, MeasurementContext
 from nait_assets.measurements.less_checkpoints import (
     CHECKPOINTS,
@@ -69,12 +70,17 @@ if TYPE_CHECKING:
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 BLOCK_WEIGHTS = 4096
 """Weights whose signs are made at once: 134 MB of 8,192 dimensions."""
-GROUP_SAMPLES, GROUP_BYTES = 16, 2**30
-"""Samples that are stored together, which meet each block of signs once; fewer where their gradients take more.
+GROUP_SAMPLES, GROUP_BYTES = 32, 2**30
+"""Samples that are stored together, which meet each block of signs once; fewer where their gradients take more memory
+than these bytes, a sixteenth of the machine's, or half of what is free on a GPU."""
+PRODUCT_ROWS = 16
+"""Rows of a product with signs.
 
-Trap: a product of matrices adds up in another order for another number of rows. A group that is not full is therefore
-filled up with zeros, or a sample's last digits would depend on how many others a run happened to read.
+Trap: a product of matrices adds up in another order for another number of rows. So it always has as many, filled up
+with zeros, or a sample's last digits would depend on how many others a run happened to read.
 """
+GENERATOR = "splitmix64"
+"""Of the signs: its name is part of how vectors were made."""
 
 
 class GradientsOptions(MeasurementOptions):
@@ -116,10 +122,9 @@ class RandomProjection:
         """`(n, n_weights)` to `(n, dimensions)`, float32 on the same device."""
         return self._sketched(vectors) if self.kind == "sketch" else self._multiplied(vectors)
 
-    def block(self, number: int) -> np.ndarray:
-        """`(n, dimensions)` int8 signs of the weights from `number * BLOCK_WEIGHTS` on."""
-        n = min(BLOCK_WEIGHTS, self.n_weights - number * BLOCK_WEIGHTS)
-        return signs(self.seed, number, n, self.dimensions)
+    def signs(self, first: int, n: int, device: "torch.device") -> "torch.Tensor":
+        """`(n, dimensions)` int8 signs of the weights from one on."""
+        return counted_signs(self.seed, first, n, self.dimensions, device)
 
     @cached_property
     def indices(self) -> tuple[np.ndarray, np.ndarray]:
@@ -135,8 +140,13 @@ class RandomProjection:
         import torch
 
         found = vectors.new_zeros(len(vectors), self.dimensions)
-        for number, part in enumerate(vectors.split(BLOCK_WEIGHTS, dim=1)):
-            found += part @ torch.from_numpy(self.block(number)).to(vectors.device, vectors.dtype)
+        for first in range(0, self.n_weights, BLOCK_WEIGHTS):
+            block = vectors[:, first : first + BLOCK_WEIGHTS]
+            signs = self.signs(first, block.shape[1], vectors.device).to(vectors.dtype)
+            for begin in range(0, len(block), PRODUCT_ROWS):
+                rows = block[begin : begin + PRODUCT_ROWS]
+                full = torch.nn.functional.pad(rows, (0, 0, 0, PRODUCT_ROWS - len(rows)))
+                found[begin : begin + PRODUCT_ROWS] += (full @ signs)[: len(rows)]
         return found / self.dimensions**0.5
 
     def _sketched(self, vectors: "torch.Tensor") -> "torch.Tensor":
@@ -162,7 +172,7 @@ def features(
     """`(n_samples, n_checkpoints * dimensions)` float32 vectors, and why some samples have none, by `sample_id`.
 
     Args:
-        samples: One backward pass each, at each checkpoint; no more than `group_size`.
+        samples: One backward pass each, at each checkpoint; all of their gradients are held at once.
         adapter: Its weights become the last checkpoint's.
         checkpoints: Checkpoints of the warm-up.
         projection: Projection of as many weights as the adapter has.
@@ -175,7 +185,7 @@ def features(
     for checkpoint, weight in zip(checkpoints, weights_of(checkpoints), strict=True):
         adapter.put(checkpoint.tensors(WEIGHTS))
         moments = [adapter.flat(checkpoint.tensors(file)) for file in (FIRST, SECOND)] if adams else []
-        full = torch.zeros(group_size(adapter.n_weights), adapter.n_weights, device=adapter.device)
+        full = torch.zeros(len(samples), adapter.n_weights, device=adapter.device)
         for index, sample in enumerate(samples):
             try:
                 gradient = adapter.gradient(sample)
@@ -188,17 +198,22 @@ def features(
             else:
                 reasons.setdefault(sample.sample_id, f"its gradient is zero or not finite, {_where(checkpoint)}")
         found = projection(full)
-        norms = found.norm(dim=1, keepdim=True)
-        found, norms = found[: len(samples)], norms[: len(samples)]
+        norms = torch.stack([row.norm() for row in found])[:, None]  # one by one, for the reason of PRODUCT_ROWS
         for index in (norms[:, 0] == 0).nonzero()[:, 0].tolist():
             reasons.setdefault(samples[index].sample_id, f"its gradient is projected to zero, {_where(checkpoint)}")
         blocks.append((found / norms.clamp_min(torch.finfo(norms.dtype).tiny) * weight**0.5).cpu().numpy())
     return np.concatenate(blocks, axis=1), reasons
 
 
-def group_size(n_weights: int) -> int:
-    """How many samples are projected at once, of an adapter with as many weights."""
-    return max(1, min(GROUP_SAMPLES, GROUP_BYTES // (4 * n_weights)))
+def group_size(n_weights: int, device: "torch.device") -> int:
+    """How many samples are projected at once, of an adapter with as many weights on a device."""
+    import torch
+
+    if device.type == "cuda":
+        room = torch.cuda.mem_get_info(device)[0] // 2
+    else:
+        room = max(GROUP_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16)
+    return max(1, min(GROUP_SAMPLES, room // (4 * n_weights)))
 
 
 def _where(checkpoint: Checkpoint) -> str:
@@ -219,7 +234,7 @@ def read(context: MeasurementContext, missing: pl.DataFrame) -> Iterator[Chunk]:
         raise WarehouseError(f"{CHECKPOINTS.key}: {folder} holds no checkpoint; materialize it first.")
     adapter = checkpoints[0].adapter(context.model.load_causal())
     projection = RandomProjection(adapter.n_weights, options.dimensions, options.projection, options.seed)
-    size = group_size(adapter.n_weights)
+    size = group_size(adapter.n_weights, adapter.device)
     for first in range(0, len(samples), size):
         group = samples[first : first + size]
         vectors, reasons = features(group, adapter, checkpoints, projection, context.corpus == POOL)
@@ -238,10 +253,11 @@ def _rows(sample_ids: Sequence[str], vectors: np.ndarray) -> pl.DataFrame:
 def settings(recipe: Recipe) -> Mapping[str, Any]:
     """Fields of the recipe that the vectors depend on, beside those of the warm-up."""
     options = GradientsOptions.of(recipe)
+    generator = [GENERATOR] if options.projection == "rademacher" else []
     return {
         "model": recipe.model,
         "reading": recipe.extraction.reading,
-        "projection": [options.dimensions, options.projection, options.seed],
+        "projection": [options.dimensions, options.projection, options.seed, *generator],
     }
 
 

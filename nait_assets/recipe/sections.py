@@ -278,6 +278,12 @@ class Extraction(Section):
         "first; answer, those of the answers; prompt, what stands before the last answer and is no answer.",
     )
 
+    store: Literal["float32", "float16"] = Field(
+        "float32",
+        exclude_if=lambda store: store == "float32",  # what was read before there was a choice stays as it is
+        description="How activations lie on the disk: float16, with a scale for each row, takes half the room.",
+    )
+
     @field_validator("pool")
     @classmethod
     def _poolings_are_distinct(cls, pool: tuple[Pooling, ...]) -> tuple[Pooling, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from nait_assets.extraction import activation_table
 from nait_assets.extraction.activation_table import ACTIVATION
 from nait_assets.extraction.projection import NETWORK
+from nait_assets.extraction.stored_numbers import number_in_sql
 from nait_assets.recipe import ALL, Pooling, pooled
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.method import Face
@@ -40,7 +41,8 @@ def faces(
         held = f"SELECT unnest({layer}) AS layer, unnest({neuron}) AS neuron, unnest({value}) AS value, sample_id "
         values, scale = f"SELECT * FROM ({held} FROM {ACTIVATION}) SEMI JOIN wanted USING (layer, neuron)", "0, 1"
     else:
-        values = f"SELECT layer, neuron, {column}[neuron + 1] AS value, sample_id FROM {ACTIVATION} "
+        number = number_in_sql(column, "neuron", activation_table.is_half(snapshot, column))
+        values = f"SELECT layer, neuron, {number} AS value, sample_id FROM {ACTIVATION} "
         values, scale = f"{values} JOIN wanted USING (layer)", "avg(value), stddev_pop(value)"
     wanted = ", ".join(f"({layer}, {neuron})" for layer, neuron in neurons)
     # without lists of all rows: the aggregates keep n of them

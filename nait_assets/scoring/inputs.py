@@ -6,6 +6,8 @@ Belongs here: where each of them lies, and which versions were read. Does not be
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,6 +19,7 @@ from nait_assets.recipe import ACTIVATIONS, POOL, STATISTICS, Recipe, pooled
 from nait_assets.resources import Warehouse
 from nait_assets.resources.warehouse import Snapshot
 from nait_assets.scoring.method import Block, ScoringInputs
+from nait_assets.scoring.rows import CandidateRows, StoredRows
 from nait_assets.tables import NEURON_STATISTICS, VECTOR
 
 
@@ -74,12 +77,14 @@ class _Found:
     """What was read so far.
 
     Attributes:
+        scratch: Folder for what does not fit the memory.
         held: Candidates that each output has.
         neighbours: Versions of what only other targets rest on.
     """
 
+    scratch: Path
     statistics: dict[int, NeuronStatistics] = field(default_factory=dict)
-    frames: dict[str, pl.DataFrame] = field(default_factory=dict)
+    frames: dict[str, CandidateRows] = field(default_factory=dict)
     by_capability: dict[str, dict[str, pl.DataFrame]] = field(default_factory=dict)
     held: list[list[str]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
@@ -100,21 +105,21 @@ class _Found:
             sample_ids=sample_ids,
             targets={name: those for name, those in targets.items() if all(one.issuperset(those) for one in known)},
             frames={
-                key: _aligned(frame, sample_ids) if recipe.outputs[key].one_row_each else frame
-                for key, frame in self.frames.items()
+                key: rows.of(sample_ids) if isinstance(rows, StoredRows) else rows for key, rows in self.frames.items()
             },
             by_capability=self.by_capability,
             blocks=blocks,
             statistics=self.statistics,
             seed=recipe.seed,
             options=recipe.options_of(method),
+            scratch=self.scratch,
         )
         return MethodInputs(inputs, self.refused, self.versions, {**self.neighbours, **self.versions})
 
 
 def _tables_of(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -> _Found:
     """Everything that a method reads but the activations."""
-    reads, pooling, found = recipe.declared_reads(method), recipe.pooling_of(method), _Found()
+    reads, pooling, found = recipe.declared_reads(method), recipe.pooling_of(method), _Found(warehouse.folder)
     with warehouse.tables.snapshot() as tables:
         if STATISTICS in reads:
             found.statistics = by_layer(tables.read(NEURON_STATISTICS.of_pooling(pooling)))
@@ -127,12 +132,16 @@ def _tables_of(recipe: Recipe, warehouse: Warehouse, method: str, target: str) -
                 found.versions |= own
                 found.neighbours |= of_all
                 continue
-            frame, versions = output.read(warehouse, tables, "")
-            found.frames[key] = frame
-            found.versions |= versions
             found.refused |= output.refused(warehouse, "")
-            if output.one_row_each:
-                found.held.append(frame["sample_id"].to_list())
+            if not output.one_row_each:
+                found.frames[key], versions = output.read(warehouse, tables, "")
+                found.versions |= versions
+                continue
+            held, version = output.samples(warehouse, tables)
+            found.held.append(held)
+            found.versions[output.key] = version
+            stream = partial(output.blocks, warehouse, version)
+            found.frames[key] = StoredRows(output.stored_table("").columns, held, stream)
     return found
 
 
@@ -187,11 +196,6 @@ def _of_capabilities(
                 frames[name] = neighbour
                 everything |= found
     return frames, own, everything
-
-
-def _aligned(frame: pl.DataFrame, sample_ids: list[str]) -> pl.DataFrame:
-    """The rows of these samples, in their order."""
-    return pl.DataFrame({"sample_id": sample_ids}).join(frame, on="sample_id", how="left", maintain_order="left")
 
 
 def _shape(frame: pl.DataFrame) -> object:

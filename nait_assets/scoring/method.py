@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -9,6 +10,9 @@ import polars as pl
 
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import Section
+from nait_assets.resources.row_blocks import RowBlock
+from nait_assets.scoring.by_example import ByExample
+from nait_assets.scoring.rows import CandidateRows, blocks_of, frame_of, rows_of
 
 Value = TypeVar("Value")
 Block = tuple[int, np.ndarray, np.ndarray]
@@ -43,7 +47,7 @@ class ScoringInputs:
         sample_ids: Candidates that every one of these outputs has, in ascending order.
         targets: Capabilities that each target combines: one, or for `all` every one.
         frames: Rows about candidates, by output key: one for each of `sample_ids`, in their order; or, of an output
-            with other rows (a published list), as it is.
+            with other rows (a published list), as it is. They are read by `of` and `rows`.
         by_capability: Rows about capabilities, by output key and capability: a feature with one row a layer, or a
             measurement with one row an in-domain example. It holds every capability of `targets`.
         blocks: Activations of the candidates, indices counted along `sample_ids`; each iteration streams the table
@@ -54,11 +58,12 @@ class ScoringInputs:
         fitted: What the method's `fit` made of these inputs, if it has one.
         examples: For explanations alone: by capability of the target, activations of its in-domain examples, of a
             method that reads activations; a capability that comes from a feature file has none.
+        scratch: Folder for what does not fit the memory; the system's for temporary files by default.
     """
 
     sample_ids: list[str]
     targets: Mapping[str, Sequence[str]]
-    frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    frames: Mapping[str, CandidateRows] = field(default_factory=dict)
     by_capability: Mapping[str, Mapping[str, pl.DataFrame]] = field(default_factory=dict)
     blocks: Iterable[Block] = ()
     statistics: Mapping[int, NeuronStatistics] = field(default_factory=dict)
@@ -66,6 +71,7 @@ class ScoringInputs:
     options: Any = None
     fitted: Any = None
     examples: Mapping[str, ExampleActivations] = field(default_factory=dict)
+    scratch: Path | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, what: Hashable, make: Callable[[], Value]) -> Value:
@@ -80,13 +86,22 @@ class ScoringInputs:
         found: Value = self._made[what]
         return found
 
-    def of(self, key: str) -> pl.DataFrame:
-        """Rows of an output about candidates.
+    def of(self, key: str, *columns: str) -> pl.DataFrame:
+        """Rows of an output about candidates, in memory: of a large pool, name columns of single numbers.
+
+        Args:
+            key: Key of the output.
+            *columns: Columns that are wanted, all by default.
 
         Raises:
             KeyError: The method does not declare it; the message lists what it may read.
         """
-        return _declared(self.frames, key)
+        rows = _declared(self.frames, key)
+        return self.once(("rows", key, columns), lambda: frame_of(rows, *columns))
+
+    def rows(self, key: str, *columns: str) -> Iterator[RowBlock]:
+        """As `of`, some rows after the other: their indices along `sample_ids`, and they; for vectors and texts."""
+        return blocks_of(_declared(self.frames, key), *columns)
 
     def of_capabilities(self, key: str) -> Mapping[str, pl.DataFrame]:
         """Rows of an output about capabilities, by capability.
@@ -106,7 +121,7 @@ class ScoringInputs:
 
     def only(self, sample_id: str) -> "ScoringInputs":
         """The same of one candidate, without activations."""
-        frames = {key: frame.filter(pl.col("sample_id") == sample_id) for key, frame in self.frames.items()}
+        frames = {key: rows_of(rows, [sample_id]) for key, rows in self.frames.items()}
         return replace(self, sample_ids=[sample_id], frames=frames, blocks=())
 
     def blocks_of(self, sample_ids: Sequence[str]) -> Iterable[Block]:
@@ -204,12 +219,12 @@ class Scores:
             NaN for a candidate without a score.
         reasons: Why a candidate has no score, by its `sample_id`; the same for all targets.
         by_example: By target, `(n_candidates, n_examples)` scores for each of the target's examples, of a method that
-            has them; from them comes the round robin over examples.
+            has them, as `scored_by_example` makes them; from them comes the round robin over examples.
     """
 
     values: np.ndarray
     reasons: Mapping[str, str] = field(default_factory=dict)
-    by_example: Mapping[str, np.ndarray] = field(default_factory=dict)
+    by_example: Mapping[str, np.ndarray | ByExample] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

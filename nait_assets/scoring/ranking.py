@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from nait_assets.scoring.by_example import ByExample, Scratch
+
+WINDOW = 1024
+"""Candidates of an example's order that are read at once."""
+
 
 def ranked(
     sample_ids: list[str],
     scores: np.ndarray,
     reasons: Mapping[str, str] | None = None,
-    by_example: np.ndarray | None = None,
+    by_example: np.ndarray | ByExample | None = None,
     by_capability: Mapping[str, np.ndarray] | None = None,
 ) -> pl.DataFrame:
     """Scores with their ranks: 1 is the best, ties go to the smaller `sample_id`.
@@ -64,38 +69,45 @@ def ranked(
     return pl.concat([frame, without], how="diagonal")
 
 
-def round_robin(sample_ids: Sequence[str], by_example: np.ndarray) -> np.ndarray:
+def round_robin(sample_ids: Sequence[str], by_example: np.ndarray | ByExample) -> np.ndarray:
     """`(n_candidates,)` turns from 1: the examples, one after the other, each take the best candidate still there.
 
-    The order in which RDS+ chooses (arXiv 2503.01807, section 3); ties go to the smaller `sample_id`.
+    The order in which RDS+ chooses (arXiv 2503.01807, section 3); ties go to the smaller `sample_id`. In memory are one
+    example's scores at a time and `WINDOW` candidates of the order of each, the orders as `Scratch`.
 
     Args:
         sample_ids: Ids of the candidates.
         by_example: `(n_candidates, n_examples)` scores, finite.
     """
-    order = _best_first(sample_ids, by_example)
-    turns = np.zeros(len(sample_ids), dtype=np.int64)
-    next_place = np.zeros(by_example.shape[1], dtype=np.int64)
-    for turn in range(1, len(sample_ids) + 1):
-        example = (turn - 1) % by_example.shape[1]
-        while turns[order[next_place[example], example]]:
-            next_place[example] += 1
-        turns[order[next_place[example], example]] = turn
+    n, n_examples, by_name = len(sample_ids), by_example.shape[1], _by_name(sample_ids)
+    orders = Scratch(n_examples, n, np.int32, by_example.folder if isinstance(by_example, ByExample) else None)
+    for place in range(n_examples):
+        column = by_example.column(place) if isinstance(by_example, ByExample) else by_example[:, place]
+        orders.write(place, by_name[np.argsort(-column[by_name], kind="stable")])
+    turns = np.zeros(n, dtype=np.int64)
+    queues = [_Queue(orders, place, turns) for place in range(n_examples)]
+    for turn in range(n):
+        turns[queues[turn % n_examples].best()] = turn + 1
     return turns
 
 
-def by_turns(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """`(n_candidates, n_examples)` of several capabilities: the first example of each, then the second of each.
+class _Queue:
+    """An example's candidates, the best first; those that have a turn are passed over."""
 
-    A small round robin of the comprehensive target then has a part of every capability.
+    def __init__(self, orders: Scratch, place: int, turns: np.ndarray):
+        self._orders, self._place, self._turns = orders, place, turns
+        self._n_read, self._waiting = 0, list[int]()
 
-    Args:
-        parts: `(n_candidates, n_examples)` of each capability, its examples in the order of their `sample_id`.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    order = np.argsort(np.concatenate([np.arange(part.shape[1]) for part in parts]), kind="stable")
-    return np.concatenate(parts, axis=1)[:, order]
+    def best(self) -> int:
+        """The best candidate without a turn; there is one."""
+        while True:
+            while self._waiting:
+                candidate = self._waiting.pop()
+                if not self._turns[candidate]:
+                    return candidate
+            window = self._orders.read(self._place, self._n_read, self._n_read + WINDOW)
+            self._n_read += WINDOW
+            self._waiting = window[self._turns[window] == 0][::-1].tolist()
 
 
 def best_ranks(sample_ids: Sequence[str], by_capability: np.ndarray) -> np.ndarray:
@@ -110,8 +122,13 @@ def best_ranks(sample_ids: Sequence[str], by_capability: np.ndarray) -> np.ndarr
 
 def _best_first(sample_ids: Sequence[str], scores: np.ndarray) -> np.ndarray:
     """Places of the candidates by column, `(n_candidates, n_columns)`, best first."""
-    by_name = np.argsort(np.asarray(sample_ids))
+    by_name = _by_name(sample_ids)
     return by_name[np.argsort(-scores[by_name], axis=0, kind="stable")]
+
+
+def _by_name(sample_ids: Sequence[str]) -> np.ndarray:
+    """Places of the candidates in ascending order of their ids."""
+    return np.asarray(sorted(range(len(sample_ids)), key=sample_ids.__getitem__), dtype=np.int32)
 
 
 def stacked(vectors: Sequence[Mapping[int, np.ndarray]]) -> dict[int, np.ndarray]:

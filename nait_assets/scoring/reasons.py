@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 
 from nait_assets.recipe import CANDIDATES
+from nait_assets.scoring.by_example import ByExample, in_turns
 from nait_assets.scoring.method import Explanation, Method, Near, Reason, Scores, ScoringInputs
 from nait_assets.scoring.near import mean_of
-from nait_assets.scoring.ranking import by_turns
+from nait_assets.scoring.rows import StoredRows, values_of
 from nait_assets.tables import N_CHARACTERS
 
 OF_EXAMPLES = "the score is that with the first of the nearest examples"
@@ -30,34 +31,35 @@ def nearest_examples(
     """
 
     def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
-        found = near_by_example(score(inputs.only(sample_id)).by_example[target][0], inputs, key, target)
+        found = near_by_example(score(inputs.only(sample_id)), inputs, key, target)
         return Explanation(heading, (), near=found[:n], nearness=what, usual=mean_of(found))
 
     return explain
 
 
-def near_by_example(values: np.ndarray, inputs: ScoringInputs, key: str, target: str) -> list[Near]:
+def near_by_example(scores: Scores, inputs: ScoringInputs, key: str, target: str) -> list[Near]:
     """All examples of a target, those for which a candidate's score is the highest first.
 
     Args:
-        values: `(n_examples,)` scores, in the order of `Scores.by_example`.
+        scores: Those of this candidate alone.
         inputs: The method's.
         key: Key of the output that holds the examples.
         target: A capability, or `all`.
     """
     frames, capabilities = inputs.of_capabilities(key), inputs.targets[target]
-    ids = [np.unique(frames[name]["sample_id"].to_numpy())[None] for name in capabilities]
-    owners = [np.full(names.shape, name) for name, names in zip(capabilities, ids, strict=True)]
-    named = zip(by_turns(ids)[0], by_turns(owners)[0], values.tolist(), strict=True)
-    found = [Near(str(sample_id), str(owner), value) for sample_id, owner, value in named]
+    ids = {name: sorted(set(frames[name]["sample_id"].to_list())) for name in capabilities}
+    order = in_turns(capabilities, {name: len(found) for name, found in ids.items()})
+    by_example = scores.by_example[target]
+    values = (by_example.matrix() if isinstance(by_example, ByExample) else by_example)[0].tolist()
+    found = [Near(ids[name][number], name, value) for (name, number), value in zip(order, values, strict=True)]
     return sorted(found, key=lambda one: (-one.value, one.sample_id))
 
 
 def of_numbers(inputs: ScoringInputs, sample_id: str, _target: str, n: int) -> Explanation:
     """The numbers that were read of a candidate, and which share of the pool has no larger ones."""
     reasons = []
-    for key, frame in sorted(inputs.frames.items()):
-        rows = _numbers(key, frame)
+    for key in sorted(inputs.frames):
+        rows = _numbers(key, inputs)
         own = rows.filter(pl.col("sample_id") == sample_id)
         for column in rows.columns[1:] if len(own) else ():
             value = own[column][0]
@@ -71,11 +73,17 @@ def against_pool(value: float, values: np.ndarray) -> str:
     return f"{value:,.5g}: as large as or larger than that of {float(np.mean(values <= value)):.0%} of the pool"
 
 
-def _numbers(key: str, frame: pl.DataFrame) -> pl.DataFrame:
+def _numbers(key: str, inputs: ScoringInputs) -> pl.DataFrame:
     """`sample_id` and the columns of one number; of the pool, whose numbers are places in files, the length alone."""
+    rows = inputs.frames[key]
     if key == CANDIDATES:
-        return frame.select("sample_id", characters=N_CHARACTERS)
-    return frame.select("sample_id", *(name for name, kind in frame.schema.items() if kind.is_numeric()))
+        messages = inputs.rows(key, "messages")
+        lengths = values_of(
+            len(inputs.sample_ids), messages, lambda block: block.select(n=N_CHARACTERS)["n"].to_numpy()
+        )
+        return pl.DataFrame({"sample_id": inputs.sample_ids, "characters": lengths.astype(np.int64)})
+    schema = rows.columns if isinstance(rows, StoredRows) else rows.schema
+    return inputs.of(key, "sample_id", *(name for name, kind in schema.items() if kind.is_numeric()))
 
 
 def explained(method: Method, inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:

@@ -10,6 +10,7 @@ import polars as pl
 
 from nait_assets.extraction.activation_table import IN_DOMAIN_ACTIVATIONS
 from nait_assets.scoring.method import Rows, ScoringInputs, StandIns, blocks_at
+from nait_assets.scoring.rows import in_memory
 from nait_assets.tables import STANDARDIZED_CENTROIDS
 
 EXAMPLES = IN_DOMAIN_ACTIVATIONS
@@ -23,8 +24,7 @@ def pool_rows(inputs: ScoringInputs, places: Sequence[int]) -> Rows:
     for layer, rows, block in blocks_at(inputs.blocks_of(ids), places, len(inputs.sample_ids)):
         of_layer = activations.setdefault(layer, np.zeros((len(ids), block.shape[1]), dtype=np.float32))
         of_layer[rows] = block
-    frames = {key: frame[list(places)] for key, frame in inputs.frames.items() if len(frame) == len(inputs.sample_ids)}
-    return Rows(ids, activations, frames)
+    return Rows(ids, activations, in_memory(inputs.frames, ids))
 
 
 def _centroid(rows: Rows, inputs: ScoringInputs) -> pl.DataFrame:

@@ -8,8 +8,9 @@ from typing import Literal
 
 import polars as pl
 
+from nait_assets.recipe import CANDIDATES
 from nait_assets.resources.warehouse import Snapshot
-from nait_assets.scoring.method import Near
+from nait_assets.scoring.method import Near, ScoringInputs
 from nait_assets.tables import IN_DOMAIN_SET
 
 TextPart = Literal["conversation", "instruction", "answer"]
@@ -31,6 +32,15 @@ def text_of(messages: Sequence[Mapping[str, str]], part: TextPart) -> str:
 def texts_of(frame: pl.DataFrame, part: TextPart) -> list[str]:
     """`(n_rows,)` texts of a frame with the column `messages`."""
     return [text_of(messages, part) for messages in frame["messages"].to_list()]
+
+
+def texts_of_pool(inputs: ScoringInputs, part: TextPart) -> list[str]:
+    """`(n_candidates,)` texts of the candidates of a method that reads the pool."""
+    texts = [""] * len(inputs.sample_ids)
+    for places, rows in inputs.rows(CANDIDATES, "messages"):
+        for place, text in zip(places.tolist(), texts_of(rows, part), strict=True):
+            texts[place] = text
+    return texts
 
 
 Shown = tuple[str, str]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nait_assets.extraction.projection import N_STRONGEST, Projector, leading_components, signs
+from nait_assets.extraction.projection import N_STRONGEST, Projector, counted_signs, leading_components, signs
 from nait_assets.extraction.statistics import NeuronStatistics
 
 N_SAMPLES = 6
@@ -83,6 +83,43 @@ def test_signs_are_plus_or_minus_one_and_balanced_in_every_dimension() -> None:
     assert np.abs(drawn.mean(axis=0)).max() < 4 / np.sqrt(4096)
     correlations = np.corrcoef(drawn.T.astype(float)) - np.eye(16)
     assert np.abs(correlations).max() < 4 / np.sqrt(4096)
+
+
+def literal_sign(seed: int, row: int, column: int, dimensions: int) -> int:
+    """A bit of splitmix64, as published, by Python's numbers."""
+    most = (1 << 64) - 1
+    key = int.from_bytes(hashlib.sha256(f"{seed}:{dimensions}".encode()).digest()[:8], "little")
+    word = ((row * -(-dimensions // 64) + column // 64) * 0x9E3779B97F4A7C15 + key) & most
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & most
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & most
+    return 2 * (((word ^ (word >> 31)) >> (column % 64)) & 1) - 1
+
+
+@pytest.mark.parametrize(("first", "dimensions"), [(0, 64), (5, 130), (2_000_000_011, 16)])
+def test_counted_signs_are_the_bits_of_splitmix64(first: int, dimensions: int) -> None:
+    """The same on every machine, with every version of torch, and of rows whose numbers exceed 32 bits."""
+    found = counted_signs(3, first, 4, dimensions, torch.device("cpu"))
+    expected = [[literal_sign(3, first + row, column, dimensions) for column in range(dimensions)] for row in range(4)]
+    assert found.dtype == torch.int8
+    assert found.tolist() == expected
+
+
+def test_counted_signs_do_not_depend_on_the_blocks_that_they_are_made_in() -> None:
+    """A machine with less memory makes smaller blocks."""
+    whole = counted_signs(0, 0, 1000, 100, torch.device("cpu"))
+    parts = [counted_signs(0, first, min(7, 1000 - first), 100, torch.device("cpu")) for first in range(0, 1000, 7)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_counted_signs_are_fair_and_independent() -> None:
+    """Of rows, columns, seeds and numbers of dimensions alike: products of distinct ones are about zero."""
+    one = counted_signs(0, 0, 2048, 64, torch.device("cpu")).double()
+    others = [counted_signs(1, 0, 2048, 64, torch.device("cpu")), counted_signs(0, 0, 2048, 65, torch.device("cpu"))]
+    assert one.mean().abs() < 5 * one.numel() ** -0.5
+    for other in (*(other[:, :64].double() for other in others), one.roll(1, 0), one.roll(1, 1)):
+        assert (one * other).mean().abs() < 5 * one.numel() ** -0.5
+    products = one.T @ one / 2048
+    assert (products - torch.eye(64)).abs().max() < 6 * 2048**-0.5
 
 
 @pytest.mark.parametrize("widths", [(48, 48), (7,), (5, 3, 30)], ids=str)

@@ -188,8 +188,7 @@ def sign_matrix(projection: RandomProjection) -> np.ndarray:
         indices, sign = projection.indices
         whole[np.arange(projection.n_weights), indices] = sign
         return whole
-    n_blocks = -(-projection.n_weights // gradients.BLOCK_WEIGHTS)
-    return np.concatenate([projection.block(number) for number in range(n_blocks)]) / projection.dimensions**0.5
+    return projection.signs(0, projection.n_weights, torch.device("cpu")).numpy() / projection.dimensions**0.5
 
 
 @pytest.mark.parametrize("kind", ["rademacher", "sketch"])
@@ -251,6 +250,34 @@ def test_vector_does_not_depend_on_which_samples_are_read_along(
         for name, vector in rows_of(context, pool()[first : first + n]).items():
             assert np.array_equal(vector, together[name]), f"{name} of {n}"
     assert np.linalg.norm(together["s3"]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["rademacher", "sketch"])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_vector_does_not_depend_on_the_memory_of_the_machine(
+    recipe_of: Callable[..., Recipe], tmp_path: Path, kind: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit: signs are made once for as many samples as there is room for, which is another number elsewhere."""
+    context = warmed(recipe_of(projection=kind, dimensions=16), tmp_path / "home")
+    expected = rows_of(context, pool())
+    monkeypatch.setattr(gradients, "GROUP_SAMPLES", size)
+    found = rows_of(context, pool())
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], vector) for name, vector in expected.items())
+
+
+def test_signs_are_made_once_for_all_samples_that_are_projected_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost more than the product: made again for each few samples, they would be nearly all of the work."""
+    made: list[int] = []
+    signs = RandomProjection.signs
+
+    def counted(self: RandomProjection, first: int, n: int, device: torch.device) -> torch.Tensor:
+        made.append(n)
+        return signs(self, first, n, device)
+
+    monkeypatch.setattr(RandomProjection, "signs", counted)
+    RandomProjection(10_000, 16, "rademacher", 0)(torch.ones(3 * gradients.PRODUCT_ROWS + 1, 10_000))
+    assert sum(made) == 10_000
 
 
 def test_sample_without_a_usable_gradient_has_a_reason(context: MeasurementContext) -> None:

@@ -7,10 +7,11 @@ import polars as pl
 import pytest
 
 from nait_assets.extraction.statistics import NeuronStatistics
+from nait_assets.scoring.by_example import in_turns
 from nait_assets.scoring.method import ScoringInputs
 from nait_assets.scoring.methods import declared
 from nait_assets.scoring.methods.nait_standardized import CENTROIDS
-from nait_assets.scoring.ranking import by_turns, ranked, round_robin
+from nait_assets.scoring.ranking import ranked, round_robin
 from nait_assets_tests.scoring.given import for_capabilities
 
 
@@ -51,8 +52,8 @@ def test_examples_take_turns_in_choosing() -> None:
 
 def test_capabilities_take_turns_with_their_examples() -> None:
     """Side by side, the examples of the first capability would choose before any other had a turn."""
-    parts = [np.array([[1.0, 2.0, 3.0]]), np.array([[10.0]]), np.array([[20.0, 21.0]])]
-    assert by_turns(parts).tolist() == [[1.0, 10.0, 20.0, 2.0, 21.0, 3.0]]
+    order = in_turns(["bbh", "code", "math"], {"math": 2, "code": 1, "bbh": 3})
+    assert order == [("bbh", 0), ("code", 0), ("math", 0), ("bbh", 1), ("math", 1), ("bbh", 2)]
 
 
 def test_turns_are_those_of_a_literal_round_robin() -> None:

@@ -37,7 +37,7 @@ class AlpagasusOptions(Section):
 
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` ratings in [0, 5]; NaN with a reason for those below the threshold."""
-    ratings = inputs.of(JUDGEMENTS)["score"].to_numpy().astype(np.float64)
+    ratings = inputs.of(JUDGEMENTS, "score")["score"].to_numpy().astype(np.float64)
     threshold = inputs.options.threshold
     below = ratings < threshold if threshold is not None else np.zeros(len(ratings), dtype=bool)
     reasons = {

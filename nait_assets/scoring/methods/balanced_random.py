@@ -57,7 +57,7 @@ def score(inputs: ScoringInputs) -> np.ndarray:
 
 def groups_of(inputs: ScoringInputs) -> list[tuple[str, str]]:
     """`(n_candidates,)` groups: the topic of each, or its source where it has none."""
-    labels = inputs.of(CANDIDATES).select("topic", "source").rows()
+    labels = inputs.of(CANDIDATES, "topic", "source").rows()
     return [("topic", topic) if topic is not None else ("source", source) for topic, source in labels]
 
 

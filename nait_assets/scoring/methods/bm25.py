@@ -18,29 +18,23 @@ Long queries have larger scores and weigh more in the mean; words that all texts
 pool, so that a score changes with it.
 
 Cost:
-No model; 2 ms a query for 52,000 candidates. The scores by example, from which the round robin comes, take 8 bytes for
-each candidate and example; a target for which they exceed 1 GiB has none, and no turns.
+No model; 2 ms a query for 52,000 candidates. In memory are the words of all candidates.
 """
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-import polars as pl
 from pydantic import Field
 
 from nait_assets.corpora.contamination import words_of
 from nait_assets.recipe import CANDIDATES, EXAMPLES, Section
+from nait_assets.scoring.by_example import ExampleScores
 from nait_assets.scoring.method import Explanation, Method, Near, Parts, Scores, ScoringInputs
 from nait_assets.scoring.near import mean_of
-from nait_assets.scoring.ranking import by_turns
-from nait_assets.scoring.texts import TextPart, texts_of
-
-log = logging.getLogger(__name__)
-MOST_BY_EXAMPLE = 2**27
-"""Scores by example that are kept of a target, one for each candidate and example."""
+from nait_assets.scoring.texts import TextPart, texts_of, texts_of_pool
 
 Query = Callable[[list[str]], np.ndarray]
 
@@ -103,67 +97,53 @@ def index(documents: Sequence[list[str]], k1: float, b: float) -> Query:
 def fit(inputs: ScoringInputs) -> Query:
     """The index of the pool."""
     options: Bm25Options = inputs.options
-    return index(_words(inputs.of(CANDIDATES), options), options.k1, options.b)
+    return index(_words(texts_of_pool(inputs, options.text), options), options.k1, options.b)
 
 
-def _words(frame: pl.DataFrame, options: Bm25Options) -> list[list[str]]:
-    """`(n_rows,)` words of each text."""
+def _words(texts: Iterable[str], options: Bm25Options) -> list[list[str]]:
+    """`(n_texts,)` words of each text."""
     left_out = stop_words(options.stop_words)
-    return [[word for word in words_of(text) if word not in left_out] for text in texts_of(frame, options.text)]
+    return [[word for word in words_of(text) if word not in left_out] for text in texts]
+
+
+def _queries(inputs: ScoringInputs) -> dict[str, list[list[str]]]:
+    """By capability the words of its examples.
+
+    They are sorted, since a table's version does not depend on the order of its rows, and turns do on that of examples.
+    """
+    options: Bm25Options = inputs.options
+    frames = {name: frame.sort("sample_id") for name, frame in inputs.of_capabilities(EXAMPLES).items()}
+    return {name: _words(texts_of(frame, options.text), options) for name, frame in frames.items()}
 
 
 def score(inputs: ScoringInputs) -> Scores:
-    """`(n_candidates, n_targets)` scores, and by example where they fit into memory."""
+    """`(n_candidates, n_targets)` scores, and those by example."""
     options: Bm25Options = inputs.options
-    n_candidates, search = len(inputs.sample_ids), inputs.fitted
-    frames = inputs.of_capabilities(EXAMPLES)
-    kept = {target: _fits(target, found, n_candidates) for target, found in inputs.for_each_target(frames).items()}
-    columns, by_example = {}, {}
-    for name, frame in frames.items():
-        keep = any(kept[target] for target, names in inputs.targets.items() if name in names)
-        # sorted, since a table's version does not depend on the order of its rows, and turns do on that of examples
-        columns[name], by_example[name] = _of_capability(
-            search, _words(frame.sort("sample_id"), options), n_candidates, options.over, keep
-        )
+    n_candidates, queries = len(inputs.sample_ids), _queries(inputs)
+    sizes = {name: len(found) for name, found in queries.items()}
+    by_example, columns = ExampleScores(n_candidates, sizes, inputs.scratch), {}
+    for name, of_capability in queries.items():
+        total = np.zeros(n_candidates)
+        for number, query in enumerate(of_capability):
+            found = inputs.fitted(query)
+            total = np.maximum(total, found) if options.over == "max" else total + found / len(of_capability)
+            by_example.put_example(name, number, found)
+        columns[name] = total
     values = [np.mean(found, axis=0) for found in inputs.for_each_target(columns).values()]
-    turns = {target: by_turns(parts) for target, parts in inputs.for_each_target(by_example).items() if kept[target]}
-    return Scores(np.stack(values, axis=1), by_example=turns)
-
-
-def _fits(target: str, examples: Sequence[pl.DataFrame], n_candidates: int) -> bool:
-    n_examples = sum(map(len, examples))
-    if n_examples * n_candidates <= MOST_BY_EXAMPLE:
-        return True
-    log.warning(
-        "bm25, target %s: no turns, since %d examples by %d candidates exceed 1 GiB", target, n_examples, n_candidates
-    )
-    return False
-
-
-def _of_capability(
-    search: Query, queries: list[list[str]], n_candidates: int, over: str, keep: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """`(n_candidates,)` mean or maximum over queries, and `(n_candidates, n_queries)` for each, or none of them."""
-    by_example = np.empty((n_candidates, len(queries) if keep else 0))
-    total = np.zeros(n_candidates)
-    for place, query in enumerate(queries):
-        found = search(query)
-        total = np.maximum(total, found) if over == "max" else total + found / len(queries)
-        if keep:
-            by_example[:, place] = found
-    return total, by_example
+    return Scores(np.stack(values, axis=1), by_example=by_example.by_target(inputs.targets))
 
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
     """What each shared word adds to the score, and the examples with the highest scores."""
     options: Bm25Options = inputs.options
-    (own,) = _words(inputs.only(sample_id).of(CANDIDATES), options)
+    (own,) = _words(texts_of(inputs.only(sample_id).of(CANDIDATES), options.text), options)
     place = inputs.sample_ids.index(sample_id)
     known = {word: float(inputs.fitted([word])[place]) for word in set(own)}
     frames, near, shares = inputs.of_capabilities(EXAMPLES), list[Near](), defaultdict[str, float](float)
     for name in inputs.targets[target]:
         frame = frames[name].sort("sample_id")
-        queries = [Counter(word for word in words if word in known) for words in _words(frame, options)]
+        texts = texts_of(frame, options.text)
+        queries = [Counter(word for word in words if word in known) for words in _words(texts, options)]
         found = [sum(known[word] * count for word, count in query.items()) for query in queries]
         near += map(Near, frame["sample_id"].to_list(), [name] * len(frame), found)
         counted = [queries[int(np.argmax(found))]] if options.over == "max" else queries

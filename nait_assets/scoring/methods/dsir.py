@@ -38,7 +38,7 @@ from pydantic import Field
 from nait_assets.recipe import CANDIDATES, EXAMPLES, Section
 from nait_assets.scoring.method import Explanation, Method, Parts, Reason, ScoringInputs
 from nait_assets.scoring.methods.random import uniform
-from nait_assets.scoring.texts import TextPart, texts_of
+from nait_assets.scoring.texts import TextPart, texts_of, texts_of_pool
 from nait_assets.shown import figure
 
 N_BUCKETS = 10_000
@@ -103,7 +103,7 @@ def gumbel(sample_ids: list[str], prefix: str) -> np.ndarray:
 
 def fit(inputs: ScoringInputs) -> Any:
     """`(n_candidates, 10_000)` sparse counts of the pool's n-grams."""
-    return counts_of(texts_of(inputs.of(CANDIDATES), inputs.options.text))
+    return counts_of(texts_of_pool(inputs, inputs.options.text))
 
 
 def _log_ratio(inputs: ScoringInputs, target: str) -> np.ndarray:

@@ -24,7 +24,7 @@ GATES, EXAMPLES = "measurements/candidate_gates", "measurements/in_domain_gates"
 
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` similarities in [0, 1]."""
-    return overlaps(inputs, inputs.of(GATES), inputs.of_capabilities(EXAMPLES))
+    return overlaps(inputs, GATES, inputs.of_capabilities(EXAMPLES))
 
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:

@@ -76,17 +76,19 @@ def score(inputs: ScoringInputs, given: str, alone: str) -> Scores:
         given: Key of the output with `answer_loss`.
         alone: Key of the output with `answer_loss_alone`.
     """
-    values = difficulty(
-        inputs.of(given)["answer_loss"].to_numpy().astype(np.float64),
-        inputs.of(alone)["answer_loss_alone"].to_numpy().astype(np.float64),
-        inputs.options.ratio,
-    )
+    values = difficulty(*_losses(inputs, given, alone), inputs.options.ratio)
     reasons = {
         name: _reason(value)
         for name, value in zip(inputs.sample_ids, values.tolist(), strict=True)
         if not value <= 1  # NaN too
     }
     return Scores(inputs.same_for_all_targets(values), reasons)
+
+
+def _losses(inputs: ScoringInputs, given: str, alone: str) -> tuple[np.ndarray, np.ndarray]:
+    """`(n_candidates,)` losses of the answers given what was asked, and alone."""
+    first, second = inputs.of(given, "answer_loss"), inputs.of(alone, "answer_loss_alone")
+    return first.to_series().to_numpy().astype(np.float64), second.to_series().to_numpy().astype(np.float64)
 
 
 def _reason(value: float) -> str:
@@ -105,10 +107,8 @@ def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int, given:
         alone: Key of the output with `answer_loss_alone`.
     """
     index = inputs.sample_ids.index(sample_id)
-    losses = {
-        "loss of its answer, given what was asked": inputs.of(given)["answer_loss"].to_numpy().astype(np.float64),
-        "loss of its answer alone": inputs.of(alone)["answer_loss_alone"].to_numpy().astype(np.float64),
-    }
+    names = "loss of its answer, given what was asked", "loss of its answer alone"
+    losses = dict(zip(names, _losses(inputs, given, alone), strict=True))
     reasons = [Reason(name, against_pool(float(found[index]), found)) for name, found in losses.items()]
     perplexities = inputs.options.ratio == "perplexities"
     heading = "exp(first - second)" if perplexities else "first / second"

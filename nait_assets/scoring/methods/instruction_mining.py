@@ -79,16 +79,28 @@ def score(inputs: ScoringInputs) -> np.ndarray:
             f"method {NAME!r} measures the distance to the {NEIGHBOUR}th nearest candidate, and {n} have a reward and "
             f"an embedding: it needs at least {NEIGHBOUR + 1}. Give a larger pool, or take {NAME!r} out of `methods`."
         )
-    rows = inputs.of(REWARDS)
+    rows = inputs.of(REWARDS, "reward", "n_response_tokens")
     rewards, lengths = (rows[name].to_numpy().astype(np.float64) for name in ("reward", "n_response_tokens"))
-    distances = neighbour_distances(matrix(inputs.of(EMBEDDINGS)))
+    distances = neighbour_distances(_embeddings(inputs))
     return inputs.same_for_all_targets(-expected_log_loss(rewards, lengths, distances))
+
+
+def _embeddings(inputs: ScoringInputs) -> np.ndarray:
+    """`(n_candidates, dimensions)` of unit norm, all in memory: each row is compared with every other."""
+    found: np.ndarray | None = None
+    for places, rows in inputs.rows(EMBEDDINGS, "vector"):
+        units = matrix(rows)
+        found = np.empty((len(inputs.sample_ids), units.shape[1])) if found is None else found
+        found[places] = units
+    assert found is not None
+    return found
 
 
 def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int) -> Explanation:
     """The terms of the linear rule, which add up to the score."""
-    index, vectors = inputs.sample_ids.index(sample_id), matrix(inputs.of(EMBEDDINGS))
-    reward, length = (float(inputs.of(REWARDS)[name][index]) for name in ("reward", "n_response_tokens"))
+    index, vectors = inputs.sample_ids.index(sample_id), inputs.once("embeddings", lambda: _embeddings(inputs))
+    rewards = inputs.of(REWARDS, "reward", "n_response_tokens")
+    reward, length = (float(rewards[name][index]) for name in ("reward", "n_response_tokens"))
     distance = float(neighbour_distances(vectors, rows=np.array([index]))[0])
     terms = {
         "constant": (1.0, INTERCEPT, ""),

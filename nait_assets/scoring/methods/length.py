@@ -23,6 +23,7 @@ from pydantic import Field
 from nait_assets.recipe import CANDIDATES, Section
 from nait_assets.scoring.method import Explanation, Method, Reason, ScoringInputs
 from nait_assets.scoring.reasons import against_pool
+from nait_assets.scoring.rows import values_of
 from nait_assets.scoring.texts import TextPart, texts_of
 
 
@@ -40,7 +41,11 @@ class LengthShortOptions(Section):
 
 def characters(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates,)` characters of the candidates' texts."""
-    return np.asarray([len(text) for text in texts_of(inputs.of(CANDIDATES), inputs.options.text)], float)
+    return values_of(
+        len(inputs.sample_ids),
+        inputs.rows(CANDIDATES, "messages"),
+        lambda rows: [len(text) for text in texts_of(rows, inputs.options.text)],
+    )
 
 
 def _score_long(inputs: ScoringInputs) -> np.ndarray:

@@ -21,10 +21,10 @@ Gamma holds 90% of the warm-up's momentum, which all candidates share; and cosin
 larger ones. Both are the method's own.
 
 Cost:
-A matrix product over vectors that are all in memory; the gradients cost (`measurements/gradients.py`).
+A matrix product, a block of candidates after the other; the gradients cost (`measurements/gradients.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -32,10 +32,11 @@ import polars as pl
 from pydantic import Field
 
 from nait_assets.recipe import Section
+from nait_assets.scoring.examples import scored_by_example
 from nait_assets.scoring.method import Explanation, Method, Parts, Scores, ScoringInputs
 from nait_assets.scoring.near import mean_of
-from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import OF_EXAMPLES, near_by_example
+from nait_assets.scoring.rows import vectors
 
 GRADIENTS, EXAMPLES = "measurements/candidate_gradients", "measurements/in_domain_gradients"
 
@@ -46,28 +47,25 @@ class LessOptions(Section):
     over: Literal["mean", "max"] = Field("mean", description="How a capability's examples are combined.")
 
 
-def matrix(frame: pl.DataFrame) -> np.ndarray:
-    """`(n_rows, width)` float32: a column of vectors that are all of the same length."""
-    return frame["vector"].explode().to_numpy().reshape(len(frame), -1)
-
-
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` scores in [-1, 1], and those of each example."""
-    candidates = matrix(inputs.of(GRADIENTS))
-    frames = inputs.of_capabilities(EXAMPLES)
-    # each capability by itself: in a joint product its rounding would depend on the others
-    products = {name: (candidates @ matrix(frame).T).astype(np.float64) for name, frame in frames.items()}
+    examples = {name: vectors(frame["vector"]) for name, frame in inputs.of_capabilities(EXAMPLES).items()}
     over: Callable[..., np.ndarray] = np.max if inputs.options.over == "max" else np.mean
-    of_capability = {name: over(product, axis=1) for name, product in products.items()}
-    values = [np.max(found, axis=0) for found in inputs.for_each_target(of_capability).values()]
-    by_example = {target: by_turns(parts) for target, parts in inputs.for_each_target(products).items()}
-    return Scores(np.stack(values, axis=1), by_example=by_example)
+
+    def compare(rows: pl.DataFrame) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        candidates = vectors(rows["vector"])
+        # each capability by itself: in a joint product its rounding would depend on the others
+        products = {name: (candidates @ others.T).astype(np.float64) for name, others in examples.items()}
+        combined = {name: over(product, axis=1) for name, product in products.items()}
+        return np.stack([np.max(of, axis=0) for of in inputs.for_each_target(combined).values()], axis=1), products
+
+    sizes = {name: len(others) for name, others in examples.items()}
+    return scored_by_example(inputs, GRADIENTS, ["vector"], sizes, compare)
 
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:
     """What each example of the capability adds to the mean, and the examples with the largest products."""
-    by_example = score(inputs.only(sample_id)).by_example[target][0]
-    near = near_by_example(by_example, inputs, EXAMPLES, target)
+    near = near_by_example(score(inputs.only(sample_id)), inputs, EXAMPLES, target)
     what, usual = "product of gradients", mean_of(near)
     if inputs.options.over == "max":
         return Explanation(OF_EXAMPLES, (), near=near[:n], nearness=what, usual=usual)

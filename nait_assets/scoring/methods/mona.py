@@ -25,9 +25,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
+from nait_assets.scoring.examples import scored_by_example
 from nait_assets.scoring.method import Explanation, Method, Parts, Scores, ScoringInputs
 from nait_assets.scoring.near import mean_of
-from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import near_by_example
 from nait_assets.scoring.stand_ins import by_rows
 
@@ -84,25 +84,30 @@ def _blocks(rows: pl.DataFrame) -> Iterator[tuple[int, np.ndarray, np.ndarray, n
         begin = end
 
 
-def overlaps(inputs: ScoringInputs, candidates: pl.DataFrame, frames: Mapping[str, pl.DataFrame]) -> Scores:
+def overlaps(inputs: ScoringInputs, key: str, frames: Mapping[str, pl.DataFrame]) -> Scores:
     """Jaccard similarities of candidates with every target's prototype, and with each of its examples.
 
     Args:
-        inputs: For the capabilities of each target.
-        candidates: Columns `indices`, `values`, one row a candidate.
+        inputs: Those of the method.
+        key: Key of the output about candidates, with columns `indices`, `values`.
         frames: The same of the examples, by capability.
     """
-    n_columns = 1 + max(_largest_index(frame) for frame in (candidates, *frames.values()))
+    n_columns = 1 + max(map(_largest_index, frames.values()))
     prototypes = {name: prototype(frame, n_columns) for name, frame in frames.items()}
-    targets = [np.mean(found, axis=0) for found in inputs.for_each_target(prototypes).values()]
-    to_examples = {
-        name: np.concatenate(
-            [jaccard(candidates, dense(frame, place, n_columns)[None]) for place in range(len(frame))], axis=1
-        )
-        for name, frame in frames.items()
-    }
-    by_example = {target: by_turns(parts) for target, parts in inputs.for_each_target(to_examples).items()}
-    return Scores(jaccard(candidates, np.stack(targets)), by_example=by_example)
+    targets = np.stack([np.mean(found, axis=0) for found in inputs.for_each_target(prototypes).values()])
+
+    def compare(rows: pl.DataFrame) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        n_more = max(0, 1 + _largest_index(rows) - n_columns)  # latents that no example has
+        to_examples = {
+            name: np.concatenate(
+                [jaccard(rows, dense(frame, place, n_columns + n_more)[None]) for place in range(len(frame))], axis=1
+            )
+            for name, frame in frames.items()
+        }
+        return jaccard(rows, np.pad(targets, ((0, 0), (0, n_more)))), to_examples
+
+    sizes = {name: len(frame) for name, frame in frames.items()}
+    return scored_by_example(inputs, key, ["indices", "values"], sizes, compare)
 
 
 def explained_overlap(
@@ -126,8 +131,7 @@ def explained_overlap(
     shared, union = np.minimum(vector, centre), float(np.maximum(vector, centre).sum())
     indices = np.flatnonzero(shared)
     parts = Parts(what, {f"{what} {index}": float(shared[index]) / union for index in indices.tolist()})
-    by_example = overlaps(own, candidate, frames).by_example[target][0]
-    near = near_by_example(by_example, inputs, keys[1], target)
+    near = near_by_example(overlaps(own, keys[0], frames), inputs, keys[1], target)
     heading = f"{what}s that it shares with the mean of the examples"
     return Explanation(heading, (), [parts], near=near[:n], nearness="similarity", usual=mean_of(near))
 
@@ -143,7 +147,7 @@ def _largest_index(rows: pl.DataFrame) -> int:
 
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` similarities in [0, 1]."""
-    return overlaps(inputs, inputs.of(CODES), inputs.of_capabilities(EXAMPLES))
+    return overlaps(inputs, CODES, inputs.of_capabilities(EXAMPLES))
 
 
 METHOD = Method(

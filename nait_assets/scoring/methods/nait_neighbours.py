@@ -25,12 +25,13 @@ planted rows among 2,200, with m = 10, fell from 0.9989 to 0.9985 with 1,024, an
 
 Cost:
 Two passes over the stored activations, the first to hold the reference, and n_candidates * n_reference products of
-vectors of all neurons. Memory: the reference and the examples with all neurons, float32, and a number for each
-candidate and example; the products with the reference are dropped once a candidate's last layer has been read.
+vectors of all neurons. Memory: the reference and the examples with all neurons, float32; a candidate's products with
+them are dropped once its last layer has been read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -38,11 +39,11 @@ from pydantic import Field, model_validator
 
 from nait_assets.extraction.statistics import NeuronStatistics
 from nait_assets.recipe import ACTIVATIONS, STATISTICS, ActivationOptions, seeded_order
+from nait_assets.scoring.by_example import ExampleScores
 from nait_assets.scoring.linear import LinearScore, in_deviations
 from nait_assets.scoring.method import Block, Explanation, Method, Parts, Scores, ScoringInputs, blocks_at
 from nait_assets.scoring.methods.nait_standardized import STANDARDIZED, side_by_side
 from nait_assets.scoring.near import nearest_by_activations
-from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.stand_ins import EXAMPLES, by_activations
 
 
@@ -124,11 +125,12 @@ class LayerSums:
         n_samples: Number of candidates.
         n_layers: Number of layers.
         width: Length of a vector.
+        dtype: Dtype of the sums.
     """
 
-    def __init__(self, n_samples: int, n_layers: int, width: int):
+    def __init__(self, n_samples: int, n_layers: int, width: int, dtype: Any = np.float32):
         self._n_layers = n_layers
-        self._sums = np.zeros((0, width), dtype=np.float32)
+        self._sums = np.zeros((0, width), dtype=dtype)
         self._slot_of, self._n_seen = np.full(n_samples, -1), np.zeros(n_samples, dtype=np.int64)
         self._free: list[int] = []
 
@@ -151,7 +153,7 @@ class LayerSums:
     def _hold(self, places: np.ndarray) -> None:
         lacking, held = len(places) - len(self._free), len(self._sums)
         if lacking > 0:
-            self._sums = np.concatenate([self._sums, np.zeros((lacking, self._sums.shape[1]), dtype=np.float32)])
+            self._sums = np.concatenate([self._sums, np.zeros((lacking, self._sums.shape[1]), self._sums.dtype)])
             self._free += range(held, held + lacking)
         self._slot_of[places] = [self._free.pop() for _ in places]
 
@@ -217,32 +219,37 @@ def fit(inputs: ScoringInputs) -> Reference:
     return Reference([inputs.sample_ids[place] for place in places], rows)
 
 
-def cosines(
+def corrected_cosines(
     inputs: ScoringInputs, examples: Mapping[str, Mapping[int, np.ndarray]], options: NaitNeighboursOptions
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Cosines of all candidates to examples, and to what lies nearest in the pool.
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Cosines of candidates to examples, less the weighted one to what lies nearest in the pool.
 
     Args:
         inputs: Inputs of the method.
         examples: By capability and layer, `(n_examples, width)`, of unit norm over all layers.
         options: Options of the method.
 
-    Returns:
-        By capability `(n_candidates, n_examples)`, and `(n_candidates,)`: zeros where the options do not weigh them.
+    Yields:
+        Places of candidates whose last layer has been read `(n,)`, and by capability `(n, n_examples)`.
     """
     n_samples, statistics, reference = len(inputs.sample_ids), inputs.statistics, inputs.fitted
-    products = {name: np.zeros((n_samples, len(next(iter(rows.values()))))) for name, rows in examples.items()}
     squares = np.zeros(n_samples)
     nearest = NearestMean(inputs.sample_ids, reference.sample_ids, len(statistics), options.neighbours)
-    for layer, block_places, activations in inputs.blocks:
+    products = {
+        name: LayerSums(n_samples, len(statistics), len(next(iter(rows.values()))), np.float64)
+        for name, rows in examples.items()
+    }
+    for layer, places, activations in inputs.blocks:
         standardized = statistics[layer].standardize(activations)
-        squares[block_places] += np.einsum("ij,ij->i", standardized, standardized)
-        for name, rows in examples.items():  # one by one: in a joint product one's rounding depends on the others
-            products[name][block_places] += standardized @ rows[layer].T
+        squares[places] += np.einsum("ij,ij->i", standardized, standardized)
         if reference.rows:
-            nearest.add(block_places, standardized @ reference.rows[layer].T, squares[block_places])
-    found = {name: over_norms(matrix, squares) for name, matrix in products.items()}
-    return found, nearest.means if reference.rows else np.zeros(n_samples)
+            nearest.add(places, standardized @ reference.rows[layer].T, squares[places])
+        # one by one: in a joint product one's rounding depends on the others
+        found = {name: products[name].add(places, standardized @ rows[layer].T) for name, rows in examples.items()}
+        done = places[next(iter(found.values()))[0]]
+        if len(done):
+            pool = options.hubness * nearest.means[done] if reference.rows else np.zeros(len(done))
+            yield done, {name: over_norms(sums, squares[done]) - pool[:, None] for name, (_, sums) in found.items()}
 
 
 def best_matches(values: np.ndarray, best: int) -> np.ndarray:
@@ -253,15 +260,18 @@ def best_matches(values: np.ndarray, best: int) -> np.ndarray:
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` scores, and by example the cosine less the weighted one to the nearest pool rows."""
     options: NaitNeighboursOptions = inputs.options
-    frames = inputs.of_capabilities(EXAMPLES)
+    frames, n_candidates = inputs.of_capabilities(EXAMPLES), len(inputs.sample_ids)
     examples = {name: example_rows(frame, inputs.statistics) for name, frame in frames.items()}
-    found, nearest = cosines(inputs, examples, options)
-    corrected = {name: matrix - options.hubness * nearest[:, None] for name, matrix in found.items()}
-    of_capability = {name: best_matches(matrix, options.best) for name, matrix in corrected.items()}
-    return Scores(
-        np.stack([np.max(found, axis=0) for found in inputs.for_each_target(of_capability).values()], axis=1),
-        by_example={target: by_turns(parts) for target, parts in inputs.for_each_target(corrected).items()},
+    sizes = {name: len(next(iter(rows.values()))) for name, rows in examples.items()}
+    values, by_example = (
+        np.zeros((n_candidates, len(inputs.targets))),
+        ExampleScores(n_candidates, sizes, inputs.scratch),
     )
+    for places, corrected in corrected_cosines(inputs, examples, options):
+        best = {name: best_matches(matrix, options.best) for name, matrix in corrected.items()}
+        values[places] = np.stack([np.max(of, axis=0) for of in inputs.for_each_target(best).values()], axis=1)
+        by_example.put(places, corrected)
+    return Scores(values, by_example=by_example.by_target(inputs.targets))
 
 
 def explain(inputs: ScoringInputs, sample_id: str, target: str, n: int) -> Explanation:

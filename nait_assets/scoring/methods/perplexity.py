@@ -28,7 +28,7 @@ OUTPUTS = "measurements/candidate_outputs"
 
 def high(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` mean losses of a token, in nats."""
-    return inputs.same_for_all_targets(inputs.of(OUTPUTS)["text_loss"].to_numpy())
+    return inputs.same_for_all_targets(inputs.of(OUTPUTS, "text_loss")["text_loss"].to_numpy())
 
 
 def low(inputs: ScoringInputs) -> np.ndarray:
@@ -38,7 +38,7 @@ def low(inputs: ScoringInputs) -> np.ndarray:
 
 def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int) -> Explanation:
     """The loss, and what share of the pool has none larger."""
-    losses = inputs.of(OUTPUTS)["text_loss"].to_numpy()
+    losses = inputs.of(OUTPUTS, "text_loss")["text_loss"].to_numpy()
     own = float(losses[inputs.sample_ids.index(sample_id)])
     reasons = [
         Reason("mean loss of a token, in nats", against_pool(own, losses)),

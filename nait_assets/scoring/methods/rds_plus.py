@@ -17,48 +17,43 @@ direction, so cosines lie close together, and only their order tells.
 
 Cost:
 One forward pass over each candidate and example, shared with `perplexity` and `ifd`; then `n_candidates x n_examples`
-cosines, which are held in memory.
+cosines, a block of candidates after the other.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
 
+from nait_assets.scoring.examples import scored_by_example
 from nait_assets.scoring.method import Method, Scores, ScoringInputs
-from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import nearest_examples
+from nait_assets.scoring.rows import vectors
 from nait_assets.scoring.stand_ins import by_rows
 
 OUTPUTS, EXAMPLES = "measurements/candidate_outputs", "measurements/in_domain_outputs"
 
 
-def cosines(candidates: np.ndarray, examples: np.ndarray) -> np.ndarray:
-    """`(n_candidates, n_examples)` cosines, float64; 0 with a vector of zeros.
-
-    Args:
-        candidates: `(n_candidates, width)`.
-        examples: `(n_examples, width)`.
-    """
-    return np.clip(_units(candidates) @ _units(examples).T, -1.0, 1.0)
-
-
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` largest cosines, and the cosines with every example of each target."""
-    candidates = _vectors(inputs.of(OUTPUTS))
-    of_capability = {  # a product for each capability: its rounding depends on no other
-        name: cosines(candidates, _vectors(frame)) for name, frame in inputs.of_capabilities(EXAMPLES).items()
-    }
-    by_example = {target: by_turns(parts) for target, parts in inputs.for_each_target(of_capability).items()}
-    return Scores(np.stack([found.max(axis=1) for found in by_example.values()], axis=1), by_example=by_example)
+    examples = {name: _units(frame) for name, frame in inputs.of_capabilities(EXAMPLES).items()}
+
+    def compare(rows: pl.DataFrame) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        candidates = _units(rows)
+        # a product for each capability: its rounding depends on no other
+        cosines = {name: np.clip(candidates @ units.T, -1.0, 1.0) for name, units in examples.items()}
+        largest = {name: found.max(axis=1) for name, found in cosines.items()}
+        return np.stack([np.max(of, axis=0) for of in inputs.for_each_target(largest).values()], axis=1), cosines
+
+    sizes = {name: len(units) for name, units in examples.items()}
+    return scored_by_example(inputs, OUTPUTS, ["vector"], sizes, compare)
 
 
-def _vectors(frame: pl.DataFrame) -> np.ndarray:
-    return np.stack([np.asarray(vector, np.float64) for vector in frame["vector"].to_list()])
-
-
-def _units(vectors: np.ndarray) -> np.ndarray:
-    vectors = vectors.astype(np.float64)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+def _units(rows: pl.DataFrame) -> np.ndarray:
+    """`(n_rows, width)` of unit norm, float64; a vector of zeros stays."""
+    found = vectors(rows["vector"]).astype(np.float64)
+    norms = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.divide(found, norms, out=np.zeros_like(found), where=norms > 0)
 
 
 METHOD = Method(

@@ -32,6 +32,7 @@ from pydantic import Field
 
 from nait_assets.recipe import Section
 from nait_assets.scoring.method import Explanation, Method, Reason, ScoringInputs
+from nait_assets.scoring.rows import values_of, vectors
 
 RATINGS = "measurements/candidate_ratings"
 N_MARKS, N_QUESTIONS = 5, 5
@@ -78,22 +79,25 @@ def model_scores(sentences: np.ndarray, n_parameters: np.ndarray) -> np.ndarray:
 
 def _ratings(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """`(n_candidates, n_models, n_questions, n_marks)` probabilities, and `(n_models,)` parameters."""
-    n_parameters = np.asarray(frame["n_parameters"][0].to_list(), dtype=np.float64)
-    ratings = np.asarray(frame["ratings"].to_list(), dtype=np.float64)
+    n_parameters = vectors(frame["n_parameters"].head(1))[0].astype(np.float64)
+    ratings = vectors(frame["ratings"]).astype(np.float64)
     return ratings.reshape(len(frame), len(n_parameters), N_QUESTIONS, N_MARKS), n_parameters
 
 
 def score(inputs: ScoringInputs) -> np.ndarray:
     """`(n_candidates, n_targets)` scores in [0, 5]."""
     options = inputs.options
-    ratings, n_parameters = _ratings(inputs.of(RATINGS))
-    tokens = token_scores(ratings)
-    if options.level == "token":
-        values = tokens[:, 0, 0]
-    else:
+
+    def of_rows(rows: pl.DataFrame) -> np.ndarray:
+        ratings, n_parameters = _ratings(rows)
+        tokens = token_scores(ratings)
+        if options.level == "token":
+            return np.asarray(tokens[:, 0, 0])
         sentences = sentence_scores(tokens, options.alpha)
-        values = model_scores(sentences, n_parameters) if options.level == "model" else sentences[:, 0]
-    return inputs.same_for_all_targets(values)
+        return model_scores(sentences, n_parameters) if options.level == "model" else np.asarray(sentences[:, 0])
+
+    rows = inputs.rows(RATINGS, "ratings", "n_parameters")
+    return inputs.same_for_all_targets(values_of(len(inputs.sample_ids), rows, of_rows))
 
 
 def explain(inputs: ScoringInputs, sample_id: str, _target: str, _n: int) -> Explanation:

@@ -15,9 +15,11 @@ Limits:
 It finds texts on the same topic, whatever they ask for; most encoders are trained on English.
 
 Cost:
-One pass of a small encoder over each candidate and example; then `n_candidates x n_examples` cosines in memory.
+One pass of a small encoder over each candidate and example; then `n_candidates x n_examples` cosines, a block of
+candidates after the other.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -25,9 +27,10 @@ import polars as pl
 from pydantic import Field
 
 from nait_assets.recipe import Section
+from nait_assets.scoring.examples import scored_by_example
 from nait_assets.scoring.method import Explanation, Method, Scores, ScoringInputs
-from nait_assets.scoring.ranking import by_turns
 from nait_assets.scoring.reasons import OF_EXAMPLES, nearest_examples
+from nait_assets.scoring.rows import vectors
 from nait_assets.scoring.stand_ins import by_rows
 
 EMBEDDINGS, EXAMPLES = "measurements/candidate_embeddings", "measurements/in_domain_embeddings"
@@ -48,22 +51,26 @@ def unit(vector: np.ndarray) -> np.ndarray:
 def score(inputs: ScoringInputs) -> Scores:
     """`(n_candidates, n_targets)` cosines, and the cosines with every example of each target."""
     options: SentenceEmbeddingOptions = inputs.options
-    candidates = matrix(inputs.of(EMBEDDINGS))
     examples = {name: matrix(frame) for name, frame in inputs.of_capabilities(EXAMPLES).items()}
-    # A product for each capability: its rounding depends on no other.
-    cosines = {name: np.clip(candidates @ rows.T, -1, 1) for name, rows in examples.items()}
-    centroids = {name: unit(rows.mean(axis=0)) for name, rows in examples.items()}
-    by_example = {target: by_turns(parts) for target, parts in inputs.for_each_target(cosines).items()}
-    values = []
-    for target, of_target in inputs.for_each_target(centroids).items():
-        centroid = unit(np.mean(of_target, axis=0))
-        values.append(by_example[target].max(axis=1) if options.to == "best" else np.clip(candidates @ centroid, -1, 1))
-    return Scores(np.stack(values, axis=1), by_example=by_example)
+    centres = inputs.for_each_target({name: unit(rows.mean(axis=0)) for name, rows in examples.items()})
+    centroids = [unit(np.mean(of_target, axis=0)) for of_target in centres.values()]
+
+    def compare(rows: pl.DataFrame) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        candidates = matrix(rows)
+        # A product for each capability: its rounding depends on no other.
+        cosines = {name: np.clip(candidates @ units.T, -1, 1) for name, units in examples.items()}
+        if options.to == "centroid":
+            return np.stack([np.clip(candidates @ centroid, -1, 1) for centroid in centroids], axis=1), cosines
+        largest = {name: found.max(axis=1) for name, found in cosines.items()}
+        return np.stack([np.max(of, axis=0) for of in inputs.for_each_target(largest).values()], axis=1), cosines
+
+    sizes = {name: len(rows) for name, rows in examples.items()}
+    return scored_by_example(inputs, EMBEDDINGS, ["vector"], sizes, compare)
 
 
 def matrix(frame: pl.DataFrame) -> np.ndarray:
     """`(n_rows, dimensions)` of the column `vector`, float64, of unit norm."""
-    rows = np.asarray(frame["vector"].to_list(), dtype=np.float64)
+    rows = vectors(frame["vector"]).astype(np.float64)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from nait_assets.corpora.contamination import words_of
+from nait_assets.scoring.rows import vectors
 
 ONE = 1_000_000
 """A cosine of 1."""
@@ -90,7 +91,7 @@ def measurement_vectors(rows: pl.DataFrame, column: str) -> Vectors:
         rows: Columns `sample_id` and the one named.
         column: Column of vectors of one length, finite.
     """
-    values = np.stack([np.asarray(vector, dtype=np.float32) for vector in rows[column].to_list()])
+    values = vectors(rows[column]).astype(np.float32, copy=False)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     unit = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
     return Vectors({name: place for place, name in enumerate(rows["sample_id"].to_list())}, unit)

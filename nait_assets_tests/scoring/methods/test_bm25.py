@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_formula(options: dict[str, Any]) -> None:
     for target, names in TARGETS.items():
         most = max(len(by_example[name]) for name in names)
         turns = [by_example[name][turn] for turn in range(most) for name in names if turn < len(by_example[name])]
-        np.testing.assert_allclose(found.by_example[target], np.stack(turns, axis=1), rtol=1e-12)
+        np.testing.assert_allclose(found.by_example[target].matrix(), np.stack(turns, axis=1), rtol=1e-12)
 
 
 def test_system_message_is_not_read() -> None:
@@ -72,7 +72,7 @@ def test_scores_of_a_target_do_not_depend_on_the_other_targets() -> None:
     for place, (target, names) in enumerate(TARGETS.items()):
         alone = METHOD.scores(inputs(Bm25Options(), {target: names}))
         np.testing.assert_array_equal(alone.values[:, 0], together.values[:, place])
-        np.testing.assert_array_equal(alone.by_example[target], together.by_example[target])
+        np.testing.assert_array_equal(alone.by_example[target].matrix(), together.by_example[target].matrix())
 
 
 def test_order_of_the_examples_changes_nothing() -> None:
@@ -82,12 +82,12 @@ def test_order_of_the_examples_changes_nothing() -> None:
     given = replace(given, by_capability={key: {name: frame.reverse() for name, frame in frames.items()}})
     expected, found_scores = METHOD.scores(inputs(Bm25Options())), METHOD.scores(given)
     np.testing.assert_array_equal(found_scores.values, expected.values)
-    np.testing.assert_array_equal(found_scores.by_example["all"], expected.by_example["all"])
+    np.testing.assert_array_equal(found_scores.by_example["all"].matrix(), expected.by_example["all"].matrix())
 
 
 def test_languages_without_spaces_are_searched_by_character() -> None:
     """`bm25s` itself takes a line of Chinese for one word: no other row would ever be found."""
-    by_example = METHOD.scores(inputs(Bm25Options(text="instruction"), {"code": ["code"]})).by_example["code"]
+    by_example = METHOD.scores(inputs(Bm25Options(text="instruction"), {"code": ["code"]})).by_example["code"].matrix()
     assert np.flatnonzero(by_example[:, 1]).tolist() == [3]  # the example asks 猫, and row 3 about a 猫
 
 
@@ -96,8 +96,10 @@ def test_stop_words_of_a_language_count_nothing_and_by_default_none_is() -> None
     assert stop_words(None) == frozenset()
     assert {"a", "that", "and"} <= stop_words("english")
     assert "und" in stop_words("german")
-    kept = METHOD.scores(inputs(Bm25Options(), {"code": ["code"]})).by_example["code"][:, 0]
-    without = METHOD.scores(inputs(Bm25Options(stop_words="english"), {"code": ["code"]})).by_example["code"][:, 0]
+    kept, without = (
+        METHOD.scores(inputs(Bm25Options(stop_words=stop), {"code": ["code"]})).by_example["code"].column(0)
+        for stop in (None, "english")
+    )
     assert without[4] != kept[4]
     left = [" ".join(w for w in words_of(text) if w not in stop_words("english")) for text in joined(POOL)]
     query = " ".join(w for w in words_of(joined(EXAMPLES["code"])[0]) if w not in stop_words("english"))
@@ -110,14 +112,3 @@ def test_texts_without_a_word_score_0(stop: Any) -> None:
     signs = frame([("???", "!"), ("...", "-")], "s")
     assert METHOD.scores(inputs(Bm25Options(stop_words=stop), pool=signs)).values.tolist() == [[0.0] * 3] * 2
     assert METHOD.scores(inputs(Bm25Options(stop_words=stop))).values[5].tolist() == [0.0] * 3
-
-
-def test_a_target_with_too_many_examples_has_scores_and_no_turns(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """50,000 examples of 50,000 candidates are 20 GB, which the mean does not need."""
-    monkeypatch.setattr(bm25, "MOST_BY_EXAMPLE", 2 * len(POOL))  # room for one capability, not for both
-    found = METHOD.scores(inputs(Bm25Options()))
-    assert set(found.by_example) == {"math", "code"}
-    assert "target all: no turns, since 4 examples by 7 candidates" in caplog.text
-    np.testing.assert_array_equal(found.values, METHOD.scores(inputs(Bm25Options())).values)

@@ -63,7 +63,7 @@ def test_score_is_that_of_the_best_capability_over_its_examples(over: Any) -> No
             assert found.values[place, column] == pytest.approx(max(subtasks), abs=1e-6)
             most = max(map(len, by_example))
             turns = [products[turn] for turn in range(most) for products in by_example if turn < len(products)]
-            assert found.by_example[target][place] == pytest.approx(turns, abs=1e-6)
+            assert found.by_example[target].matrix()[place] == pytest.approx(turns, abs=1e-6)
 
 
 def test_targets_score_does_not_depend_on_the_targets_beside_it() -> None:
@@ -71,7 +71,7 @@ def test_targets_score_does_not_depend_on_the_targets_beside_it() -> None:
     together = METHOD.scores(inputs(ALL))
     alone = METHOD.scores(inputs({"math": ["math"]}))
     assert np.array_equal(alone.values[:, 0], together.values[:, 1])
-    assert np.array_equal(alone.by_example["math"], together.by_example["math"])
+    assert np.array_equal(alone.by_example["math"].matrix(), together.by_example["math"].matrix())
 
 
 @pytest.fixture

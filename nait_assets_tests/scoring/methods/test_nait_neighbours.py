@@ -165,12 +165,12 @@ def test_scores_do_not_depend_on_the_other_targets() -> None:
     """To the bit: a capability more leaves the others' scores and all that rests on them current."""
     together, alone = score(TARGETS), score({"math": TARGETS["math"]})
     np.testing.assert_array_equal(together.values[:, 1], alone.values[:, 0])
-    np.testing.assert_array_equal(together.by_example["math"], alone.by_example["math"])
+    np.testing.assert_array_equal(together.by_example["math"].matrix(), alone.by_example["math"].matrix())
 
 
 def test_by_example_holds_every_examples_corrected_cosine() -> None:
     """From it come the turns; the capabilities of `all` take theirs one by one."""
-    found = score(TARGETS).by_example
+    found = {name: one.matrix() for name, one in score(TARGETS).by_example.items()}
     hubness = [literal_hubness(sample, 3, list(range(N_SAMPLES))) for sample in range(N_SAMPLES)]
     expected = [
         [cosine(z(POOL, sample), z(EXAMPLES["math"], number)) - hubness[sample] / 2 for number in range(4)]
@@ -187,7 +187,7 @@ def test_a_candidate_equal_to_the_pools_mean_scores_finitely() -> None:
     pool = [(layer, np.arange(N_SAMPLES), np.vstack([STATISTICS[layer].mean, POOL[layer][1:]])) for layer in LAYERS]
     found = score({"math": TARGETS["math"]}, SMALL, pool)
     assert np.isfinite(found.values).all()
-    np.testing.assert_array_equal(found.by_example["math"][0], np.zeros(4))
+    np.testing.assert_array_equal(found.by_example["math"].matrix()[0], np.zeros(4))
 
 
 def test_a_pool_of_one_row_has_no_hubs() -> None:

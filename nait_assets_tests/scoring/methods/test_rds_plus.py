@@ -47,7 +47,7 @@ def test_score_is_the_largest_cosine_over_the_examples_of_the_target() -> None:
         for place, candidate in enumerate(CANDIDATES):
             cosines = [cosine(candidate, example) for example in examples]
             assert found.values[place, column] == pytest.approx(max(cosines), abs=1e-12)
-            assert sorted(found.by_example[target][place]) == pytest.approx(sorted(cosines), abs=1e-12)
+            assert sorted(found.by_example[target].matrix()[place]) == pytest.approx(sorted(cosines), abs=1e-12)
 
 
 def test_length_of_a_vector_does_not_count() -> None:
@@ -73,7 +73,7 @@ def test_scores_and_turns_of_a_target_do_not_depend_on_the_others() -> None:
     for column, (target, names) in enumerate(ALL.items()):
         alone = rds_plus.METHOD.scores(inputs({target: names}))
         np.testing.assert_array_equal(alone.values[:, 0], along.values[:, column])
-        np.testing.assert_array_equal(alone.by_example[target], along.by_example[target])
+        np.testing.assert_array_equal(alone.by_example[target].matrix(), along.by_example[target].matrix())
 
 
 def test_capabilities_take_turns_one_example_each() -> None:
@@ -83,7 +83,7 @@ def test_capabilities_take_turns_one_example_each() -> None:
     order = [("code", 0), ("math", 0), ("code", 1), ("math", 1), ("math", 2)]
     for place, (name, row) in enumerate(order):
         wanted = [cosine(candidate, EXAMPLES[name][row]) for candidate in CANDIDATES]
-        np.testing.assert_allclose(found.by_example["all"][:, place], wanted, atol=1e-12)
+        np.testing.assert_allclose(found.by_example["all"].matrix()[:, place], wanted, atol=1e-12)
 
 
 def test_turns_are_a_round_robin_over_the_examples() -> None:

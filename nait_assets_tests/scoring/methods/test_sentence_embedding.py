@@ -12,7 +12,7 @@ import pytest
 from nait_assets.errors import RecipeError
 from nait_assets.recipe import Recipe
 from nait_assets.resources import Warehouse
-from nait_assets.scoring.method import Scores
+from nait_assets.scoring.method import Scores, ScoringInputs
 from nait_assets.scoring.methods.sentence_embedding import EMBEDDINGS, METHOD, SentenceEmbeddingOptions
 from nait_assets.tables import VECTOR, scores_table
 from nait_assets_tests.command import quick_home, run
@@ -41,18 +41,22 @@ def frame(rows: list[list[float]]) -> pl.DataFrame:
     )
 
 
-def scores(to: Literal["best", "centroid"], *targets: str) -> Scores:
-    """The method's scores for some targets."""
+def inputs(to: Literal["best", "centroid"], *targets: str) -> ScoringInputs:
+    """What the method reads for some targets."""
     features = {
         target: {name: frame(EXAMPLES[name]) for name in (EXAMPLES if target == "all" else [target])}
         for target in targets
     }
     names = [f"s{number}" for number in range(len(POOL))]
     options = SentenceEmbeddingOptions(to=to)
-    inputs = for_capabilities(
+    return for_capabilities(
         names, "measurements/in_domain_embeddings", features, frames={EMBEDDINGS: frame(POOL)}, options=options
     )
-    return METHOD.scores(inputs)
+
+
+def scores(to: Literal["best", "centroid"], *targets: str) -> Scores:
+    """The method's scores for some targets."""
+    return METHOD.scores(inputs(to, *targets))
 
 
 def dot(left: list[float], right: list[float]) -> float:
@@ -90,7 +94,7 @@ def test_centroid_is_the_cosine_to_the_mean_example() -> None:
 
 def test_by_example_lets_capabilities_take_turns() -> None:
     """The first example of each, then the second of each: a small subset for `all` has of every capability."""
-    found = scores("best", "all").by_example["all"]
+    found = scores("best", "all").by_example["all"].matrix()
     (code, math_) = EXAMPLES["code"], EXAMPLES["math"]
     turns = [code[0], math_[0], code[1], math_[1], math_[2]]
     np.testing.assert_allclose(found, [[dot(row, example) for example in turns] for row in POOL], atol=1e-6)
@@ -101,7 +105,7 @@ def test_scores_do_not_depend_on_the_other_targets(to: Literal["best", "centroid
     """To the bit: a capability more leaves the others' scores current."""
     together, alone = scores(to, "code", "math", "all"), scores(to, "math")
     np.testing.assert_array_equal(together.values[:, 1], alone.values[:, 0])
-    np.testing.assert_array_equal(together.by_example["math"], alone.by_example["math"])
+    np.testing.assert_array_equal(together.by_example["math"].matrix(), alone.by_example["math"].matrix())
 
 
 def test_an_unknown_comparison_is_refused_with_the_recipe(make_recipe: Callable[..., Recipe]) -> None:
