@@ -13,7 +13,7 @@ from nait_assets import Home
 from nait_assets.audit.why import why
 from nait_assets.errors import DamagedError, NotFoundError, WarehouseError
 from nait_assets.evaluation.tables import COMPARISON
-from nait_assets.recipe import Recipe
+from nait_assets.recipe import PROJECT_ROOT, Recipe
 from nait_assets.resources import Warehouse
 
 METHOD, TARGET = "nait_standardized", "code"
@@ -114,3 +114,25 @@ def test_the_package_is_imported_without_what_home_needs() -> None:
     said = "import sys, nait_assets; print(sorted({'dagster', 'polars', 'torch'} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
+
+
+def test_the_notebook_runs(opened: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of the demo; this home has the capability, the method and the ratio that it asks for."""
+    notebook = json.loads((PROJECT_ROOT / "docs" / "from_python.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    monkeypatch.setenv("NAIT_RECIPE", str(opened.recipe.path))
+    monkeypatch.setenv("NAIT_HOME", str(opened.folder))
+    names: dict[str, object] = {}
+    for cell in cells:
+        exec(cell, names)
+    assert len(cells) >= 8
+    assert names["chosen"]["sample_id"].to_list() == opened.subset(METHOD, "math", 0.3)["sample_id"][:]  # type: ignore[index]
+
+
+def test_the_notebook_shows_what_its_cells_give() -> None:
+    """A page without results says little, and one with a machine's paths says too much."""
+    notebook = json.loads((PROJECT_ROOT / "docs" / "from_python.ipynb").read_text(encoding="utf-8"))
+    shown = [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert sum(map(bool, shown)) >= 7
+    assert "/home/" not in json.dumps(shown)
+    assert not any(output["output_type"] == "error" for outputs in shown for output in outputs)
