@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
@@ -127,15 +127,31 @@ def find_version(snapshot: Snapshot, recipe: Recipe, name: str) -> Version:
     )
 
 
-def describe_difference(recipe: Recipe, warehouse: Warehouse, before: str, after: str | None, n_rows: int) -> str:
-    """The text that `nait diff` prints.
+@dataclass(frozen=True)
+class Compared:
+    """Two versions of a subset side by side.
+
+    Attributes:
+        before: the earlier version.
+        after: the later one.
+        difference: what the later one has gained, lost and kept, and why.
+        texts: the first 90 characters of the rows that are still in the pool, by `sample_id`.
+    """
+
+    before: Version
+    after: Version
+    difference: Difference
+    texts: Mapping[str, str]
+
+
+def compare(recipe: Recipe, warehouse: Warehouse, before: str, after: str | None) -> Compared:
+    """Two versions of a subset side by side.
 
     Args:
         recipe: Recipe whose subsets they are.
         warehouse: Warehouse that holds them.
         before: A version; if it is the only one given, it is compared with the one before it.
         after: Another version, of the same or of another subset.
-        n_rows: Rows to list of those that came and of those that went.
 
     Raises:
         NotFoundError: A version does not exist.
@@ -146,13 +162,23 @@ def describe_difference(recipe: Recipe, warehouse: Warehouse, before: str, after
             before, after = f"{_split(recipe, before)[0]}@~1", before
         old, new = (find_version(snapshot, recipe, name) for name in (before, after))
         found = difference(old, new)
-        listed_ids = (*found.added[:n_rows], *found.removed[:n_rows])
-        pool = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "messages"), listed_ids)
-    texts = dict(pool.select("sample_id", QUESTION.str.slice(0, 90)).iter_rows())
+        named = snapshot.rows_of(CANDIDATE_POOL.only("sample_id", "messages"), (*found.added, *found.removed))
+    texts = named.select("sample_id", QUESTION.str.slice(0, 90))
+    return Compared(old, new, found, dict(texts.iter_rows()))
+
+
+def text_of(compared: Compared, n_rows: int) -> str:
+    """The text that `nait diff` prints.
+
+    Args:
+        compared: Versions side by side.
+        n_rows: Rows to list of those that came and of those that went.
+    """
+    old, new, found = compared.before, compared.after, compared.difference
 
     def listed(names: tuple[str, ...], sign: str) -> list[str]:
         lines = [
-            f"  {sign} {name}  {' '.join(texts.get(name, '(no longer in the pool)').split())}"
+            f"  {sign} {name}  {' '.join(compared.texts.get(name, '(no longer in the pool)').split())}"
             for name in names[:n_rows]
         ]
         return [*lines, f"  {sign} and {len(names) - n_rows} more"] if len(names) > n_rows else lines
@@ -168,3 +194,12 @@ def describe_difference(recipe: Recipe, warehouse: Warehouse, before: str, after
             *(f"  {cause}" for cause in found.causes or ("nothing that is recorded",)),
         ]
     )
+
+
+def data_of(compared: Compared) -> dict[str, Any]:
+    """The same as data: every row that came, went and stayed."""
+    versions = {
+        name: {"version": version.name, "made_at": version.made_at, "n_rows": len(version.sample_ids)}
+        for name, version in (("before", compared.before), ("after", compared.after))
+    }
+    return {**versions, **asdict(compared.difference)}

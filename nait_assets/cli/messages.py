@@ -1,5 +1,6 @@
 """Exit codes, the errors that end a command, and what they say."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -22,6 +23,11 @@ def say(text: str, err: bool = False) -> None:
         err: Whether on standard error.
     """
     click.echo(printable(text), err=err)
+
+
+def say_json(data: Any) -> None:
+    """Print data as JSON: text in it as it is, its control characters escaped."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 class LogLines(logging.Formatter):

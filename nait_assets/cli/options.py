@@ -1,4 +1,4 @@
-"""The options that every command has."""
+"""The options that several commands have."""
 
 from pathlib import Path
 
@@ -12,3 +12,4 @@ home_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder of tables and subsets; $NAIT_HOME, else data/home/<recipe>.",
 )
+json_option = click.option("--json", "as_data", is_flag=True, help="Print the same as JSON.")
