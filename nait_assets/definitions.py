@@ -72,7 +72,7 @@ def build_definitions(recipe: Recipe, home: Path | None = None, rooms: Sequence[
             if checks.asset in code_versions
         ],
         resources={
-            "warehouse": _fixed(Warehouse(home=str(home))),
+            "warehouse": _fixed(Warehouse(home=str(home), recipe=recipe.name)),
             "language_model": _fixed(LanguageModel.of(recipe, home)),
         },
         sensors=[sensor for room in rooms for sensor in room.build_sensors(recipe, partitions)],

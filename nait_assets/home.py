@@ -17,7 +17,7 @@ from nait_assets.evaluation.tables import COMPARISON, FORESIGHT
 from nait_assets.lineage import Record, reference
 from nait_assets.recipe import load_recipe, ratio_key
 from nait_assets.resources import Warehouse, home_of
-from nait_assets.resources.home import require_current
+from nait_assets.resources.home import require_current, require_recipe
 from nait_assets.selection.catalogue import subset_output
 from nait_assets.tables import scores_table
 
@@ -38,7 +38,7 @@ class Home:
 
     Raises:
         RecipeError: The recipe cannot be read or contradicts itself.
-        WarehouseError: Nothing has been made yet, or another version of nait_assets wrote the home.
+        WarehouseError: Nothing has been made yet, or the home is another recipe's or another version's.
     """
 
     def __init__(self, recipe: str | Path | None = None, folder: str | Path | None = None):
@@ -46,6 +46,7 @@ class Home:
         self.folder = Path(folder).expanduser().absolute() if folder is not None else home_of(self.recipe)
         self._warehouse = Warehouse(home=str(self.folder))
         require_current(self.folder)
+        require_recipe(self.folder, self.recipe.name)
         if not self._warehouse.tables.path.is_file():
             raise WarehouseError(f"nothing has been made in {self.folder} yet: `nait run` makes it.")
 

@@ -138,11 +138,13 @@ class Workplace:
         """Carry a home of an earlier version over, and say so, or refuse it where the command only reads.
 
         Raises:
-            WarehouseError: The home is of a newer version, or of an earlier one and the command only reads.
+            WarehouseError: The home is another recipe's, of a newer version, or of an earlier one and the command
+                only reads.
             HomeBusy: It has to be carried over, and another `nait run` holds it.
         """
         from nait_assets.resources import home as homes
 
+        homes.require_recipe(self.home, self.recipe.name)
         if not writes or homes.schema_version(self.home) >= homes.SCHEMA_VERSION:
             homes.require_current(self.home)
             return

@@ -6,7 +6,6 @@ for one block, which waits for the lock, and is detached even when the block fai
 
 import contextlib
 import logging
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import duckdb
 
 from nait_assets.errors import DamagedError, WarehouseError
 from nait_assets.lineage import Record
-from nait_assets.recipe import POOL, PROJECT_ROOT, Recipe
+from nait_assets.recipe import POOL
 from nait_assets.resources import engines
 from nait_assets.resources import home as homes
 from nait_assets.resources.files import HashCache, remembers
@@ -167,9 +166,13 @@ def _state(path: Path) -> tuple[tuple[int, int], ...] | None:
 
 
 class Warehouse(dg.ConfigurableResource):
-    """The home folder of one recipe: tables, activations, subsets, and the model converted for reading."""
+    """The home folder of one recipe: tables, activations, subsets, and the model converted for reading.
+
+    `recipe` is the name of the recipe that writes; "" for whoever only reads.
+    """
 
     home: str
+    recipe: str = ""
 
     @property
     def folder(self) -> Path:
@@ -177,12 +180,14 @@ class Warehouse(dg.ConfigurableResource):
         return Path(self.home)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
-        """Refuse a home of another schema before a run of Dagster's writes to it.
+        """Refuse a home of another schema or recipe before a run of Dagster's writes to it; have a new one be its own.
 
         Raises:
-            WarehouseError: It is older or newer.
+            WarehouseError: It is older or newer, or belongs to another recipe.
         """
         homes.require_current(self.folder)
+        if self.recipe:
+            homes.claim(self.folder, self.recipe)
 
     def _store(self, *path: str) -> Store:
         return Store(self.folder.joinpath(*path), home=self.folder)
@@ -217,12 +222,3 @@ class Warehouse(dg.ConfigurableResource):
     def records(self) -> dict[str, Record]:
         """Version records of all files under the home, by reference."""
         return {name: record for file in self.files() for name, record in Store(file).records().items()}
-
-
-def home_of(recipe: Recipe) -> Path:
-    """The home folder of a recipe: `$NAIT_HOME`, else `data/home/<recipe name>` in the project.
-
-    Each recipe has its own, as a pool's activations are kept as long as they are in the pool.
-    """
-    given = os.environ.get("NAIT_HOME")
-    return Path(given).expanduser().absolute() if given else PROJECT_ROOT / "data" / "home" / recipe.name

@@ -419,6 +419,8 @@ AROUND: dict[str, tuple[Tamper, str]] = {
     "a foreign folder of a capability": (copied("home/features/math", "home/features/art"), f"{HOME}, files"),
     "a link out of the home": (link_to_elsewhere, f"{HOME}, files"),
     "more in home.json": (written(MARK, '{"schema_version": 2, "x": 1}'), f"{HOME}, home.json"),
+    "another recipe": (written(MARK, '{"schema_version": 2, "recipe": "x"}'), "belongs to the recipe 'x'"),
+    "no name in home.json": (written(MARK, '{"schema_version": 2, "recipe": 1}'), "belongs to the recipe"),
     "another schema": (written(MARK, '{"schema_version": 99}'), "newer version of nait_assets"),
     "an older schema": (written(MARK, '{"schema_version": 1}'), "earlier version of nait_assets"),
     "home.json gone": (gone(MARK), "earlier version of nait_assets"),

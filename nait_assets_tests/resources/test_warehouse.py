@@ -18,7 +18,8 @@ import pytest
 from nait_assets.extraction.activation_table import activations_of
 from nait_assets.lineage import Record
 from nait_assets.recipe import PROJECT_ROOT
-from nait_assets.resources.warehouse import Store, Warehouse, WarehouseError, home_of
+from nait_assets.resources import home_of
+from nait_assets.resources.warehouse import Store, Warehouse, WarehouseError
 from nait_assets.tables import CANDIDATE_POOL, IN_DOMAIN_SET, NAIT_DIRECTIONS, NEURON_STATISTICS, Table
 from nait_assets_tests.test_recipe import recipe_in
 
