@@ -13,7 +13,7 @@ import warnings
 
 import click
 
-from nait_assets.cli import audit, check, clean, compare, diff, explain, inspect, reset, run, status, summary, ui
+from nait_assets.cli import audit, check, clean, compare, diff, explain, init, inspect, reset, run, status, summary, ui
 from nait_assets.cli.messages import AUDIT_BROKEN, BAD_INPUT, INTERRUPTED, LogLines, say
 from nait_assets.errors import DamagedError, UserError
 
@@ -24,7 +24,7 @@ def nait() -> None:
     """Choose instruction-tuning examples by the neurons that they activate."""
 
 
-for module in (inspect, check, run, status, explain, audit, diff, summary, compare, clean, reset, ui):
+for module in (init, inspect, check, run, status, explain, audit, diff, summary, compare, clean, reset, ui):
     nait.add_command(module.command)
 
 
