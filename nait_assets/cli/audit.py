@@ -10,11 +10,11 @@ import click
 
 from nait_assets.cli.home import Workplace, opened
 from nait_assets.cli.messages import AUDIT_BROKEN, say, say_json
-from nait_assets.cli.options import home_option, json_option, recipe_option
+from nait_assets.cli.options import complete_subset, home_option, json_option, recipe_option
 
 
 @click.command("audit")
-@click.argument("subset", required=False)
+@click.argument("subset", required=False, shell_complete=complete_subset)
 @click.option(
     "--row", "sample_id", default=None, help="Show where a row came from, and which subsets it is in and why."
 )

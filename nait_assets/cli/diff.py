@@ -6,12 +6,12 @@ import click
 
 from nait_assets.cli.home import opened
 from nait_assets.cli.messages import say, say_json
-from nait_assets.cli.options import home_option, json_option, recipe_option
+from nait_assets.cli.options import complete_subset, home_option, json_option, recipe_option
 
 
 @click.command("diff")
-@click.argument("version")
-@click.argument("other", required=False)
+@click.argument("version", shell_complete=complete_subset)
+@click.argument("other", required=False, shell_complete=complete_subset)
 @click.option(
     "--rows",
     type=click.IntRange(0),

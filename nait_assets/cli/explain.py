@@ -6,13 +6,17 @@ import click
 
 from nait_assets.cli.home import opened
 from nait_assets.cli.messages import say
-from nait_assets.cli.options import home_option, recipe_option
+from nait_assets.cli.options import complete_method, complete_target, home_option, recipe_option
 
 
 @click.command("explain")
 @click.argument("sample_id")
-@click.option("--target", required=True, help="A capability, or, of several, 'all'.")
-@click.option("--method", help="Whose score to explain; by default the recipe's recommended method.")
+@click.option("--target", required=True, shell_complete=complete_target, help="A capability, or, of several, 'all'.")
+@click.option(
+    "--method",
+    shell_complete=complete_method,
+    help="Whose score to explain; by default the recipe's recommended method.",
+)
 @click.option(
     "--reasons", type=click.IntRange(0), default=5, show_default=True, help="How many reasons and examples to show."
 )
