@@ -19,7 +19,7 @@ from nait_assets.recipe import load_recipe, ratio_key
 from nait_assets.resources import Warehouse, home_of
 from nait_assets.resources.home import require_current, require_recipe
 from nait_assets.selection.catalogue import subset_output
-from nait_assets.tables import scores_table
+from nait_assets.tables import Table, scores_table
 
 if TYPE_CHECKING:
     import datasets
@@ -147,17 +147,27 @@ class Home:
         """What training did: a row a model, task and metric, with 95 % intervals and differences from random rows.
 
         Raises:
-            WarehouseError: No model has been trained and evaluated.
+            NotFoundError: The recipe trains nothing.
+            WarehouseError: No model has been trained and evaluated yet.
         """
-        return self.read(COMPARISON.asset)
+        return self._of_training(COMPARISON)
 
     def foresight(self) -> pl.DataFrame:
         """How far each method's scores foretold what training did: rank correlations with 95 % intervals.
 
         Raises:
-            WarehouseError: No probes have been trained and evaluated.
+            NotFoundError: The recipe trains no probes.
+            WarehouseError: They have not been trained and evaluated yet.
         """
-        return self.read(FORESIGHT.asset)
+        return self._of_training(FORESIGHT)
+
+    def _of_training(self, table: Table) -> pl.DataFrame:
+        if table.asset not in self._catalogue:
+            needed = "`training` (with `probes` for foresight) and `evaluation.tasks`"
+            raise NotFoundError(
+                f"{self.recipe.path} trains nothing that is measured: its sections {needed} say what is."
+            )
+        return self.read(table.asset)
 
     @property
     def _catalogue(self) -> Catalogue:

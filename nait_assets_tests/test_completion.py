@@ -19,7 +19,7 @@ def completions(line: str) -> list[str]:
         text=True,
         check=False,
     )
-    return [found.partition(",")[2] for found in ended.stdout.splitlines()]
+    return [found.partition(",")[2] for found in ended.stdout.splitlines() if found]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +13,6 @@ import pytest
 from nait_assets import Home
 from nait_assets.audit.why import why
 from nait_assets.errors import DamagedError, NotFoundError, WarehouseError
-from nait_assets.evaluation.tables import COMPARISON
 from nait_assets.recipe import PROJECT_ROOT, Recipe
 from nait_assets.resources import Warehouse
 
@@ -52,7 +52,7 @@ def test_scores_are_the_ranking_best_first(opened: Home) -> None:
 def test_every_output_that_is_a_table_can_be_read(opened: Home) -> None:
     made = opened.outputs()
     assert len(made) == len(Warehouse(home=str(opened.folder)).records())
-    of_files = made.filter(pl.col("output").str.contains("_subset$|^report/"))
+    of_files = made.filter(pl.col("output").str.contains("_subset$|^report/selection_report$"))
     assert len(of_files) == 3 * 3 + 1  # methods x targets, and the report
     for output, partition in made.select("output", "partition").iter_rows():
         if output in of_files["output"]:
@@ -87,9 +87,10 @@ def test_what_is_not_there_is_said_with_what_is(opened: Home, ask: object, said:
         ask(opened)  # type: ignore[operator]
 
 
-def test_without_training_there_are_no_results(opened: Home) -> None:
-    with pytest.raises(WarehouseError, match=COMPARISON.asset):
-        opened.results()
+@pytest.mark.parametrize("asked", [Home.results, Home.foresight])
+def test_a_recipe_that_trains_nothing_has_no_results(opened: Home, asked: Callable[[Home], pl.DataFrame]) -> None:
+    with pytest.raises(NotFoundError, match=r"recipe\.yaml trains nothing"):
+        asked(opened)
 
 
 def test_a_home_in_which_nothing_was_made_is_refused_and_not_created(recipe: Recipe, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """`nait check`: whether a recipe would run, before it does."""
 
+import contextlib
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -27,7 +30,11 @@ def command(recipe_path: Path | None, schema: bool, home: Path | None) -> None:
 
         click.echo(json.dumps(recipe_schema(), indent=2))
         return
-    with opened(recipe_path, home, dagster=False) as workplace:
+    from nait_assets.recipe import load_recipe
+    from nait_assets.resources import home_of
+
+    place = home or home_of(load_recipe(recipe_path))
+    with _not_made(place) as used, opened(recipe_path, used, dagster=False) as workplace:
         recipe = workplace.recipe
         steps = workplace.plan(None, without_dagster=True).check({})
         n_subsets = len(recipe.methods) * len(recipe.targets) * len(recipe.ratios)
@@ -37,4 +44,14 @@ def command(recipe_path: Path | None, schema: bool, home: Path | None) -> None:
         say(f"  capabilities: {', '.join(recipe.capability_names)}")
         say(f"  methods: {', '.join(recipe.methods)}")
         say(f"  subsets: {n_subsets:,}, of {len(recipe.targets)} targets and the ratios {', '.join(recipe.ratios)}")
-        say(f"`nait run` makes {len(steps):,} outputs in {workplace.home}, those excepted that are there and current.")
+        say(f"`nait run` makes {len(steps):,} outputs in {place}, those excepted that are there and current.")
+
+
+@contextlib.contextmanager
+def _not_made(home: Path) -> Iterator[Path]:
+    """A home for the length of a block: this one, or, where it has not been made, one that goes away again."""
+    if home.expanduser().exists():
+        yield home
+        return
+    with tempfile.TemporaryDirectory(prefix="nait-") as temporary:
+        yield Path(temporary)

@@ -27,6 +27,7 @@ def recipe_schema() -> Schema:
     for fields in (schema["properties"], sections["TrainedCells"]["properties"]):
         for kind in _lists(fields["ratios"]):
             kind["items"] = {"type": ["number", "string"]}
+    sections["Extraction"]["properties"]["projection"]["anyOf"].append({"type": "integer"})
     sections["FieldTemplates"]["required"].remove("assistant")  # which the `tests` of a code task stand for
     for name, section in sections.items():
         if "examples" in section["properties"]:
