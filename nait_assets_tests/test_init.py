@@ -30,6 +30,7 @@ def test_a_recipe_from_flags_runs(data: Path, model_folder: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == "my_first"
     assert recipe.capability_names == ["code", "math"]
+    assert recipe.extraction.pool == ("answer",)  # what the README recommends
     assert "source: ../pool.jsonl" in path.read_text()
     home = quick_home(data / "home")
     assert nait("check", path, "--home", home).code == 0

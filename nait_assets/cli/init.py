@@ -86,6 +86,7 @@ def _recipe(path: Path, pool: str, capabilities: dict[str, str], model: str, rat
         "capabilities": {
             name: {"source": _seen_from(path, examples), "format": "auto"} for name, examples in capabilities.items()
         },
+        "extraction": {"pool": "answer"},
         "ratios": [yaml.safe_load(ratio) for ratio in ratios],
     }
     return "# Every field is in recipes/README.md\n" + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
