@@ -347,6 +347,5 @@ METHOD = Method(
     by_target=True,
     fit=fit,
     stand_ins=by_activations(),
-    recommended=True,
     explain=explain,
 )
