@@ -13,8 +13,7 @@ differed by less than their noise.)
 
     NAIT_DATA=... nait run --recipe recipes/learn.yaml --home A --select '+key:"evaluation/foresight"'
     NAIT_DATA=... nait run --recipe recipes/methods.yaml --home B --select '+key:"evaluation/foresight"'
-    NAIT_DATA=... python benchmarks/choice.py --data $NAIT_DATA \\
-        --home recipes/learn.yaml A --home recipes/methods.yaml B
+    python benchmarks/choice.py --data $NAIT_DATA --home recipes/learn.yaml A --home recipes/methods.yaml B
 """
 
 import argparse
