@@ -70,12 +70,13 @@ class Home:
             partition: partition key, such as `math` or `math|0.10`; "" for an output without partitions.
 
         Raises:
-            NotFoundError: The recipe has no such output, or it is a folder of files.
+            NotFoundError: The recipe has no such output, or it has no table of its own.
             WarehouseError: It has not been made.
         """
         found = self._output(output)
         if found.table is None and type(found).read is Output.read:
-            raise NotFoundError(f"{output} is a folder of files and no table: {self._places(found, partition)}.")
+            places = self._places(found, partition)
+            raise NotFoundError(f"{output} has no table of its own{f'; its files are {places}' if places else ''}.")
         with self._warehouse.tables.snapshot() as tables:
             rows, _ = found.read(self._warehouse, tables, partition)
         return rows
