@@ -306,6 +306,7 @@ def samples(snapshot: Snapshot) -> pl.DataFrame:
 def rows(snapshot: Snapshot, column: str = "activation") -> pl.DataFrame:
     """All rows in memory, for a table of few samples: `sample_id`, `layer`, and the column as `activation`."""
     query = f"SELECT sample_id, layer, {_stored(snapshot, column)} FROM {ACTIVATION} ORDER BY sample_id, layer"
+    snapshot.make_room_to_sort(ACTIVATION, [column])
     found = snapshot.connection.sql(query).to_arrow_table()
     frame = pl.DataFrame(pl.from_arrow(found.select(["sample_id", "layer"])))
     return frame.with_columns(activation=pl.Series(vectors(found, column)).cast(VECTOR))
@@ -375,6 +376,7 @@ def _width(snapshot: Snapshot, column: str) -> int:
 def matrix(snapshot: Snapshot, layer: int, column: str = "activation") -> np.ndarray:
     """One layer's activations of all samples, `(n_samples, width)`, in the order of `samples`."""
     query = f"SELECT {_stored(snapshot, column)} FROM {ACTIVATION} WHERE layer = ? ORDER BY sample_id"
+    snapshot.make_room_to_sort(f"{ACTIVATION} WHERE layer = ?", [column], [layer])
     return vectors(snapshot.connection.sql(query, params=[layer]).to_arrow_table(), column)
 
 

@@ -16,7 +16,8 @@ import duckdb
 
 MOST_IDLE = 8
 """Engines that are kept while nobody uses them: as many files as a home has of a pool and a few capabilities."""
-MEMORY = f"{max(256, 64 * (os.cpu_count() or 1))}MiB"
+MEMORY_MIB = max(256, 64 * (os.cpu_count() or 1))
+MEMORY = f"{MEMORY_MIB}MiB"
 """What an engine holds before it writes what it sorts or gathers to disk; DuckDB's default is 80 % of the machine's."""
 CLOSED: dict[str, bool | int | float | str | list[str]] = {
     "memory_limit": MEMORY,
