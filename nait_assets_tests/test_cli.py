@@ -202,7 +202,7 @@ def test_ctrl_c_ends_the_command_and_not_only_the_step(
     """Dagster takes the signal for a failure of the step, and the next partition would start."""
     begun = []
 
-    def interrupted(_recipe: Recipe, name: str, _log_line: object) -> None:
+    def interrupted(_recipe: Recipe, name: str, _log_line: object, _folder: Path) -> None:
         begun.append(name)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)

@@ -28,7 +28,7 @@ def test_it_is_loaded_and_planned(file: Path, tmp_path: Path, monkeypatch: pytes
     assert stages(file, tmp_path)[-1] == ["report/selection_report"]
 
 
-@pytest.mark.parametrize("name", ["choice", "learn", "paper"])
+@pytest.mark.parametrize("name", ["learn", "methods", "paper"])
 def test_what_trains_measures_too(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every trained model has results, and probes foretell for all methods."""
     monkeypatch.setenv("NAIT_DATA", str(tmp_path))

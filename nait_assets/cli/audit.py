@@ -65,7 +65,7 @@ def command(
         for name, chain in _chains(auditor, cells, whole=subset is None):
             chains.append(_Verified(name, chain))
             if not as_data:
-                chains[-1].print(link_by_link=len(cells) == len(chains) == 1)
+                chains[-1].say(link_by_link=len(cells) == len(chains) == 1)
         differing = None if known is None else manifest.differences(known, manifest.stated_outputs(auditor))
         holds = all(one.holds for one in chains) and not differing
         if as_data:
@@ -105,7 +105,7 @@ class _Verified:
     def holds(self) -> bool:
         return all(link.holds is not False for link in self.chain)
 
-    def print(self, link_by_link: bool) -> None:
+    def say(self, link_by_link: bool) -> None:
         from nait_assets.audit.chain import first_broken
 
         fault, n_unverified = first_broken(self.chain), sum(link.holds is None for link in self.chain)

@@ -1,7 +1,6 @@
 """`nait check`: whether a recipe would run, before it does."""
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import click
 
 from nait_assets.cli.home import opened
-from nait_assets.cli.messages import say
+from nait_assets.cli.messages import say, say_json
 from nait_assets.cli.options import home_option
 
 
@@ -28,7 +27,7 @@ def command(recipe_path: Path | None, schema: bool, home: Path | None) -> None:
     if schema:
         from nait_assets.recipe.json_schema import recipe_schema
 
-        click.echo(json.dumps(recipe_schema(), indent=2))
+        say_json(recipe_schema())
         return
     from nait_assets.recipe import load_recipe
     from nait_assets.resources import home_of

@@ -26,8 +26,8 @@ def say(text: str, err: bool = False) -> None:
 
 
 def say_json(data: Any) -> None:
-    """Print data as JSON: text in it as it is, its control characters escaped."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """Print data as JSON, in which every character that is not ASCII is escaped."""
+    click.echo(json.dumps(data, indent=2))
 
 
 class LogLines(logging.Formatter):
