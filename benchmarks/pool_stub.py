@@ -37,12 +37,18 @@ class StubReader:
         projectors: Mapping[Pooling, Any] | None = None,
         poolings: Sequence[Pooling] = (ALL,),
     ):
+        self.site = site
         self._n_rows = 1 if projectors else len(site.layers)
         self._schema = shard_schema(site.width, keep_first_and_last, poolings=poolings)
         if projectors:
             one = projectors[poolings[0]]
             self._schema = shard_schema(one.dimensions, False, one.n_strongest, poolings)
         self._chance = np.random.default_rng(0)
+
+    def tokens(self, batch: Sequence[Any]) -> np.ndarray:
+        """Activations of every token but the first ones, `(n_tokens, width)`, for an autoencoder to be trained on."""
+        n_tokens = sum(len(sample.token_ids) - 1 for sample in batch)
+        return self._chance.standard_normal((n_tokens, self.site.width), np.float32)
 
     def read(self, batches: Iterable[Any]) -> Iterator[BatchResult]:
         """The result of each batch."""
