@@ -31,6 +31,7 @@ METHODS = (
     *("length_long", "random", "balanced_random"),
 )
 """One of each kind that needs neither an endpoint nor a reward model."""
+SMOKE_METHODS = ("nait_standardized", "random")
 SIZES, SMOKE_SIZES = (10_000, 100_000), (300, 600)
 TARGETS, RATIO = ("code", "math"), "0.01"
 N_EXAMPLES = 32
@@ -197,13 +198,14 @@ def main() -> None:
     options.add_argument("--rows", type=int, nargs="+", default=SIZES, help="sizes of the pool")
     options.add_argument("--width", type=int, default=576, help="neurons of the one layer whose activations are kept")
     options.add_argument("--projection", type=int, help="numbers that are kept of these; all by default")
-    options.add_argument("--methods", nargs="+", default=METHODS, help="methods that score")
+    options.add_argument("--methods", nargs="+", help="methods that score; by default, one of each kind")
     options.add_argument(
         "--filter-rows", type=int, default=100_000, help="largest pool whose near duplicates are found"
     )
     options.add_argument("--keep", action="store_true", help="leave the homes where they are")
     options.add_argument("--change", action="store_true", help="measure a pool that changes a little instead")
     arguments = options.parse_args()
+    arguments.methods = arguments.methods or (SMOKE_METHODS if arguments.smoke else METHODS)
     if arguments.change:
         changed_pool(arguments)
         return
